@@ -1,0 +1,40 @@
+"""CNN-JEPA Bench: pretrain convolutional networks without labels, and know how good the result is.
+
+Public names are loaded on first use, so that `import cnnjepa` is instant.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+__version__ = "0.1.0"
+
+if TYPE_CHECKING:
+    from cnnjepa.encoders.load import load_encoder as load_encoder
+    from cnnjepa.errors import RunError as RunError
+    from cnnjepa.masks import Masks as Masks
+    from cnnjepa.masks import sample_masks as sample_masks
+    from cnnjepa.methods.cnnjepa import CNNJEPA as CNNJEPA
+    from cnnjepa.methods.predictor import Predictor as Predictor
+    from cnnjepa.sparse import MaskedEncoder as MaskedEncoder
+    from cnnjepa.sparse import PackedEncoder as PackedEncoder
+    from cnnjepa.training.pretrain import pretrain as pretrain
+
+_HOMES = {
+    "CNNJEPA": "cnnjepa.methods.cnnjepa",
+    "MaskedEncoder": "cnnjepa.sparse",
+    "Masks": "cnnjepa.masks",
+    "PackedEncoder": "cnnjepa.sparse",
+    "Predictor": "cnnjepa.methods.predictor",
+    "RunError": "cnnjepa.errors",
+    "load_encoder": "cnnjepa.encoders.load",
+    "pretrain": "cnnjepa.training.pretrain",
+    "sample_masks": "cnnjepa.masks",
+}
+
+__all__ = ["__version__", *_HOMES]  # noqa: PLE0604
+
+
+def __getattr__(name: str) -> Any:
+    if name in _HOMES:
+        return getattr(import_module(_HOMES[name]), name)
+    raise AttributeError(f"module 'cnnjepa' has no attribute {name!r}")

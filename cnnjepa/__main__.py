@@ -1,0 +1,5 @@
+"""`python -m cnnjepa`, and what torchrun starts."""
+
+from cnnjepa.cli.main import main
+
+main()

@@ -1,0 +1,126 @@
+"""From the data section to the two splits, checked and, where asked, resident in memory."""
+
+import hashlib
+from dataclasses import dataclass, field
+
+from cnnjepa.data.folder import open_folder
+from cnnjepa.data.resident import ResidentSource, decode_all, decoded_size, open_synthetic
+from cnnjepa.data.source import ImageSource, Subset, stratified
+from cnnjepa.schemas import ConfigError, DataConfig, FolderData, HDF5Data, SyntheticData, TorchvisionData
+
+
+@dataclass
+class DataSet:
+    """The images of a run."""
+
+    train: ImageSource
+    val: ImageSource
+    name: str
+    """Source and name, for tables."""
+    fingerprint: str
+    """Stands for the images in the hash of a run."""
+    skipped: list[str] = field(default_factory=list)
+    """Unreadable images left out while decoding a resident set."""
+
+    @property
+    def resident(self) -> bool:
+        """Whether the training set is decoded in memory."""
+        return isinstance(self.train, ResidentSource)
+
+    @property
+    def classes(self) -> int:
+        """Number of classes."""
+        return len(self.train.class_names)
+
+
+def open_sources(config: DataConfig) -> dict[str, ImageSource]:
+    """Both splits as their source gives them, keyed `train` and `val`."""
+    match config:
+        case SyntheticData():
+            return dict(open_synthetic(config))
+        case FolderData():
+            return dict(open_folder(config))
+        case HDF5Data():
+            from cnnjepa.data.hdf5 import open_hdf5
+
+            return dict(open_hdf5(config))
+        case TorchvisionData():
+            from cnnjepa.data.torchvision_sets import open_torchvision
+
+            return dict(open_torchvision(config))
+
+
+def open_data(config: DataConfig, least_train: int = 2) -> DataSet:
+    """Opens, limits and checks the images; decodes them all when they are to be resident.
+
+    `least_train` is the global batch. Raises ConfigError for empty sets, one class only, fewer images than a
+    batch, or `resident: always` with images of several sizes; ImageError for an unreadable image under
+    `on_error: raise`.
+    """
+    sources = open_sources(config)
+    for split, limit in (("train", config.train_images), ("val", config.val_images)):
+        sources[split] = _limited(sources[split], split, limit)
+    fingerprint = hashlib.sha256("".join(s.fingerprint() for s in sources.values()).encode()).hexdigest()
+    data = DataSet(sources["train"], sources["val"], _name(config), fingerprint)
+    if config.resident != "never":
+        _make_resident(data, config)
+    _check(data, least_train)
+    return data
+
+
+def _limited(source: ImageSource, split: str, limit: int | None) -> ImageSource:
+    count = source.labels.numel()
+    if limit is None or limit == count:
+        return source
+    if limit > count:
+        raise ConfigError(f"data.{split}_images {limit} is more than the {count} images there are; legal are 2 to {count}")
+    return Subset(source, stratified(source.labels, limit))
+
+
+def _make_resident(data: DataSet, config: DataConfig) -> None:
+    for split in ("train", "val"):
+        source = getattr(data, split)
+        if isinstance(source, ResidentSource) or not source.labels.numel():
+            continue
+        shape = decoded_size(source, config.on_error)
+        gib = source.labels.numel() * shape[0] * shape[1] * shape[2] / 2**30
+        if config.resident == "auto" and (gib > config.resident_limit_gib or not data.resident and split == "val"):
+            return
+        decoded = decode_all(source, config.on_error, shape)
+        if isinstance(decoded, str):
+            if config.resident == "always":
+                raise ConfigError(
+                    f"data.resident=always needs images of one size; {decoded} is not {shape[2]}x{shape[1]} as the "
+                    "first; use data.resident=auto or never"
+                )
+            return
+        setattr(data, split, decoded[0])
+        data.skipped += decoded[1]
+
+
+def _check(data: DataSet, least_train: int) -> None:
+    train = data.train.labels.numel()
+    if not train or not data.val.labels.numel():
+        raise ConfigError(f"{data.name}: the {'training' if not train else 'validation'} set is empty")
+    if data.train.labels.unique().numel() < 2:
+        raise ConfigError(
+            f"{data.name}: all {train} training images are of one class ({data.train.class_names[0]}); probes need "
+            "at least two"
+        )
+    if train < least_train:
+        raise ConfigError(
+            f"{data.name}: {train} training images are fewer than a global batch of {least_train}; lower "
+            "runtime.batch_size"
+        )
+
+
+def _name(config: DataConfig) -> str:
+    match config:
+        case SyntheticData():
+            return f"synthetic-{config.image_size}"
+        case TorchvisionData():
+            return config.name
+    name = config.path.name if config.path else ""
+    for ending in (".tar.gz", ".tgz", ".tar"):
+        name = name.removesuffix(ending)
+    return f"{config.source}-{name}"

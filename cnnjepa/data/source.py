@@ -1,0 +1,75 @@
+"""The one interface over every place images come from."""
+
+from collections.abc import Sequence
+from typing import Protocol
+
+import torch
+from torch import Tensor
+from torchvision.io import ImageReadMode, decode_image
+
+from cnnjepa.errors import ImageError
+
+
+class ImageSource(Protocol):
+    """Labelled images of one split, addressed by index; safe to use from several processes after a fork."""
+
+    labels: Tensor
+    """int64 [N], classes numbered in the order of `class_names`."""
+
+    class_names: Sequence[str]
+    """Names of the classes."""
+
+    def load(self, index: int) -> Tensor:
+        """The image as uint8 RGB [3, H, W]. Raises ImageError naming it when it cannot be read."""
+
+    def name(self, index: int) -> str:
+        """What a person can find the image by."""
+
+    def fingerprint(self) -> str:
+        """A hex digest that changes when the images do, and not when they only move."""
+
+
+def decode(encoded: bytes, name: str) -> Tensor:
+    """JPEG, PNG, WebP or GIF bytes → uint8 RGB [3, H, W]. Raises ImageError naming the image."""
+    try:
+        if not encoded:
+            raise RuntimeError("the file is empty")
+        data = torch.frombuffer(bytearray(encoded), dtype=torch.uint8)
+        image = decode_image(data, mode=ImageReadMode.RGB)
+    except (RuntimeError, ValueError) as error:
+        reason = str(error).strip().splitlines()[0].split(" at ")[0].split("Exception raised")[0].strip(" .")
+        raise ImageError(f"{name} cannot be decoded ({reason})") from None
+    return image[0] if image.dim() == 4 else image  # an animation's first frame
+
+
+def stratified(labels_N: Tensor, count: int) -> Tensor:
+    """Indices (int64, ascending) of `count` images, evenly over classes: the first of each, in turn.
+
+    Raises ValueError when fewer than `count` images exist.
+    """
+    if count > labels_N.numel():
+        raise ValueError(f"{count} images asked for, {labels_N.numel()} exist")
+    by_class = labels_N.argsort(stable=True)
+    counts = torch.bincount(labels_N)
+    starts = counts.cumsum(0) - counts
+    rank_in_class = torch.empty_like(labels_N)
+    rank_in_class[by_class] = torch.arange(labels_N.numel()) - starts[labels_N[by_class]]
+    return rank_in_class.argsort(stable=True)[:count].sort().values
+
+
+class Subset:
+    """Some images of a source; same interface."""
+
+    def __init__(self, source: ImageSource, indices: Tensor) -> None:
+        self._source, self._indices = source, indices
+        self.labels = source.labels[indices]
+        self.class_names = source.class_names
+
+    def load(self, index: int) -> Tensor:
+        return self._source.load(int(self._indices[index]))
+
+    def name(self, index: int) -> str:
+        return self._source.name(int(self._indices[index]))
+
+    def fingerprint(self) -> str:
+        return self._source.fingerprint()

@@ -1,0 +1,65 @@
+"""Data sets that torchvision reads: CIFAR-10, CIFAR-100, STL-10, Imagenette."""
+
+import hashlib
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+import torchvision
+from torch import Tensor
+from torchvision.transforms.v2 import functional as transforms
+
+from cnnjepa.errors import ImageError
+from cnnjepa.schemas import ConfigError, TorchvisionData
+
+
+class TorchvisionSource:
+    """One split of a torchvision data set of (PIL image, label)."""
+
+    def __init__(self, data: Any, labels: Sequence[int], class_names: Sequence[str], name: str) -> None:
+        self._data, self._name = data, name
+        self.labels: Tensor = torch.tensor(labels, dtype=torch.int64)
+        self.class_names = class_names
+
+    def load(self, index: int) -> Tensor:
+        try:
+            image = self._data[index][0]
+        except (OSError, ValueError, SyntaxError) as error:
+            raise ImageError(f"{self.name(index)} cannot be decoded ({error})") from None
+        tensor: Tensor = transforms.pil_to_tensor(image.convert("RGB"))
+        return tensor
+
+    def name(self, index: int) -> str:
+        return f"{self._name}[{index}]"
+
+    def fingerprint(self) -> str:
+        """Over name and labels; torchvision itself checks these archives' checksums."""
+        return hashlib.sha256(repr((self._name, self.labels.tolist())).encode()).hexdigest()
+
+
+def open_torchvision(config: TorchvisionData) -> dict[str, TorchvisionSource]:
+    """The sources of both splits. Raises ConfigError when the files are absent and `download` is false."""
+    if config.path is None:
+        raise ConfigError("data.path is not set; give the folder of torchvision's files with --data PATH")
+    sets = torchvision.datasets
+    root, download = str(config.path), config.download
+    try:
+        match config.name:
+            case "cifar10" | "cifar100":
+                kind = sets.CIFAR10 if config.name == "cifar10" else sets.CIFAR100
+                pair = [kind(root, train=train, download=download) for train in (True, False)]
+                labels = [data.targets for data in pair]
+            case "stl10":
+                pair = [sets.STL10(root, split=split, download=download) for split in ("train", "test")]
+                labels = [data.labels.tolist() for data in pair]
+            case "imagenette":
+                pair = [sets.Imagenette(root, split=split, size="320px", download=download) for split in ("train", "val")]
+                labels = [[label for _, label in data._samples] for data in pair]
+    except RuntimeError as error:
+        raise ConfigError(
+            f"data.path {root} does not hold {config.name} ({error}); put its files there or set data.download=true"
+        ) from None
+    return {
+        split: TorchvisionSource(data, own, [str(c) for c in data.classes], f"{config.name}/{split}")
+        for split, data, own in zip(("train", "val"), pair, labels, strict=True)
+    }

@@ -1,0 +1,83 @@
+"""The trunk: a torchvision ResNet up to its last feature map.
+
+Parameter names are torchvision's, so that at width 1, imagenet stem and four stages the weights load into the
+stock network (without its classifier).
+"""
+
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torchvision.models.resnet import BasicBlock, Bottleneck, ResNet
+
+from cnnjepa.randomness import key
+from cnnjepa.schemas.encoder import Arch, EncoderConfig
+
+
+class _Spec(NamedTuple):
+    block: type[BasicBlock] | type[Bottleneck]
+    blocks: tuple[int, int, int, int]
+    groups: int = 1
+    width_per_group: int = 64
+
+
+_SPECS: dict[Arch, _Spec] = {
+    "resnet18": _Spec(BasicBlock, (2, 2, 2, 2)),
+    "resnet34": _Spec(BasicBlock, (3, 4, 6, 3)),
+    "resnet50": _Spec(Bottleneck, (3, 4, 6, 3)),
+    "resnet101": _Spec(Bottleneck, (3, 4, 23, 3)),
+    "resnet152": _Spec(Bottleneck, (3, 8, 36, 3)),
+    "wide_resnet50_2": _Spec(Bottleneck, (3, 4, 6, 3), width_per_group=128),
+    "resnext50_32x4d": _Spec(Bottleneck, (3, 4, 6, 3), groups=32, width_per_group=4),
+}
+
+
+class ResNetTrunk(ResNet):  # type: ignore[misc]
+    """images [B, 3, H, W] → features [B, C, H/s, W/s], with s the config's total stride.
+
+    Initialised as the authors' (timm's) networks: Kaiming normal (fan out), and the last batch norm of every
+    residual branch starts at zero.
+    """
+
+    def __init__(self, config: EncoderConfig) -> None:
+        spec = _SPECS[config.arch]
+        self._width = config.width
+        super().__init__(
+            spec.block, list(spec.blocks), zero_init_residual=True, groups=spec.groups,
+            width_per_group=spec.width_per_group,
+        )
+        stem = self._channels(64)
+        kernel, stride = (7, 2) if config.stem == "imagenet" else (3, 2 if config.stem == "half" else 1)
+        if stem != 64 or config.stem != "imagenet":
+            self.conv1 = nn.Conv2d(3, stem, kernel, stride, kernel // 2, bias=False)
+            self.bn1 = nn.BatchNorm2d(stem)
+            nn.init.kaiming_normal_(self.conv1.weight, mode="fan_out", nonlinearity="relu")
+        if config.stem != "imagenet":
+            self.maxpool = nn.Identity()
+        if config.stages == 3:
+            self.layer4 = nn.Identity()
+        self.avgpool = self.fc = nn.Identity()
+        self.feature_dim = self._channels(64 * 2 ** (config.stages - 1)) * spec.block.expansion
+        """C, channels of the features."""
+
+    def _channels(self, stock: int) -> int:
+        return int(stock * self._width)
+
+    def _make_layer(self, block: Any, planes: int, blocks: int, stride: int = 1, dilate: bool = False) -> Any:
+        """torchvision's, with the channels of every stage multiplied by the width."""
+        if planes == 64:  # the first stage follows the stem
+            self.inplanes = self._channels(64)
+        return super()._make_layer(block, self._channels(planes), blocks, stride, dilate)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """The last feature map; see the class."""
+        x = self.maxpool(self.relu(self.bn1(self.conv1(x))))
+        features: Tensor = self.layer4(self.layer3(self.layer2(self.layer1(x))))
+        return features
+
+
+def build_trunk(config: EncoderConfig, seed: int) -> ResNetTrunk:
+    """A trunk with random weights, a function of (config, seed) alone. Parameters are float32, on the CPU."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(key(seed, "encoder_init") >> 1)
+        return ResNetTrunk(config)

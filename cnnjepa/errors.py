@@ -1,0 +1,13 @@
+"""What can go wrong while running. Asking for something wrong is `cnnjepa.schemas.ConfigError`."""
+
+
+class RunError(RuntimeError):
+    """Something failed while running (disk full, data gone, loss not finite). Exit code 1."""
+
+
+class ImageError(RunError):
+    """An image cannot be read; the message names it."""
+
+
+class Stopped(Exception):  # noqa: N818 - not an error: a checkpoint is written and the run can go on
+    """The run was asked to stop and has written a checkpoint. Exit code 75."""

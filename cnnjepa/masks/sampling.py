@@ -1,0 +1,102 @@
+"""Sampling context and target masks.
+
+Shapes: B samples, G cells a side, N blocks. What sets the amount of work (the block size, the choice of a
+mixed batch) is a function of (seed, step) alone; positions are a function of (seed, step, place in the global
+batch). So neither the number of processes nor accumulation changes any mask.
+"""
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from cnnjepa.randomness import key, uniform, uniforms
+from cnnjepa.schemas.block_sizes import block_size_at, positions
+from cnnjepa.schemas.masking import (
+    BlockMasking,
+    MaskingConfig,
+    MixedMasking,
+    MultiBlockMasking,
+    RandomMasking,
+)
+
+BlockStrategy = BlockMasking | MultiBlockMasking | MixedMasking
+
+# Redraws before giving up. Settings whose typical context is too small are refused when the config is loaded,
+# so that far fewer suffice; reaching this is reported, never looped over.
+_MOST_DRAWS = 1000
+
+
+class Masks(NamedTuple):
+    """Boolean masks [B, G, G]. No cell is both; with the strategies here every cell is one of them."""
+
+    context: Tensor
+    """True where the context encoder sees the patch."""
+    target: Tensor
+    """True where the loss is taken."""
+
+    def part(self, start: int, stop: int) -> "Masks":
+        """The samples [start, stop)."""
+        return Masks(self.context[start:stop], self.target[start:stop])
+
+
+def sample_masks(masking: MaskingConfig, grid: int, slots_B: Tensor, seed: int, step: int) -> Masks:
+    """Masks for the samples at places `slots_B` (int64 [B], on the device wanted) of step `step`'s global batch.
+
+    Source: METHOD, "Masks"; the strategies are documented with their schemas.
+    """
+    if isinstance(masking, MixedMasking):
+        if uniform(seed, "mixed", step) < masking.multi_block_probability:
+            return _block_masks(masking, grid, slots_B, seed, step)
+        return _random_masks(masking.random, grid, slots_B, seed, step)
+    if isinstance(masking, RandomMasking):
+        return _random_masks(masking, grid, slots_B, seed, step)
+    return _block_masks(masking, grid, slots_B, seed, step)
+
+
+def _random_masks(masking: RandomMasking, grid: int, slots_B: Tensor, seed: int, step: int) -> Masks:
+    draws_BK = uniforms(key(seed, "random_mask", step), slots_B, grid * grid)
+    visible_BK = draws_BK.argsort(dim=1, stable=True)[:, : masking.kept(grid)]
+    context_BK = torch.zeros_like(draws_BK, dtype=torch.bool).scatter_(1, visible_BK, True)
+    context = context_BK.view(-1, grid, grid)
+    return Masks(context, ~context)
+
+
+def draw_block_size(masking: BlockStrategy, grid: int, seed: int, step: int) -> tuple[int, int]:
+    """(height, width) in cells of every block of this step; sizes of at most min_keep cells are drawn again."""
+    for attempt in range(_MOST_DRAWS):
+        u = uniform(seed, "block_size", step, attempt)
+        height, width = block_size_at(u, grid, masking.scale, masking.aspect)
+        if height * width > masking.min_keep:
+            return height, width
+    raise RuntimeError(f"no block of more than {masking.min_keep} cells in {_MOST_DRAWS} draws ({masking})")
+
+
+def _block_masks(masking: BlockStrategy, grid: int, slots_B: Tensor, seed: int, step: int) -> Masks:
+    height, width = draw_block_size(masking, grid, seed, step)
+    target, small_B = _draw_blocks(masking, grid, slots_B, key(seed, "block_position", step, 0), height, width)
+    for attempt in range(1, _MOST_DRAWS):
+        if not small_B.any():
+            return Masks(~target, target)
+        again, again_small_B = _draw_blocks(
+            masking, grid, slots_B, key(seed, "block_position", step, attempt), height, width
+        )
+        target = torch.where(small_B[:, None, None], again, target)
+        small_B = small_B & again_small_B
+    raise RuntimeError(f"no context of more than {masking.min_keep} cells in {_MOST_DRAWS} draws ({masking})")
+
+
+def _draw_blocks(
+    masking: BlockStrategy, grid: int, slots_B: Tensor, draw_key: int, height: int, width: int
+) -> tuple[Tensor, Tensor]:
+    """The union of the blocks [B, G, G], and whether it leaves too little context [B]."""
+    faithful = masking.sampler == "faithful"
+    draws_BN2 = uniforms(draw_key, slots_B, 2 * masking.blocks).view(-1, masking.blocks, 2)
+    top_BN1 = (draws_BN2[..., :1] * positions(grid, height, faithful)).long()
+    left_BN1 = (draws_BN2[..., 1:] * positions(grid, width, faithful)).long()
+    line_G = torch.arange(grid, device=slots_B.device)
+    rows_BNG = (line_G >= top_BN1) & (line_G < top_BN1 + height)
+    columns_BNG = (line_G >= left_BN1) & (line_G < left_BN1 + width)
+    target = torch.bmm(rows_BNG.float().transpose(1, 2), columns_BNG.float()) > 0
+    small_B = (~target).flatten(1).sum(1) <= masking.min_keep
+    return target, small_B

@@ -1,0 +1,31 @@
+"""The convolutional predictor (paper III-C)."""
+
+from torch import Tensor, nn
+
+from cnnjepa.schemas.predictor import PredictorConfig
+
+
+class Predictor(nn.Module):
+    """Maps filled context features [B, C, G, G] to predicted target features of the same shape.
+
+    depth x [convolution → batch norm → ReLU], the last ReLU included; a separable convolution is depthwise kxk
+    then pointwise 1x1, both with bias (the authors' code).
+    """
+
+    def __init__(self, dim: int, config: PredictorConfig) -> None:
+        super().__init__()
+        self.layers = nn.Sequential(*[_layer(dim, config) for _ in range(config.depth)])
+
+    def forward(self, features_BCGG: Tensor) -> Tensor:
+        """Same shape as given."""
+        predicted: Tensor = self.layers(features_BCGG)
+        return predicted
+
+
+def _layer(dim: int, config: PredictorConfig) -> nn.Sequential:
+    k = config.kernel_size
+    if config.conv == "dense":
+        convolution = [nn.Conv2d(dim, dim, k, padding=k // 2)]
+    else:
+        convolution = [nn.Conv2d(dim, dim, k, padding=k // 2, groups=dim), nn.Conv2d(dim, dim, 1)]
+    return nn.Sequential(*convolution, nn.BatchNorm2d(dim), nn.ReLU(inplace=True))

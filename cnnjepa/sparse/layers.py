@@ -1,0 +1,120 @@
+"""Convolution and max-pooling that run densely, or on packed cells while a grid is set.
+
+Everything else in a residual network (batch norm, ReLU, sums) is right on packed tensors as it is: batch norm
+then sees visible positions only.
+"""
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from cnnjepa.sparse.halo import with_halo
+from cnnjepa.sparse.patch_grid import PatchGrid
+
+
+class GridSlot:
+    """Where one encoder hands the grid of one forward to its layers."""
+
+    def __init__(self) -> None:
+        self.grid: PatchGrid | None = None
+
+
+def rim(kernel: int, stride: int, padding: int) -> tuple[int, int]:
+    """Pixels that a kernel reaches beyond a cell, (before, after), when the cell's side is a multiple of stride.
+
+    The first output starts `padding` before the cell; the last starts `stride + padding` before its end.
+    """
+    return padding, max(0, kernel - stride - padding)
+
+
+class PackedConv2d(nn.Conv2d):
+    """A convolution with the parameters and names of the stock one; see the module's docstring."""
+
+    slot: GridSlot
+
+    @classmethod
+    def of(cls, conv: nn.Conv2d, slot: GridSlot) -> "PackedConv2d":
+        """Takes over a stock convolution's parameters. Raises ValueError for one that cannot be packed."""
+        if conv.dilation != (1, 1) or conv.padding_mode != "zeros" or isinstance(conv.padding, str):
+            raise ValueError(f"{conv} cannot be packed: only undilated, zero-padded convolutions are")
+        if conv.kernel_size[0] != conv.kernel_size[1] or conv.stride[0] != conv.stride[1]:
+            raise ValueError(f"{conv} cannot be packed: only square kernels and strides are")
+        if conv.kernel_size[0] == 1 and conv.padding[0] != 0:
+            raise ValueError(f"{conv} cannot be packed: a padded 1x1 convolution enlarges its cells")
+        with torch.device("meta"):
+            packed = cls(
+                conv.in_channels, conv.out_channels, conv.kernel_size, conv.stride,  # type: ignore[arg-type]
+                conv.padding, conv.dilation, conv.groups, conv.bias is not None,  # type: ignore[arg-type]
+            )
+        packed.weight, packed.bias, packed.slot = conv.weight, conv.bias, slot
+        return packed
+
+    def dense(self) -> nn.Conv2d:
+        """The stock convolution with these parameters."""
+        with torch.device("meta"):
+            conv = nn.Conv2d(
+                self.in_channels, self.out_channels, self.kernel_size, self.stride,  # type: ignore[arg-type]
+                self.padding, self.dilation, self.groups, self.bias is not None,  # type: ignore[arg-type]
+            )
+        conv.weight, conv.bias = self.weight, self.bias
+        return conv
+
+    def forward(self, input: Tensor) -> Tensor:
+        """Dense [B, C, H, W], or packed [n, C, p, p] while a grid is set."""
+        grid = self.slot.grid
+        if grid is None:
+            return super().forward(input)
+        kernel, stride, padding = self.kernel_size[0], self.stride[0], int(self.padding[0])
+        if kernel == 1 and self.groups == 1 and input.shape[2] <= 2:
+            return self._as_matrix_product(input[:, :, ::stride, ::stride])
+        padded = with_halo(input, grid, *rim(kernel, stride, padding))
+        return F.conv2d(padded, self.weight, self.bias, self.stride, 0, 1, self.groups)
+
+    def _as_matrix_product(self, x: Tensor) -> Tensor:
+        """1x1 on rows of channels: faster than the convolution on cells of at most 2 pixels (docs/log.md)."""
+        rows = F.linear(x.permute(0, 2, 3, 1), self.weight.flatten(1), self.bias)
+        return rows.permute(0, 3, 1, 2)
+
+
+class PackedMaxPool2d(nn.MaxPool2d):
+    """Max-pooling for which a masked neighbour is 0 and the image's outside −inf, as in the dense network."""
+
+    slot: GridSlot
+
+    @classmethod
+    def of(cls, pool: nn.MaxPool2d, slot: GridSlot) -> "PackedMaxPool2d":
+        """Takes over a stock pooling's settings."""
+        settings: list[Any] = [pool.kernel_size, pool.stride, pool.padding]
+        if not all(isinstance(value, int) for value in settings) or pool.dilation != 1 or pool.ceil_mode:
+            raise ValueError(f"{pool} cannot be packed: only square, undilated pooling without ceil_mode is")
+        packed = cls(*settings)
+        packed.slot = slot
+        return packed
+
+    def dense(self) -> nn.MaxPool2d:
+        """The stock pooling with these settings."""
+        return nn.MaxPool2d(self.kernel_size, self.stride, self.padding)
+
+    def forward(self, input: Tensor) -> Tensor:
+        """Dense [B, C, H, W], or packed [n, C, p, p] while a grid is set."""
+        grid = self.slot.grid
+        if grid is None:
+            return super().forward(input)
+        kernel, stride, padding = int(self.kernel_size), int(self.stride), int(self.padding)  # type: ignore[arg-type]
+        padded = with_halo(input, grid, *rim(kernel, stride, padding), outside=float("-inf"))
+        return F.max_pool2d(padded, kernel, stride)
+
+
+PACKED = (PackedConv2d, PackedMaxPool2d)
+
+
+def exchange(network: nn.Module, swap: Any) -> None:
+    """Replaces every submodule m, in place, for which `swap(m)` is not None by that."""
+    for name, child in list(network.named_children()):
+        new = swap(child)
+        if new is None:
+            exchange(child, swap)
+        else:
+            setattr(network, name, new.train(child.training))

@@ -1,0 +1,77 @@
+"""The masked context encoder: the stock network, computed densely, every layer's output zeroed where masked.
+
+This is how the known implementations compute (arXiv 2301.03580, 2408.07514). It is the reference for the
+packed encoder and shares no code with it.
+"""
+
+import copy
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
+
+
+class MaskedEncoder(nn.Module):
+    """Runs a stock trunk with mask hooks that live for one forward; outside it the network is untouched.
+
+    `trunk` maps images [B, 3, H, W] to features [B, C, G, G].
+    """
+
+    def __init__(self, trunk: nn.Module) -> None:
+        super().__init__()
+        self.network = trunk
+
+    def forward(self, images_BCHW: Tensor, context_BGG: Tensor) -> Tensor:
+        """Features [B, C, G, G] of the context (boolean [B, G, G], True = visible); zero at masked cells."""
+        hooks = self._hooks(context_BGG)
+        try:
+            features: Tensor = self.network(_zeroed(images_BCHW, context_BGG))
+        finally:
+            for hook in hooks:
+                hook.remove()
+        return features
+
+    def _hooks(self, context_BGG: Tensor) -> list[RemovableHandle]:
+        def zero(layer: nn.Module, args: Any, output: Tensor) -> Tensor:
+            return _zeroed(output, context_BGG)
+
+        handles: list[RemovableHandle] = []
+        for layer in self.network.modules():
+            if isinstance(layer, nn.BatchNorm2d):
+                handles += _norm_over_visible(layer, context_BGG)
+            elif not any(layer.children()):
+                handles.append(layer.register_forward_hook(zero))
+        return handles
+
+    def dense_copy(self) -> nn.Module:
+        """A plain copy of the network, sharing nothing with it."""
+        return copy.deepcopy(self.network)
+
+
+def _norm_over_visible(norm: nn.BatchNorm2d, context_BGG: Tensor) -> list[RemovableHandle]:
+    """Hooks that show a stock batch norm the visible positions as rows, and put its rows back onto the map."""
+    masks: list[Tensor] = []
+
+    def to_rows(layer: nn.Module, args: tuple[Tensor]) -> tuple[Tensor]:
+        (map_BCHW,) = args
+        masks.append(_at(context_BGG, map_BCHW.shape[2]))
+        return (map_BCHW.permute(0, 2, 3, 1)[masks[-1]][:, :, None, None],)
+
+    def to_map(layer: nn.Module, args: Any, rows: Tensor) -> Tensor:
+        visible = masks.pop()
+        map_BHWC = rows.new_zeros(*visible.shape, rows.shape[1])
+        return map_BHWC.masked_scatter(visible[..., None], rows.flatten(1)).permute(0, 3, 1, 2)
+
+    return [norm.register_forward_pre_hook(to_rows), norm.register_forward_hook(to_map)]
+
+
+def _at(context_BGG: Tensor, side: int) -> Tensor:
+    """The mask at a map of `side` pixels, boolean [B, side, side]."""
+    p = side // context_BGG.shape[1]
+    return context_BGG.repeat_interleave(p, 1).repeat_interleave(p, 2)
+
+
+def _zeroed(map_BCHW: Tensor, context_BGG: Tensor) -> Tensor:
+    visible = _at(context_BGG, map_BCHW.shape[2])[:, None]
+    return torch.where(visible, map_BCHW, map_BCHW.new_zeros(()))

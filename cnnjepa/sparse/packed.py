@@ -1,0 +1,52 @@
+"""The packed context encoder: computes visible patches only."""
+
+import copy
+
+from torch import Tensor, nn
+
+from cnnjepa.sparse.layers import PACKED, GridSlot, PackedConv2d, PackedMaxPool2d, exchange
+from cnnjepa.sparse.patch_grid import PatchGrid
+
+
+class PackedEncoder(nn.Module):
+    """Runs a residual trunk on the visible cells of each batch, exactly (see docs/method.md).
+
+    `trunk` maps images [B, 3, H, W] to features [B, C, G, G]; its convolutions and poolings are exchanged for
+    packed ones that share its parameters and their names. Its total stride must equal H / G.
+    """
+
+    def __init__(self, trunk: nn.Module) -> None:
+        super().__init__()
+        self._slot = GridSlot()
+        exchange(trunk, self._packed)
+        self.network = trunk
+
+    def _packed(self, layer: nn.Module) -> nn.Module | None:
+        if isinstance(layer, PACKED):
+            raise ValueError("this trunk is packed already; give a plain one")
+        if isinstance(layer, nn.Conv2d):
+            return PackedConv2d.of(layer, self._slot)
+        if isinstance(layer, nn.MaxPool2d):
+            return PackedMaxPool2d.of(layer, self._slot)
+        return None
+
+    def forward(self, images_BCHW: Tensor, context_BGG: Tensor) -> Tensor:
+        """Features [B, C, G, G] of the context (boolean [B, G, G], True = visible); zero at masked cells."""
+        grid = PatchGrid(context_BGG)
+        self._slot.grid = grid
+        try:
+            packed = self.network(grid.pack(images_BCHW))
+        finally:
+            self._slot.grid = None
+        if packed.shape[2:] != (1, 1):
+            raise ValueError(
+                f"images of {images_BCHW.shape[-1]} px on a {grid.side}x{grid.side} grid end in cells of "
+                f"{packed.shape[2]} pixels, not 1: the grid must be the image size divided by the total stride"
+            )
+        return grid.unpack(packed.flatten(1))
+
+    def dense_copy(self) -> nn.Module:
+        """A plain copy of the network, sharing nothing with it."""
+        network = copy.deepcopy(self.network)
+        exchange(network, lambda layer: layer.dense() if isinstance(layer, PACKED) else None)
+        return network

@@ -1,0 +1,60 @@
+"""The visible cells of a batch, and who is whose neighbour.
+
+Shapes: B samples, G cells a side, n visible cells in the batch, p pixels a side of a cell at some depth.
+"""
+
+import torch
+from torch import Tensor
+
+
+class PatchGrid:
+    """Index tables for one batch's visible cells, built from a boolean mask [B, G, G] (True = visible).
+
+    Packed tensors [n, C, p, p] hold the visible cells in the order of `cells` (sample, then row, then column).
+    """
+
+    def __init__(self, context_BGG: Tensor) -> None:
+        if context_BGG.dtype != torch.bool or context_BGG.dim() != 3 or context_BGG.shape[1] != context_BGG.shape[2]:
+            raise ValueError(
+                f"a context mask is boolean [B, G, G]; given {context_BGG.dtype} {list(context_BGG.shape)}"
+            )
+        self.batch, self.side = context_BGG.shape[0], context_BGG.shape[1]
+        self.sample_n, self.row_n, self.column_n = context_BGG.nonzero(as_tuple=True)
+        self.n = self.sample_n.numel()
+        if self.n == 0:
+            raise ValueError("a context mask without any visible cell; at least one is needed in the batch")
+        places = torch.full_like(context_BGG, self.n, dtype=torch.int64)
+        places[self.sample_n, self.row_n, self.column_n] = torch.arange(self.n, device=places.device)
+        self._places_BGG = places
+        self._neighbours: dict[tuple[int, int], Tensor] = {}
+
+    def neighbour(self, down: int, right: int) -> Tensor:
+        """Index [n] of the cell `down` rows and `right` columns away; n where it is masked, n + 1 where it lies
+        outside the image."""
+        if (down, right) not in self._neighbours:
+            row_n, column_n = self.row_n + down, self.column_n + right
+            inside_n = (row_n >= 0) & (row_n < self.side) & (column_n >= 0) & (column_n < self.side)
+            last = self.side - 1
+            index_n = self._places_BGG[self.sample_n, row_n.clamp(0, last), column_n.clamp(0, last)]
+            self._neighbours[down, right] = torch.where(inside_n, index_n, self.n + 1)
+        return self._neighbours[down, right]
+
+    def pack(self, map_BCHW: Tensor) -> Tensor:
+        """Visible cells [n, C, p, p] of a dense map [B, C, G·p, G·p]; masked pixels are never read."""
+        b, c, height, width = map_BCHW.shape
+        if (b, height % self.side, width) != (self.batch, 0, height):
+            raise ValueError(
+                f"a map [{self.batch}, C, {self.side}·p, {self.side}·p] is needed for this mask; "
+                f"given {list(map_BCHW.shape)}"
+            )
+        p = height // self.side
+        cells = map_BCHW.view(b, c, self.side, p, self.side, p)
+        packed = cells[self.sample_n, :, self.row_n, :, self.column_n, :]
+        return packed.contiguous(memory_format=torch.channels_last)
+
+    def unpack(self, packed_nC: Tensor) -> Tensor:
+        """Dense map [B, C, G, G] of cell vectors [n, C], zero where masked."""
+        rows = packed_nC.new_zeros(self.batch * self.side**2, packed_nC.shape[1])
+        flat_n = (self.sample_n * self.side + self.row_n) * self.side + self.column_n
+        rows = rows.index_copy(0, flat_n, packed_nC)
+        return rows.view(self.batch, self.side, self.side, -1).permute(0, 3, 1, 2)

@@ -1,0 +1,76 @@
+"""What can be asked for: frozen Pydantic models, preset files, and how text becomes a config.
+
+Imports nothing of the engine and no torch, so that `cnnjepa --help` and config errors are instant.
+"""
+
+from cnnjepa.schemas.config import PretrainConfig
+from cnnjepa.schemas.data import (
+    AugmentationConfig,
+    DataConfig,
+    FolderData,
+    HDF5Data,
+    SyntheticData,
+    TorchvisionData,
+)
+from cnnjepa.schemas.encoder import EncoderConfig
+from cnnjepa.schemas.errors import ConfigError
+from cnnjepa.schemas.hashing import pretrain_hash, probe_hash
+from cnnjepa.schemas.load import load_config, preset_names, read_config
+from cnnjepa.schemas.masking import (
+    BlockMasking,
+    MaskingConfig,
+    MixedMasking,
+    MultiBlockMasking,
+    RandomMasking,
+)
+from cnnjepa.schemas.method import CNNJEPAConfig, EMAConfig, LossConfig
+from cnnjepa.schemas.optimization import OptimizerConfig, ScheduleConfig
+from cnnjepa.schemas.predictor import PredictorConfig
+from cnnjepa.schemas.probe import ProbeConfig
+from cnnjepa.schemas.result import (
+    Cost,
+    Diagnostics,
+    Floors,
+    ProbeFigures,
+    Probes,
+    Selection,
+    TrialResult,
+)
+from cnnjepa.schemas.runtime import RuntimeConfig
+
+__all__ = [
+    "AugmentationConfig",
+    "BlockMasking",
+    "CNNJEPAConfig",
+    "ConfigError",
+    "Cost",
+    "DataConfig",
+    "Diagnostics",
+    "EMAConfig",
+    "EncoderConfig",
+    "Floors",
+    "FolderData",
+    "HDF5Data",
+    "LossConfig",
+    "MaskingConfig",
+    "MixedMasking",
+    "MultiBlockMasking",
+    "OptimizerConfig",
+    "PredictorConfig",
+    "PretrainConfig",
+    "ProbeConfig",
+    "ProbeFigures",
+    "Probes",
+    "RandomMasking",
+    "RuntimeConfig",
+    "ScheduleConfig",
+    "Selection",
+    "SyntheticData",
+    "TorchvisionData",
+    "TrialResult",
+    "load_config",
+    "preset_names",
+    "pretrain_hash",
+    "probe_hash",
+    "read_config",
+]

@@ -1,0 +1,92 @@
+"""Which block sizes a block strategy draws on a grid, and how often: exactly, by closed form.
+
+Pure arithmetic, shared by the checks at load time and by the sampler. Source: the authors' code, where one
+uniform draw u sets both the scale s = s0 + u(s1 - s0) and the aspect a = a0 + u(a1 - a0); then
+area = int(G²·s), h = round(√(area·a)), w = round(√(area/a)), both cut to the grid.
+"""
+
+import math
+from dataclasses import dataclass
+from itertools import pairwise
+
+Range = tuple[float, float]
+
+
+@dataclass(frozen=True)
+class BlockSize:
+    """A block of `height` x `width` cells, drawn with `probability`."""
+
+    height: int
+    width: int
+    probability: float
+
+
+def block_size_at(u: float, grid: int, scale: Range, aspect: Range) -> tuple[int, int]:
+    """(height, width) in cells for the uniform draw `u` in [0, 1) on a `grid` x `grid` map."""
+    s = scale[0] + u * (scale[1] - scale[0])
+    a = aspect[0] + u * (aspect[1] - aspect[0])
+    area = int(grid * grid * s)
+    most = max(grid - 1, 1)  # a block never spans the grid, so that it has at least one place to be
+    return min(round(math.sqrt(area * a)), most), min(round(math.sqrt(area / a)), most)
+
+
+def _breakpoints(grid: int, scale: Range, aspect: Range) -> list[float]:
+    """Every u in (0, 1) at which area, height or width can change."""
+    points = {0.0, 1.0}
+
+    def add(value: float, span: Range) -> None:
+        if span[1] > span[0]:
+            points.add((value - span[0]) / (span[1] - span[0]))
+
+    areas = range(int(grid * grid * scale[0]), int(grid * grid * scale[1]) + 1)
+    for area in areas:
+        add(area / grid**2, scale)
+        for m in range(grid + 1):
+            add((m + 0.5) ** 2 / max(area, 1), aspect)  # √(area·a) = m + ½
+            add(area / (m + 0.5) ** 2, aspect)  # √(area/a) = m + ½
+    return sorted(p for p in points if 0 <= p <= 1)
+
+
+def block_sizes(grid: int, scale: Range, aspect: Range, min_keep: int) -> list[BlockSize]:
+    """The sizes drawn on a `grid` x `grid` map with their exact probabilities, largest probability first.
+
+    Sizes of at most `min_keep` cells are drawn again, so the others share their probability. Empty when no
+    size exceeds `min_keep`.
+    """
+    shares: dict[tuple[int, int], float] = {}
+    for low, high in pairwise(_breakpoints(grid, scale, aspect)):
+        size = block_size_at((low + high) / 2, grid, scale, aspect)
+        if high > low and size[0] * size[1] > min_keep:
+            shares[size] = shares.get(size, 0.0) + high - low
+    total = sum(shares.values())
+    sizes = [BlockSize(h, w, share / total) for (h, w), share in shares.items()]
+    return sorted(sizes, key=lambda size: -size.probability)
+
+
+def positions(grid: int, side: int, faithful: bool) -> int:
+    """Number of first rows (or columns) a block of `side` cells is drawn from, starting at 0.
+
+    `faithful` leaves the upper bound out, as the authors' code does, so that the last row and column are never
+    covered.
+    """
+    return max(grid - side, 1) if faithful else grid - side + 1
+
+
+def cover_rates(grid: int, side: int, faithful: bool) -> list[float]:
+    """Probability that a block of `side` cells covers row (or column) i, for every i."""
+    starts = positions(grid, side, faithful)
+    return [sum(first <= i < first + side for first in range(starts)) / starts for i in range(grid)]
+
+
+def target_rates(grid: int, size: BlockSize, num_blocks: int, faithful: bool) -> list[list[float]]:
+    """Exact probability of every cell [row][column] to be a target, given the size, before any redraw."""
+    rows = cover_rates(grid, size.height, faithful)
+    columns = cover_rates(grid, size.width, faithful)
+    return [[1 - (1 - r * c) ** num_blocks for c in columns] for r in rows]
+
+
+def expected_targets(grid: int, sizes: list[BlockSize], num_blocks: int, faithful: bool) -> float:
+    """Exact expected number of target cells a sample, before any redraw for a small context."""
+    return sum(
+        size.probability * sum(map(sum, target_rates(grid, size, num_blocks, faithful))) for size in sizes
+    )

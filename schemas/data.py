@@ -1,0 +1,146 @@
+"""Images: where they come from and how they are cropped."""
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import Field, field_validator
+
+from cnnjepa.schemas.base import Section
+
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_STD = (0.229, 0.224, 0.225)
+
+
+class AugmentationConfig(Section):
+    """Random resized crop and horizontal flip; CNN-JEPA uses no other. Source: METHOD, paper III-F."""
+
+    crop_scale: tuple[float, float] = (0.2, 1.0)
+    """Least and greatest share of the image's area in a crop. Source: the authors' code, 0.2 to 1."""
+
+    crop_ratio: tuple[float, float] = (3 / 4, 4 / 3)
+    """Least and greatest aspect (width/height) of a crop. Source: torchvision's default."""
+
+    flip: float = Field(default=0.5, ge=0, le=1)
+    """Probability of a horizontal flip. Source: the authors' code, 0.5."""
+
+    interpolation: Literal["bicubic", "bilinear"] = "bicubic"
+    """Antialiased resampling of crops. Source: the authors' code, bicubic."""
+
+    @field_validator("crop_scale", "crop_ratio")
+    @classmethod
+    def _ordered(cls, value: tuple[float, float]) -> tuple[float, float]:
+        if not 0 < value[0] <= value[1]:
+            raise ValueError("must be two numbers, 0 < least <= greatest")
+        return value
+
+    @field_validator("crop_scale")
+    @classmethod
+    def _share(cls, value: tuple[float, float]) -> tuple[float, float]:
+        if value[1] > 1:
+            raise ValueError("is a share of the image's area, at most 1")
+        return value
+
+
+class _Images(Section):
+    """What every source has."""
+
+    image_size: int = Field(default=224, ge=8)
+    """Side of the training crop in pixels. Source: paper IV-C, 224."""
+
+    augmentation: AugmentationConfig = AugmentationConfig()
+    """How training crops are drawn."""
+
+    mean: tuple[float, float, float] = IMAGENET_MEAN
+    """Channel means subtracted on the device, of pixels in [0, 1]. Source: ImageNet's."""
+
+    std: tuple[float, float, float] = IMAGENET_STD
+    """Channel standard deviations divided by on the device. Source: ImageNet's."""
+
+    resident: Literal["auto", "always", "never"] = "auto"
+    """Whether the decoded training set is kept in device memory and augmented there. `auto`: when all images
+    share one size and take at most `resident_limit_gib`; resolved before hashing."""
+
+    resident_limit_gib: float = Field(default=2.0, gt=0)
+    """Largest decoded training set, in GiB, that `resident: auto` keeps in memory. Not hashed."""
+
+    on_error: Literal["raise", "skip"] = "raise"
+    """An unreadable image: `raise` stops the run and names the file; `skip` takes the next readable one,
+    counts it, logs it and reports it in result.json."""
+
+    train_images: int | None = Field(default=None, ge=2)
+    """Use only this many training images, evenly over classes; None = all."""
+
+    val_images: int | None = Field(default=None, ge=2)
+    """Use only this many validation images, evenly over classes; None = all."""
+
+
+class SyntheticData(_Images):
+    """The embedded set: drawn by `cnnjepa.data.synthetic`, deterministic, no download."""
+
+    source: Literal["synthetic"] = "synthetic"
+    """Which source this section configures."""
+
+    image_size: int = Field(default=32, ge=16, le=256)
+    """Side of an image in pixels; images are drawn at this size."""
+
+    train_images: int = Field(default=6000, ge=2)
+    """Training images drawn."""
+
+    val_images: int = Field(default=2000, ge=2)
+    """Validation images drawn."""
+
+    seed: int = Field(default=0, ge=0)
+    """Seed of the set itself; independent of the run's seed."""
+
+
+class FolderData(_Images):
+    """One folder a class under `train` and `val`, as a directory or a tar archive of one, read in place."""
+
+    source: Literal["folder"] = "folder"
+    """Which source this section configures."""
+
+    path: Path | None = None
+    """The directory, or a `.tar`, `.tar.gz` or `.tgz` of one. Given with `--data`."""
+
+    train_split: str = "train"
+    """Name of the training folder."""
+
+    val_split: str = "val"
+    """Name of the validation folder."""
+
+
+class TorchvisionData(_Images):
+    """A data set that torchvision knows how to read (and, if asked, to download)."""
+
+    source: Literal["torchvision"] = "torchvision"
+    """Which source this section configures."""
+
+    name: Literal["cifar10", "cifar100", "stl10", "imagenette"] = "cifar10"
+    """Which data set."""
+
+    path: Path | None = None
+    """Folder that holds, or will hold, the data set's files. Given with `--data`."""
+
+    download: bool = False
+    """Whether missing files may be downloaded."""
+
+
+class HDF5Data(_Images):
+    """The authors' layout: groups `images` and `labels`, keys "0".."N-1", encoded bytes."""
+
+    source: Literal["hdf5"] = "hdf5"
+    """Which source this section configures."""
+
+    path: Path | None = None
+    """Folder that holds the two files. Given with `--data`."""
+
+    train_file: str = "train.h5"
+    """Name of the training file."""
+
+    val_file: str = "val.h5"
+    """Name of the validation file."""
+
+
+DataConfig = Annotated[
+    SyntheticData | FolderData | TorchvisionData | HDF5Data, Field(discriminator="source")
+]

@@ -1,0 +1,55 @@
+"""The encoder: which torchvision network, how its stem and width are changed, how it computes sparsely."""
+
+from typing import Literal, Self
+
+from pydantic import Field, model_validator
+
+from cnnjepa.schemas.base import Section
+
+Arch = Literal[
+    "resnet18", "resnet34", "resnet50", "resnet101", "resnet152", "wide_resnet50_2", "resnext50_32x4d"
+]
+Stem = Literal["imagenet", "half", "small"]
+Backend = Literal["packed", "masked"]
+
+STEM_STRIDE: dict[Stem, int] = {"imagenet": 4, "half": 2, "small": 1}
+
+
+class EncoderConfig(Section):
+    """A torchvision residual network with random weights (no classifier)."""
+
+    arch: Arch = "resnet50"
+    """Network of torchvision. Source: paper IV-A uses resnet50; the authors' log has wider and deeper rows."""
+
+    stem: Stem = "imagenet"
+    """`imagenet`: 7x7 stride 2, then max-pooling (stride 4); `half`: 3x3 stride 2, no pooling; `small`: 3x3
+    stride 1, no pooling. Source: `imagenet` is the paper's; `small` is the usual choice for CIFAR."""
+
+    stages: Literal[3, 4] = 4
+    """Residual stages kept; each after the first halves the resolution. 3 leaves out `layer4`, which gives
+    32 px images an 8x8 grid with the `small` stem. Source: 4 is torchvision's; 3 is ours, for the demo."""
+
+    width: float = Field(default=1.0, gt=0, le=4)
+    """Multiplies the channels of every layer (1 = torchvision's). 64·width must be a whole number of at least
+    4 (for resnext50_32x4d, 4·width a whole number). Source: ours, for encoders that a laptop can carry."""
+
+    backend: Backend = "packed"
+    """How the context encoder computes: `packed` computes visible patches only; `masked` computes densely and
+    zeroes every layer's output, as the known implementations do. Both give the same numbers (float64: 1e-9)."""
+
+    @property
+    def total_stride(self) -> int:
+        """Input pixels to a side of one cell of the feature grid."""
+        return int(STEM_STRIDE[self.stem] * 2 ** (self.stages - 1))
+
+    @model_validator(mode="after")
+    def _whole_channels(self) -> Self:
+        unit = 4 if self.arch == "resnext50_32x4d" else 64
+        least = 1 if unit == 4 else 4
+        if (unit * self.width) % 1 or unit * self.width < least:
+            raise ValueError(
+                f"width {self.width:g} gives {self.arch} {unit * self.width:g} channels in its "
+                f"{'groups' if unit == 4 else 'stem'}; {unit}·width must be a whole number of at least {least}, "
+                f"for example {max(least, round(unit * self.width)) / unit:g}"
+            )
+        return self

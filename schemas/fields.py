@@ -1,0 +1,58 @@
+"""The legal config paths, read off the models themselves."""
+
+import difflib
+import types
+import typing
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, Union, get_args, get_origin
+
+from pydantic import BaseModel
+from pydantic.fields import FieldInfo
+
+from cnnjepa.schemas.config import PretrainConfig
+
+
+@dataclass(frozen=True)
+class ConfigField:
+    """One leaf of the config: its full path, its owner (one arm of a union, perhaps) and its declaration."""
+
+    path: str
+    owner: type[BaseModel]
+    info: FieldInfo
+
+
+def arms(annotation: Any) -> list[type[BaseModel]]:
+    """The models an annotation admits: one for a plain section, several for a discriminated union."""
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return [annotation]
+    if get_origin(annotation) is typing.Annotated:
+        return arms(get_args(annotation)[0])
+    if get_origin(annotation) in (Union, types.UnionType):
+        return [model for part in get_args(annotation) for model in arms(part)]
+    return []
+
+
+def config_fields(model: type[BaseModel] = PretrainConfig, prefix: str = "") -> Iterator[ConfigField]:
+    """Every leaf below `model`, the arms of unions one after the other."""
+    for name, info in model.model_fields.items():
+        sections = arms(info.annotation)
+        if not sections:
+            yield ConfigField(prefix + name, model, info)
+        for section in sections:
+            yield from config_fields(section, f"{prefix}{name}.")
+
+
+def discriminator(model: type[BaseModel]) -> str | None:
+    """The field that tells the arms of a union apart, for a model that is such an arm."""
+    for name in ("strategy", "source", "name"):
+        info = model.model_fields.get(name)
+        if info is not None and len(get_args(info.annotation)) == 1 and isinstance(info.default, str):
+            return name
+    return None
+
+
+def nearest(given: str, legal: typing.Iterable[str]) -> str:
+    """`; nearest is 'x'` for an error message, or nothing when no legal name is close."""
+    match = difflib.get_close_matches(given, list(legal), n=1, cutoff=0.5)
+    return f"; nearest is {match[0]!r}" if match else ""

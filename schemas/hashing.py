@@ -1,0 +1,58 @@
+"""Names for what was asked: two configs with the same hash give the same numbers."""
+
+import hashlib
+import json
+from typing import Any
+
+from cnnjepa.schemas.config import PretrainConfig
+
+# Settings that change how a run is executed or watched, not its numbers.
+_NOT_HASHED = {
+    "runtime": (
+        "workers",
+        "threads",
+        "log_every_steps",
+        "checkpoint_every_steps",
+        "keep_epochs",
+        "images_every_epochs",
+    ),
+    # The place of the images; a fingerprint of their content stands for it.
+    "data": ("path", "download", "resident_limit_gib"),
+}
+
+
+def _sha256(value: Any) -> str:
+    canonical = json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False)
+    return hashlib.sha256(canonical.encode()).hexdigest()
+
+
+def hashed_settings(config: PretrainConfig, dataset_fingerprint: str, world_size: int) -> dict[str, Any]:
+    """Every resolved setting that changes the numbers of pretraining.
+
+    `config` must be resolved: no `auto` is left. Raises ValueError otherwise.
+    """
+    settings = config.model_dump(mode="json")
+    del settings["probe"]
+    for section, names in _NOT_HASHED.items():
+        for name in names:
+            settings[section].pop(name, None)
+    unresolved = [
+        f"{section}.{name}" for section, name in (("runtime", "device"), ("data", "resident"))
+        if settings[section][name] == "auto"
+    ]
+    if unresolved:
+        raise ValueError(f"{', '.join(unresolved)} is still 'auto'; resolve the config before hashing it")
+    settings["data"]["fingerprint"] = dataset_fingerprint
+    settings["world_size"] = world_size
+    settings["global_batch"] = world_size * config.runtime.batch_size
+    return settings
+
+
+def pretrain_hash(config: PretrainConfig, dataset_fingerprint: str, world_size: int) -> str:
+    """SHA-256 (64 hex digits) of `hashed_settings`: what a checkpoint belongs to."""
+    return _sha256(hashed_settings(config, dataset_fingerprint, world_size))
+
+
+def probe_hash(config: PretrainConfig) -> str:
+    """SHA-256 (64 hex digits) of the probe section."""
+    return _sha256(config.probe.model_dump(mode="json"))

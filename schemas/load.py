@@ -1,0 +1,156 @@
+"""From a preset, a YAML file and flags to one validated config, with errors a person can act on."""
+
+import json
+from functools import cache
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import BaseModel, ValidationError
+
+from cnnjepa.schemas.config import PretrainConfig
+from cnnjepa.schemas.errors import ConfigError
+from cnnjepa.schemas.fields import arms, discriminator, nearest
+from cnnjepa.schemas.overrides import Tree, merge, nested, parse_override
+
+_PRESETS = files("cnnjepa.schemas") / "presets"
+
+
+@cache
+def preset_names() -> tuple[str, ...]:
+    """Names of the preset files."""
+    return tuple(sorted(entry.name.removesuffix(".yaml") for entry in _PRESETS.iterdir()
+                        if entry.name.endswith(".yaml")))
+
+
+def preset_text(name: str) -> str:
+    """The preset's file as it is, head comment included. Raises ConfigError for an unknown name."""
+    if name not in preset_names():
+        raise ConfigError(
+            f"preset {name!r} does not exist; legal are {', '.join(preset_names())}{nearest(name, preset_names())}"
+        )
+    return (_PRESETS / f"{name}.yaml").read_text(encoding="utf-8")
+
+
+def _parse(text: str, origin: str) -> Tree:
+    try:
+        tree = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{origin} is not valid YAML: {error}") from None
+    if tree is None:
+        return {}
+    if not isinstance(tree, dict):
+        raise ConfigError(f"{origin} must hold sections (method:, encoder:, data:, …), not a {type(tree).__name__}")
+    base = tree.pop("extends", None)
+    if base is None:
+        return tree
+    return merge(_parse(preset_text(str(base)), f"preset {base}"), tree)
+
+
+def _file_tree(path: Path) -> Tree:
+    try:
+        return _parse(path.read_text(encoding="utf-8"), str(path))
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"config file {path} cannot be read: {error}") from None
+
+
+def read_config(path: Path) -> PretrainConfig:
+    """The config in a YAML file (a run's `config.yaml`, say)."""
+    return _validate(_file_tree(path))
+
+
+def load_config(
+    preset: str | None = None,
+    file: Path | None = None,
+    overrides: list[str] | tuple[str, ...] = (),
+    data: Path | None = None,
+) -> PretrainConfig:
+    """A preset, then a YAML file, then `--data`, then `--set` flags, each laid over the one before.
+
+    Raises ConfigError naming the field, the value, what is legal and the nearest legal name.
+    """
+    tree: Tree = _parse(preset_text(preset), f"preset {preset}") if preset else {}
+    if file:
+        tree = merge(tree, _file_tree(file))
+    parsed = [parse_override(text) for text in overrides]
+    if data is not None:
+        tree = merge(tree, {"data": _data_at(data, tree, dict(parsed).get("data.source"))})
+    # Choices between arms first, so that the order of flags does not matter.
+    for path, value in sorted(parsed, key=lambda item: not item[0].endswith((".strategy", ".source", ".name"))):
+        tree = merge(tree, nested(path, value))
+    return _validate(tree)
+
+
+def _data_at(path: Path, tree: Tree, asked: Any) -> Tree:
+    """The data section that `--data PATH` means: the source in force if it reads a path, else by looking."""
+    source = asked or tree.get("data", {}).get("source", "synthetic")
+    if source == "synthetic":
+        hdf5 = path.suffix in (".h5", ".hdf5") or (path.is_dir() and any(path.glob("*.h5")))
+        source = "hdf5" if hdf5 else "folder"
+    if source == "hdf5" and path.suffix in (".h5", ".hdf5"):
+        return {"source": source, "path": str(path.parent), "train_file": path.name}
+    return {"source": source, "path": str(path)}
+
+
+def _validate(tree: Tree) -> PretrainConfig:
+    try:
+        return PretrainConfig.model_validate(_with_tags(tree))
+    except ValidationError as error:
+        raise ConfigError(explain(error, PretrainConfig, tree)) from None
+
+
+def _with_tags(tree: Tree) -> Tree:
+    """Fills in discriminators left out, from the defaults, so that `masking: {ratio: 0.5}` is understood."""
+    filled = json.loads(json.dumps(tree, default=str))
+    for path, default in (("method.masking.strategy", "mixed"), ("data.source", "synthetic")):
+        *sections, tag = path.split(".")
+        node: Any = filled
+        for name in sections:
+            node = node.get(name) if isinstance(node, dict) else None
+        if isinstance(node, dict):
+            node.setdefault(tag, default)
+    return dict(filled)
+
+
+def explain(error: ValidationError, root: type[BaseModel], tree: Tree) -> str:
+    """Pydantic's findings as one message: a line a finding, with field, value, what is legal, nearest name."""
+    return "\n".join(_line(finding, root, tree) for finding in error.errors(include_url=False))
+
+
+def _line(finding: Any, root: type[BaseModel], tree: Tree) -> str:
+    location, kind = finding["loc"], finding["type"]
+    owner, path = _owner(location, root, tree)
+    message = finding["msg"].removeprefix("Value error, ")
+    if kind == "extra_forbidden":
+        legal = [name for name in owner.model_fields]
+        tag = discriminator(owner)
+        of = f" of {tag} {owner.model_fields[tag].default!r}" if tag else ""
+        return f"{path}: no such field{of}; legal are {', '.join(legal)}{nearest(str(location[-1]), legal)}"
+    if kind in ("union_tag_invalid", "literal_error"):
+        expected = finding["ctx"].get("expected_tags") or finding["ctx"].get("expected", "")
+        given = finding["ctx"].get("tag", finding["input"])
+        tag_path = f"{path}.{finding['ctx']['discriminator'].strip(chr(39))}" if kind.startswith("union") else path
+        names = expected.replace(" or ", ", ").replace("'", "").split(", ")
+        return f"{tag_path}: {given!r} is not legal; legal are {', '.join(names)}{nearest(str(given), names)}"
+    if kind == "value_error":
+        return f"{path}: {message}" if path else message
+    return f"{path}: {finding['input']!r} is not legal; {message[0].lower()}{message[1:]}"
+
+
+def _owner(location: tuple[Any, ...], root: type[BaseModel], tree: Tree) -> tuple[type[BaseModel], str]:
+    """The model in which the finding lies, and its path without the union tags that pydantic inserts."""
+    model, names, owner = root, [], root
+    steps = list(location)
+    while steps:
+        name = steps.pop(0)
+        names.append(str(name))
+        info = model.model_fields.get(name) if isinstance(name, str) else None
+        options = arms(info.annotation) if info else []
+        owner = model
+        if len(options) > 1 and steps:
+            tag = steps.pop(0)
+            model = next(m for m in options if m.model_fields[discriminator(m) or ""].default == tag)
+        elif options:
+            model = options[0]
+    return owner, ".".join(names)

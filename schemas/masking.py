@@ -1,0 +1,163 @@
+"""Masking: which cells of the feature grid are context and which are targets, by strategy."""
+
+from typing import Annotated, Literal
+
+from pydantic import Field, field_validator
+
+from cnnjepa.schemas.base import Section
+from cnnjepa.schemas.block_sizes import block_sizes, expected_targets
+
+Sampler = Literal["faithful", "unbiased"]
+
+
+class RandomMasking(Section):
+    """A fixed number of cells, drawn uniformly, is visible; the rest are targets."""
+
+    strategy: Literal["random"] = "random"
+    """Which strategy this section configures."""
+
+    ratio: float = Field(default=0.6, gt=0, lt=1)
+    """Share of cells masked; round(G²·(1 − ratio)) stay visible. Source: the authors' code, 0.6."""
+
+    def kept(self, grid: int) -> int:
+        """Visible cells of a `grid` x `grid` map."""
+        return round(grid * grid * (1 - self.ratio))
+
+    def mean_context(self, grid: int) -> float:
+        """Expected visible cells a sample."""
+        return self.kept(grid)
+
+    def check(self, grid: int) -> None:
+        """Raises ValueError when this grid would have no context or no target."""
+        kept = self.kept(grid)
+        if not 1 <= kept <= grid * grid - 1:
+            raise ValueError(
+                f"masking.ratio {self.ratio:g} leaves {kept} of {grid * grid} cells visible on the {grid}x{grid} "
+                f"grid; legal are ratios between {0.5 / grid**2:.3g} and {1 - 0.5 / grid**2:.3g}, which keep at "
+                "least one context and one target cell"
+            )
+
+
+class _Blocks(Section):
+    """What block strategies share."""
+
+    scale: tuple[float, float] = (0.15, 0.2)
+    """Least and greatest share of the grid's cells in one block. Source: I-JEPA and the authors' code."""
+
+    aspect: tuple[float, float] = (0.75, 1.5)
+    """Least and greatest height/width of a block. Source: I-JEPA and the authors' code."""
+
+    min_keep: int = Field(default=5, ge=0)
+    """A block or a context of at most this many cells is drawn again. Source: the authors' code, 5."""
+
+    sampler: Sampler = "faithful"
+    """`faithful`: the authors' positions, which never reach the last row and column; `unbiased`: every position."""
+
+    @field_validator("scale", "aspect")
+    @classmethod
+    def _ordered(cls, value: tuple[float, float]) -> tuple[float, float]:
+        if not 0 < value[0] <= value[1]:
+            raise ValueError("must be two numbers, 0 < least <= greatest")
+        return value
+
+    @field_validator("scale")
+    @classmethod
+    def _share(cls, value: tuple[float, float]) -> tuple[float, float]:
+        if value[1] > 1:
+            raise ValueError("is a share of the grid's cells, at most 1")
+        return value
+
+    @property
+    def blocks(self) -> int:
+        """Target blocks a sample."""
+        return 1
+
+    def expected_targets(self, grid: int) -> float:
+        """Exact expected target cells a sample, before any redraw for a small context."""
+        sizes = block_sizes(grid, self.scale, self.aspect, self.min_keep)
+        return expected_targets(grid, sizes, self.blocks, self.sampler == "faithful")
+
+    def mean_context(self, grid: int) -> float:
+        """Expected visible cells a sample."""
+        return grid * grid - self.expected_targets(grid)
+
+    def check(self, grid: int) -> None:
+        """Raises ValueError when no block can exceed min_keep or when too little context is left."""
+        sizes = block_sizes(grid, self.scale, self.aspect, self.min_keep)
+        if not sizes:
+            largest = int(grid * grid * self.scale[1])
+            raise ValueError(
+                f"masking.scale {list(self.scale)} gives blocks of at most about {largest} cells on the "
+                f"{grid}x{grid} grid, never more than masking.min_keep {self.min_keep}; use a finer grid (larger "
+                "data.image_size, encoder.stem small), larger blocks or a smaller min_keep"
+            )
+        for size in sizes:
+            context = grid**2 - expected_targets(grid, [size], self.blocks, self.sampler == "faithful")
+            if size.probability and context <= self.min_keep:
+                raise ValueError(
+                    f"{self.blocks} block(s) of {size.height}x{size.width} cells leave about {context:.1f} of "
+                    f"{grid * grid} cells as context on the {grid}x{grid} grid, not more than masking.min_keep "
+                    f"{self.min_keep}; use fewer or smaller blocks (masking.scale, masking.num_blocks)"
+                )
+
+
+class BlockMasking(_Blocks):
+    """One larger target block a sample; everything else is context (I-JEPA's comparison)."""
+
+    strategy: Literal["block"] = "block"
+    """Which strategy this section configures."""
+
+    scale: tuple[float, float] = (0.6, 0.6)
+    """Least and greatest share of the grid's cells in the block. Source: I-JEPA's ablation, 0.6."""
+
+
+class MultiBlockMasking(_Blocks):
+    """The union of several blocks is the target, everything else is context."""
+
+    strategy: Literal["multi_block"] = "multi_block"
+    """Which strategy this section configures."""
+
+    num_blocks: int = Field(default=4, ge=1, le=64)
+    """Target blocks a sample. Source: the authors' code, 4."""
+
+    @property
+    def blocks(self) -> int:
+        return self.num_blocks
+
+
+class MixedMasking(_Blocks):
+    """Each batch is multi-block with a probability, else random: the published setting."""
+
+    strategy: Literal["mixed"] = "mixed"
+    """Which strategy this section configures."""
+
+    num_blocks: int = Field(default=4, ge=1, le=64)
+    """Target blocks a sample in multi-block batches. Source: the authors' code, 4."""
+
+    ratio: float = Field(default=0.6, gt=0, lt=1)
+    """Share of cells masked in random batches. Source: the authors' code, 0.6."""
+
+    multi_block_probability: float = Field(default=0.75, ge=0, le=1)
+    """Probability of a multi-block batch. Source: the authors' code, 0.75."""
+
+    @property
+    def blocks(self) -> int:
+        return self.num_blocks
+
+    @property
+    def random(self) -> RandomMasking:
+        """The strategy of random batches."""
+        return RandomMasking(ratio=self.ratio)
+
+    def mean_context(self, grid: int) -> float:
+        p = self.multi_block_probability
+        return p * super().mean_context(grid) + (1 - p) * self.random.mean_context(grid)
+
+    def check(self, grid: int) -> None:
+        super().check(grid)
+        self.random.check(grid)
+
+
+MaskingConfig = Annotated[
+    RandomMasking | BlockMasking | MultiBlockMasking | MixedMasking, Field(discriminator="strategy")
+]

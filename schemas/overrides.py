@@ -1,0 +1,78 @@
+"""`--set key=value`: a key shortened to any unambiguous ending, laid over a nested dict."""
+
+from typing import Any
+
+import yaml
+
+from cnnjepa.schemas.config import PretrainConfig
+from cnnjepa.schemas.errors import ConfigError
+from cnnjepa.schemas.fields import arms, config_fields, discriminator, nearest
+
+Tree = dict[str, Any]
+
+
+def full_path(key: str) -> str:
+    """The one config path that ends in `key`. Raises ConfigError when none or several do."""
+    legal = sorted({field.path for field in config_fields()})
+    if key in legal:
+        return key
+    matches = [path for path in legal if path.endswith(f".{key}")]
+    if len(matches) == 1:
+        return matches[0]
+    if matches:
+        raise ConfigError(f"--set {key}: ambiguous; it could be {', '.join(matches)}. Write more of the path.")
+    endings = {".".join(path.split(".")[-n:]) for path in legal for n in range(1, path.count(".") + 2)}
+    raise ConfigError(
+        f"--set {key}: there is no such config field{nearest(key, endings)}. "
+        "`cnnjepa config schema` lists them all."
+    )
+
+
+def parse_override(text: str) -> tuple[str, Any]:
+    """`predictor.depth=2` → (full path, 2). The value is read as YAML."""
+    key, separator, value = text.partition("=")
+    if not separator or not key.strip():
+        raise ConfigError(f"--set {text}: write key=value, for example --set predictor.depth=2")
+    try:
+        return full_path(key.strip()), yaml.safe_load(value)
+    except yaml.YAMLError as error:
+        raise ConfigError(f"--set {text}: the value cannot be read ({error})") from None
+
+
+def merge(base: Tree, over: Tree) -> Tree:
+    """`over` laid on `base`, section by section. Where `over` chooses another arm of a union (another
+    `strategy`, `source` or `name`), the keys that the new arm does not have are dropped from `base`."""
+    return _merge(base, over, [PretrainConfig])
+
+
+def _merge(base: Tree, over: Tree, models: list[type]) -> Tree:
+    model = _arm({**base, **{k: v for k, v in over.items() if not isinstance(v, dict)}}, models)
+    merged = dict(base)
+    tag = discriminator(model) if model and len(models) > 1 else None
+    if model and tag and tag in over and over[tag] != base.get(tag, over[tag]):
+        merged = {key: value for key, value in base.items() if key in model.model_fields}
+    for key, value in over.items():
+        if isinstance(value, dict) and isinstance(merged.get(key), dict):
+            info = model.model_fields.get(key) if model else None
+            merged[key] = _merge(merged[key], value, list(arms(info.annotation)) if info else [])
+        else:
+            merged[key] = value
+    return merged
+
+
+def _arm(section: Tree, models: list[type]) -> Any:
+    """The model that `section` asks for among `models`; None when it names none of them."""
+    if len(models) == 1:
+        return models[0]
+    for model in models:
+        tag = discriminator(model)
+        if tag and section.get(tag) == model.model_fields[tag].default:
+            return model
+    return None
+
+
+def nested(path: str, value: Any) -> Tree:
+    """`a.b.c`, 1 → {a: {b: {c: 1}}}."""
+    for name in reversed(path.split(".")):
+        value = {name: value}
+    return dict(value)

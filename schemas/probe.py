@@ -1,0 +1,65 @@
+"""How frozen features are judged."""
+
+from typing import Literal
+
+from pydantic import Field
+
+from cnnjepa.schemas.base import Section
+
+Protocol = Literal["published", "held_out"]
+
+
+class ProbeConfig(Section):
+    """Linear and k-NN probes on globally average-pooled features of the frozen encoder."""
+
+    every_epochs: int = Field(default=0, ge=0)
+    """Epochs between probes during training (k-NN on the held-out tenth of the training set; validation is not
+    touched); 0 = only at the end. `checkpoints/best.pt` follows this figure."""
+
+    online_images: int = Field(default=20_000, ge=100)
+    """Most training images used by a probe during training, evenly over classes; keeps it cheap on large sets."""
+
+    encoder: Literal["target", "context"] = "target"
+    """Which encoder is probed: `target` (the EMA one, as the authors) or `context` (the one with gradients)."""
+
+    protocols: tuple[Protocol, ...] = Field(default=("published", "held_out"), min_length=1)
+    """`published`: best of all epochs on the validation set, as in the paper (optimistic). `held_out`: epoch,
+    learning rate and k chosen on a stratified tenth of the training set, refit, validation touched once."""
+
+    linear_epochs: int = Field(default=90, ge=1)
+    """Epochs of the linear probe. Source: paper IV-B, 90."""
+
+    linear_batch_size: int = Field(default=512, ge=2)
+    """Images a step of the linear probe, fixed order, last partial batch dropped. Source: the authors' code,
+    4 x 128 gathered."""
+
+    linear_lr: float = Field(default=1e-3, gt=0)
+    """Adam's learning rate in protocol `published`. Source: the authors' code, 1e-3."""
+
+    held_out_lrs: tuple[float, ...] = Field(default=(3e-4, 1e-3, 3e-3, 1e-2, 3e-2), min_length=1)
+    """Adam's learning rates among which protocol `held_out` chooses. Source: ours, half decades around 1e-3."""
+
+    knn_k: int = Field(default=200, ge=1)
+    """Neighbours; at most a tenth of the training set is used. Source: the authors' code, 200."""
+
+    knn_temperature: float = Field(default=0.1, gt=0)
+    """A neighbour of cosine similarity s votes with exp(s / temperature). Source: the authors' code, 0.1."""
+
+    held_out_ks: tuple[int, ...] = Field(default=(5, 10, 20, 50, 100, 200), min_length=1)
+    """Neighbour counts among which protocol `held_out` chooses. Source: ours."""
+
+    held_out_fraction: float = Field(default=0.1, gt=0, lt=0.5)
+    """Share of the training set held out for choosing, stratified by class. Source: ours."""
+
+    split_seed: int = 0
+    """Seed of that split; the same for all training seeds, so that runs are compared on the same images."""
+
+    floors: bool = True
+    """Whether to probe the untrained encoder (batch-norm statistics calibrated) and the raw pixels too."""
+
+    batch_size: int = Field(default=256, ge=1)
+    """Images a forward pass of feature extraction."""
+
+    resize: int | None = Field(default=None, ge=8)
+    """Shorter side before the centre crop, in pixels; None = image_size (small images are probed at their own
+    size). Source: the authors use 256 for a crop of 224."""

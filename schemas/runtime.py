@@ -1,0 +1,65 @@
+"""Where and how long: device, precision, batch, seed, and how often things are written."""
+
+from typing import Literal, Self
+
+from pydantic import Field, model_validator
+
+from cnnjepa.schemas.base import Section
+
+
+class RuntimeConfig(Section):
+    """Everything about the execution; fields marked 'not hashed' do not change the numbers."""
+
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    """`auto` takes a GPU where there is one; resolved before hashing."""
+
+    precision: Literal["float32", "bf16"] = "float32"
+    """`bf16` is autocast of the forward pass; weights, losses and optimiser stay float32. Source: the authors
+    use bf16."""
+
+    batch_size: int = Field(default=128, ge=2)
+    """Images an optimiser step on each process; global batch = this x processes. Source: the authors, 128 x 4."""
+
+    accumulation: int = Field(default=1, ge=1)
+    """Equal parts into which a process's batch is split, one after the other, to save memory. Batch-norm
+    statistics are then a part's. Must divide batch_size."""
+
+    epochs: int = Field(default=200, ge=1)
+    """Passes over the training set. Source: the authors, 201 on ImageNet-100 and 101 on ImageNet-1k."""
+
+    compile: bool = False
+    """Whether torch.compile is used for the dense target encoder and the predictor; costs a minute at start."""
+
+    channels_last: bool = True
+    """Memory format of activations and convolution weights; channels-last is faster on CPUs and tensor cores."""
+
+    workers: int = Field(default=2, ge=0)
+    """Loader processes where the data set is not resident; 0 = in the training process. Not hashed."""
+
+    threads: int | None = Field(default=None, ge=1)
+    """CPU threads of the process; None = the framework's choice. Not hashed, but recorded: bitwise claims hold
+    for the same number."""
+
+    seed: int = Field(default=0, ge=0)
+    """Everything random is a function of this seed."""
+
+    log_every_steps: int = Field(default=10, ge=1)
+    """Steps a line of metrics.jsonl. Not hashed."""
+
+    checkpoint_every_steps: int = Field(default=500, ge=1)
+    """Steps between checkpoints; one is also written after every epoch. Not hashed."""
+
+    keep_epochs: tuple[int, ...] = ()
+    """Epochs after which a checkpoint is kept for good as `epoch_N.pt`. Not hashed."""
+
+    images_every_epochs: int = Field(default=10, ge=0)
+    """Epochs between TensorBoard panels of image, context and target; 0 = none. Not hashed."""
+
+    @model_validator(mode="after")
+    def _parts_are_equal(self) -> Self:
+        if self.batch_size % self.accumulation or self.batch_size // self.accumulation < 2:
+            raise ValueError(
+                f"runtime.accumulation {self.accumulation} must divide runtime.batch_size {self.batch_size} into "
+                "parts of at least 2 images"
+            )
+        return self
