@@ -76,3 +76,13 @@ def nested(path: str, value: Any) -> Tree:
     for name in reversed(path.split(".")):
         value = {name: value}
     return dict(value)
+
+
+def flat(tree: Tree, prefix: str = "") -> Tree:
+    """{a: {b: 1}} → {"a.b": 1}."""
+    leaves: Tree = {}
+    for name, value in tree.items():
+        leaves |= flat(value, f"{prefix}{name}.") if isinstance(value, dict) else {f"{prefix}{name}": value}
+    return leaves
+
+

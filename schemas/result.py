@@ -110,6 +110,8 @@ class TrialResult(Section):
     """Mean loss of the last logged interval."""
     train_images: int | None = None
     """Images of the training set used."""
+    val_images: int | None = None
+    """Images of the validation set used; gives the accuracies' binomial intervals."""
     skipped_images: tuple[str, ...] = ()
     """Images left out as unreadable (`data.on_error: skip`)."""
     probed_encoder: Literal["target", "context"] | None = None

@@ -1,0 +1,181 @@
+"""Training batches from any step on, the same whatever the number of workers.
+
+The order of an epoch is a function of (seed, epoch); crops are a function of (seed, epoch, image). Every
+process walks the same order and takes its own slice of each global batch; the last partial batch is dropped.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import NamedTuple, cast
+
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset, Sampler
+from torchvision.transforms import InterpolationMode
+from torchvision.transforms.v2 import functional as transforms
+
+from cnnjepa.data.crops import Crops, draw_crops
+from cnnjepa.data.open import DataSet
+from cnnjepa.data.resample import crop_and_resize
+from cnnjepa.data.resident import ResidentSource
+from cnnjepa.data.source import ImageSource
+from cnnjepa.data.workers import quiet_worker
+from cnnjepa.errors import ImageError, RunError
+from cnnjepa.randomness import generator
+from cnnjepa.schemas import DataConfig
+
+
+@dataclass(frozen=True)
+class Order:
+    """Which images every step of every process sees."""
+
+    images: int
+    batch_size: int
+    """A process's."""
+    rank: int
+    world_size: int
+    seed: int
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """Full global batches in the training set."""
+        return self.images // (self.batch_size * self.world_size)
+
+    def slots(self) -> Tensor:
+        """This process's places in the global batch, int64 [batch_size]."""
+        first = self.rank * self.batch_size
+        return torch.arange(first, first + self.batch_size)
+
+    def walk(self, first_step: int, last_step: int) -> Iterator[tuple[int, Tensor]]:
+        """(epoch, image indices [batch_size]) of the steps [first_step, last_step)."""
+        order = torch.empty(0)
+        ordered_epoch = -1
+        for step in range(first_step, last_step):
+            epoch, place = divmod(step, self.steps_per_epoch)
+            if epoch != ordered_epoch:
+                order, ordered_epoch = torch.randperm(self.images, generator=generator(self.seed, "order", epoch)), epoch
+            yield epoch, order[place * self.batch_size * self.world_size + self.slots()]
+
+
+class Normalizer:
+    """Pixels in [0, 255] on a device → normalised float32 (or `dtype`), channels-last if asked."""
+
+    def __init__(self, config: DataConfig, device: torch.device, channels_last: bool = True) -> None:
+        self._mean = torch.tensor(config.mean, device=device).view(3, 1, 1) * 255
+        self._scale = 1 / (torch.tensor(config.std, device=device).view(3, 1, 1) * 255)
+        self._format = torch.channels_last if channels_last else torch.contiguous_format
+
+    def __call__(self, pixels_BCHW: Tensor) -> Tensor:
+        """[B, 3, H, W] uint8 or float → float32 of the same shape."""
+        return ((pixels_BCHW.float() - self._mean) * self._scale).contiguous(memory_format=self._format)
+
+    def undo(self, images_BCHW: Tensor) -> Tensor:
+        """Back to pixels, uint8."""
+        return (images_BCHW / self._scale + self._mean).round_().clamp_(0, 255).to(torch.uint8)
+
+
+class TrainingBatch(NamedTuple):
+    """One process's images of one step."""
+
+    pixels: Tensor
+    """[B, 3, S, S] in [0, 255]; uint8 from loader processes, float32 on the device where resident."""
+    skipped: list[str]
+    """Unreadable images that were replaced by the next readable one, by name and reason."""
+
+
+def training_batches(
+    data: DataSet, config: DataConfig, order: Order, first_step: int, last_step: int, workers: int, device: torch.device
+) -> Iterator[TrainingBatch]:
+    """The batches of the steps [first_step, last_step)."""
+    if isinstance(data.train, ResidentSource):
+        yield from _resident(data.train, config, order, first_step, last_step, device)
+        return
+    loader = DataLoader(
+        _CroppedImages(data.train, config, order.seed),
+        batch_sampler=cast("Sampler[list[int]]", _Steps(order, first_step, last_step)),
+        num_workers=workers,
+        collate_fn=_as_is,
+        pin_memory=device.type == "cuda",
+        prefetch_factor=4 if workers else None,
+        worker_init_fn=quiet_worker,
+    )
+    for item in loader:
+        if isinstance(item, str):
+            raise ImageError(item)
+        yield item
+
+
+def _resident(
+    source: ResidentSource, config: DataConfig, order: Order, first_step: int, last_step: int, device: torch.device
+) -> Iterator[TrainingBatch]:
+    images = source.images.to(device)
+    height, width = images.shape[2:]
+    for epoch, index_B in order.walk(first_step, last_step):
+        index_B = index_B.to(device)
+        size_B = torch.ones_like(index_B)
+        crops = draw_crops(config.augmentation, index_B, size_B * height, size_B * width, order.seed, epoch)
+        pixels = crop_and_resize(images[index_B], crops, config.image_size, config.augmentation.interpolation)
+        yield TrainingBatch(pixels, [])
+
+
+class _Steps:
+    """A batch sampler over all steps to come, so that loader processes never stop between epochs."""
+
+    def __init__(self, order: Order, first_step: int, last_step: int) -> None:
+        self._order, self._first, self._last = order, first_step, last_step
+
+    def __iter__(self) -> Iterator[list[tuple[int, int]]]:
+        for epoch, index_B in self._order.walk(self._first, self._last):
+            yield [(epoch, int(index)) for index in index_B]
+
+    def __len__(self) -> int:
+        return self._last - self._first
+
+
+class _CroppedImages(Dataset[TrainingBatch]):
+    """Decodes and crops one batch in a loader process. An unreadable image travels as text, because an
+    exception raised here would arrive as a traceback."""
+
+    def __init__(self, source: ImageSource, config: DataConfig, seed: int) -> None:
+        self._source, self._config, self._seed = source, config, seed
+
+    def __getitems__(self, keys: list[tuple[int, int]]) -> TrainingBatch | str:
+        images: list[Tensor] = []
+        skipped: list[str] = []
+        try:
+            for _, index in keys:
+                images.append(self._load(index, skipped))
+        except ImageError as error:
+            return str(error)
+        crops = draw_crops(
+            self._config.augmentation,
+            torch.tensor([index for _, index in keys]),
+            torch.tensor([image.shape[1] for image in images]),
+            torch.tensor([image.shape[2] for image in images]),
+            self._seed,
+            keys[0][0],
+        )
+        pixels = torch.stack([self._crop(image, crops, place) for place, image in enumerate(images)])
+        return TrainingBatch(pixels, skipped)
+
+    def _load(self, index: int, skipped: list[str]) -> Tensor:
+        """The image, or under `on_error: skip` the next readable one."""
+        count = self._source.labels.numel()
+        for offset in range(count):
+            try:
+                return self._source.load((index + offset) % count)
+            except ImageError as error:
+                if self._config.on_error == "raise":
+                    raise
+                skipped.append(str(error))
+        raise RunError("no image of this set can be read; `cnnjepa data check PATH` lists what is wrong")
+
+    def _crop(self, image: Tensor, crops: Crops, place: int) -> Tensor:
+        augmentation, size = self._config.augmentation, self._config.image_size
+        box = [int(side[place]) for side in crops[:4]]
+        crop = transforms.resized_crop(image, *box, [size, size], InterpolationMode(augmentation.interpolation))
+        return transforms.horizontal_flip(crop) if crops.flip[place] else crop
+
+
+def _as_is(batch: TrainingBatch) -> TrainingBatch:
+    return batch

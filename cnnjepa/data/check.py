@@ -1,0 +1,39 @@
+"""Find every unreadable image of a set before a run does."""
+
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import NamedTuple
+
+from cnnjepa.data.open import open_sources
+from cnnjepa.data.source import ImageSource
+from cnnjepa.errors import ImageError
+from cnnjepa.schemas import DataConfig
+
+
+class Checked(NamedTuple):
+    """What is known about one image."""
+
+    split: str
+    problem: str | None
+    """Name and reason when it cannot be read."""
+    size: tuple[int, int] | None
+    """(height, width) in pixels when it can."""
+
+
+def check_images(config: DataConfig, threads: int = 2) -> Iterator[Checked]:
+    """Reads and decodes every image of both splits, in order. Decoding releases the interpreter's lock, so
+    threads serve."""
+
+    def look(source: ImageSource, split: str, index: int) -> Checked:
+        try:
+            image = source.load(index)
+        except ImageError as error:
+            return Checked(split, str(error), None)
+        return Checked(split, None, (image.shape[1], image.shape[2]))
+
+    with ThreadPoolExecutor(threads) as pool:
+        for split, source in open_sources(config).items():
+            count = source.labels.numel()
+            for start in range(0, count, 4096):
+                block = range(start, min(start + 4096, count))
+                yield from pool.map(lambda index, s=source, n=split: look(s, n, index), block)  # type: ignore[misc]

@@ -1,0 +1,59 @@
+"""Where each training crop lies: random resized crop and flip as a function of (seed, epoch, image).
+
+The distribution is torchvision's RandomResizedCrop: up to ten draws of area and log aspect until one fits, then
+a uniform position; else the largest central crop within the aspect limits.
+"""
+
+import math
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from cnnjepa.randomness import key, uniforms
+from cnnjepa.schemas import AugmentationConfig
+
+_ATTEMPTS = 10  # torchvision's
+
+
+class Crops(NamedTuple):
+    """One crop an image, in whole pixels; all [B]."""
+
+    top: Tensor
+    left: Tensor
+    height: Tensor
+    width: Tensor
+    flip: Tensor
+    """Boolean: mirrored left to right."""
+
+
+def draw_crops(
+    config: AugmentationConfig, index_B: Tensor, height_B: Tensor, width_B: Tensor, seed: int, epoch: int
+) -> Crops:
+    """Crops of the images `index_B` (int64 [B]) of size `height_B` x `width_B` (int64 [B], pixels) in `epoch`."""
+    draws = uniforms(key(seed, "crop", epoch), index_B, 2 * _ATTEMPTS + 3)
+    area_BA, aspect_BA = draws[:, :_ATTEMPTS], draws[:, _ATTEMPTS : 2 * _ATTEMPTS]
+    (least, most), (narrow, wide) = config.crop_scale, config.crop_ratio
+    area_BA = (height_B * width_B)[:, None] * (least + area_BA * (most - least))
+    aspect_BA = torch.exp(math.log(narrow) + aspect_BA * (math.log(wide) - math.log(narrow)))
+    width_BA = (area_BA * aspect_BA).sqrt().round().long()
+    height_BA = (area_BA / aspect_BA).sqrt().round().long()
+    fits_BA = (width_BA > 0) & (width_BA <= width_B[:, None]) & (height_BA > 0) & (height_BA <= height_B[:, None])
+
+    first_B1 = fits_BA.float().argmax(1, keepdim=True)
+    fits_B = fits_BA.any(1)
+    fall_height_B, fall_width_B = _central(height_B, width_B, narrow, wide)
+    crop_height = torch.where(fits_B, height_BA.gather(1, first_B1)[:, 0], fall_height_B)
+    crop_width = torch.where(fits_B, width_BA.gather(1, first_B1)[:, 0], fall_width_B)
+    free_y, free_x = height_B - crop_height, width_B - crop_width
+    top = torch.where(fits_B, (draws[:, -3] * (free_y + 1)).long(), free_y // 2)
+    left = torch.where(fits_B, (draws[:, -2] * (free_x + 1)).long(), free_x // 2)
+    return Crops(top, left, crop_height, crop_width, draws[:, -1] < config.flip)
+
+
+def _central(height_B: Tensor, width_B: Tensor, narrow: float, wide: float) -> tuple[Tensor, Tensor]:
+    """The whole image, cut to the aspect limits."""
+    aspect_B = width_B.double() / height_B
+    height = torch.where(aspect_B < narrow, (width_B / narrow).round().long(), height_B)
+    width = torch.where(aspect_B > wide, (height_B * wide).round().long(), width_B)
+    return height, width

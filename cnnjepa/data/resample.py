@@ -1,0 +1,58 @@
+"""Crop, flip and antialiased resize of a whole batch as two batched matrix products, on any device.
+
+Resampling is separable and linear, so a crop of image X is A_y · X · A_xᵀ with one small weight matrix an image
+and axis. The kernels are Pillow's (cubic with a = −0.5, triangle), widened when shrinking, which is also what
+torchvision's antialias=True computes.
+"""
+
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from cnnjepa.data.crops import Crops
+
+Interpolation = Literal["bicubic", "bilinear"]
+_SUPPORT: dict[Interpolation, float] = {"bicubic": 2.0, "bilinear": 1.0}
+
+
+def _kernel(x: Tensor, interpolation: Interpolation) -> Tensor:
+    x = x.abs()
+    if interpolation == "bilinear":
+        return (1 - x).clamp(min=0)
+    a = -0.5
+    near = ((a + 2) * x - (a + 3)) * x * x + 1
+    far = a * (((x - 5) * x + 8) * x - 4)
+    return torch.where(x < 1, near, torch.where(x < 2, far, torch.zeros_like(x)))
+
+
+def _weights(
+    start_B: Tensor, length_B: Tensor, source: int, size: int, interpolation: Interpolation, dtype: torch.dtype
+) -> Tensor:
+    """[B, size, source]: row i gives output pixel i of the span [start, start + length) as a mix of source pixels."""
+    start_B, length_B = start_B.to(dtype), length_B.to(dtype)
+    scale_B11 = (length_B / size)[:, None, None]
+    widen_B11 = scale_B11.clamp(min=1.0)
+    out_1S1 = torch.arange(size, device=start_B.device, dtype=dtype)[None, :, None]
+    pixel_11N = torch.arange(source, device=start_B.device, dtype=dtype)[None, None, :]
+    centre_BS1 = start_B[:, None, None] + (out_1S1 + 0.5) * scale_B11
+    offset_BSN = (pixel_11N + 0.5 - centre_BS1) / widen_B11
+    weights = _kernel(offset_BSN, interpolation)
+    # Nothing outside the crop contributes: the crop is an image of its own.
+    inside_B1N = (pixel_11N >= start_B[:, None, None]) & (pixel_11N < (start_B + length_B)[:, None, None])
+    weights = weights * inside_B1N * (offset_BSN.abs() < _SUPPORT[interpolation])
+    return weights / weights.sum(-1, keepdim=True)
+
+
+def crop_and_resize(
+    images_BCHW: Tensor, crops: Crops, size: int, interpolation: Interpolation, dtype: torch.dtype = torch.float32
+) -> Tensor:
+    """uint8 images [B, 3, H, W] → crops [B, 3, size, size] of `dtype` in [0, 255], flipped where asked."""
+    batch, channels, height, width = images_BCHW.shape
+    rows = _weights(crops.top, crops.height, height, size, interpolation, dtype)
+    columns = _weights(crops.left, crops.width, width, size, interpolation, dtype)
+    columns = torch.where(crops.flip[:, None, None], columns.flip(1), columns)
+    pixels = images_BCHW.to(dtype).view(batch, channels * height, width)
+    across = torch.bmm(pixels, columns.transpose(1, 2)).view(batch, channels, height, size)
+    down = torch.matmul(rows[:, None], across)
+    return down.clamp_(0, 255)

@@ -1,0 +1,91 @@
+"""Everything that is said about an encoder at the end: probes, floors, diagnostics."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+from torch import nn
+
+from cnnjepa.data import DataSet
+from cnnjepa.data.source import Subset, stratified
+from cnnjepa.probes.diagnostics import diagnose
+from cnnjepa.probes.evaluate import Judged, judge, selection_knn
+from cnnjepa.probes.features import Embed, Features, encoder_embed, extract, pixel_embed, scratch_folder
+from cnnjepa.probes.floors import untrained_encoder
+from cnnjepa.schemas import Diagnostics, Floors, PretrainConfig, Probes, Selection
+
+Tick = Callable[[], None]
+Say = Callable[[str], None]
+
+
+class Assessment(NamedTuple):
+    """What an encoder is worth on a data set."""
+
+    probes: Probes
+    selection: Selection | None
+    floors: Floors
+    diagnostics: Diagnostics
+    skipped: list[str]
+
+
+def assess(
+    network: nn.Module,
+    config: PretrainConfig,
+    data: DataSet,
+    device: torch.device,
+    scratch: Path,
+    tick: Tick = lambda: None,
+    say: Say = lambda text: None,
+) -> Assessment:
+    """Probes the frozen `network`, the floors beside it, and the health of its features."""
+
+    def judged(embed: Embed) -> tuple[Judged, Features, list[str]]:
+        with scratch_folder(scratch) as folder:
+            train = extract(embed, data.train, config, folder, tick)
+            val = extract(embed, data.val, config, folder, tick)
+            skipped = train.skipped + val.skipped
+            if not (torch.isfinite(train.values).all() and torch.isfinite(val.values).all()):
+                return Judged(Probes(), None), val, skipped  # said by the diagnostics; no figure is invented
+            return judge(train, val, data.classes, config.probe, device, tick), val, skipped
+
+    say("probing the encoder")
+    found, val, skipped = judged(encoder_embed(network, config, device))
+    diagnostics = diagnose(val.values)
+    floors = Floors()
+    if config.probe.floors:
+        say("probing the floors: the untrained encoder")
+        untrained, _, _ = judged(encoder_embed(untrained_encoder(config, data, device), config, device))
+        say("probing the floors: raw pixels")
+        pixels, _, _ = judged(pixel_embed(config))
+        floors = Floors(untrained=untrained.probes, pixels=pixels.probes)
+    return Assessment(found.probes, found.selection, floors, diagnostics, skipped)
+
+
+class Glance(NamedTuple):
+    """A quick look during training; validation images are not touched."""
+
+    knn_top1: float
+    rankme: float
+    feature_std: float
+
+
+def glance(
+    network: nn.Module,
+    config: PretrainConfig,
+    data: DataSet,
+    device: torch.device,
+    scratch: Path,
+    tick: Tick = lambda: None,
+) -> Glance:
+    """k-NN on the held-out tenth of (at most `probe.online_images`) training images, rank and spread."""
+    few = min(config.probe.online_images, data.train.labels.numel())
+    images = data.train
+    if few < data.train.labels.numel():
+        images = Subset(data.train, stratified(data.train.labels, few))
+    with scratch_folder(scratch) as folder:
+        features = extract(encoder_embed(network, config, device), images, config, folder, tick)
+        health = diagnose(features.values)
+        finite = bool(torch.isfinite(features.values).all())
+        knn = selection_knn(features, data.classes, config.probe, device) if finite else 0.0
+        return Glance(knn, health.rankme, health.feature_std)

@@ -1,0 +1,110 @@
+"""The two protocols on cached features (METHOD, "Probes"; DESIGN, "Contracts").
+
+`published`: the linear probe's best epoch on the validation set, k-NN with the published k.
+`held_out`: a stratified tenth of the training set chooses epoch, learning rate and k; the probe is then refit on
+all of it and the validation set is touched once.
+"""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from cnnjepa.probes.features import Features
+from cnnjepa.probes.knn import knn_accuracies, usable_k
+from cnnjepa.probes.linear import linear_curve
+from cnnjepa.randomness import key, uniforms
+from cnnjepa.schemas import ProbeConfig, ProbeFigures, Probes, Selection
+
+Tick = Callable[[], None]
+
+
+class Judged(NamedTuple):
+    """What the probes found."""
+
+    probes: Probes
+    selection: Selection | None
+
+
+def held_out_split(labels_N: Tensor, fraction: float, seed: int) -> tuple[Tensor, Tensor]:
+    """(fitting, held-out) indices, ascending: `fraction` of every class (rounded, at least one image of a class
+    that has two) is held out; a function of (labels, fraction, seed)."""
+    draws_N = uniforms(key(seed, "held_out"), torch.arange(labels_N.numel()), 1)[:, 0]
+    held = torch.zeros_like(labels_N, dtype=torch.bool)
+    for label in labels_N.unique():
+        members = (labels_N == label).nonzero()[:, 0]
+        count = max(round(members.numel() * fraction), 1) if members.numel() > 1 else 0
+        held[members[draws_N[members].argsort(stable=True)[:count]]] = True
+    return (~held).nonzero()[:, 0], held.nonzero()[:, 0]
+
+
+def judge(
+    train: Features, val: Features, classes: int, config: ProbeConfig, device: torch.device, tick: Tick = lambda: None
+) -> Judged:
+    """Both probes under every protocol asked for."""
+    published = _published(train, val, classes, config, device, tick) if "published" in config.protocols else None
+    held_out, selection = None, None
+    if "held_out" in config.protocols:
+        held_out, selection = _held_out(train, val, classes, config, device, tick)
+    return Judged(Probes(published=published, held_out=held_out), selection)
+
+
+def _published(
+    train: Features, val: Features, classes: int, config: ProbeConfig, device: torch.device, tick: Tick
+) -> ProbeFigures:
+    curve = linear_curve(
+        train, val, classes, [config.linear_lr], config.linear_epochs, config.linear_batch_size, device, tick=tick
+    )
+    tick()
+    k = usable_k(config.knn_k, train.labels.numel())
+    ((knn1, knn5),) = knn_accuracies(train, val, classes, [k], config.knn_temperature, device)
+    return ProbeFigures(
+        linear_top1=max(row[0][0] for row in curve.accuracies),
+        linear_top5=max(row[0][1] for row in curve.accuracies),
+        knn_top1=knn1,
+        knn_top5=knn5,
+    )
+
+
+def _held_out(
+    train: Features, val: Features, classes: int, config: ProbeConfig, device: torch.device, tick: Tick
+) -> tuple[ProbeFigures, Selection]:
+    fit_index, held_index = held_out_split(train.labels, config.held_out_fraction, config.split_seed)
+    fit, held = train.take(fit_index), train.take(held_index)
+    curve = linear_curve(
+        fit, held, classes, config.held_out_lrs, config.linear_epochs, config.linear_batch_size, device, tick=tick
+    )
+    epoch, rate = curve.best()
+    tick()
+    ks, knn = _held_out_knn(fit, held, classes, config, device)
+    k_place = max(range(len(ks)), key=lambda place: (knn[place][0], -place))
+    refit = linear_curve(
+        train, val, classes, [config.held_out_lrs[rate]], epoch + 1, config.linear_batch_size, device,
+        last_only=True, tick=tick,
+    )
+    ((knn1, knn5),) = knn_accuracies(train, val, classes, [ks[k_place]], config.knn_temperature, device)
+    linear1, linear5 = refit.accuracies[-1][0]
+    figures = ProbeFigures(linear_top1=linear1, linear_top5=linear5, knn_top1=knn1, knn_top5=knn5)
+    selection = Selection(
+        linear_top1=curve.accuracies[epoch][rate][0],
+        linear_lr=config.held_out_lrs[rate],
+        linear_epoch=epoch + 1,
+        knn_top1=knn[k_place][0],
+        knn_k=ks[k_place],
+    )
+    return figures, selection
+
+
+def _held_out_knn(
+    fit: Features, held: Features, classes: int, config: ProbeConfig, device: torch.device
+) -> tuple[list[int], list[tuple[float, float]]]:
+    ks = sorted({usable_k(k, fit.labels.numel()) for k in config.held_out_ks})
+    return ks, knn_accuracies(fit, held, classes, ks, config.knn_temperature, device)
+
+
+def selection_knn(train: Features, classes: int, config: ProbeConfig, device: torch.device) -> float:
+    """Best k-NN top-1 in percent on the held-out part of `train`: the figure watched during training."""
+    fit_index, held_index = held_out_split(train.labels, config.held_out_fraction, config.split_seed)
+    _, accuracies = _held_out_knn(train.take(fit_index), train.take(held_index), classes, config, device)
+    return max(top1 for top1, _ in accuracies)

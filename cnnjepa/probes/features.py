@@ -1,0 +1,106 @@
+"""Features of a frozen encoder, extracted once and kept: in memory, or in a file when they are many."""
+
+import contextlib
+import tempfile
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from cnnjepa.data.batches import Normalizer
+from cnnjepa.data.evaluation import evaluation_batches
+from cnnjepa.data.source import ImageSource
+from cnnjepa.schemas import PretrainConfig
+
+# Features beyond this many bytes go to a file that is mapped, so that memory stays bounded (1.28 M x 2048
+# float32 are 10.5 GB).
+_MOST_BYTES_IN_MEMORY = 2 * 2**30
+
+Embed = Callable[[Tensor], Tensor]
+"""uint8 images [B, 3, S, S] → features float32 [B, D]."""
+
+
+@dataclass
+class Features:
+    """Features float32 [N, D] and labels int64 [N], in the order of the set."""
+
+    values: Tensor
+    labels: Tensor
+    skipped: list[str] = field(default_factory=list)
+
+    def take(self, indices: Tensor) -> "Features":
+        """The rows `indices`, copied."""
+        return Features(self.values[indices], self.labels[indices])
+
+
+def encoder_embed(network: nn.Module, config: PretrainConfig, device: torch.device) -> Embed:
+    """The encoder in eval mode, globally average-pooled. Leaves the network in the mode it was in."""
+    normalize = Normalizer(config.data, device, config.runtime.channels_last)
+
+    @torch.inference_mode()
+    def embed(pixels: Tensor) -> Tensor:
+        training = network.training
+        network.eval()
+        try:
+            with torch.autocast(device.type, torch.bfloat16, enabled=config.runtime.precision == "bf16"):
+                features = network(normalize(pixels.to(device)))
+        finally:
+            network.train(training)
+        return features.float().mean((2, 3)).cpu()
+
+    return embed
+
+
+def pixel_embed(config: PretrainConfig) -> Embed:
+    """The pixels themselves, normalised, averaged down to at most 32x32 so that any image size is bearable."""
+    normalize = Normalizer(config.data, torch.device("cpu"), channels_last=False)
+
+    @torch.inference_mode()
+    def embed(pixels: Tensor) -> Tensor:
+        images = normalize(pixels)
+        return F.adaptive_avg_pool2d(images, min(32, images.shape[2])).flatten(1)
+
+    return embed
+
+
+def extract(
+    embed: Embed,
+    source: ImageSource,
+    config: PretrainConfig,
+    scratch: Path,
+    tick: Callable[[], None] = lambda: None,
+) -> Features:
+    """Features of a whole set. `tick` is called before every batch, so that a caller can stop it."""
+    count, rows, kept, skipped = source.labels.numel(), 0, [], []
+    values = torch.empty(0)
+    for batch in evaluation_batches(
+        source, config.data, config.probe.resize, config.probe.batch_size, config.runtime.workers
+    ):
+        tick()
+        skipped += batch.skipped
+        if not batch.index.numel():
+            continue
+        features = embed(batch.pixels)
+        if not rows:
+            values = _storage(count, features.shape[1], scratch)
+        values[rows : rows + features.shape[0]] = features
+        rows += features.shape[0]
+        kept.append(batch.index)
+    return Features(values[:rows], source.labels[torch.cat(kept)], skipped)
+
+
+def _storage(count: int, dim: int, scratch: Path) -> Tensor:
+    if count * dim * 4 <= _MOST_BYTES_IN_MEMORY:
+        return torch.empty(count, dim)
+    name = tempfile.mktemp(prefix="features-", dir=scratch)  # noqa: S306 - mapped below, removed by `scratch_folder`
+    return torch.from_file(name, shared=True, size=count * dim, dtype=torch.float32).view(count, dim)
+
+
+@contextlib.contextmanager
+def scratch_folder(parent: Path) -> Iterator[Path]:
+    """A folder for mapped features, removed afterwards."""
+    with tempfile.TemporaryDirectory(prefix="features-", dir=parent) as folder:
+        yield Path(folder)

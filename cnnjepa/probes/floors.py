@@ -1,0 +1,34 @@
+"""What is reached without pretraining: the untrained encoder and the raw pixels."""
+
+import torch
+from torch import nn
+
+from cnnjepa.data.batches import Normalizer
+from cnnjepa.data.evaluation import evaluation_batches
+from cnnjepa.data.open import DataSet
+from cnnjepa.data.source import Subset, stratified
+from cnnjepa.encoders import build_trunk
+from cnnjepa.schemas import PretrainConfig
+
+# Enough for batch-norm means and variances to settle: 2,048 images x all positions.
+_CALIBRATION_IMAGES = 2048
+
+
+def untrained_encoder(config: PretrainConfig, data: DataSet, device: torch.device) -> nn.Module:
+    """The run's encoder with its first weights, batch-norm statistics averaged over training images."""
+    network = build_trunk(config.encoder, config.runtime.seed).to(device)
+    if config.runtime.channels_last:
+        network = network.to(memory_format=torch.channels_last)
+    norms = [m for m in network.modules() if isinstance(m, nn.BatchNorm2d)]
+    for norm in norms:
+        norm.reset_running_stats()
+        norm.momentum = None  # a plain average over batches
+    normalize = Normalizer(config.data, device, config.runtime.channels_last)
+    few = min(_CALIBRATION_IMAGES, data.train.labels.numel())
+    images = Subset(data.train, stratified(data.train.labels, few))
+    network.train()
+    with torch.no_grad():
+        for batch in evaluation_batches(images, config.data, config.probe.resize, 128, config.runtime.workers):
+            if batch.pixels.shape[0] > 1:
+                network(normalize(batch.pixels.to(device)))
+    return network.eval()

@@ -1,0 +1,94 @@
+"""Linear probe on cached features, several learning rates at once.
+
+Adam, cross-entropy, fixed order, last partial batch dropped (METHOD, "Probes"). The weights of all learning
+rates stand side by side in one matrix, so that a step reads the features once for all of them; Adam is
+elementwise, so each column block trains as it would alone.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from cnnjepa.probes.features import Features
+from cnnjepa.probes.knn import topk_percent
+from cnnjepa.randomness import generator
+
+
+class Curve(NamedTuple):
+    """Accuracies in percent on the judging features, (top-1, top-5) for [epoch][learning rate]."""
+
+    accuracies: list[list[tuple[float, float]]]
+
+    def best(self) -> tuple[int, int]:
+        """(epoch from 0, position of the learning rate) of the best top-1; the earliest of equals."""
+        cells = [(e, r) for e, row in enumerate(self.accuracies) for r in range(len(row))]
+        return max(cells, key=lambda cell: (self.accuracies[cell[0]][cell[1]][0], -cell[0], -cell[1]))
+
+
+def linear_curve(
+    train: Features,
+    judge: Features,
+    classes: int,
+    lrs: Sequence[float],
+    epochs: int,
+    batch_size: int,
+    device: torch.device,
+    last_only: bool = False,
+    tick: Callable[[], None] = lambda: None,
+) -> Curve:
+    """Trains one linear layer a learning rate and judges them after every epoch (or only the last)."""
+    dim, count = train.values.shape[1], len(lrs)
+    start = torch.empty(classes, dim).uniform_(-(dim**-0.5), dim**-0.5, generator=generator(0, "linear_probe"))
+    weight = start.repeat(count, 1).to(device).requires_grad_()  # [rates · classes, dim]
+    bias = torch.zeros(count * classes, device=device, requires_grad=True)
+    adam = _ManyRateAdam([weight, bias], lrs, classes, device)
+    batch_size = min(batch_size, train.values.shape[0])
+    accuracies = []
+    for epoch in range(epochs):
+        tick()
+        for first in range(0, train.values.shape[0] - batch_size + 1, batch_size):
+            x = train.values[first : first + batch_size].to(device)
+            y = train.labels[first : first + batch_size].to(device)
+            logits = F.linear(x, weight, bias).view(-1, count, classes).transpose(0, 1)
+            losses = F.cross_entropy(logits.reshape(-1, classes), y.repeat(count), reduction="none")
+            weight.grad = bias.grad = None
+            losses.view(count, -1).mean(1).sum().backward()
+            adam.step()
+        if not last_only or epoch == epochs - 1:
+            accuracies.append(_judge(judge, weight, bias, count, classes, device))
+    return Curve(accuracies)
+
+
+@torch.no_grad()
+def _judge(
+    features: Features, weight: Tensor, bias: Tensor, count: int, classes: int, device: torch.device
+) -> list[tuple[float, float]]:
+    blocks = [F.linear(rows.to(device), weight, bias) for rows in features.values.split(8192)]
+    logits = torch.cat(blocks).view(-1, count, classes)
+    labels = features.labels.to(device)
+    return [topk_percent(logits[:, rate], labels) for rate in range(count)]
+
+
+class _ManyRateAdam:
+    """Adam (β 0.9, 0.999; ε 1e-8) in which every block of `classes` rows has its own learning rate."""
+
+    def __init__(self, parameters: Sequence[Tensor], lrs: Sequence[float], classes: int, device: torch.device) -> None:
+        self._parameters = list(parameters)
+        self._lr = torch.tensor(lrs, device=device).repeat_interleave(classes)
+        self._first = [torch.zeros_like(p) for p in parameters]
+        self._second = [torch.zeros_like(p) for p in parameters]
+        self._steps = 0
+
+    @torch.no_grad()
+    def step(self) -> None:
+        self._steps += 1
+        first_correction, second_correction = 1 - 0.9**self._steps, 1 - 0.999**self._steps
+        for p, first, second in zip(self._parameters, self._first, self._second, strict=True):
+            assert p.grad is not None
+            first.lerp_(p.grad, 0.1)
+            second.mul_(0.999).addcmul_(p.grad, p.grad, value=0.001)
+            scale = (self._lr / first_correction).view(-1, *[1] * (p.dim() - 1))
+            p.sub_(scale * first / ((second / second_correction).sqrt() + 1e-8))

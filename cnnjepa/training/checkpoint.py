@@ -1,0 +1,90 @@
+"""The state of a run on disk: last, the one before, best, and those asked for."""
+
+import io
+from pathlib import Path
+from typing import Any, TypedDict
+
+import torch
+
+from cnnjepa.schemas import ConfigError
+from cnnjepa.schemas.overrides import flat
+from cnnjepa.training.files import keep_as, write_atomically
+
+FORMAT = 1
+
+
+class Checkpoint(TypedDict):
+    """Everything a run needs to go on bit for bit; tensors and plain values only (`weights_only` loads it)."""
+
+    format: int
+    pretrain_hash: str
+    settings: dict[str, Any]
+    """What the hash was made of, so that a refusal can say what differs."""
+    step: int
+    """Optimiser steps done."""
+    method: dict[str, Any]
+    optimizer: dict[str, Any]
+    window: list[float]
+    """Losses since the last logged line."""
+    skipped: list[str]
+    """Unreadable images met so far."""
+    best: list[float]
+    """[selection figure, step] of the best probe so far; empty before the first."""
+    train_seconds: float
+    started: str
+
+
+def write_checkpoint(folder: Path, state: Checkpoint) -> Path:
+    """Writes `last.pt`; what was last is kept as `previous.pt`. Raises RunError when the disk refuses."""
+    buffer = io.BytesIO()
+    torch.save(state, buffer)
+    last = folder / "last.pt"
+    if last.exists():
+        keep_as(last, "previous.pt")
+    write_atomically(last, buffer.getvalue())
+    return last
+
+
+def read_checkpoint(path: Path) -> Checkpoint:
+    """Loads a checkpoint onto the CPU. Raises ConfigError when it is missing, damaged or of another format; the
+    message offers the one before if that loads."""
+    if not path.is_file():
+        raise ConfigError(f"checkpoint {path} does not exist{_alternative(path)}")
+    try:
+        state: Checkpoint = torch.load(path, map_location="cpu", weights_only=True)
+        if state["format"] != FORMAT:
+            raise ConfigError(f"checkpoint {path} has format {state['format']}; this version reads format {FORMAT}")
+    except ConfigError:
+        raise
+    except Exception as error:  # torch.load raises many kinds for damaged archives
+        reason = str(error).strip().splitlines()[0][:120]
+        raise ConfigError(f"checkpoint {path} is damaged ({reason}){_alternative(path)}") from None
+    return state
+
+
+def _alternative(path: Path) -> str:
+    before = path.with_name("previous.pt")
+    if path.name == before.name or not before.is_file():
+        return ""
+    try:
+        step = read_checkpoint(before)["step"]
+    except ConfigError:
+        return "; previous.pt does not load either"
+    return f"; the one before loads (step {step}): go on from it with --resume --checkpoint {before}"
+
+
+def refuse_other_run(state: Checkpoint, pretrain_hash: str, settings: dict[str, Any], path: Path) -> None:
+    """Raises ConfigError when a checkpoint belongs to another config; both hashes and what differs are shown."""
+    if state["pretrain_hash"] == pretrain_hash:
+        return
+    ours, theirs = flat(settings), flat(state["settings"])
+    different = [
+        f"  {name}: checkpoint {theirs.get(name, '(none)')}, asked {ours.get(name, '(none)')}"
+        for name in sorted(ours.keys() | theirs.keys())
+        if ours.get(name) != theirs.get(name)
+    ]
+    raise ConfigError(
+        f"checkpoint {path} belongs to another config: its pretrain_hash is {state['pretrain_hash'][:12]}…, this "
+        f"config's is {pretrain_hash[:12]}…. They differ in\n" + "\n".join(different)
+        + "\nAsk for the same settings to resume, or give another --out."
+    )

@@ -1,0 +1,99 @@
+"""The end of a run: probe what was learned and write the result."""
+
+import datetime
+from typing import Any
+
+from cnnjepa.cost import MethodCost
+from cnnjepa.data import DataSet
+from cnnjepa.probes import Assessment
+from cnnjepa.schemas import Cost, EncoderConfig, PretrainConfig, TrialResult
+from cnnjepa.training.distributed import Processes
+from cnnjepa.training.environment import peak_memory_bytes
+from cnnjepa.training.resolve import Identity
+from cnnjepa.training.state import RunState
+
+
+def now() -> str:
+    """ISO 8601, UTC."""
+    return datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+
+
+def encoder_name(config: EncoderConfig) -> str:
+    """`resnet18/small/3 stages/x0.375`; parts at their defaults are left out."""
+    parts = [config.arch]
+    parts += [config.stem] if config.stem != "imagenet" else []
+    parts += [f"{config.stages} stages"] if config.stages != 4 else []
+    parts += [f"x{config.width:g}"] if config.width != 1 else []
+    return "/".join(parts)
+
+
+def _known(config: PretrainConfig, data: DataSet, identity: Identity, environment: dict[str, Any]) -> dict[str, Any]:
+    return {
+        "pretrain_hash": identity.pretrain_hash,
+        "probe_hash": identity.probe_hash,
+        "method": config.method.name,
+        "encoder": encoder_name(config.encoder),
+        "dataset": data.name,
+        "seed": config.runtime.seed,
+        "train_images": data.train.labels.numel(),
+        "val_images": data.val.labels.numel(),
+        "software": {name: str(value) for name, value in environment.items()},
+        "finished": now(),
+    }
+
+
+def run_cost(config: PretrainConfig, state: RunState, cost: MethodCost, processes: Processes) -> Cost:
+    """Computed and measured cost of the run so far."""
+    seconds = state.train_seconds
+    images = state.step * config.runtime.batch_size * processes.world_size
+    gpus = processes.world_size if processes.device.type == "cuda" else 0
+    return Cost(
+        encoder_params=cost.encoder_params,
+        predictor_params=cost.predictor_params,
+        flops_per_image=cost.flops_per_image,
+        train_seconds=round(seconds, 3),
+        gpu_hours=round(seconds * gpus / 3600, 6),
+        images_per_s=round(images / seconds, 3) if seconds else 0.0,
+        peak_memory_bytes=peak_memory_bytes(processes.device),
+    )
+
+
+def finished_result(
+    config: PretrainConfig,
+    data: DataSet,
+    identity: Identity,
+    environment: dict[str, Any],
+    assessment: Assessment,
+    cost: Cost,
+    started: str,
+    final_loss: float,
+    skipped: list[str],
+) -> TrialResult:
+    """The result of a run that trained to its end: finished, or collapsed with the evidence."""
+    collapsed = assessment.diagnostics.collapse_evidence is not None
+    every = dict.fromkeys([*data.skipped, *skipped, *assessment.skipped])
+    return TrialResult(
+        **_known(config, data, identity, environment),
+        status="collapsed" if collapsed else "finished",
+        epochs=config.runtime.epochs,
+        final_loss=final_loss,
+        skipped_images=tuple(sorted(every)),
+        probed_encoder=config.probe.encoder,
+        probes=assessment.probes,
+        selection=assessment.selection,
+        floors=assessment.floors,
+        diagnostics=assessment.diagnostics,
+        cost=cost,
+        started=started,
+    )
+
+
+def failed_result(
+    config: PretrainConfig, data: DataSet, identity: Identity, environment: dict[str, Any], error: str, started: str
+) -> TrialResult:
+    """The result of a run that failed while running."""
+    return TrialResult(
+        **_known(config, data, identity, environment), status="failed", error=error, started=started
+    )
+
+

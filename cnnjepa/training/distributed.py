@@ -1,0 +1,100 @@
+"""The processes of a run: one, or several started by torchrun.
+
+Batch norm is per process, as the authors train; the running statistics that are saved are those of process 0.
+"""
+
+import datetime
+import os
+from dataclasses import dataclass
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+from cnnjepa.schemas import ConfigError, RuntimeConfig
+
+# Process 0 probes while the others wait; on a large set that takes longer than the default half hour.
+_PATIENCE = datetime.timedelta(hours=12)
+
+
+@dataclass(frozen=True)
+class Processes:
+    """This process among those of the run."""
+
+    rank: int
+    world_size: int
+    device: torch.device
+
+    @property
+    def is_main(self) -> bool:
+        """Whether this one writes and probes."""
+        return self.rank == 0
+
+    def sum(self, value: Tensor) -> Tensor:
+        """The sum over processes of a detached tensor."""
+        if self.world_size > 1:
+            value = value.clone()
+            dist.all_reduce(value)
+        return value
+
+    def any(self, flag: bool) -> bool:
+        """Whether any process says so. Waits for the device."""
+        if self.world_size == 1:
+            return flag
+        return bool(self.sum(torch.tensor(float(flag), device=self.device)).item())
+
+    def union(self, names: list[str]) -> list[str]:
+        """Every process's names, each once, in the order of processes."""
+        if self.world_size == 1:
+            return names
+        boxes: list[list[str]] = [[] for _ in range(self.world_size)]
+        dist.all_gather_object(boxes, names)
+        return list(dict.fromkeys(name for box in boxes for name in box))
+
+    def wait(self) -> None:
+        """Until every process is here."""
+        if self.world_size > 1:
+            dist.barrier()
+
+    def share(self, text: str | None) -> str | None:
+        """Process 0's text, on every process: how its verdict (a refusal, say) becomes everybody's."""
+        if self.world_size == 1:
+            return text
+        box = [text]
+        dist.broadcast_object_list(box, src=0)
+        return box[0]
+
+
+def pick_device(asked: str, local_rank: int = 0) -> torch.device:
+    """`auto`, `cpu` or `cuda` as a device. Raises ConfigError for a GPU where there is none."""
+    if asked == "cuda" and not torch.cuda.is_available():
+        raise ConfigError(
+            "runtime.device=cuda: this machine has no usable CUDA GPU; legal here are cpu and auto "
+            "(`cnnjepa doctor` shows what torch sees)"
+        )
+    if asked == "cpu" or not torch.cuda.is_available():
+        return torch.device("cpu")
+    if local_rank >= torch.cuda.device_count():
+        raise ConfigError(f"process {local_rank} has no GPU of its own; there are {torch.cuda.device_count()}")
+    return torch.device("cuda", local_rank)
+
+
+def join(runtime: RuntimeConfig) -> Processes:
+    """Joins torchrun's process group if its environment is set; else this process is alone."""
+    world_size = int(os.environ.get("WORLD_SIZE", "1"))
+    device = pick_device(runtime.device, int(os.environ.get("LOCAL_RANK", "0")))
+    if device.type == "cuda":
+        torch.cuda.set_device(device)
+    if runtime.threads:
+        torch.set_num_threads(runtime.threads)
+    if world_size == 1:
+        return Processes(0, 1, device)
+    if not dist.is_initialized():
+        dist.init_process_group("nccl" if device.type == "cuda" else "gloo", timeout=_PATIENCE)
+    return Processes(dist.get_rank(), dist.get_world_size(), device)
+
+
+def leave() -> None:
+    """Ends the process group, if there is one."""
+    if dist.is_initialized():
+        dist.destroy_process_group()

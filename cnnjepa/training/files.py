@@ -1,0 +1,48 @@
+"""Writing so that a reader, or a crash at any moment, finds the old file or the new one, never a part."""
+
+import os
+import shutil
+from pathlib import Path
+
+from cnnjepa.errors import RunError
+
+
+def write_atomically(path: Path, content: bytes) -> None:
+    """Writes aside, syncs, renames, syncs the folder. Raises RunError when the disk refuses; the old file stays."""
+    aside = path.with_name(f"{path.name}.{os.getpid()}.tmp")
+    try:
+        with open(aside, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(aside, path)
+        sync_folder(path.parent)
+    except OSError as error:
+        aside.unlink(missing_ok=True)
+        kept = f"; the file of before is untouched: {path}" if path.exists() else ""
+        raise RunError(f"cannot write {path} ({error.strerror or error}){kept}") from None
+
+
+def keep_as(path: Path, name: str) -> None:
+    """Gives the file at `path` a second name beside it, atomically (a hard link, a copy where there are none)."""
+    aside = path.with_name(f"{name}.{os.getpid()}.tmp")
+    try:
+        aside.unlink(missing_ok=True)
+        try:
+            os.link(path, aside)
+        except OSError:
+            shutil.copyfile(path, aside)
+        os.replace(aside, path.with_name(name))
+        sync_folder(path.parent)
+    except OSError as error:
+        aside.unlink(missing_ok=True)
+        raise RunError(f"cannot write {path.with_name(name)} ({error.strerror or error})") from None
+
+
+def sync_folder(folder: Path) -> None:
+    """Makes a rename in `folder` durable."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

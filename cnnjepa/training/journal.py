@@ -1,0 +1,85 @@
+"""What is written down while training: metrics.jsonl and TensorBoard, both cut back on resume."""
+
+import json
+import math
+import os
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from cnnjepa.masks import Masks
+from cnnjepa.training.files import write_atomically
+
+
+class Journal:
+    """Appends lines and scalars; everything up to a step is on disk after `sync`."""
+
+    def __init__(self, run_dir: Path, resumed_at: int | None) -> None:
+        """`resumed_at`: the checkpoint's step on resume; lines of later steps are cut away."""
+        from torch.utils.tensorboard import SummaryWriter
+
+        self._path = run_dir / "metrics.jsonl"
+        self._cut_back(resumed_at or 0)
+        self._file = open(self._path, "a", encoding="utf-8")  # noqa: SIM115 - closed in close()
+        purge = None if resumed_at is None else resumed_at + 1
+        self._board = SummaryWriter(str(run_dir / "tensorboard"), purge_step=purge)  # type: ignore[no-untyped-call]
+
+    def _cut_back(self, step: int) -> None:
+        if not self._path.exists():
+            return
+        kept = []
+        for line in self._path.read_text(encoding="utf-8").splitlines():
+            try:
+                if json.loads(line)["step"] <= step:
+                    kept.append(line + "\n")
+            except ValueError:  # a line torn by a crash, always the last
+                break
+        write_atomically(self._path, "".join(kept).encode())
+
+    def write(self, kind: str, step: int, values: dict[str, Any]) -> None:
+        """A line of `kind` (`train` or `probe`) after `step` steps, and its numbers as scalars `kind/name`."""
+        line = {"kind": kind, "step": step, **values}
+        self._file.write(json.dumps(line) + "\n")
+        self._file.flush()
+        for name, value in values.items():
+            if isinstance(value, int | float) and math.isfinite(value):
+                self._board.add_scalar(f"{kind}/{name}", value, step)  # type: ignore[no-untyped-call]
+
+    def images(self, step: int, pixels: Tensor, masks: Masks) -> None:
+        """A panel of a few samples: image, context, target."""
+        self._board.add_image("images/image_context_target", panel(pixels, masks), step)  # type: ignore[no-untyped-call]
+
+    def hparams(self, settings: dict[str, Any], outcome: dict[str, float]) -> None:
+        """The run's settings beside its outcome, for TensorBoard's comparison of runs."""
+        plain = {k: v if isinstance(v, bool | int | float | str) else str(v) for k, v in settings.items()}
+        self._board.add_hparams(plain, outcome, run_name=".")  # type: ignore[no-untyped-call]
+
+    def sync(self) -> None:
+        """Everything written so far reaches the disk."""
+        self._file.flush()
+        os.fsync(self._file.fileno())
+        self._board.flush()  # type: ignore[no-untyped-call]
+
+    def close(self) -> None:
+        """Ends both."""
+        self._file.close()
+        self._board.close()  # type: ignore[no-untyped-call]
+
+
+def final_loss(run_dir: Path) -> float:
+    """Mean loss of the last logged interval."""
+    lines = [json.loads(line) for line in (run_dir / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
+    return float([line["loss"] for line in lines if line["kind"] == "train"][-1])
+
+
+def panel(pixels_BCHW: Tensor, masks: Masks, count: int = 8) -> Tensor:
+    """uint8 [3, 3·S, count·S]: images, their context, their targets, in rows. Pixels are in [0, 255]."""
+    pixels = pixels_BCHW[:count].to(torch.uint8).cpu()
+    p = pixels.shape[2] // masks.context.shape[1]
+    rows = [pixels]
+    for mask in masks:
+        shown = mask[:count].cpu().repeat_interleave(p, 1).repeat_interleave(p, 2)[:, None]
+        rows.append(torch.where(shown, pixels, torch.full_like(pixels, 128)))
+    return torch.cat([torch.cat(list(row), dim=2) for row in rows], dim=1)

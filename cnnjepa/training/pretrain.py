@@ -1,0 +1,363 @@
+"""The one way anything trains: from a config to a run folder with a result.
+
+Reads straight down: `pretrain` prepares, `_train` is the loop, `_conclude` probes and writes the result.
+"""
+
+import contextlib
+import warnings
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from torch import nn
+from torch.nn.parallel import DistributedDataParallel
+
+from cnnjepa.cost import MethodCost, method_cost
+from cnnjepa.data import DataSet, open_data
+from cnnjepa.data.batches import Normalizer, Order, training_batches
+from cnnjepa.errors import RunError, Stopped
+from cnnjepa.methods import CNNJEPA, build_method
+from cnnjepa.probes import assess, glance
+from cnnjepa.schemas import ConfigError, PretrainConfig, TrialResult, read_config
+from cnnjepa.schemas.hashing import hashed_settings
+from cnnjepa.schemas.overrides import flat
+from cnnjepa.training import distributed
+from cnnjepa.training.checkpoint import read_checkpoint, refuse_other_run
+from cnnjepa.training.conclude import failed_result, finished_result, now, run_cost
+from cnnjepa.training.distributed import Processes
+from cnnjepa.training.environment import environment
+from cnnjepa.training.files import keep_as
+from cnnjepa.training.journal import Journal, final_loss
+from cnnjepa.training.resolve import Identity, identify, resolve
+from cnnjepa.training.run_folder import RunFolder
+from cnnjepa.training.schedule import Schedule
+from cnnjepa.training.state import RunState
+from cnnjepa.training.step import train_step
+from cnnjepa.training.stopping import StopRequest
+from cnnjepa.training.watcher import RunPlan, Watcher
+
+# Processes agree on whether to stop every so many steps: asking waits for the device.
+_AGREE_EVERY_STEPS = 10
+
+
+class _Run(NamedTuple):
+    """Everything that stays the same during a run."""
+
+    config: PretrainConfig
+    data: DataSet
+    identity: Identity
+    folder: RunFolder
+    processes: Processes
+    order: Order
+    schedule: Schedule
+    cost: MethodCost
+    software: dict[str, Any]
+    stop: StopRequest
+    watcher: Watcher
+
+    def tick(self) -> None:
+        """Called between pieces of a probe. Raises Stopped when the run is to stop."""
+        if self.stop.reason:
+            raise Stopped(self.stop.reason)
+
+
+def pretrain(
+    config: PretrainConfig,
+    run_dir: str | Path,
+    *,
+    resume: bool = False,
+    checkpoint: Path | None = None,
+    max_hours: float | None = None,
+    watcher: Watcher | None = None,
+) -> TrialResult:
+    """Trains as `config` says, probes, and leaves a run folder; gives its result (status finished or collapsed).
+
+    `resume` goes on from the folder's last checkpoint (or from `checkpoint`) if there is one, and begins
+    otherwise; a finished run is given as it is, or probed again if only the probe settings changed. Under
+    torchrun every process calls this alike.
+
+    Raises ConfigError for what was asked wrongly (nothing is written or lost), Stopped after a signal or
+    `max_hours` with a checkpoint written, RunError when something fails while running.
+    """
+    folder = RunFolder(Path(run_dir))
+    processes = distributed.join(config.runtime)
+    try:
+        with StopRequest(max_hours) as stop:
+            data = _opened(config, folder, resume, processes)
+            config = resolve(config, data, processes.device)
+            if not processes.is_main:
+                return _run(config, data, folder, processes, resume, checkpoint, stop, Watcher())
+            with folder.locked():
+                return _run(config, data, folder, processes, resume, checkpoint, stop, watcher or Watcher())
+    finally:
+        distributed.leave()
+
+
+def _opened(config: PretrainConfig, folder: RunFolder, resume: bool, processes: Processes) -> DataSet:
+    """The data, once the folder is known to be free. Every process meets the same refusal."""
+    refusal = None
+    if processes.is_main:
+        try:
+            folder.refuse_unless_free(resume)
+        except ConfigError as error:
+            refusal = str(error)
+    refusal = processes.share(refusal)
+    if refusal is not None:
+        raise ConfigError(refusal)
+    return open_data(config.data, least_train=config.runtime.batch_size * processes.world_size)
+
+
+def _run(
+    config: PretrainConfig,
+    data: DataSet,
+    folder: RunFolder,
+    processes: Processes,
+    resume: bool,
+    checkpoint: Path | None,
+    stop: StopRequest,
+    watcher: Watcher,
+) -> TrialResult:
+    runtime = config.runtime
+    identity = identify(config, data, processes.world_size)
+    done = folder.read_result() if resume else None
+    if done and done.pretrain_hash == identity.pretrain_hash and done.probe_hash == identity.probe_hash:
+        if done.status != "failed":
+            return done
+
+    method = build_method(config)
+    cost = method_cost(config, method)
+    method.to(processes.device)
+    if runtime.channels_last:
+        method.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    trainable = [p for p in method.parameters() if p.requires_grad]
+    optimizer = torch.optim.AdamW(
+        trainable, lr=config.optimizer.lr, betas=config.optimizer.betas, weight_decay=config.optimizer.weight_decay
+    )
+    order = Order(data.train.labels.numel(), runtime.batch_size, processes.rank, processes.world_size, runtime.seed)
+    schedule = Schedule(config, order.steps_per_epoch)
+    state = RunState(method, optimizer, identity, folder.checkpoints, started=now())
+    if resume:
+        _restore(state, config, folder, checkpoint)
+    software = environment(processes)
+    processes.wait()  # every process has read the checkpoint before anything is written
+    if processes.is_main:
+        folder.begin(config, software)
+        folder.forget_failure()
+
+    run = _Run(config, data, identity, folder, processes, order, schedule, cost, software, stop, watcher)
+    watcher.started(_plan(run, state))
+    try:
+        _train(run, state)
+        result = _conclude(run, state)
+    except RunError as error:
+        if processes.is_main:
+            with contextlib.suppress(RunError):  # a full disk may refuse this too
+                folder.write_result(failed_result(config, data, identity, software, str(error), state.started))
+        raise
+    processes.wait()
+    return result
+
+
+def _restore(state: RunState, config: PretrainConfig, folder: RunFolder, checkpoint: Path | None) -> None:
+    """Loads the checkpoint to go on from, if there is one, and refuses one of another config."""
+    path = checkpoint or folder.checkpoints / "last.pt"
+    if checkpoint is None and not path.exists() and not (folder.checkpoints / "previous.pt").exists():
+        _refuse_other_config(config, folder)
+        return
+    loaded = read_checkpoint(path)
+    refuse_other_run(loaded, state.identity.pretrain_hash, state.identity.settings, path)
+    state.restore(loaded)
+    if checkpoint is not None:
+        state.saved_step = None
+
+
+def _refuse_other_config(config: PretrainConfig, folder: RunFolder) -> None:
+    """For a folder without a checkpoint: its config must be this one."""
+    path = folder.path / "config.yaml"
+    if not folder.begun:
+        return
+    mine, other = (flat(hashed_settings(c, "", 1)) for c in (config, read_config(path)))
+    different = [f"{k}: there {other.get(k)}, asked {mine.get(k)}" for k in mine | other if mine.get(k) != other.get(k)]
+    if different:
+        raise ConfigError(f"{path} is another config ({'; '.join(different)}); give another --out")
+
+
+def _plan(run: _Run, state: RunState) -> RunPlan:
+    cautions = run.config.cautions()
+    if run.data.skipped:
+        cautions.append(f"{len(run.data.skipped)} unreadable images are left out: {', '.join(run.data.skipped[:3])}")
+    return RunPlan(
+        run_dir=run.folder.path,
+        pretrain_hash=run.identity.pretrain_hash,
+        epochs=run.config.runtime.epochs,
+        steps_per_epoch=run.order.steps_per_epoch,
+        first_step=state.step,
+        train_images=run.order.images,
+        global_batch=run.order.batch_size * run.order.world_size,
+        encoder_params=run.cost.encoder_params,
+        predictor_params=run.cost.predictor_params,
+        flops_per_image=run.cost.flops_per_image,
+        visible_share=run.config.visible_share,
+        device=str(run.processes.device),
+        cautions=cautions,
+    )
+
+
+def _train(run: _Run, state: RunState) -> None:
+    """The loop, from the state's step to the last."""
+    config, runtime, processes = run.config, run.config.runtime, run.processes
+    device, total = processes.device, run.schedule.total_steps
+    if state.step >= total:
+        return
+    model = _wrapped(state.method, config, processes)
+    normalize = Normalizer(config.data, device, runtime.channels_last)
+    slots = run.order.slots().to(device)
+    journal = Journal(run.folder.path, state.step or None) if processes.is_main else None
+    state.keep_best()
+    state.method.train()
+    state.start_clock()
+    mark = (state.step, state.train_seconds)
+    batches = training_batches(run.data, config.data, run.order, state.step, total, runtime.workers, device)
+    try:
+        for batch in batches:
+            step = state.step
+            images = normalize(batch.pixels.to(device, non_blocking=True))
+            masks = state.method.draw_masks(config.grid, slots, runtime.seed, step)
+            for group in state.optimizer.param_groups:
+                group["lr"] = run.schedule.lr(step)
+            state.method.follow(run.schedule.momentum(step))
+            loss = train_step(model, state.optimizer, images, masks, config, processes)
+            state.count(loss, batch.skipped)
+            run.watcher.stepped(state.step)
+
+            epoch, into_epoch = divmod(state.step, run.order.steps_per_epoch)
+            epoch_ends = into_epoch == 0
+            if state.step % runtime.log_every_steps == 0 or state.step == total:
+                mark = _log(run, state, journal, mark)
+            if journal and epoch_ends and _due(epoch, runtime.images_every_epochs, runtime.epochs):
+                journal.images(state.step, normalize.undo(images[:8]), masks)
+            if epoch_ends and epoch < runtime.epochs and _due(epoch, config.probe.every_epochs):
+                _glance(run, state, journal)
+                mark = (state.step, state.train_seconds)
+            if epoch_ends or state.step % runtime.checkpoint_every_steps == 0:
+                _save(run, state, journal)
+                if epoch_ends and epoch in runtime.keep_epochs and processes.is_main:
+                    keep_as(run.folder.checkpoints / "last.pt", f"epoch_{epoch}.pt")
+            _stop_if_asked(run, state, journal)
+    finally:
+        state.stop_clock()
+        if journal:
+            journal.close()
+
+
+def _wrapped(method: CNNJEPA, config: PretrainConfig, processes: Processes) -> nn.Module:
+    if config.runtime.compile:
+        # Only what has fixed shapes; the packed encoder's number of cells differs from step to step.
+        method.target_encoder.compile()
+        method.predictor.compile()
+    if processes.world_size == 1:
+        return method
+    device_ids = [processes.device.index] if processes.device.type == "cuda" else None
+    return DistributedDataParallel(method, device_ids=device_ids, broadcast_buffers=False)
+
+
+def _due(epoch: int, every: int, last: int | None = None) -> bool:
+    return every > 0 and (epoch % every == 0 or epoch == last)
+
+
+def _log(run: _Run, state: RunState, journal: Journal | None, mark: tuple[int, float]) -> tuple[int, float]:
+    """A line about the interval since `mark`, (step, training seconds); gives the new mark."""
+    losses = state.losses()
+    seconds = state.train_seconds - mark[1]
+    images = (state.step - mark[0]) * run.order.batch_size * run.order.world_size
+    line = {
+        "epoch": round(state.step / run.order.steps_per_epoch, 4),
+        "loss": sum(losses) / len(losses),
+        "lr": run.schedule.lr(state.step - 1),
+        "ema": run.schedule.momentum(state.step - 1),
+        "images_per_s": round(images / seconds, 2),
+        "seconds": round(state.train_seconds, 3),
+    }
+    if journal:
+        journal.write("train", state.step, line)
+    run.watcher.logged("train", {"step": state.step, **line})
+    state.new_window()
+    return state.step, state.train_seconds
+
+
+def _glance(run: _Run, state: RunState, journal: Journal | None) -> None:
+    """A probe during training, by process 0 while the others wait."""
+    state.losses()
+    state.stop_clock()
+    if journal:
+        run.watcher.phase("probing")
+        network = state.method.probed_encoder(run.config.probe.encoder)
+        # Not stopped half-way: the checkpoint that follows needs the figure.
+        seen = glance(network, run.config, run.data, run.processes.device, run.folder.path)
+        line = {"epoch": state.step // run.order.steps_per_epoch, **seen._asdict()}
+        journal.write("probe", state.step, line)
+        run.watcher.logged("probe", {"step": state.step, **line})
+        if state.best is None or seen.knn_top1 > state.best[0]:
+            state.best = (seen.knn_top1, state.step)
+    run.processes.wait()
+    state.start_clock()
+
+
+def _save(run: _Run, state: RunState, journal: Journal | None) -> None:
+    """A checkpoint by process 0; lines up to its step are on disk before it."""
+    if state.saved_step == state.step:
+        return
+    state.skipped = run.processes.union(state.skipped)
+    if journal:
+        state.losses()
+        journal.sync()
+        state.save()
+    state.saved_step = state.step
+
+
+def _stop_if_asked(run: _Run, state: RunState, journal: Journal | None) -> None:
+    if run.processes.world_size > 1 and state.step % _AGREE_EVERY_STEPS:
+        return
+    if run.processes.any(run.stop.reason is not None):
+        _save(run, state, journal)
+        run.processes.wait()
+        raise Stopped(run.stop.reason or "another process was asked to stop")
+
+
+def _conclude(run: _Run, state: RunState) -> TrialResult:
+    """Probes the trained encoder and writes the result; on the other processes, gives what process 0 wrote."""
+    if not run.processes.is_main:
+        run.processes.wait()
+        return _shared(run)
+    network = state.method.probed_encoder(run.config.probe.encoder)
+    assessment = assess(
+        network, run.config, run.data, run.processes.device, run.folder.path, run.tick, run.watcher.phase
+    )
+    result = finished_result(
+        run.config, run.data, run.identity, run.software, assessment,
+        run_cost(run.config, state, run.cost, run.processes), state.started,
+        final_loss(run.folder.path), state.skipped,
+    )
+    _write_hparams(run, result)
+    run.folder.write_result(result)
+    run.processes.wait()
+    return result
+
+
+def _shared(run: _Run) -> TrialResult:
+    result = run.folder.read_result()
+    if result is None:
+        raise RunError("process 0 wrote no result; see its messages")
+    return result
+
+
+def _write_hparams(run: _Run, result: TrialResult) -> None:
+    figures = result.probes.held_out or result.probes.published
+    outcome = {"hparam/loss": result.final_loss or 0.0}
+    if figures and figures.knn_top1 is not None and figures.linear_top1 is not None:
+        outcome |= {"hparam/knn_top1": figures.knn_top1, "hparam/linear_top1": figures.linear_top1}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)
+        journal = Journal(run.folder.path, run.schedule.total_steps)
+        journal.hparams(flat(run.config.model_dump(mode="json")), outcome)
+        journal.close()

@@ -1,0 +1,90 @@
+"""The run folder: who may write in it, and what it says about the run."""
+
+import contextlib
+import fcntl
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import ValidationError
+
+from cnnjepa.errors import RunError
+from cnnjepa.schemas import ConfigError, PretrainConfig, TrialResult
+from cnnjepa.training.files import write_atomically
+
+
+class RunFolder:
+    """`config.yaml`, `environment.json`, `metrics.jsonl`, `tensorboard/`, `checkpoints/`, `result.json`."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.checkpoints = path / "checkpoints"
+
+    @property
+    def begun(self) -> bool:
+        """Whether it holds a run."""
+        return (self.path / "config.yaml").is_file()
+
+    def refuse_unless_free(self, resume: bool) -> None:
+        """Raises ConfigError when the folder holds another run, or other things, and is not to be resumed."""
+        if self.path.exists() and not self.path.is_dir():
+            raise ConfigError(f"--out {self.path} is a file; give a folder")
+        if self.begun and not resume:
+            done = "a finished run" if (self.path / "result.json").is_file() else "a run"
+            raise ConfigError(f"--out {self.path} holds {done}; continue it with --resume, or give another --out")
+        strangers = [p.name for p in self.path.glob("*") if p.name != ".lock"] if self.path.is_dir() else []
+        if strangers and not self.begun:
+            raise ConfigError(
+                f"--out {self.path} is not empty and not a run folder (it holds {', '.join(sorted(strangers)[:5])}); "
+                "give another --out"
+            )
+
+    @contextlib.contextmanager
+    def locked(self) -> Iterator[None]:
+        """One process trains here at a time. Raises ConfigError when another does."""
+        try:
+            self.checkpoints.parent.mkdir(parents=True, exist_ok=True)
+            lock = open(self.path / ".lock", "w")  # noqa: SIM115 - held open while entered
+        except OSError as error:
+            raise RunError(f"cannot write into {self.path} ({error.strerror})") from None
+        with lock:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError:
+                raise ConfigError(f"{self.path} is in use by another process; wait for it or give another --out") from None
+            yield
+
+    def begin(self, config: PretrainConfig, environment: dict[str, Any]) -> None:
+        """Writes what the run is before anything else."""
+        self.checkpoints.mkdir(parents=True, exist_ok=True)
+        for left_over in [*self.path.glob("*.tmp"), *self.checkpoints.glob("*.tmp")]:
+            left_over.unlink()  # written aside by a process that was killed; the lock says that none is alive
+        write_atomically(self.path / "environment.json", json.dumps(environment, indent=2).encode())
+        write_atomically(self.path / "config.yaml", config_yaml(config).encode())
+
+    def forget_failure(self) -> None:
+        """A run that goes on has not failed."""
+        done = self.read_result()
+        if done and done.status == "failed":
+            (self.path / "result.json").unlink()
+
+    def write_result(self, result: TrialResult) -> None:
+        """Atomically, as the last thing of a run."""
+        write_atomically(self.path / "result.json", result.model_dump_json(indent=2).encode())
+
+    def read_result(self) -> TrialResult | None:
+        """The result, None when there is none yet. Raises RunError when it cannot be read."""
+        path = self.path / "result.json"
+        if not path.is_file():
+            return None
+        try:
+            return TrialResult.model_validate_json(path.read_bytes())
+        except ValidationError as error:
+            raise RunError(f"{path} cannot be read ({error.error_count()} fields are not as expected)") from None
+
+
+def config_yaml(config: PretrainConfig) -> str:
+    """The config as YAML, which `--config` reads back."""
+    return yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False, default_flow_style=None, width=100)

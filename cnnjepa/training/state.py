@@ -1,0 +1,115 @@
+"""What changes while a run goes on, and how it becomes a checkpoint."""
+
+import copy
+import math
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from cnnjepa.errors import RunError
+from cnnjepa.methods import CNNJEPA
+from cnnjepa.training.checkpoint import FORMAT, Checkpoint, write_checkpoint
+from cnnjepa.training.files import keep_as
+from cnnjepa.training.resolve import Identity
+
+
+@dataclass
+class RunState:
+    """The run between two steps."""
+
+    method: CNNJEPA
+    optimizer: torch.optim.Optimizer
+    identity: Identity
+    checkpoints: Path
+    started: str
+    step: int = 0
+    """Optimiser steps done."""
+    skipped: list[str] = field(default_factory=list)
+    best: tuple[float, int] | None = None
+    """(selection figure, step) of the best probe."""
+    saved_step: int | None = None
+    """Step of `last.pt`."""
+    _window: list[Tensor | float] = field(default_factory=list)
+    _seconds: float = 0.0
+    _clock: float | None = None
+
+    def start_clock(self) -> None:
+        """Training time counts from here."""
+        self._clock = time.perf_counter()
+
+    def stop_clock(self) -> None:
+        """What follows is not training time (a probe, say)."""
+        self._seconds, self._clock = self.train_seconds, None
+
+    @property
+    def train_seconds(self) -> float:
+        """Training time over all sessions of the run, in seconds."""
+        return self._seconds + (0.0 if self._clock is None else time.perf_counter() - self._clock)
+
+    def count(self, loss: Tensor, skipped: list[str]) -> None:
+        """A step is done. The loss stays on the device until `losses` is asked for."""
+        self.step += 1
+        self._window.append(loss)
+        self.skipped += [name for name in skipped if name not in self.skipped]
+
+    def losses(self) -> list[float]:
+        """Losses of the steps since the last logged line. Raises RunError at the first that is not finite."""
+        on_device = [loss for loss in self._window if isinstance(loss, Tensor)]
+        if on_device:
+            known = [loss for loss in self._window if not isinstance(loss, Tensor)]
+            self._window = [*known, *torch.stack(on_device).tolist()]
+        values = [float(loss) for loss in self._window]
+        for place, value in enumerate(values):
+            if not math.isfinite(value):
+                self._fail(self.step - len(values) + place + 1, value)
+        return values
+
+    def new_window(self) -> None:
+        """A line was logged."""
+        self._window = []
+
+    def _fail(self, step: int, value: float) -> None:
+        last = self.checkpoints / "last.pt"
+        good = f"the last good checkpoint is {last} (step {self.saved_step})" if self.saved_step else "no checkpoint yet"
+        raise RunError(
+            f"the loss is {value} at step {step}; {good}. A lower optimizer.lr, longer schedule.warmup_epochs or "
+            "optimizer.clip_norm usually helps; these make another run (another --out)."
+        )
+
+    def save(self) -> None:
+        """Writes `last.pt`, and `best.pt` when this step is the best so far."""
+        window = self.losses()
+        state: Checkpoint = {
+            "format": FORMAT,
+            "pretrain_hash": self.identity.pretrain_hash,
+            "settings": self.identity.settings,
+            "step": self.step,
+            "method": self.method.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "window": window,
+            "skipped": self.skipped,
+            "best": list(self.best) if self.best else [],
+            "train_seconds": self.train_seconds,
+            "started": self.started,
+        }
+        write_checkpoint(self.checkpoints, state)
+        self.saved_step = self.step
+        self.keep_best()
+
+    def keep_best(self) -> None:
+        """Names `last.pt` `best.pt` too if it is; also after a resume, when a crash came between the two."""
+        if self.best and self.best[1] == self.step == self.saved_step:
+            keep_as(self.checkpoints / "last.pt", "best.pt")
+
+    def restore(self, state: Checkpoint) -> None:
+        """Goes on from a checkpoint."""
+        self.method.load_state_dict(state["method"])
+        self.optimizer.load_state_dict(copy.copy(state["optimizer"]))
+        self.step = self.saved_step = int(state["step"])
+        self._window = list(state["window"])
+        self.skipped = list(state["skipped"])
+        self.best = (state["best"][0], int(state["best"][1])) if state["best"] else None
+        self._seconds, self.started = float(state["train_seconds"]), str(state["started"])
