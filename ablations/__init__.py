@@ -1,0 +1,1 @@
+"""What is compared: studies, plans, executors, the store of trials, and the report."""

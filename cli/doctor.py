@@ -1,0 +1,30 @@
+"""`cnnjepa doctor`."""
+
+import typer
+
+from cnnjepa.cli.options import ConfigOption, DataOption, PresetOption, SetOption, asked_config
+
+EXAMPLE = "Example:  cnnjepa doctor --preset in100 --data /data/imagenet100"
+
+
+def doctor(
+    preset: PresetOption = None, config: ConfigOption = None, sets: SetOption = None, data: DataOption = None
+) -> None:
+    """Check this machine for a config (the demo's by default): versions, devices, whether the packed encoder is
+    right and fast here, how many images/s data and model reach, and which is the bottleneck.
+
+    Exit code 1 when something is wrong.
+    """
+    asked = asked_config(preset, config, sets, data, default="demo")
+    from rich.console import Console
+
+    from cnnjepa.doctor import examine
+
+    console = Console()
+    wrong = 0
+    for finding in examine(asked):
+        mark = {True: "[green]ok[/]  ", False: "[red]bad[/] ", None: "    "}[finding.ok]
+        console.print(f"{mark} {finding.name:<34} {finding.value}", highlight=False, soft_wrap=True)
+        wrong += finding.ok is False
+    if wrong:
+        raise typer.Exit(1)

@@ -1,0 +1,70 @@
+"""The `cnnjepa` command: its parts, and how errors become messages and exit codes."""
+
+import sys
+from typing import Annotated
+
+import typer
+
+from cnnjepa import __version__
+from cnnjepa.cli import config, data, doctor, masks, probe, train
+
+# Exit codes; DESIGN and docs/cli.md list them.
+FAILED, WRONG, COLLAPSED, STOPPED = 1, 2, 3, 75
+
+app = typer.Typer(
+    name="cnnjepa",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode="rich",
+    pretty_exceptions_enable=False,
+    help="Pretrain convolutional networks with CNN-JEPA, probe them, and compare what changes.",
+    epilog="Example:  cnnjepa train --preset smoke",
+)
+
+
+@app.callback()
+def _main(
+    version: Annotated[bool, typer.Option("--version", help="Print the version and leave.", is_eager=True)] = False,
+    debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks of errors (anywhere on the line).")] = False,
+) -> None:
+    if version:
+        print(f"cnnjepa {__version__}")
+        raise typer.Exit()
+
+
+app.command(name="train", epilog=train.EXAMPLE)(train.train)
+app.command(name="probe", epilog=probe.EXAMPLE)(probe.probe)
+app.command(name="masks", epilog=masks.EXAMPLE)(masks.masks)
+app.command(name="doctor", epilog=doctor.EXAMPLE)(doctor.doctor)
+app.add_typer(config.app, name="config")
+app.add_typer(data.app, name="data")
+
+
+def main() -> None:
+    """Runs the command line; never shows a traceback unless `--debug` is given."""
+    debug = "--debug" in sys.argv
+    arguments = [a for a in sys.argv[1:] if a != "--debug"]
+    try:
+        app(arguments)
+    except Exception as error:
+        if debug:
+            raise
+        sys.exit(_report(error))
+
+
+def _report(error: Exception) -> int:
+    """Prints an error as one message; gives the exit code."""
+    from cnnjepa.errors import RunError
+    from cnnjepa.schemas.errors import ConfigError
+
+    if isinstance(error, ConfigError):
+        print(f"cnnjepa: {error}", file=sys.stderr)
+        return WRONG
+    if isinstance(error, RunError | OSError):
+        print(f"cnnjepa: {error}", file=sys.stderr)
+        return FAILED
+    print(
+        f"cnnjepa: unexpected {type(error).__name__}: {error}. This is our mistake; --debug shows where.",
+        file=sys.stderr,
+    )
+    return FAILED

@@ -1,0 +1,35 @@
+"""`cnnjepa masks`."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from cnnjepa.cli.options import ConfigOption, DataOption, PresetOption, SetOption, asked_config
+
+EXAMPLE = "Example:  cnnjepa masks --preset in100 --out masks.png"
+
+
+def masks(
+    out: Annotated[Path, typer.Option("--out", help="Picture to write (.png, .svg or .pdf).", metavar="FILE")],
+    preset: PresetOption = None,
+    config: ConfigOption = None,
+    sets: SetOption = None,
+    data: DataOption = None,
+    batches: Annotated[int, typer.Option("--batches", help="Batches counted for the maps.", min=1)] = 2000,
+) -> None:
+    """Draw a config's masks: samples over images, how often each cell is context and target, and the counts.
+
+    Without --data the images are synthetic ones.
+    """
+    asked = asked_config(preset, config, sets, data)
+    from cnnjepa.schemas import ConfigError
+
+    if out.suffix not in (".png", ".svg", ".pdf"):
+        raise ConfigError(f"--out {out}: legal endings are .png, .svg and .pdf")
+    from cnnjepa.masks.picture import draw_picture
+
+    facts = draw_picture(asked, out, batches)
+    for name, value in facts.items():
+        print(f"{name}: {value}")
+    print(f"Look:  {out}")

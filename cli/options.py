@@ -1,0 +1,35 @@
+"""Options that several commands share."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from cnnjepa.schemas import PretrainConfig
+
+PresetOption = Annotated[
+    str | None, typer.Option("--preset", help="A preset; `cnnjepa config presets` lists them.", metavar="NAME")
+]
+ConfigOption = Annotated[
+    Path | None, typer.Option("--config", help="A YAML file laid over the preset.", metavar="FILE")
+]
+SetOption = Annotated[
+    list[str] | None,
+    typer.Option("--set", help="A field, by any unambiguous ending: predictor.depth=2.", metavar="KEY=VALUE"),
+]
+DataOption = Annotated[
+    Path | None,
+    typer.Option("--data", help="Images: a directory, a .tar(.gz) of one, or a folder of HDF5 files.", metavar="PATH"),
+]
+
+
+def asked_config(
+    preset: str | None, config: Path | None, sets: list[str] | None, data: Path | None, default: str | None = None
+) -> "PretrainConfig":
+    """The config that these options mean. Raises ConfigError."""
+    from cnnjepa.schemas import ConfigError, load_config, preset_names
+
+    if preset is None and config is None and default is None:
+        raise ConfigError(f"give --preset NAME or --config FILE; presets are {', '.join(preset_names())}")
+    return load_config(preset or (None if config else default), config, sets or [], data)

@@ -1,0 +1,37 @@
+"""`cnnjepa probe`."""
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+from cnnjepa.cli.options import DataOption, SetOption
+
+EXAMPLE = "Example:  cnnjepa probe runs/demo-seed0 --encoder context"
+
+
+def probe(
+    run: Annotated[Path, typer.Argument(help="A run folder.", metavar="RUN")],
+    data: DataOption = None,
+    encoder: Annotated[
+        Literal["target", "context"] | None, typer.Option("--encoder", help="Which encoder; the run's choice by default.")
+    ] = None,
+    checkpoint: Annotated[str, typer.Option("--checkpoint", help="File below checkpoints/.", metavar="NAME")] = "last.pt",
+    sets: SetOption = None,
+) -> None:
+    """Probe a run again: linear and k-NN, both protocols, beside the floors.
+
+    A finished run's last.pt with other probe settings rewrites its result.json; anything else is only shown.
+    `--data PATH` probes on other images of the same classes' layout, and is only shown.
+    """
+    from rich.console import Console
+
+    from cnnjepa.cli.summary import print_summary
+    from cnnjepa.training.reprobe import reprobe
+
+    console = Console(stderr=True)
+    sets = [*(sets or []), *([f"probe.encoder={encoder}"] if encoder else [])]
+    result, written = reprobe(run, checkpoint, sets, data, lambda text: console.print(f"{text} …", highlight=False))
+    print_summary(result, run)
+    print("result.json was rewritten" if written else "shown only; result.json is as it was")
+    raise typer.Exit(3 if result.status == "collapsed" else 0)

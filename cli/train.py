@@ -1,0 +1,68 @@
+"""`cnnjepa train`."""
+
+import os
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from cnnjepa.cli.options import ConfigOption, DataOption, PresetOption, SetOption, asked_config
+
+EXAMPLE = "Example:  cnnjepa train --preset demo --set predictor.depth=3 --out runs/depth3"
+
+
+def train(
+    preset: PresetOption = None,
+    config: ConfigOption = None,
+    sets: SetOption = None,
+    data: DataOption = None,
+    out: Annotated[
+        Path | None, typer.Option("--out", help="Run folder; runs/PRESET-seedN by default.", metavar="DIR")
+    ] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on from the last checkpoint, if there is one.")] = False,
+    checkpoint: Annotated[
+        Path | None, typer.Option("--checkpoint", help="With --resume: go on from this one.", metavar="FILE")
+    ] = None,
+    max_hours: Annotated[
+        float | None,
+        typer.Option("--max-hours", help="Stop with a checkpoint after so long (exit code 75).", min=0, metavar="H"),
+    ] = None,
+) -> None:
+    """Pretrain an encoder, probe it, and leave a run folder.
+
+    Exit codes: 0 done, 1 failed, 2 wrongly asked, 3 collapsed, 75 stopped with a checkpoint (run again with
+    --resume to go on). Start it with torchrun for several GPUs.
+    """
+    from cnnjepa.errors import Stopped
+    from cnnjepa.schemas import ConfigError
+
+    asked = asked_config(preset, config, sets, data)
+    if checkpoint and not resume:
+        raise ConfigError("--checkpoint goes with --resume")
+    run_dir = out or Path("runs") / f"{preset or (config.stem if config else 'run')}-seed{asked.runtime.seed}"
+    is_main = os.environ.get("RANK", "0") == "0"
+
+    from cnnjepa.cli.progress import TerminalWatcher
+    from cnnjepa.cli.summary import print_summary
+    from cnnjepa.training.pretrain import pretrain
+
+    with TerminalWatcher(asked.runtime.batch_size) as watcher:
+        try:
+            result = pretrain(
+                asked, run_dir, resume=resume, checkpoint=checkpoint, max_hours=max_hours,
+                watcher=watcher if is_main else None,
+            )
+        except Stopped as stopped:
+            watcher.close()
+            if is_main:
+                print(f"cnnjepa: stopped ({stopped}); go on with: {_again()}", file=sys.stderr)
+            raise typer.Exit(75) from None
+    if is_main:
+        print_summary(result, run_dir)
+    raise typer.Exit(3 if result.status == "collapsed" else 0)
+
+
+def _again() -> str:
+    words = [word for word in sys.argv[1:] if word != "--resume"]
+    return " ".join(["cnnjepa", *words, "--resume"])

@@ -1,0 +1,145 @@
+"""Is this machine fit for a config? Versions, devices, correctness and speed of the packed path, bottleneck."""
+
+import copy
+import statistics
+import time
+from collections.abc import Callable, Iterator
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from cnnjepa.data import DataSet, open_data
+from cnnjepa.data.batches import Normalizer, Order, training_batches
+from cnnjepa.encoders import build_trunk
+from cnnjepa.masks import sample_masks
+from cnnjepa.methods import build_method
+from cnnjepa.schemas import ConfigError, EncoderConfig, PretrainConfig, RandomMasking
+from cnnjepa.sparse import MaskedEncoder, PackedEncoder
+from cnnjepa.training.distributed import Processes, pick_device
+from cnnjepa.training.environment import environment
+from cnnjepa.training.step import train_step
+
+# Relative error allowed between packed and masked in float64; measured about 1e-14 (tests/test_sparse.py).
+_TOLERANCE = 1e-9
+_BATCH = 16
+
+
+class Finding(NamedTuple):
+    """One line of the examination; `ok` is None where there is nothing to judge."""
+
+    name: str
+    value: str
+    ok: bool | None = None
+
+
+def examine(config: PretrainConfig) -> Iterator[Finding]:
+    """Findings, as they are made."""
+    device = pick_device(config.runtime.device)
+    facts = environment(Processes(0, 1, device))
+    for name in ("cnnjepa", "python", "torch", "torchvision", "pydantic"):
+        yield Finding(name, str(facts[name]))
+    yield Finding("CPU", f"{facts['cpu']}, {facts['cpu_count']} cores, {facts['threads']} threads used")
+    yield Finding("GPUs", ", ".join(facts["gpus"]) or "none; training runs on the CPU")
+    error = packed_error()
+    yield Finding("packed encoder = masked encoder", f"relative error {error:.1e} (float64)", error < _TOLERANCE)
+    yield _speed(config, device)
+    try:
+        data = open_data(config.data, least_train=config.runtime.batch_size)
+    except ConfigError as refusal:
+        yield Finding("data", str(refusal), False)
+        return
+    model = _model_rate(config, device)
+    yield Finding("model", f"{model:,.0f} images/s (training step, batch {config.runtime.batch_size})")
+    loader = _data_rate(config, data, device)
+    kind = "resident" if data.resident else f"{config.runtime.workers} workers"
+    yield Finding("data", f"{loader:,.0f} images/s ({data.name}, {kind})")
+    if data.resident:
+        yield Finding("bottleneck", f"the model; augmentation takes {100 * model / (model + loader):.0f} % of the time")
+    elif loader > 1.2 * model:
+        yield Finding("bottleneck", "the model: the loader keeps up", True)
+    else:
+        need = max(1, round(config.runtime.workers * 1.2 * model / loader + 0.5))
+        yield Finding("bottleneck", f"the data; about {need} workers would keep up (--set workers={need})", None)
+
+
+def packed_error() -> float:
+    """Largest relative difference of output, gradients and running statistics between the two backends, float64."""
+    encoder = EncoderConfig(arch="resnet18", width=0.125, stem="half")
+    trunk = build_trunk(encoder, 0).double().train()
+    for norm in trunk.modules():
+        if isinstance(norm, nn.BatchNorm2d):
+            nn.init.uniform_(norm.weight, 0.5, 1.5)
+    packed, masked = PackedEncoder(copy.deepcopy(trunk)), MaskedEncoder(trunk)
+    images = torch.rand(4, 3, 64, 64, dtype=torch.float64) - 0.5
+    context = sample_masks(RandomMasking(), 4, torch.arange(4), 0, 0).context
+    for model in (packed, masked):
+        model(images, context).square().sum().backward()
+    pairs = [
+        (packed(images, context), masked(images, context)),
+        *[(p.grad, q.grad) for p, q in zip(packed.parameters(), masked.parameters(), strict=True)],
+        *[(p.double(), q.double()) for p, q in zip(packed.buffers(), masked.buffers(), strict=True)],
+    ]
+    return max(_relative(p, q) for p, q in pairs if p is not None and q is not None)
+
+
+def _relative(a: Tensor, b: Tensor) -> float:
+    return float((a - b).abs().max() / b.abs().max().clamp(min=1e-12))
+
+
+def _speed(config: PretrainConfig, device: torch.device) -> Finding:
+    """Packed against stock dense, forward and backward, alternately."""
+    trunk = build_trunk(config.encoder, 0).to(device, memory_format=torch.channels_last)
+    dense, packed = copy.deepcopy(trunk), PackedEncoder(trunk)
+    size = config.data.image_size
+    images = torch.rand(_BATCH, 3, size, size, device=device).contiguous(memory_format=torch.channels_last)
+    context = sample_masks(RandomMasking(ratio=0.5), config.grid, torch.arange(_BATCH, device=device), 0, 0).context
+    share = float(context.float().mean())
+    times: dict[str, list[float]] = {"dense": [], "packed": []}
+    for _ in range(4):
+        times["dense"].append(_seconds(lambda: dense(images).square().mean().backward(), device))
+        times["packed"].append(_seconds(lambda: packed(images, context).square().mean().backward(), device))
+    ratio = statistics.median(times["packed"][1:]) / statistics.median(times["dense"][1:])
+    text = f"{ratio:.2f} of the stock dense time at {100 * share:.0f} % visible (efficiency {share / ratio:.2f})"
+    advice = "" if ratio < 1 else "; try --set backend=masked, and see docs/performance.md"
+    return Finding("packed encoder's time", text + advice, True if ratio < 1 else None)
+
+
+def _seconds(work: Callable[[], object], device: torch.device) -> float:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    start = time.perf_counter()
+    work()
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    return time.perf_counter() - start
+
+
+def _model_rate(config: PretrainConfig, device: torch.device) -> float:
+    method = build_method(config).to(device).train()
+    method.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    optimizer = torch.optim.AdamW([p for p in method.parameters() if p.requires_grad], lr=1e-4)
+    batch, size = config.runtime.batch_size, config.data.image_size
+    images = torch.rand(batch, 3, size, size, device=device).contiguous(memory_format=torch.channels_last)
+    slots = torch.arange(batch, device=device)
+
+    def step(number: int) -> None:
+        masks = method.draw_masks(config.grid, slots, 0, number)
+        method.follow(0.99)
+        train_step(method, optimizer, images, masks, config, Processes(0, 1, device))
+
+    step(0)
+    times = [_seconds(lambda n=n: step(n), device) for n in range(1, 5)]  # type: ignore[misc]
+    return batch / statistics.median(times)
+
+
+def _data_rate(config: PretrainConfig, data: DataSet, device: torch.device) -> float:
+    order = Order(data.train.labels.numel(), config.runtime.batch_size, 0, 1, 0)
+    normalize = Normalizer(config.data, device)
+    steps = max(4, min(20, 4000 // config.runtime.batch_size))
+    batches = training_batches(data, config.data, order, 0, steps, config.runtime.workers, device)
+    normalize(next(batches).pixels.to(device))  # workers have started
+    start, seen = time.perf_counter(), 0
+    for batch in batches:
+        seen += normalize(batch.pixels.to(device)).shape[0]
+    return seen / (time.perf_counter() - start)

@@ -1,0 +1,114 @@
+"""A picture of a masking config: sample masks, where context and targets fall, and how many there are."""
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from cnnjepa.masks.sampling import sample_masks
+from cnnjepa.schemas import PretrainConfig, SyntheticData
+from cnnjepa.schemas.masking import RandomMasking
+
+_SAMPLES = 8
+_BATCH = 64
+
+
+def draw_picture(config: PretrainConfig, out: Path, batches: int) -> dict[str, str]:
+    """Writes the picture; gives the figures in it, by name, for printing."""
+    context_rate, target_rate, targets = _count(config, batches)
+    grid = config.grid
+    masking = config.method.masking
+    facts = {
+        "grid": f"{grid}x{grid} ({config.data.image_size} px, stride {config.encoder.total_stride})",
+        "strategy": masking.strategy,
+        "target cells a sample": f"{targets.double().mean():.2f} of {grid * grid} over {batches} batches",
+        "visible share": f"{config.visible_share:.4f} expected, {context_rate.mean():.4f} counted",
+    }
+    if not isinstance(masking, RandomMasking):
+        facts["target cells of block batches, exact"] = f"{masking.expected_targets(grid):.4f}"
+        facts["sampler"] = masking.sampler
+    _draw(config, out, context_rate, target_rate, targets, facts)
+    return facts
+
+
+def _count(config: PretrainConfig, batches: int) -> tuple[Tensor, Tensor, Tensor]:
+    """(context rate [G, G], target rate [G, G], target cells of every sample)."""
+    slots = torch.arange(_BATCH)
+    context = torch.zeros(config.grid, config.grid, dtype=torch.float64)
+    target = torch.zeros_like(context)
+    counts = []
+    for step in range(batches):
+        masks = sample_masks(config.method.masking, config.grid, slots, config.runtime.seed, step)
+        context += masks.context.double().mean(0)
+        target += masks.target.double().mean(0)
+        counts.append(masks.target.flatten(1).sum(1))
+    return context / batches, target / batches, torch.cat(counts)
+
+
+def _draw(
+    config: PretrainConfig, out: Path, context_rate: Tensor, target_rate: Tensor, targets: Tensor, facts: dict[str, str]
+) -> None:
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot as plt
+
+    figure = plt.figure(figsize=(12, 7.5), layout="constrained")
+    top, bottom = figure.subfigures(2, 1, height_ratios=(1.25, 1))
+    axes = top.subplots(3, _SAMPLES)
+    masks = sample_masks(config.method.masking, config.grid, torch.arange(_SAMPLES), config.runtime.seed, 0)
+    images = _images(config)
+    p = config.encoder.total_stride
+    for row, (name, mask) in enumerate((("image", None), ("context", masks.context), ("target", masks.target))):
+        for column in range(_SAMPLES):
+            axis = axes[row, column]
+            image = images[column].permute(1, 2, 0)
+            if mask is not None:
+                shown = mask[column].repeat_interleave(p, 0).repeat_interleave(p, 1)[..., None]
+                image = torch.where(shown, image, torch.full_like(image, 235))
+            axis.imshow(image.numpy(), interpolation="nearest")
+            axis.set(xticks=[], yticks=[])
+            if column == 0:
+                axis.set_ylabel(name)
+    top.suptitle(", ".join(f"{name} {value}" for name, value in facts.items() if name in ("strategy", "grid", "sampler")))
+    left, middle, right = bottom.subplots(1, 3)
+    for axis, rate, name in ((left, context_rate, "context"), (middle, target_rate, "target")):
+        _heat_map(figure, axis, rate, f"how often a cell is {name}")
+    values, counts = targets.unique(return_counts=True)
+    right.bar(values.numpy(), (counts / counts.sum()).numpy(), color="#0072B2")
+    right.axvline(float(targets.double().mean()), color="#D55E00", linestyle="--",
+                  label=f"mean {targets.double().mean():.2f}")
+    right.set(title="target cells a sample", xlabel="cells", ylabel="share of samples")
+    right.margins(y=0.18)
+    right.legend(loc="upper right", frameon=False)
+    figure.savefig(out, dpi=130)
+    plt.close(figure)
+
+
+def _heat_map(figure: Any, axis: Any, rate: Tensor, title: str) -> None:
+    picture = axis.imshow(rate.numpy(), cmap="viridis", vmin=0, vmax=1)
+    axis.set(title=title, xticks=[], yticks=[])
+    if rate.shape[0] <= 10:
+        for (row, column), value in zip(
+            [(r, c) for r in range(rate.shape[0]) for c in range(rate.shape[0])], rate.flatten().tolist(), strict=True
+        ):
+            colour = "black" if value > 0.6 else "white"
+            axis.text(column, row, f"{value:.2f}", ha="center", va="center", fontsize=7, color=colour)
+    figure.colorbar(picture, ax=axis, shrink=0.85)
+
+
+def _images(config: PretrainConfig) -> Tensor:
+    """A few validation images uint8 [n, 3, S, S], as the encoder would see them whole."""
+    from cnnjepa.data.evaluation import evaluation_batches
+    from cnnjepa.data.open import open_sources
+    from cnnjepa.data.source import Subset, stratified
+    from cnnjepa.data.synthetic import render
+
+    size = config.data.image_size
+    if isinstance(config.data, SyntheticData) or getattr(config.data, "path", None) is None:
+        return render("val", _SAMPLES, size)[0]
+    source = open_sources(config.data)["val"]
+    few = Subset(source, stratified(source.labels, min(_SAMPLES, source.labels.numel())))
+    pixels = torch.cat([b.pixels for b in evaluation_batches(few, config.data, None, _SAMPLES)])
+    return pixels.repeat(_SAMPLES, 1, 1, 1)[:_SAMPLES]

@@ -1,0 +1,64 @@
+"""The configuration reference, written from the models themselves."""
+
+import typing
+from typing import Any, Literal, get_args, get_origin
+
+from pydantic import BaseModel
+from pydantic_core import PydanticUndefined
+
+from cnnjepa.schemas.config import PretrainConfig
+from cnnjepa.schemas.fields import arms, discriminator
+
+
+def config_reference() -> str:
+    """Markdown: every section, every field with type, default and documentation."""
+    lines = [
+        "# Configuration reference",
+        "",
+        "Written by `make docs` from the schemas. Fields are set with `--set`, by any unambiguous ending of their",
+        "path, or in a YAML file of the same shape.",
+    ]
+    for name, info in PretrainConfig.model_fields.items():
+        lines += _sections(name, arms(info.annotation))
+    return "\n".join(lines) + "\n"
+
+
+def _sections(path: str, models: list[type[BaseModel]]) -> list[str]:
+    lines: list[str] = []
+    for model in models:
+        tag = discriminator(model) if len(models) > 1 else None
+        suffix = f", {tag}: {model.model_fields[tag].default}" if tag else ""
+        lines += ["", f"## `{path}`{suffix}", "", (model.__doc__ or "").strip(), ""]
+        inner: list[str] = []
+        for name, info in model.model_fields.items():
+            nested = arms(info.annotation)
+            if nested:
+                inner += _sections(f"{path}.{name}", nested)
+                continue
+            default = info.get_default(call_default_factory=True)
+            shown = "required" if default is PydanticUndefined else f"`{_plain(default)}`"
+            lines.append(f"- **`{name}`** ({_type(info.annotation)}, default {shown}): "
+                         f"{' '.join((info.description or '').split())}")
+        lines += inner
+    return lines
+
+
+def _plain(value: Any) -> str:
+    if isinstance(value, tuple):
+        return "[" + ", ".join(_plain(v) for v in value) + "]"
+    if isinstance(value, bool) or value is None:
+        return {True: "true", False: "false", None: "null"}[value]
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
+def _type(annotation: Any) -> str:
+    origin = get_origin(annotation)
+    if origin is Literal:
+        return " | ".join(str(value) for value in get_args(annotation))
+    if origin is tuple:
+        parts = [a for a in get_args(annotation) if a is not Ellipsis]
+        return f"list of {_type(parts[0])}"
+    if origin is typing.Union or (origin is not None and origin.__name__ == "UnionType"):
+        return " | ".join(_type(part) for part in get_args(annotation))
+    names = {"NoneType": "null", "str": "text", "int": "whole number", "float": "number", "bool": "true | false"}
+    return names.get(getattr(annotation, "__name__", ""), getattr(annotation, "__name__", str(annotation)).lower())
