@@ -7,8 +7,11 @@ import typer
 
 from cnnjepa.cli.options import ConfigOption, DataOption, PresetOption, SetOption, asked_config
 
-app = typer.Typer(no_args_is_help=True, help="See what can be asked for, and what a preset or file asks.",
-                  epilog="Example:  cnnjepa config show --preset in100")
+app = typer.Typer(
+    no_args_is_help=True,
+    help="See what can be asked for, and what a preset or file asks.",
+    epilog="Example:  cnnjepa config show --preset in100",
+)
 
 
 @app.command(epilog="Example:  cnnjepa config show --preset demo --set predictor.depth=3")

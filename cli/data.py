@@ -7,8 +7,9 @@ from typing import Annotated
 
 import typer
 
-app = typer.Typer(no_args_is_help=True, help="Look at images before a run does.",
-                  epilog="Example:  cnnjepa data check photos.tar")
+app = typer.Typer(
+    no_args_is_help=True, help="Look at images before a run does.", epilog="Example:  cnnjepa data check photos.tar"
+)
 
 
 @app.callback()
@@ -39,8 +40,9 @@ def check(
             good[found.split] += 1
             sizes[found.size] += 1
     shapes = ", ".join(f"{w}x{h}: {n:,}" for (h, w), n in sizes.most_common(3))
-    print(f"{sum(good.values()):,} images can be read ({', '.join(f'{k} {v:,}' for k, v in good.items())}); sizes {shapes}"
-          f"{' and others' if len(sizes) > 3 else ''}")
+    by_split = ", ".join(f"{split} {count:,}" for split, count in good.items())
+    others = " and others" if len(sizes) > 3 else ""
+    print(f"{good.total():,} images can be read ({by_split}); sizes {shapes}{others}")
     if problems:
         print(f"{problems:,} cannot; remove them, or train with --set on_error=skip", file=sys.stderr)
         raise typer.Exit(1)

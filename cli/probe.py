@@ -14,9 +14,12 @@ def probe(
     run: Annotated[Path, typer.Argument(help="A run folder.", metavar="RUN")],
     data: DataOption = None,
     encoder: Annotated[
-        Literal["target", "context"] | None, typer.Option("--encoder", help="Which encoder; the run's choice by default.")
+        Literal["target", "context"] | None,
+        typer.Option("--encoder", help="Which encoder; the run's choice by default."),
     ] = None,
-    checkpoint: Annotated[str, typer.Option("--checkpoint", help="File below checkpoints/.", metavar="NAME")] = "last.pt",
+    checkpoint: Annotated[
+        str, typer.Option("--checkpoint", help="File below checkpoints/.", metavar="NAME")
+    ] = "last.pt",
     sets: SetOption = None,
 ) -> None:
     """Probe a run again: linear and k-NN, both protocols, beside the floors.

@@ -33,7 +33,9 @@ class TerminalWatcher(Watcher):
     def __enter__(self) -> "TerminalWatcher":
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         self.close()
 
     def close(self) -> None:
@@ -57,7 +59,12 @@ class TerminalWatcher(Watcher):
             say(f"going on from step {plan.first_step:,}", highlight=False)
         if plan.first_step < total:
             self._task = self._progress.add_task(
-                "training", total=total, completed=plan.first_step, epoch=self._epoch(plan.first_step), loss="–", speed="–"
+                "training",
+                total=total,
+                completed=plan.first_step,
+                epoch=self._epoch(plan.first_step),
+                loss="–",
+                speed="–",
             )
             self._progress.start()
 

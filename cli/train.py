@@ -50,7 +50,11 @@ def train(
     with TerminalWatcher(asked.runtime.batch_size) as watcher:
         try:
             result = pretrain(
-                asked, run_dir, resume=resume, checkpoint=checkpoint, max_hours=max_hours,
+                asked,
+                run_dir,
+                resume=resume,
+                checkpoint=checkpoint,
+                max_hours=max_hours,
                 watcher=watcher if is_main else None,
             )
         except Stopped as stopped:

@@ -117,7 +117,7 @@ def _seconds(work: Callable[[], object], device: torch.device) -> float:
 
 def _model_rate(config: PretrainConfig, device: torch.device) -> float:
     method = build_method(config).to(device).train()
-    method.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    method.to(memory_format=torch.channels_last)
     optimizer = torch.optim.AdamW([p for p in method.parameters() if p.requires_grad], lr=1e-4)
     batch, size = config.runtime.batch_size, config.data.image_size
     images = torch.rand(batch, 3, size, size, device=device).contiguous(memory_format=torch.channels_last)

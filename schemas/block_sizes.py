@@ -87,6 +87,4 @@ def target_rates(grid: int, size: BlockSize, num_blocks: int, faithful: bool) ->
 
 def expected_targets(grid: int, sizes: list[BlockSize], num_blocks: int, faithful: bool) -> float:
     """Exact expected number of target cells a sample, before any redraw for a small context."""
-    return sum(
-        size.probability * sum(map(sum, target_rates(grid, size, num_blocks, faithful))) for size in sizes
-    )
+    return sum(size.probability * sum(map(sum, target_rates(grid, size, num_blocks, faithful))) for size in sizes)

@@ -82,9 +82,7 @@ class PretrainConfig(Section):
     def _kept_epochs_exist(self) -> Self:
         beyond = [n for n in self.runtime.keep_epochs if not 1 <= n <= self.runtime.epochs]
         if beyond:
-            raise ValueError(
-                f"runtime.keep_epochs names {beyond}; legal are 1 to runtime.epochs {self.runtime.epochs}"
-            )
+            raise ValueError(f"runtime.keep_epochs names {beyond}; legal are 1 to runtime.epochs {self.runtime.epochs}")
         return self
 
     def cautions(self) -> list[str]:

@@ -141,6 +141,4 @@ class HDF5Data(_Images):
     """Name of the validation file."""
 
 
-DataConfig = Annotated[
-    SyntheticData | FolderData | TorchvisionData | HDF5Data, Field(discriminator="source")
-]
+DataConfig = Annotated[SyntheticData | FolderData | TorchvisionData | HDF5Data, Field(discriminator="source")]

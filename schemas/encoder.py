@@ -6,9 +6,7 @@ from pydantic import Field, model_validator
 
 from cnnjepa.schemas.base import Section
 
-Arch = Literal[
-    "resnet18", "resnet34", "resnet50", "resnet101", "resnet152", "wide_resnet50_2", "resnext50_32x4d"
-]
+Arch = Literal["resnet18", "resnet34", "resnet50", "resnet101", "resnet152", "wide_resnet50_2", "resnext50_32x4d"]
 Stem = Literal["imagenet", "half", "small"]
 Backend = Literal["packed", "masked"]
 

@@ -37,7 +37,8 @@ def hashed_settings(config: PretrainConfig, dataset_fingerprint: str, world_size
         for name in names:
             settings[section].pop(name, None)
     unresolved = [
-        f"{section}.{name}" for section, name in (("runtime", "device"), ("data", "resident"))
+        f"{section}.{name}"
+        for section, name in (("runtime", "device"), ("data", "resident"))
         if settings[section][name] == "auto"
     ]
     if unresolved:

@@ -20,8 +20,9 @@ _PRESETS = files("cnnjepa.schemas") / "presets"
 @cache
 def preset_names() -> tuple[str, ...]:
     """Names of the preset files."""
-    return tuple(sorted(entry.name.removesuffix(".yaml") for entry in _PRESETS.iterdir()
-                        if entry.name.endswith(".yaml")))
+    return tuple(
+        sorted(entry.name.removesuffix(".yaml") for entry in _PRESETS.iterdir() if entry.name.endswith(".yaml"))
+    )
 
 
 def preset_text(name: str) -> str:
@@ -123,7 +124,7 @@ def _line(finding: Any, root: type[BaseModel], tree: Tree) -> str:
     owner, path = _owner(location, root, tree)
     message = finding["msg"].removeprefix("Value error, ")
     if kind == "extra_forbidden":
-        legal = [name for name in owner.model_fields]
+        legal = list(owner.model_fields)
         tag = discriminator(owner)
         of = f" of {tag} {owner.model_fields[tag].default!r}" if tag else ""
         return f"{path}: no such field{of}; legal are {', '.join(legal)}{nearest(str(location[-1]), legal)}"

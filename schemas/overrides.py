@@ -3,6 +3,7 @@
 from typing import Any
 
 import yaml
+from pydantic import BaseModel
 
 from cnnjepa.schemas.config import PretrainConfig
 from cnnjepa.schemas.errors import ConfigError
@@ -23,8 +24,7 @@ def full_path(key: str) -> str:
         raise ConfigError(f"--set {key}: ambiguous; it could be {', '.join(matches)}. Write more of the path.")
     endings = {".".join(path.split(".")[-n:]) for path in legal for n in range(1, path.count(".") + 2)}
     raise ConfigError(
-        f"--set {key}: there is no such config field{nearest(key, endings)}. "
-        "`cnnjepa config schema` lists them all."
+        f"--set {key}: there is no such config field{nearest(key, endings)}. `cnnjepa config schema` lists them all."
     )
 
 
@@ -45,7 +45,7 @@ def merge(base: Tree, over: Tree) -> Tree:
     return _merge(base, over, [PretrainConfig])
 
 
-def _merge(base: Tree, over: Tree, models: list[type]) -> Tree:
+def _merge(base: Tree, over: Tree, models: list[type[BaseModel]]) -> Tree:
     model = _arm({**base, **{k: v for k, v in over.items() if not isinstance(v, dict)}}, models)
     merged = dict(base)
     tag = discriminator(model) if model and len(models) > 1 else None
@@ -60,7 +60,7 @@ def _merge(base: Tree, over: Tree, models: list[type]) -> Tree:
     return merged
 
 
-def _arm(section: Tree, models: list[type]) -> Any:
+def _arm(section: Tree, models: list[type[BaseModel]]) -> type[BaseModel] | None:
     """The model that `section` asks for among `models`; None when it names none of them."""
     if len(models) == 1:
         return models[0]
@@ -84,5 +84,3 @@ def flat(tree: Tree, prefix: str = "") -> Tree:
     for name, value in tree.items():
         leaves |= flat(value, f"{prefix}{name}.") if isinstance(value, dict) else {f"{prefix}{name}": value}
     return leaves
-
-

@@ -37,8 +37,10 @@ def _sections(path: str, models: list[type[BaseModel]]) -> list[str]:
                 continue
             default = info.get_default(call_default_factory=True)
             shown = "required" if default is PydanticUndefined else f"`{_plain(default)}`"
-            lines.append(f"- **`{name}`** ({_type(info.annotation)}, default {shown}): "
-                         f"{' '.join((info.description or '').split())}")
+            lines.append(
+                f"- **`{name}`** ({_type(info.annotation)}, default {shown}): "
+                f"{' '.join((info.description or '').split())}"
+            )
         lines += inner
     return lines
 

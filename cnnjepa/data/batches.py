@@ -6,7 +6,7 @@ process walks the same order and takes its own slice of each global batch; the l
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import NamedTuple, cast
+from typing import Any, NamedTuple, cast
 
 import torch
 from torch import Tensor
@@ -53,7 +53,10 @@ class Order:
         for step in range(first_step, last_step):
             epoch, place = divmod(step, self.steps_per_epoch)
             if epoch != ordered_epoch:
-                order, ordered_epoch = torch.randperm(self.images, generator=generator(self.seed, "order", epoch)), epoch
+                order, ordered_epoch = (
+                    torch.randperm(self.images, generator=generator(self.seed, "order", epoch)),
+                    epoch,
+                )
             yield epoch, order[place * self.batch_size * self.world_size + self.slots()]
 
 
@@ -177,5 +180,6 @@ class _CroppedImages(Dataset[TrainingBatch]):
         return transforms.horizontal_flip(crop) if crops.flip[place] else crop
 
 
-def _as_is(batch: TrainingBatch) -> TrainingBatch:
+def _as_is(batch: Any) -> Any:
+    """`__getitems__` gives a whole batch already."""
     return batch

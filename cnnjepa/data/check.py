@@ -36,4 +36,4 @@ def check_images(config: DataConfig, threads: int = 2) -> Iterator[Checked]:
             count = source.labels.numel()
             for start in range(0, count, 4096):
                 block = range(start, min(start + 4096, count))
-                yield from pool.map(lambda index, s=source, n=split: look(s, n, index), block)  # type: ignore[misc]
+                yield from pool.map(lambda index, s=source, n=split: look(s, n, index), block)

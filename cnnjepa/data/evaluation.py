@@ -20,8 +20,8 @@ class EvaluationBatch(NamedTuple):
 
     pixels: Tensor
     """uint8 [b, 3, S, S]."""
-    index: Tensor
-    """int64 [b], places in the set."""
+    places: Tensor
+    """int64 [b], where in the set they stand."""
     skipped: list[str]
     """Images left out, by name and reason (`on_error: skip`)."""
 

@@ -162,7 +162,9 @@ def open_folder(config: FolderData) -> dict[str, FolderSource]:
         classes = classes or sorted({_class_of(e) for e in entries})
         unknown = sorted({_class_of(e) for e in entries} - set(classes))
         if unknown:
-            raise ConfigError(f"{path}/{root}{name} has classes that {config.train_split} lacks: {', '.join(unknown[:5])}")
+            raise ConfigError(
+                f"{path}/{root}{name} has classes that {config.train_split} lacks: {', '.join(unknown[:5])}"
+            )
         sources[split] = FolderSource(reader, entries, classes, str(path))
     return sources
 

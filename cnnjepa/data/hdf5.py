@@ -26,7 +26,9 @@ class HDF5Source:
             with h5py.File(path, "r") as file:
                 missing = {"images", "labels"} - set(file)
                 if missing:
-                    raise ConfigError(f"{path} lacks the group(s) {', '.join(sorted(missing))}; legal are images and labels")
+                    raise ConfigError(
+                        f"{path} lacks the group(s) {', '.join(sorted(missing))}; legal are images and labels"
+                    )
                 count = len(file["images"])
                 labels = [int(np.asarray(file["labels"][str(i)]).reshape(-1)[0]) for i in range(count)]
                 self._sizes = [int(file["images"][str(i)].nbytes) for i in range(count)]

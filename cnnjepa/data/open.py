@@ -73,7 +73,9 @@ def _limited(source: ImageSource, split: str, limit: int | None) -> ImageSource:
     if limit is None or limit == count:
         return source
     if limit > count:
-        raise ConfigError(f"data.{split}_images {limit} is more than the {count} images there are; legal are 2 to {count}")
+        raise ConfigError(
+            f"data.{split}_images {limit} is more than the {count} images there are; legal are 2 to {count}"
+        )
     return Subset(source, stratified(source.labels, limit))
 
 
@@ -84,7 +86,7 @@ def _make_resident(data: DataSet, config: DataConfig) -> None:
             continue
         shape = decoded_size(source, config.on_error)
         gib = source.labels.numel() * shape[0] * shape[1] * shape[2] / 2**30
-        if config.resident == "auto" and (gib > config.resident_limit_gib or not data.resident and split == "val"):
+        if config.resident == "auto" and (gib > config.resident_limit_gib or (not data.resident and split == "val")):
             return
         decoded = decode_all(source, config.on_error, shape)
         if isinstance(decoded, str):

@@ -54,14 +54,17 @@ def decoded_size(source: ImageSource, on_error: str) -> tuple[int, int, int]:
     raise RunError("no image of this set can be read; `cnnjepa data check PATH` lists what is wrong")
 
 
-def decode_all(source: ImageSource, on_error: str, shape: tuple[int, int, int]) -> tuple[ResidentSource, list[str]] | str:
+def decode_all(
+    source: ImageSource, on_error: str, shape: tuple[int, int, int]
+) -> tuple[ResidentSource, list[str]] | str:
     """The whole set decoded, without the unreadable images if `on_error` is `skip`, and the names of those.
 
     Gives instead the name of the first image that is not of `shape`, because such a set cannot be resident.
     """
     count = source.labels.numel()
     images = torch.empty(count, *shape, dtype=torch.uint8)
-    kept, skipped = [], []
+    kept: list[int] = []
+    skipped: list[str] = []
     for index in range(count):
         try:
             image = source.load(index)
@@ -76,7 +79,10 @@ def decode_all(source: ImageSource, on_error: str, shape: tuple[int, int, int]) 
         kept.append(index)
     indices = torch.tensor(kept)
     resident = ResidentSource(
-        images[: len(kept)], source.labels[indices], source.class_names, source.fingerprint(),
+        images[: len(kept)],
+        source.labels[indices],
+        source.class_names,
+        source.fingerprint(),
         lambda place: source.name(kept[place]),
     )
     return resident, skipped

@@ -53,7 +53,9 @@ def open_torchvision(config: TorchvisionData) -> dict[str, TorchvisionSource]:
                 pair = [sets.STL10(root, split=split, download=download) for split in ("train", "test")]
                 labels = [data.labels.tolist() for data in pair]
             case "imagenette":
-                pair = [sets.Imagenette(root, split=split, size="320px", download=download) for split in ("train", "val")]
+                pair = [
+                    sets.Imagenette(root, split=split, size="320px", download=download) for split in ("train", "val")
+                ]
                 labels = [[label for _, label in data._samples] for data in pair]
     except RuntimeError as error:
         raise ConfigError(

@@ -43,7 +43,10 @@ class ResNetTrunk(ResNet):  # type: ignore[misc]
         spec = _SPECS[config.arch]
         self._width = config.width
         super().__init__(
-            spec.block, list(spec.blocks), zero_init_residual=True, groups=spec.groups,
+            spec.block,
+            list(spec.blocks),
+            zero_init_residual=True,
+            groups=spec.groups,
             width_per_group=spec.width_per_group,
         )
         stem = self._channels(64)

@@ -55,7 +55,7 @@ def _draw(
     from matplotlib import pyplot as plt
 
     figure = plt.figure(figsize=(12, 7.5), layout="constrained")
-    top, bottom = figure.subfigures(2, 1, height_ratios=(1.25, 1))
+    top, bottom = figure.subfigures(2, 1, height_ratios=(1.25, 1))  # type: ignore[misc]
     axes = top.subplots(3, _SAMPLES)
     masks = sample_masks(config.method.masking, config.grid, torch.arange(_SAMPLES), config.runtime.seed, 0)
     images = _images(config)
@@ -71,14 +71,17 @@ def _draw(
             axis.set(xticks=[], yticks=[])
             if column == 0:
                 axis.set_ylabel(name)
-    top.suptitle(", ".join(f"{name} {value}" for name, value in facts.items() if name in ("strategy", "grid", "sampler")))
+    top.suptitle(
+        ", ".join(f"{name} {value}" for name, value in facts.items() if name in ("strategy", "grid", "sampler"))
+    )
     left, middle, right = bottom.subplots(1, 3)
     for axis, rate, name in ((left, context_rate, "context"), (middle, target_rate, "target")):
         _heat_map(figure, axis, rate, f"how often a cell is {name}")
     values, counts = targets.unique(return_counts=True)
     right.bar(values.numpy(), (counts / counts.sum()).numpy(), color="#0072B2")
-    right.axvline(float(targets.double().mean()), color="#D55E00", linestyle="--",
-                  label=f"mean {targets.double().mean():.2f}")
+    right.axvline(
+        float(targets.double().mean()), color="#D55E00", linestyle="--", label=f"mean {targets.double().mean():.2f}"
+    )
     right.set(title="target cells a sample", xlabel="cells", ylabel="share of samples")
     right.margins(y=0.18)
     right.legend(loc="upper right", frameon=False)

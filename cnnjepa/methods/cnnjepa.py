@@ -81,8 +81,8 @@ class CNNJEPA(nn.Module):
             *zip(self.target_encoder.parameters(), self.context_encoder.network.parameters(), strict=True),
             *zip(self.target_projection.parameters(), self.projection.parameters(), strict=True),
         ]
-        targets, sources = [p for p, _ in pairs], [p.detach() for _, p in pairs]
-        torch._foreach_lerp_(targets, sources, 1.0 - momentum)
+        targets: list[Tensor] = [p for p, _ in pairs]
+        torch._foreach_lerp_(targets, [p.detach() for _, p in pairs], 1.0 - momentum)
 
     def probed_encoder(self, which: str) -> nn.Module:
         """The dense network whose features are judged: `target`, or `context` run without a mask."""

@@ -80,8 +80,15 @@ def _held_out(
     ks, knn = _held_out_knn(fit, held, classes, config, device)
     k_place = max(range(len(ks)), key=lambda place: (knn[place][0], -place))
     refit = linear_curve(
-        train, val, classes, [config.held_out_lrs[rate]], epoch + 1, config.linear_batch_size, device,
-        last_only=True, tick=tick,
+        train,
+        val,
+        classes,
+        [config.held_out_lrs[rate]],
+        epoch + 1,
+        config.linear_batch_size,
+        device,
+        last_only=True,
+        tick=tick,
     )
     ((knn1, knn5),) = knn_accuracies(train, val, classes, [ks[k_place]], config.knn_temperature, device)
     linear1, linear5 = refit.accuracies[-1][0]

@@ -81,21 +81,21 @@ def extract(
     ):
         tick()
         skipped += batch.skipped
-        if not batch.index.numel():
+        if not batch.places.numel():
             continue
         features = embed(batch.pixels)
         if not rows:
             values = _storage(count, features.shape[1], scratch)
         values[rows : rows + features.shape[0]] = features
         rows += features.shape[0]
-        kept.append(batch.index)
+        kept.append(batch.places)
     return Features(values[:rows], source.labels[torch.cat(kept)], skipped)
 
 
 def _storage(count: int, dim: int, scratch: Path) -> Tensor:
     if count * dim * 4 <= _MOST_BYTES_IN_MEMORY:
         return torch.empty(count, dim)
-    name = tempfile.mktemp(prefix="features-", dir=scratch)  # noqa: S306 - mapped below, removed by `scratch_folder`
+    name = tempfile.mktemp(prefix="features-", dir=scratch)
     return torch.from_file(name, shared=True, size=count * dim, dtype=torch.float32).view(count, dim)
 
 

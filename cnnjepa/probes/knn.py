@@ -40,9 +40,7 @@ def knn_accuracies(
     similarity_QK, index_QK = nearest(bank.values, queries.values, max(ks), device)
     votes_QK = (similarity_QK / temperature).exp()
     label_QK = bank.labels.to(device)[index_QK]
-    return [
-        topk_percent(_tally(label_QK[:, :k], votes_QK[:, :k], classes), queries.labels.to(device)) for k in ks
-    ]
+    return [topk_percent(_tally(label_QK[:, :k], votes_QK[:, :k], classes), queries.labels.to(device)) for k in ks]
 
 
 def _tally(label_QK: Tensor, votes_QK: Tensor, classes: int) -> Tensor:

@@ -23,7 +23,7 @@ class _Strip(NamedTuple):
 
 def _spans(p: int, before: int, after: int) -> Iterator[tuple[int, slice, slice]]:
     """Along one axis: (cells away, slice in the padded cell, slice in the neighbour)."""
-    for away in range(-(-(-before // p)), -(-after // p) + 1):
+    for away in range(-before // p, -(-after // p) + 1):
         start, stop = away * p, (away + 1) * p  # the neighbour's pixels, counted from this cell's first
         low, high = max(start, -before), min(stop, p + after)
         yield away, slice(low + before, high + before), slice(low - start, high - start)
@@ -55,7 +55,7 @@ class _Halo(torch.autograd.Function):
         return padded
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None, None, None]:  # type: ignore[override]
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None, None, None]:
         p, before = ctx.p, ctx.before
         grad_x = grad[:, :, before : before + p, before : before + p].clone(memory_format=torch.channels_last)
         for strip in _strips(p, before, ctx.after):
@@ -88,5 +88,5 @@ def with_halo(x: Tensor, grid: PatchGrid, before: int, after: int, outside: floa
     """
     if before == 0 and after == 0:
         return x
-    padded: Tensor = _Halo.apply(x, grid, before, after, outside)  # type: ignore[no-untyped-call]
+    padded: Tensor = _Halo.apply(x, grid, before, after, outside)
     return padded

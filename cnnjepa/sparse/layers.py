@@ -4,7 +4,7 @@ Everything else in a residual network (batch norm, ReLU, sums) is right on packe
 then sees visible positions only.
 """
 
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 import torch.nn.functional as F
@@ -12,6 +12,10 @@ from torch import Tensor, nn
 
 from cnnjepa.sparse.halo import with_halo
 from cnnjepa.sparse.patch_grid import PatchGrid
+
+
+Conv = TypeVar("Conv", bound=nn.Conv2d)
+_SETTINGS = ("in_channels", "out_channels", "kernel_size", "stride", "padding", "dilation", "groups")
 
 
 class GridSlot:
@@ -29,6 +33,13 @@ def rim(kernel: int, stride: int, padding: int) -> tuple[int, int]:
     return padding, max(0, kernel - stride - padding)
 
 
+def _without_memory(kind: type[Conv], like: nn.Conv2d) -> Conv:
+    """A convolution of `kind` with the settings of `like`, whose parameters are still to be given."""
+    settings: dict[str, Any] = {name: getattr(like, name) for name in _SETTINGS}
+    with torch.device("meta"):
+        return kind(**settings, bias=like.bias is not None)
+
+
 class PackedConv2d(nn.Conv2d):
     """A convolution with the parameters and names of the stock one; see the module's docstring."""
 
@@ -43,21 +54,13 @@ class PackedConv2d(nn.Conv2d):
             raise ValueError(f"{conv} cannot be packed: only square kernels and strides are")
         if conv.kernel_size[0] == 1 and conv.padding[0] != 0:
             raise ValueError(f"{conv} cannot be packed: a padded 1x1 convolution enlarges its cells")
-        with torch.device("meta"):
-            packed = cls(
-                conv.in_channels, conv.out_channels, conv.kernel_size, conv.stride,  # type: ignore[arg-type]
-                conv.padding, conv.dilation, conv.groups, conv.bias is not None,  # type: ignore[arg-type]
-            )
+        packed = _without_memory(cls, conv)
         packed.weight, packed.bias, packed.slot = conv.weight, conv.bias, slot
         return packed
 
     def dense(self) -> nn.Conv2d:
         """The stock convolution with these parameters."""
-        with torch.device("meta"):
-            conv = nn.Conv2d(
-                self.in_channels, self.out_channels, self.kernel_size, self.stride,  # type: ignore[arg-type]
-                self.padding, self.dilation, self.groups, self.bias is not None,  # type: ignore[arg-type]
-            )
+        conv = _without_memory(nn.Conv2d, self)
         conv.weight, conv.bias = self.weight, self.bias
         return conv
 

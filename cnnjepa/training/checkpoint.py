@@ -85,6 +85,7 @@ def refuse_other_run(state: Checkpoint, pretrain_hash: str, settings: dict[str, 
     ]
     raise ConfigError(
         f"checkpoint {path} belongs to another config: its pretrain_hash is {state['pretrain_hash'][:12]}…, this "
-        f"config's is {pretrain_hash[:12]}…. They differ in\n" + "\n".join(different)
+        f"config's is {pretrain_hash[:12]}…. They differ in\n"
+        + "\n".join(different)
         + "\nAsk for the same settings to resume, or give another --out."
     )

@@ -20,7 +20,7 @@ def now() -> str:
 
 def encoder_name(config: EncoderConfig) -> str:
     """`resnet18/small/3 stages/x0.375`; parts at their defaults are left out."""
-    parts = [config.arch]
+    parts: list[str] = [config.arch]
     parts += [config.stem] if config.stem != "imagenet" else []
     parts += [f"{config.stages} stages"] if config.stages != 4 else []
     parts += [f"x{config.width:g}"] if config.width != 1 else []
@@ -92,8 +92,4 @@ def failed_result(
     config: PretrainConfig, data: DataSet, identity: Identity, environment: dict[str, Any], error: str, started: str
 ) -> TrialResult:
     """The result of a run that failed while running."""
-    return TrialResult(
-        **_known(config, data, identity, environment), status="failed", error=error, started=started
-    )
-
-
+    return TrialResult(**_known(config, data, identity, environment), status="failed", error=error, started=started)

@@ -24,7 +24,7 @@ class Journal:
         self._cut_back(resumed_at or 0)
         self._file = open(self._path, "a", encoding="utf-8")  # noqa: SIM115 - closed in close()
         purge = None if resumed_at is None else resumed_at + 1
-        self._board = SummaryWriter(str(run_dir / "tensorboard"), purge_step=purge)  # type: ignore[no-untyped-call]
+        self._board = SummaryWriter(str(run_dir / "tensorboard"), purge_step=purge)
 
     def _cut_back(self, step: int) -> None:
         if not self._path.exists():
@@ -45,27 +45,27 @@ class Journal:
         self._file.flush()
         for name, value in values.items():
             if isinstance(value, int | float) and math.isfinite(value):
-                self._board.add_scalar(f"{kind}/{name}", value, step)  # type: ignore[no-untyped-call]
+                self._board.add_scalar(f"{kind}/{name}", value, step)
 
     def images(self, step: int, pixels: Tensor, masks: Masks) -> None:
         """A panel of a few samples: image, context, target."""
-        self._board.add_image("images/image_context_target", panel(pixels, masks), step)  # type: ignore[no-untyped-call]
+        self._board.add_image("images/image_context_target", panel(pixels, masks), step)
 
     def hparams(self, settings: dict[str, Any], outcome: dict[str, float]) -> None:
         """The run's settings beside its outcome, for TensorBoard's comparison of runs."""
         plain = {k: v if isinstance(v, bool | int | float | str) else str(v) for k, v in settings.items()}
-        self._board.add_hparams(plain, outcome, run_name=".")  # type: ignore[no-untyped-call]
+        self._board.add_hparams(plain, outcome, run_name=".")
 
     def sync(self) -> None:
         """Everything written so far reaches the disk."""
         self._file.flush()
         os.fsync(self._file.fileno())
-        self._board.flush()  # type: ignore[no-untyped-call]
+        self._board.flush()
 
     def close(self) -> None:
         """Ends both."""
         self._file.close()
-        self._board.close()  # type: ignore[no-untyped-call]
+        self._board.close()
 
 
 def final_loss(run_dir: Path) -> float:

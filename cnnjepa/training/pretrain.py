@@ -120,15 +120,14 @@ def _run(
     runtime = config.runtime
     identity = identify(config, data, processes.world_size)
     done = folder.read_result() if resume else None
-    if done and done.pretrain_hash == identity.pretrain_hash and done.probe_hash == identity.probe_hash:
-        if done.status != "failed":
-            return done
+    if done and done.status != "failed" and (done.pretrain_hash, done.probe_hash) == identity[:2]:
+        return done
 
     method = build_method(config)
     cost = method_cost(config, method)
     method.to(processes.device)
     if runtime.channels_last:
-        method.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        method.to(memory_format=torch.channels_last)
     trainable = [p for p in method.parameters() if p.requires_grad]
     optimizer = torch.optim.AdamW(
         trainable, lr=config.optimizer.lr, betas=config.optimizer.betas, weight_decay=config.optimizer.weight_decay
@@ -334,9 +333,15 @@ def _conclude(run: _Run, state: RunState) -> TrialResult:
         network, run.config, run.data, run.processes.device, run.folder.path, run.tick, run.watcher.phase
     )
     result = finished_result(
-        run.config, run.data, run.identity, run.software, assessment,
-        run_cost(run.config, state, run.cost, run.processes), state.started,
-        final_loss(run.folder.path), state.skipped,
+        run.config,
+        run.data,
+        run.identity,
+        run.software,
+        assessment,
+        run_cost(run.config, state, run.cost, run.processes),
+        state.started,
+        final_loss(run.folder.path),
+        state.skipped,
     )
     _write_hparams(run, result)
     run.folder.write_result(result)

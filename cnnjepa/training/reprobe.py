@@ -50,20 +50,24 @@ def reprobe(
     method.load_state_dict(state_dict["method"])
     method.to(device).eval()
     if config.runtime.channels_last:
-        method.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        method.to(memory_format=torch.channels_last)
     with folder.locked():
-        assessment = assess(
-            method.probed_encoder(config.probe.encoder), config, data, device, run_dir, say=say
-        )
+        assessment = assess(method.probed_encoder(config.probe.encoder), config, data, device, run_dir, say=say)
         identity = Identity(state_dict["pretrain_hash"], probe_hash(config), state_dict["settings"])
         world_size = int(state_dict["settings"]["world_size"])
         processes = Processes(0, 1, device)
         state = RunState(method, torch.optim.AdamW(method.parameters()), identity, folder.checkpoints, now())
         state.step, state._seconds = state_dict["step"], state_dict["train_seconds"]
         result = finished_result(
-            config, data, identity, environment(processes), assessment,
-            run_cost(config, state, method_cost(config, method), processes), state_dict["started"],
-            final_loss(run_dir), state_dict["skipped"],
+            config,
+            data,
+            identity,
+            environment(processes),
+            assessment,
+            run_cost(config, state, method_cost(config, method), processes),
+            state_dict["started"],
+            final_loss(run_dir),
+            state_dict["skipped"],
         )
         before = folder.read_result()
         if before and before.cost:  # what training cost was measured then

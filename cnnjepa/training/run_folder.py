@@ -53,7 +53,9 @@ class RunFolder:
             try:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except OSError:
-                raise ConfigError(f"{self.path} is in use by another process; wait for it or give another --out") from None
+                raise ConfigError(
+                    f"{self.path} is in use by another process; wait for it or give another --out"
+                ) from None
             yield
 
     def begin(self, config: PretrainConfig, environment: dict[str, Any]) -> None:

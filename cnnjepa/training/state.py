@@ -73,7 +73,9 @@ class RunState:
 
     def _fail(self, step: int, value: float) -> None:
         last = self.checkpoints / "last.pt"
-        good = f"the last good checkpoint is {last} (step {self.saved_step})" if self.saved_step else "no checkpoint yet"
+        good = (
+            f"the last good checkpoint is {last} (step {self.saved_step})" if self.saved_step else "no checkpoint yet"
+        )
         raise RunError(
             f"the loss is {value} at step {step}; {good}. A lower optimizer.lr, longer schedule.warmup_epochs or "
             "optimizer.clip_norm usually helps; these make another run (another --out)."

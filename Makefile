@@ -1,0 +1,40 @@
+# The front door. `make demo` and `make test` do everything on a fresh machine with Python 3.11 or newer.
+PYTHON ?= python3
+VENV   ?= .venv
+BIN    := $(VENV)/bin
+
+.PHONY: setup demo test lint types docs bench clean
+
+setup: $(VENV)/.ready
+
+$(VENV)/.ready: pyproject.toml constraints.txt
+	$(PYTHON) -c 'import sys; assert sys.version_info >= (3, 11), "Python 3.11 or newer is needed: make PYTHON=python3.12"'
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	touch $@
+
+# Set up, pretrain on the embedded images, probe, print a summary and where to look. Run again, it goes on.
+demo: setup
+	$(BIN)/cnnjepa train --preset demo --out runs/demo --resume
+
+test: setup
+	$(BIN)/python -m pytest
+
+lint: setup
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: setup
+	$(BIN)/mypy
+
+# The generated references; a test fails when they are stale.
+docs: setup
+	$(BIN)/python docs/generate.py
+
+# Under five minutes; writes benchmarks/out/*.json.
+bench: setup
+	$(BIN)/python benchmarks/sparse_encoder.py
+
+clean:
+	rm -rf build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis benchmarks/out
+	find . -name __pycache__ -not -path './$(VENV)/*' -prune -exec rm -rf {} +
