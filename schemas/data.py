@@ -89,7 +89,7 @@ class SyntheticData(_Images):
     val_images: int = Field(default=2000, ge=2)
     """Validation images drawn."""
 
-    seed: int = Field(default=0, ge=0)
+    drawing_seed: int = Field(default=0, ge=0)
     """Seed of the set itself; independent of the run's seed."""
 
 

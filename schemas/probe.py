@@ -57,7 +57,7 @@ class ProbeConfig(Section):
     floors: bool = True
     """Whether to probe the untrained encoder (batch-norm statistics calibrated) and the raw pixels too."""
 
-    batch_size: int = Field(default=256, ge=1)
+    feature_batch_size: int = Field(default=256, ge=1)
     """Images a forward pass of feature extraction."""
 
     resize: int | None = Field(default=None, ge=8)

@@ -37,9 +37,10 @@ _PIXELS_PER_CHUNK = 1 << 18  # 256 images at 32 px: working arrays of 1 MB stay 
 
 FINE, MIDDLE, COARSE = 0.125, 0.18, 0.25  # period of a pattern, in image sides (4, 5.8 and 8 px at 32 px)
 OBJECTS = 4  # objects per image; later ones cover earlier ones
-CLOTH_CONTRAST = 0.7  # contrast of the cloth relative to the objects
-ANGLE_JITTER = 8.0  # degrees either way, per image
+CLOTH_CONTRAST = 0.6  # contrast of the cloth relative to the objects
+ANGLE_JITTER = 10.0  # degrees either way, per image
 SCALE_JITTER = 0.10  # relative, either way, per image
+BEND = 0.04  # how far a surface's folds can push its pattern sideways, in image sides
 NOISE = 0.04  # largest standard deviation of the pixel noise, full scale = 1
 
 
@@ -165,6 +166,13 @@ def _surface(material: Material, draw: _Draws, part: str, x: Floats, y: Floats, 
     lean = np.sign(draw("lean", low=-1.0))
     angle = np.deg2rad(lean * material.angle + draw("angle", low=-ANGLE_JITTER, high=ANGLE_JITTER))
     period = material.period * draw("scale", low=1 - SCALE_JITTER, high=1 + SCALE_JITTER)
+    # Folds: each axis is pushed by a slow wave along the other, so no two patterns line up over a whole image.
+    bend = draw(f"{part} bend", 2, low=-BEND, high=BEND)
+    folds, offset = draw(f"{part} folds", 2, low=0.6, high=1.3), draw(f"{part} fold offset", 2)
+    x, y = (
+        x + _image(bend[:, 0]) * _sine(_image(folds[:, 0]) * y + _image(offset[:, 0])),
+        y + _image(bend[:, 1]) * _sine(_image(folds[:, 1]) * x + _image(offset[:, 1])),
+    )
     across, along = _image(np.cos(angle) / period), _image(np.sin(angle) / period)
     phase = draw(f"{part} phase", 2, high=16.0)
     u = across * x + along * y + _image(phase[:, 0])

@@ -62,6 +62,8 @@ class ResNetTrunk(ResNet):  # type: ignore[misc]
         self.avgpool = self.fc = nn.Identity()
         self.feature_dim = self._channels(64 * 2 ** (config.stages - 1)) * spec.block.expansion
         """C, channels of the features."""
+        self.total_stride = config.total_stride
+        """Pixels a side of a cell of the features."""
 
     def _channels(self, stock: int) -> int:
         return int(stock * self._width)

@@ -77,7 +77,7 @@ def extract(
     count, rows, kept, skipped = source.labels.numel(), 0, [], []
     values = torch.empty(0)
     for batch in evaluation_batches(
-        source, config.data, config.probe.resize, config.probe.batch_size, config.runtime.workers
+        source, config.data, config.probe.resize, config.probe.feature_batch_size, config.runtime.workers
     ):
         tick()
         skipped += batch.skipped

@@ -13,7 +13,6 @@ from torch import Tensor, nn
 from cnnjepa.sparse.halo import with_halo
 from cnnjepa.sparse.patch_grid import PatchGrid
 
-
 Conv = TypeVar("Conv", bound=nn.Conv2d)
 _SETTINGS = ("in_channels", "out_channels", "kernel_size", "stride", "padding", "dilation", "groups")
 
@@ -70,15 +69,23 @@ class PackedConv2d(nn.Conv2d):
         if grid is None:
             return super().forward(input)
         kernel, stride, padding = self.kernel_size[0], self.stride[0], int(self.padding[0])
-        if kernel == 1 and self.groups == 1 and input.shape[2] <= 2:
-            return self._as_matrix_product(input[:, :, ::stride, ::stride])
+        if kernel == 1 and input.shape[2] <= 2 and self.groups == 1:
+            return self._on_rows(input[:, :, ::stride, ::stride])
         padded = with_halo(input, grid, *rim(kernel, stride, padding))
+        if padded.shape[2] == kernel and self.groups == 1:
+            return self._on_windows(padded)
         return F.conv2d(padded, self.weight, self.bias, self.stride, 0, 1, self.groups)
 
-    def _as_matrix_product(self, x: Tensor) -> Tensor:
-        """1x1 on rows of channels: faster than the convolution on cells of at most 2 pixels (docs/log.md)."""
+    def _on_rows(self, x: Tensor) -> Tensor:
+        """1x1 as a matrix product on rows of channels: faster on cells of at most 2 pixels (docs/log.md)."""
         rows = F.linear(x.permute(0, 2, 3, 1), self.weight.flatten(1), self.bias)
         return rows.permute(0, 3, 1, 2)
+
+    def _on_windows(self, padded: Tensor) -> Tensor:
+        """kxk where a cell has one output: a matrix product of whole windows [n, k·k·C] (docs/log.md)."""
+        windows = padded.permute(0, 2, 3, 1).flatten(1)
+        weight = self.weight.permute(0, 2, 3, 1).flatten(1)
+        return F.linear(windows, weight, self.bias)[:, :, None, None]
 
 
 class PackedMaxPool2d(nn.MaxPool2d):

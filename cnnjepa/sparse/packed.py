@@ -12,7 +12,7 @@ class PackedEncoder(nn.Module):
     """Runs a residual trunk on the visible cells of each batch, exactly (see docs/method.md).
 
     `trunk` maps images [B, 3, H, W] to features [B, C, G, G]; its convolutions and poolings are exchanged for
-    packed ones that share its parameters and their names. Its total stride must equal H / G.
+    packed ones that share its parameters and their names. Its total stride (`trunk.total_stride`, if it has one) must equal H / G.
     """
 
     def __init__(self, trunk: nn.Module) -> None:
@@ -33,6 +33,12 @@ class PackedEncoder(nn.Module):
     def forward(self, images_BCHW: Tensor, context_BGG: Tensor) -> Tensor:
         """Features [B, C, G, G] of the context (boolean [B, G, G], True = visible); zero at masked cells."""
         grid = PatchGrid(context_BGG)
+        stride = getattr(self.network, "total_stride", images_BCHW.shape[-1] // grid.side)
+        if images_BCHW.shape[-1] != grid.side * stride:
+            raise ValueError(
+                f"images of {images_BCHW.shape[-1]} px at total stride {stride} need a mask of "
+                f"{images_BCHW.shape[-1] // stride} cells a side; given {grid.side}"
+            )
         self._slot.grid = grid
         try:
             packed = self.network(grid.pack(images_BCHW))

@@ -32,7 +32,7 @@ def train_step(
         span = slice(part * size, (part + 1) * size)
         last = part == runtime.accumulation - 1
         waits = isinstance(model, DistributedDataParallel) and not last
-        with model.no_sync() if waits else nullcontext():
+        with model.no_sync() if waits else nullcontext():  # type: ignore[operator]
             with torch.autocast(images_BCHW.device.type, torch.bfloat16, enabled=runtime.precision == "bf16"):
                 loss = model(images_BCHW[span], masks.context[span], masks.target[span])
             (loss.total * (processes.world_size / cells)).backward()

@@ -1,0 +1,28 @@
+"""Shared by all tests."""
+
+import os
+
+# Before torch is imported: tests compare bits, so they fix the number of threads, and workers do not multiply it.
+os.environ.setdefault("OMP_NUM_THREADS", "2")
+
+import warnings
+from pathlib import Path
+
+import pytest
+import torch
+
+PHOTOGRAPHS = Path(__file__).parents[2] / "shared" / "data" / "tinyimagenet100.tar.gz"
+
+
+@pytest.fixture(autouse=True)
+def _same_global_state() -> None:
+    torch.manual_seed(0)
+    warnings.filterwarnings("error")
+
+
+@pytest.fixture(scope="session")
+def photographs() -> Path:
+    """100 classes of real 64x64 photographs; tests that need them skip where they are absent."""
+    if not PHOTOGRAPHS.is_file():
+        pytest.skip("the photographs of shared/data are not on this machine")
+    return PHOTOGRAPHS

@@ -1,0 +1,221 @@
+"""Packed = masked = stock, in float64."""
+
+import copy
+from typing import get_args
+
+import pytest
+import torch
+import torchvision
+from torch import Tensor, nn
+
+from cnnjepa.encoders import ResNetTrunk, build_trunk
+from cnnjepa.schemas import EncoderConfig
+from cnnjepa.schemas.encoder import Arch
+from cnnjepa.sparse import ContextEncoder, MaskedEncoder, PackedEncoder
+from cnnjepa.sparse.halo import with_halo
+from cnnjepa.sparse.patch_grid import PatchGrid
+
+TOLERANCE = 1e-9
+ARCHS = get_args(Arch)
+# (stem, stages, image size): grids 4, 3, 5, 6, 8; strides 32, 16, 8, 4
+GEOMETRIES = [("imagenet", 4, 128), ("half", 4, 48), ("small", 4, 40), ("half", 3, 48), ("small", 3, 32)]
+
+
+def lively_trunk(**settings: object) -> ResNetTrunk:
+    """A float64 trunk whose residual branches contribute (they start at zero otherwise)."""
+    trunk = build_trunk(EncoderConfig(**settings), seed=0).double()  # type: ignore[arg-type]
+    generator = torch.Generator().manual_seed(1)
+    for norm in trunk.modules():
+        if isinstance(norm, nn.BatchNorm2d):
+            nn.init.uniform_(norm.weight, 0.5, 1.5, generator=generator)
+            nn.init.uniform_(norm.bias, -0.5, 0.5, generator=generator)
+    return trunk
+
+
+def random_context(batch: int, grid: int, seed: int = 0) -> Tensor:
+    """Half visible; the first sample has one visible cell."""
+    context = torch.rand(batch, grid, grid, generator=torch.Generator().manual_seed(seed)) < 0.5
+    context[0] = False
+    context[0, grid // 2, 0] = True
+    return context
+
+
+def relative(a: Tensor, b: Tensor) -> float:
+    return float((a - b).abs().max() / b.abs().max())
+
+
+def assert_same(packed: PackedEncoder, masked: MaskedEncoder, images: Tensor, context: Tensor) -> None:
+    """Outputs, gradients of weights and pixels, and running statistics agree."""
+    results = []
+    for encoder in (packed, masked):
+        pixels = images.clone().requires_grad_()
+        features = encoder(pixels, context)
+        weight = torch.linspace(-1, 1, features.numel(), dtype=features.dtype).view_as(features)
+        (features * weight).sum().backward()
+        results.append((features.detach(), pixels.grad))
+    (features, pixel_grad), (expected, expected_grad) = results
+    assert pixel_grad is not None and expected_grad is not None
+    assert relative(features, expected) < TOLERANCE
+    assert relative(pixel_grad, expected_grad) < TOLERANCE
+    for (name, p), q in zip(packed.named_parameters(), masked.parameters(), strict=True):
+        assert p.grad is not None and q.grad is not None
+        assert relative(p.grad, q.grad) < TOLERANCE, name
+    for (name, a), b in zip(packed.named_buffers(), masked.buffers(), strict=True):
+        assert relative(a.double(), b.double()) < TOLERANCE, name
+
+
+@pytest.mark.parametrize("arch", ARCHS)
+def test_packed_equals_masked_for_every_encoder(arch: Arch) -> None:
+    trunk = lively_trunk(arch=arch, width=0.25)
+    images = torch.randn(3, 3, 96, 96, dtype=torch.float64)
+    assert_same(PackedEncoder(copy.deepcopy(trunk)), MaskedEncoder(trunk), images, random_context(3, 3))
+
+
+@pytest.mark.parametrize(("stem", "stages", "size"), GEOMETRIES)
+@pytest.mark.parametrize("arch", ["resnet18", "resnet50"])
+def test_packed_equals_masked_on_every_grid(arch: Arch, stem: str, stages: int, size: int) -> None:
+    trunk = lively_trunk(arch=arch, stem=stem, stages=stages, width=0.125)
+    grid = size // EncoderConfig(arch=arch, stem=stem, stages=stages).total_stride  # type: ignore[arg-type]
+    images = torch.randn(4, 3, size, size, dtype=torch.float64)
+    assert_same(PackedEncoder(copy.deepcopy(trunk)), MaskedEncoder(trunk), images, random_context(4, grid))
+
+
+def test_packed_equals_masked_in_evaluation_mode() -> None:
+    trunk = lively_trunk(arch="resnet18", width=0.25).eval()
+    images, context = torch.randn(3, 3, 96, 96, dtype=torch.float64), random_context(3, 3)
+    packed, masked = PackedEncoder(copy.deepcopy(trunk)), MaskedEncoder(trunk)
+    with torch.no_grad():
+        assert relative(packed(images, context), masked(images, context)) < TOLERANCE
+
+
+@pytest.mark.parametrize("arch", ARCHS)
+def test_all_visible_is_the_unmodified_torchvision_network(arch: Arch) -> None:
+    stock = getattr(torchvision.models, arch)(weights=None, zero_init_residual=True).double()
+    trunk = lively_trunk(arch=arch)
+    missing, unexpected = stock.load_state_dict(trunk.state_dict(), strict=False)
+    assert (missing, unexpected) == (["fc.weight", "fc.bias"], [])
+    stock = nn.Sequential(*list(stock.children())[:-2])  # without pooling and classifier
+    images = torch.randn(2, 3, 64, 64, dtype=torch.float64)
+    everything = torch.ones(2, 2, 2, dtype=torch.bool)
+    expected = stock(images)
+    for encoder in (PackedEncoder(copy.deepcopy(trunk)), MaskedEncoder(copy.deepcopy(trunk))):
+        assert relative(encoder(images, everything), expected) < TOLERANCE
+
+
+@pytest.mark.parametrize("kind", [PackedEncoder, MaskedEncoder])
+def test_values_under_the_mask_change_no_output_bit(kind: type[ContextEncoder]) -> None:
+    encoder = kind(build_trunk(EncoderConfig(arch="resnet18", width=0.25), 0))
+    images, context = torch.randn(3, 3, 96, 96), random_context(3, 3)
+    hidden = ~context.repeat_interleave(32, 1).repeat_interleave(32, 2)[:, None].expand_as(images)
+    expected = encoder(images, context)
+    for value in (1e6, float("nan"), float("inf")):
+        other = images.masked_fill(hidden, value)
+        assert torch.equal(encoder(other, context), expected)
+    assert (expected[~context[:, None].expand_as(expected)] == 0).all()
+
+
+def test_the_masked_encoder_shares_no_code_with_the_packed_one() -> None:
+    import cnnjepa.sparse.masked as masked
+
+    ours = [name for name, value in vars(masked).items() if getattr(value, "__module__", "").startswith("cnnjepa")]
+    assert all(getattr(masked, name).__module__ == "cnnjepa.sparse.masked" for name in ours)
+    assert type(MaskedEncoder(lively_trunk(arch="resnet18", width=0.125)).network.conv1) is nn.Conv2d  # type: ignore[union-attr]
+
+
+def test_the_masked_encoder_leaves_the_stock_network_as_it_was() -> None:
+    encoder = MaskedEncoder(lively_trunk(arch="resnet18", width=0.125))
+    with pytest.raises(RuntimeError):
+        encoder(torch.randn(2, 3, 50, 64, dtype=torch.float64), random_context(2, 2))
+    for layer in encoder.network.modules():
+        assert not layer._forward_hooks and not layer._forward_pre_hooks
+
+
+def test_two_encoders_with_different_grids_run_interleaved() -> None:
+    first, second = lively_trunk(arch="resnet18", width=0.125), lively_trunk(arch="resnet18", stem="half", width=0.125)
+    a, b = PackedEncoder(copy.deepcopy(first)), PackedEncoder(copy.deepcopy(second))
+    images = torch.randn(2, 3, 96, 96, dtype=torch.float64)
+    context_a, context_b = random_context(2, 3, 0), random_context(2, 6, 1)
+    alone = PackedEncoder(first)(images, context_a), PackedEncoder(second)(images, context_b)
+    out_a = a(images, context_a)
+    out_b = b(images, context_b)  # before a's backward
+    out_a.square().sum().backward()
+    out_b.square().sum().backward()
+    assert torch.equal(out_a, alone[0]) and torch.equal(out_b, alone[1])
+    assert all(p.grad is not None for p in [*a.parameters(), *b.parameters()])
+
+
+def test_dense_copies_are_stock_layers_that_share_nothing() -> None:
+    trunk = lively_trunk(arch="resnet18", width=0.125)
+    images = torch.randn(2, 3, 64, 64, dtype=torch.float64)
+    expected = copy.deepcopy(trunk)(images)
+    for encoder in (PackedEncoder(copy.deepcopy(trunk)), MaskedEncoder(trunk)):
+        network = encoder.dense_copy()
+        assert {type(m) for m in network.modules() if isinstance(m, nn.Conv2d)} == {nn.Conv2d}
+        assert relative(network(images), expected) < TOLERANCE
+        ours = {p.data_ptr() for p in encoder.parameters()}
+        assert not ours & {p.data_ptr() for p in network.parameters()}
+        assert list(network.state_dict()) == list(encoder.network.state_dict())
+
+
+@pytest.mark.parametrize(("p", "before", "after"), [(1, 1, 1), (1, 3, 3), (2, 3, 3), (4, 1, 0), (8, 3, 2)])
+def test_a_halo_is_the_dense_neighbourhood_also_when_wider_than_a_cell(p: int, before: int, after: int) -> None:
+    context = random_context(2, 5)
+    grid = PatchGrid(context)
+    dense = torch.randn(2, 3, 5 * p, 5 * p, dtype=torch.float64)
+    visible = context.repeat_interleave(p, 1).repeat_interleave(p, 2)[:, None]
+    padded = nn.functional.pad(dense * visible, (before, after, before, after), value=-7.0)
+    expected = [
+        padded[b, :, r * p : r * p + before + p + after, c * p : c * p + before + p + after]
+        for b, r, c in context.nonzero().tolist()
+    ]
+    assert torch.equal(with_halo(grid.pack(dense), grid, before, after, outside=-7.0), torch.stack(expected))
+
+
+def test_the_halos_backward_is_the_gradient() -> None:
+    grid = PatchGrid(random_context(2, 4))
+    cells = torch.randn(grid.n, 2, 2, 2, dtype=torch.float64, requires_grad=True)
+    assert torch.autograd.gradcheck(lambda x: with_halo(x, grid, 3, 2), (cells,))
+
+
+@pytest.mark.parametrize(
+    "layer",
+    [
+        nn.Conv2d(3, 4, 3, dilation=2),
+        nn.Conv2d(3, 4, 3, padding=1, padding_mode="reflect"),
+        nn.Conv2d(3, 4, (1, 3)),
+        nn.Conv2d(3, 4, 1, padding=1),
+        nn.MaxPool2d(3, 2, 1, ceil_mode=True),
+    ],
+)
+def test_a_layer_that_cannot_be_packed_is_refused_by_name(layer: nn.Module) -> None:
+    with pytest.raises(ValueError, match="cannot be packed"):
+        PackedEncoder(nn.Sequential(layer))
+
+
+def test_a_mask_that_does_not_fit_is_refused() -> None:
+    encoder = PackedEncoder(lively_trunk(arch="resnet18", width=0.125))
+    images = torch.randn(2, 3, 64, 64, dtype=torch.float64)
+    with pytest.raises(ValueError, match="boolean"):
+        encoder(images, torch.ones(2, 2, 2))
+    with pytest.raises(ValueError, match="without any visible cell"):
+        encoder(images, torch.zeros(2, 2, 2, dtype=torch.bool))
+    with pytest.raises(ValueError, match="total stride"):
+        encoder(images, torch.ones(2, 4, 4, dtype=torch.bool))
+    with pytest.raises(ValueError, match="is needed for this mask"):
+        encoder(images, torch.ones(3, 2, 2, dtype=torch.bool))
+    assert encoder(images, torch.ones(2, 2, 2, dtype=torch.bool)).shape == (2, 64, 2, 2)
+
+
+def test_the_packed_encoder_computes_the_visible_share_of_the_flops() -> None:
+    from torch.utils.flop_counter import FlopCounterMode
+
+    encoder = PackedEncoder(lively_trunk(arch="resnet50", width=0.125))
+    images = torch.randn(2, 3, 128, 128, dtype=torch.float64)
+    context = torch.zeros(2, 4, 4, dtype=torch.bool)
+    context[:, :, :2] = True  # half
+    counts = []
+    for mask in (torch.ones_like(context), context):
+        with FlopCounterMode(display=False) as counter:
+            encoder(images, mask)
+        counts.append(counter.get_total_flops())
+    assert counts[1] == counts[0] / 2
