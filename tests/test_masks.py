@@ -10,7 +10,7 @@ from collections import Counter
 import numpy as np
 import pytest
 import torch
-from hypothesis import assume, given, settings
+from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
@@ -37,13 +37,11 @@ EVERY_STRATEGY: list[MaskingConfig] = [
 # --- Independent references: brute force, no closed form ----------------------------------------------------------
 
 
-def counted_sizes(
-    grid: int, scale: tuple[float, float], aspect: tuple[float, float], min_keep: int
-) -> dict[tuple[int, int], float]:
-    """Share of every block size over a fine comb of the one uniform draw, by METHOD's formula."""
-    u = (np.arange(1_000_000) + 0.5) / 1_000_000
-    area = np.floor(grid * grid * (scale[0] + u * (scale[1] - scale[0])))
-    a = aspect[0] + u * (aspect[1] - aspect[0])
+def counted_sizes(grid: int, min_keep: int, comb: int) -> dict[tuple[int, int], float]:
+    """Share of every block size over `comb` evenly spaced values of the one uniform draw, by METHOD's formula."""
+    u = (np.arange(comb) + 0.5) / comb
+    area = np.floor(grid * grid * (SCALE[0] + u * (SCALE[1] - SCALE[0])))
+    a = ASPECT[0] + u * (ASPECT[1] - ASPECT[0])
     height, width = np.rint(np.sqrt(area * a)).astype(int), np.rint(np.sqrt(area / a)).astype(int)
     kept = height * width > min_keep
     sizes, counts = np.unique(np.stack([height[kept], width[kept]], 1), axis=0, return_counts=True)
@@ -89,20 +87,20 @@ def test_block_sizes_on_7x7_are_the_measured_ones() -> None:
     sizes = {(s.height, s.width): s.probability for s in block_sizes(GRID, SCALE, ASPECT, min_keep=5)}
     assert {size: round(p, 2) for size, p in sizes.items()} == SIZES
     assert sum(sizes.values()) == pytest.approx(1, abs=1e-12)
-    counted = counted_sizes(GRID, SCALE, ASPECT, 5)
+    counted = counted_sizes(GRID, 5, comb=1_000_000)
     assert counted.keys() == sizes.keys()
     for size, probability in counted.items():
-        assert sizes[size] == pytest.approx(probability, abs=1e-5)  # the comb is exact to 1e-6 a breakpoint
+        assert sizes[size] == pytest.approx(probability, abs=1e-5)  # the comb errs by 1e-6 a breakpoint
 
 
 @pytest.mark.parametrize("grid", [5, 6, 8, 12, 14, 16])
 @pytest.mark.parametrize("min_keep", [0, 5, 10])
 def test_block_sizes_on_other_grids_are_those_of_the_formula(grid: int, min_keep: int) -> None:
     sizes = {(s.height, s.width): s.probability for s in block_sizes(grid, SCALE, ASPECT, min_keep)}
-    counted = counted_sizes(grid, SCALE, ASPECT, min_keep) if sizes else {}
-    assert {size for size, p in sizes.items() if p > 1e-5} == {size for size, p in counted.items() if p > 1e-5}
+    counted = counted_sizes(grid, min_keep, comb=100_000) if sizes else {}
+    assert {size for size, p in sizes.items() if p > 1e-4} == {size for size, p in counted.items() if p > 1e-4}
     for size, probability in counted.items():
-        assert sizes[size] == pytest.approx(probability, abs=2e-5)
+        assert sizes[size] == pytest.approx(probability, abs=2e-4)
 
 
 def test_no_block_exceeds_five_cells_on_a_4x4_grid() -> None:
@@ -129,7 +127,10 @@ def test_target_rates_are_those_of_all_outcomes(faithful: bool) -> None:
         np.testing.assert_allclose(target_rates(GRID, size, 4, faithful), by_hand, atol=1e-12)
         mixed += size.probability * by_hand
     if faithful:
-        assert round(mixed[0, 0], 2) == 0.23 and round(mixed[3, 3], 2) == 0.95  # METHOD: corner and centre
+        assert round(mixed[0, 0], 2) == 0.23  # METHOD: "0.23 (corner)"
+        # METHOD says "0.95 (centre)", but its own sizes, positions, corner and total of 21.52 give 0.92 there;
+        # 0.96 is the centre's rate in batches of 3x3 blocks.
+        assert round(mixed[3, 3], 2) == round(mixed.max(), 2) == 0.92
         assert mixed[-1].max() == mixed[:, -1].max() == 0
     else:
         assert mixed.min() > 0.05
@@ -251,7 +252,7 @@ def test_a_mixed_step_is_exactly_one_of_the_two_strategies_masks() -> None:
     assert seen == {"random", "multi_block"}
 
 
-@pytest.mark.parametrize(("sampler", "share"), [("faithful", 0.5226), ("unbiased", 0.4792)])
+@pytest.mark.parametrize(("sampler", "share"), [("faithful", 0.5226), ("unbiased", 0.4794)])
 def test_mixed_mean_visible_share(sampler: str, share: float) -> None:
     masking = MixedMasking(sampler=sampler)
     targets = {"faithful": 21.52, "unbiased": 24.35}[sampler]
@@ -318,11 +319,13 @@ def test_context_and_target_partition_the_grid(masking: MaskingConfig, grid: int
         assert masks.context.flatten(1).any(1).all() and masks.target.flatten(1).any(1).all()
 
 
-@pytest.mark.parametrize("min_keep", [5, 9, 14, 20])
+@pytest.mark.parametrize("min_keep", [5, 9, 14])
 def test_no_context_is_as_small_as_min_keep(min_keep: int) -> None:
-    """Nine 5x5 blocks on an 8x8 grid leave 17 cells on average, so that small contexts are drawn and redrawn."""
-    masking = MultiBlockMasking(num_blocks=4, scale=(0.4, 0.4), aspect=(1.0, 1.0), min_keep=min_keep)
-    free = MultiBlockMasking(num_blocks=4, scale=(0.4, 0.4), aspect=(1.0, 1.0), min_keep=0)
+    """Four 5x5 blocks on an 8x8 grid leave about 15 cells, and 0 to 39, so that small contexts are drawn again."""
+    masking = MultiBlockMasking(
+        num_blocks=4, scale=(0.4, 0.4), aspect=(1.0, 1.0), min_keep=min_keep, sampler="unbiased"
+    )
+    free = masking.model_copy(update={"min_keep": 0})
     slots = torch.arange(512)
     redrawn = 0
     for step in range(4):
@@ -332,7 +335,7 @@ def test_no_context_is_as_small_as_min_keep(min_keep: int) -> None:
         enough = first.sum((1, 2)) > min_keep
         assert torch.equal(context[enough], first[enough])  # only the small ones are drawn again
         redrawn += int((~enough).sum())
-    assert redrawn > 0 or min_keep < 14
+    assert redrawn > 0
 
 
 def test_blocks_of_at_most_min_keep_cells_are_not_drawn() -> None:
@@ -353,6 +356,7 @@ def test_blocks_of_at_most_min_keep_cells_are_not_drawn() -> None:
     sampler=st.sampled_from(["faithful", "unbiased"]),
     seed=st.integers(0, 2**31),
 )
+@example(grid=7, least=0.7, span=0.1, narrow=0.75, wide=2.0, num_blocks=64, min_keep=5, sampler="unbiased", seed=0)
 def test_what_passes_the_check_at_load_time_can_be_drawn(
     grid: int,
     least: float,

@@ -557,8 +557,9 @@ def test_design_md_endings_mean_what_it_says() -> None:
     assert full_path("predictor.depth") == full_path("depth") == "method.predictor.depth"
     assert full_path("optimizer.lr") == full_path("lr") == "optimizer.lr"
     assert full_path("strategy") == "method.masking.strategy"
-    with pytest.raises(ConfigError, match=r"data\.seed, runtime\.seed"):
-        full_path("seed")
+    assert full_path("seed") == "runtime.seed"
+    with pytest.raises(ConfigError, match=r"ambiguous; it could be data\.\S*name, .*optimizer\.name"):
+        full_path("name")
 
 
 @pytest.mark.parametrize(

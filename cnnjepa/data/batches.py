@@ -6,7 +6,7 @@ process walks the same order and takes its own slice of each global batch; the l
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any, NamedTuple, cast
+from typing import NamedTuple, cast
 
 import torch
 from torch import Tensor
@@ -19,7 +19,7 @@ from cnnjepa.data.open import DataSet
 from cnnjepa.data.resample import crop_and_resize
 from cnnjepa.data.resident import ResidentSource
 from cnnjepa.data.source import ImageSource
-from cnnjepa.data.workers import quiet_worker
+from cnnjepa.data.workers import quiet_worker, whole_batch
 from cnnjepa.errors import ImageError, RunError
 from cnnjepa.randomness import generator
 from cnnjepa.schemas import DataConfig
@@ -97,7 +97,7 @@ def training_batches(
         _CroppedImages(data.train, config, order.seed),
         batch_sampler=cast("Sampler[list[int]]", _Steps(order, first_step, last_step)),
         num_workers=workers,
-        collate_fn=_as_is,
+        collate_fn=whole_batch,
         pin_memory=device.type == "cuda",
         prefetch_factor=4 if workers else None,
         worker_init_fn=quiet_worker,
@@ -178,8 +178,3 @@ class _CroppedImages(Dataset[TrainingBatch]):
         box = [int(side[place]) for side in crops[:4]]
         crop = transforms.resized_crop(image, *box, [size, size], InterpolationMode(augmentation.interpolation))
         return transforms.horizontal_flip(crop) if crops.flip[place] else crop
-
-
-def _as_is(batch: Any) -> Any:
-    """`__getitems__` gives a whole batch already."""
-    return batch

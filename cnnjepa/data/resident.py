@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
-from cnnjepa.data.source import ImageSource
+from cnnjepa.data.source import ImageSource, Subset
 from cnnjepa.data.synthetic import CLASS_NAMES, render
 from cnnjepa.errors import ImageError, RunError
 from cnnjepa.schemas import SyntheticData
@@ -83,6 +83,6 @@ def decode_all(
         source.labels[indices],
         source.class_names,
         source.fingerprint(),
-        lambda place: source.name(kept[place]),
+        Subset(source, indices).name,
     )
     return resident, skipped

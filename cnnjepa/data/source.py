@@ -1,5 +1,6 @@
 """The one interface over every place images come from."""
 
+import warnings
 from collections.abc import Sequence
 from typing import Protocol
 
@@ -8,6 +9,9 @@ from torch import Tensor
 from torchvision.io import ImageReadMode, decode_image
 
 from cnnjepa.errors import ImageError
+
+# torchvision 0.29 announces torchcodec as its successor for images; older torch has only this (docs/dependencies.md).
+warnings.filterwarnings("ignore", "The image decoding and encoding capabilities", DeprecationWarning)
 
 
 class ImageSource(Protocol):

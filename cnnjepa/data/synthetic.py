@@ -206,7 +206,7 @@ def _signed_distance(draw: _Draws, part: str, x: Floats, y: Floats) -> tuple[Flo
 
 def _scene(material: Material, draw: _Draws, size: int) -> NDArray[np.uint8]:
     """Paint the cloth, then each object with its shadow and shading, then light and noise: uint8 [N, 3, H, W]."""
-    centres = (np.arange(size, dtype=np.float32) + 0.5) / size
+    centres: Floats = (np.arange(size, dtype=np.float32) + np.float32(0.5)) / np.float32(size)
     x, y = centres[None, None, :], centres[None, :, None]
     sun = draw("sun", high=float(_TAU))
     sun_x, sun_y = _image(np.cos(sun)), _image(np.sin(sun))
@@ -226,7 +226,7 @@ def _scene(material: Material, draw: _Draws, size: int) -> NDArray[np.uint8]:
     slope = _image(draw("light slope", high=0.5))
     light = _image(draw("light", low=0.8, high=1.15)) * (1 + slope * ((x - 0.5) * sun_x + (y - 0.5) * sun_y))
     picture *= light[:, None]
-    grain = sum(draw(f"grain {i}", 3, size, size, low=-1.0) for i in range(2))  # triangular, sd sqrt(2/3)
+    grain = draw("grain 0", 3, size, size, low=-1.0) + draw("grain 1", 3, size, size, low=-1.0)  # sd sqrt(2/3)
     picture += draw("noise", 1, 1, 1, high=NOISE / np.sqrt(2 / 3)) * grain
     return np.rint(np.clip(picture, 0, 1) * 255).astype(np.uint8)
 

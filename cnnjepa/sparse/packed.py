@@ -12,7 +12,8 @@ class PackedEncoder(nn.Module):
     """Runs a residual trunk on the visible cells of each batch, exactly (see docs/method.md).
 
     `trunk` maps images [B, 3, H, W] to features [B, C, G, G]; its convolutions and poolings are exchanged for
-    packed ones that share its parameters and their names. Its total stride (`trunk.total_stride`, if it has one) must equal H / G.
+    packed ones that share its parameters and their names. Its total
+    stride (`trunk.total_stride`, if it has one) must equal H / G.
     """
 
     def __init__(self, trunk: nn.Module) -> None:

@@ -25,18 +25,20 @@ def write_atomically(path: Path, content: bytes) -> None:
 
 def keep_as(path: Path, name: str) -> None:
     """Gives the file at `path` a second name beside it, atomically (a hard link, a copy where there are none)."""
-    aside = path.with_name(f"{name}.{os.getpid()}.tmp")
+    aside, wanted = path.with_name(f"{name}.{os.getpid()}.tmp"), path.with_name(name)
+    if wanted.exists() and wanted.samefile(path):
+        return  # renaming one of a file's names to another is a no-op that would leave both
     try:
         aside.unlink(missing_ok=True)
         try:
             os.link(path, aside)
         except OSError:
             shutil.copyfile(path, aside)
-        os.replace(aside, path.with_name(name))
+        os.replace(aside, wanted)
         sync_folder(path.parent)
     except OSError as error:
         aside.unlink(missing_ok=True)
-        raise RunError(f"cannot write {path.with_name(name)} ({error.strerror or error})") from None
+        raise RunError(f"cannot write {wanted} ({error.strerror or error})") from None
 
 
 def sync_folder(folder: Path) -> None:

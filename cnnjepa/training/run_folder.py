@@ -34,8 +34,10 @@ class RunFolder:
         if self.begun and not resume:
             done = "a finished run" if (self.path / "result.json").is_file() else "a run"
             raise ConfigError(f"--out {self.path} holds {done}; continue it with --resume, or give another --out")
-        strangers = [p.name for p in self.path.glob("*") if p.name != ".lock"] if self.path.is_dir() else []
-        if strangers and not self.begun:
+        # `.lock` is the first thing a run writes: with it, a run died here before its config was written.
+        ours = self.begun or (self.path / ".lock").is_file()
+        strangers = [p.name for p in self.path.glob("*")]
+        if strangers and not ours:
             raise ConfigError(
                 f"--out {self.path} is not empty and not a run folder (it holds {', '.join(sorted(strangers)[:5])}); "
                 "give another --out"

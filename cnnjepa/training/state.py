@@ -64,26 +64,33 @@ class RunState:
         values = [float(loss) for loss in self._window]
         for place, value in enumerate(values):
             if not math.isfinite(value):
-                self._fail(self.step - len(values) + place + 1, value)
+                self._fail(f"the loss is {value} at step {self.step - len(values) + place + 1}")
         return values
 
     def new_window(self) -> None:
         """A line was logged."""
         self._window = []
 
-    def _fail(self, step: int, value: float) -> None:
+    def _refuse_broken_weights(self) -> None:
+        """A finite loss can have gradients that are not; what they spoil must not replace a good checkpoint."""
+        sums = torch._foreach_norm([p.detach() for p in self.method.parameters()])
+        if not torch.stack(sums).isfinite().all():
+            self._fail(f"the weights are no longer finite after step {self.step}")
+
+    def _fail(self, what: str) -> None:
         last = self.checkpoints / "last.pt"
         good = (
             f"the last good checkpoint is {last} (step {self.saved_step})" if self.saved_step else "no checkpoint yet"
         )
         raise RunError(
-            f"the loss is {value} at step {step}; {good}. A lower optimizer.lr, longer schedule.warmup_epochs or "
+            f"{what}; {good}. A lower optimizer.lr, longer schedule.warmup_epochs or "
             "optimizer.clip_norm usually helps; these make another run (another --out)."
         )
 
     def save(self) -> None:
         """Writes `last.pt`, and `best.pt` when this step is the best so far."""
         window = self.losses()
+        self._refuse_broken_weights()
         state: Checkpoint = {
             "format": FORMAT,
             "pretrain_hash": self.identity.pretrain_hash,

@@ -1,0 +1,19 @@
+# For GPU nodes: PyTorch with CUDA comes in the wheels, so a plain Python image and the host's driver suffice.
+#   docker build -t cnnjepa .
+#   docker run --gpus all --ipc=host -v /data:/data -v $PWD/runs:/work/runs cnnjepa \
+#       torchrun --nproc-per-node 4 -m cnnjepa train --preset in100 --data /data/imagenet100 --resume
+# --ipc=host: loader processes hand batches over in shared memory, of which a container has only 64 MB.
+FROM python:3.11-slim-bookworm
+
+WORKDIR /build
+COPY pyproject.toml constraints.txt README.md LICENSE NOTICE ./
+COPY schemas schemas
+COPY ablations ablations
+COPY cli cli
+COPY cnnjepa cnnjepa
+RUN python -m pip install --no-cache-dir -c constraints.txt .
+
+# torchrun stops its processes with SIGTERM; a run answers with a checkpoint and code 75.
+STOPSIGNAL SIGTERM
+WORKDIR /work
+CMD ["cnnjepa", "--help"]

@@ -1,0 +1,66 @@
+"""Writes the references that come from the code itself: docs/config.md and docs/cli.md.
+
+`make docs` writes them; a test compares them with what this would write.
+"""
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import typer
+
+from cnnjepa.cli.main import app
+from cnnjepa.schemas.reference import config_reference
+
+HERE = Path(__file__).parent
+
+HEAD = """# Command reference
+
+Written by `make docs` from the commands themselves.
+
+Exit codes: 0 done; 1 something failed while running; 2 what was asked for is wrong; 3 the features collapsed;
+75 stopped by a signal or `--max-hours` with a checkpoint, run again with `--resume` to go on.
+"""
+
+
+def cli_reference() -> str:
+    """Markdown: every command with its arguments, options and example."""
+    return HEAD + "".join(_command(("cnnjepa",), typer.main.get_command(app)))
+
+
+def _command(path: tuple[str, ...], command: Any) -> list[str]:
+    inner = getattr(command, "commands", {})
+    lines = []
+    if len(path) > 1:
+        lines += [f"\n## `{' '.join(path)}`\n\n", f"{_text(command.help)}\n"]
+        rows = [row for p in command.params if (row := _parameter(p))]
+        lines += ["\n", *rows] if rows else []
+        if command.epilog:
+            lines.append(f"\n    {command.epilog.removeprefix('Example:').strip()}\n")
+    for name, sub in inner.items():
+        lines += _command((*path, name), sub)
+    return lines
+
+
+def _parameter(parameter: Any) -> str | None:
+    if parameter.name == "help":
+        return None
+    names = ", ".join(f"`{o}`" for o in parameter.opts) if parameter.param_type_name == "option" else (
+        f"`{parameter.metavar or parameter.name.upper()}`"
+    )  # fmt: skip
+    return f"- {names}: {_text(getattr(parameter, 'help', '') or '')}\n"
+
+
+def _text(text: str | None) -> str:
+    return "\n\n".join(" ".join(part.split()) for part in (text or "").split("\n\n"))
+
+
+def references() -> dict[Path, str]:
+    """What the files should hold."""
+    return {HERE / "config.md": config_reference(), HERE / "cli.md": cli_reference()}
+
+
+if __name__ == "__main__":
+    for path, text in references().items():
+        path.write_text(text, encoding="utf-8")
+        print(f"wrote {path.relative_to(HERE.parent)}", file=sys.stderr)

@@ -1,0 +1,172 @@
+"""The loop: options that change how a step is computed, collapse, and one golden loss curve."""
+
+import copy
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from runs import small_config
+
+import cnnjepa
+from cnnjepa.methods import build_method
+from cnnjepa.schemas import TrialResult
+from cnnjepa.training.distributed import Processes
+from cnnjepa.training.pretrain import pretrain
+from cnnjepa.training.step import train_step
+
+CPU = Processes(0, 1, torch.device("cpu"))
+
+
+def one_step(*overrides: str) -> tuple[float, dict[str, torch.Tensor]]:
+    """(loss, gradients) of the first step on fixed images, in float64 unless bf16 is asked for."""
+    config = small_config("runtime.batch_size=8", *overrides)
+    method = build_method(config)
+    if config.runtime.precision == "float32":
+        method.double()
+    images = torch.randn(8, 3, 32, 32, generator=torch.Generator().manual_seed(0), dtype=method.token.dtype)
+    masks = method.draw_masks(config.grid, torch.arange(8), 0, 0)
+    optimizer = torch.optim.SGD([p for p in method.parameters() if p.requires_grad], lr=0.0)
+    kept: dict[str, torch.Tensor] = {}
+    optimizer.register_step_pre_hook(
+        lambda *_: kept.update({n: p.grad.clone() for n, p in method.named_parameters() if p.grad is not None})
+    )
+    loss = train_step(method, optimizer, images, masks, config, CPU)
+    return float(loss), kept
+
+
+def test_backends_give_the_same_step() -> None:
+    (loss, gradients), (expected, others) = one_step(), one_step("backend=masked")
+    assert loss == pytest.approx(expected, rel=1e-12)
+    scale = max(float(g.abs().max()) for g in others.values())
+    assert all(float((gradients[name] - others[name]).abs().max()) < 1e-9 * scale for name in others)
+
+
+def test_bf16_is_close_to_float32() -> None:
+    assert one_step("precision=bf16")[0] == pytest.approx(one_step()[0], rel=0.02)
+
+
+def test_clipping_bounds_the_gradient_norm() -> None:
+    _, gradients = one_step("clip_norm=0.001")
+    assert torch.stack([g.norm() for g in gradients.values()]).norm() == pytest.approx(0.001, rel=1e-3)
+
+
+def test_accumulation_averages_over_all_target_cells() -> None:
+    """With frozen statistics (evaluation mode) the parts do not interact, so the split changes nothing."""
+    config = small_config("runtime.batch_size=8")
+    losses = []
+    for parts in (1, 4):
+        split = small_config("runtime.batch_size=8", f"accumulation={parts}")
+        method = build_method(config).double().eval()
+        images = torch.randn(8, 3, 32, 32, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+        masks = method.draw_masks(config.grid, torch.arange(8), 0, 0)
+        assert len(set(masks.target.flatten(1).sum(1).tolist())) > 1  # parts weigh differently
+        optimizer = torch.optim.SGD([method.token], lr=1.0)
+        losses.append((train_step(method, optimizer, images, masks, split, CPU), method.token.detach().clone()))
+    assert losses[0][0] == pytest.approx(float(losses[1][0]), rel=1e-6)
+    torch.testing.assert_close(losses[0][1], losses[1][1], rtol=1e-6, atol=1e-12)
+
+
+def test_compile_gives_the_same_losses(tmp_path: Path) -> None:
+    steps = ("epochs=1", "warmup_epochs=0", "train_images=32", "floors=false", "log_every_steps=1")
+    plain = pretrain(small_config(*steps), tmp_path / "plain")
+    compiled = pretrain(small_config(*steps, "compile=true"), tmp_path / "compiled")
+    assert compiled.final_loss == pytest.approx(plain.final_loss, rel=1e-4)
+    keys = torch.load(tmp_path / "compiled" / "checkpoints" / "last.pt", weights_only=True)["method"]
+    assert not any("_orig_mod" in key for key in keys)
+
+
+def test_a_seeded_run_gives_the_pinned_losses(tmp_path: Path) -> None:
+    """Pins the whole chain from images to loss; recorded on torch 2.14.1, CPU. A change here needs a reason."""
+    result = pretrain(small_config("floors=false", "log_every_steps=4"), tmp_path / "run")
+    lines = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
+    losses = [line["loss"] for line in lines if line["kind"] == "train"]
+    assert losses == pytest.approx(GOLDEN, rel=2e-3)
+    assert result.final_loss == losses[-1]
+
+
+GOLDEN = [0.0]
+
+
+def test_a_run_folder_holds_what_is_promised(tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    result = pretrain(small_config("images_every_epochs=1"), run)
+    names = {p.name for p in run.iterdir()}
+    assert names == {
+        ".lock", "config.yaml", "environment.json", "metrics.jsonl", "tensorboard", "checkpoints", "result.json",
+    }  # fmt: skip
+    assert TrialResult.model_validate_json((run / "result.json").read_bytes()) == result
+    line = json.loads((run / "metrics.jsonl").read_text().splitlines()[0])
+    assert {"step", "epoch", "loss", "lr", "ema", "images_per_s"} <= line.keys()
+    environment = json.loads((run / "environment.json").read_text())
+    assert {"torch", "commit", "cpu", "threads", "world_size"} <= environment.keys()
+    for protocol in ("published", "held_out"):
+        figures = [getattr(probes, protocol) for probes in (result.probes, result.floors.untrained, result.floors.pixels)]
+        assert all(value is not None and 0 <= value <= 100 for f in figures for value in f.model_dump().values())
+    assert result.cost and result.cost.flops_per_image > 0 and result.diagnostics
+
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    board = EventAccumulator(str(run / "tensorboard"))
+    board.Reload()
+    assert {"train/loss", "train/lr", "train/ema", "probe/knn_top1"} <= set(board.Tags()["scalars"])
+    assert board.Tags()["images"] == ["images/image_context_target"]
+    assert "_hparams_/experiment" in board.summary_metadata or "hparam/loss" in board.Tags()["scalars"]
+
+
+def test_the_loaded_encoder_is_the_target_encoder_and_plain_torchvision(tmp_path: Path) -> None:
+    import torchvision
+
+    run = tmp_path / "run"
+    config = small_config("arch=resnet18", "stages=4", "stem=imagenet", "width=1", "image_size=224", "train_images=32",
+                          "epochs=1", "warmup_epochs=0", "val_images=32", "floors=false", "runtime.batch_size=8",
+                          "checkpoint_every_steps=100", "linear_epochs=1")  # fmt: skip
+    pretrain(config, run)
+    encoder = cnnjepa.load_encoder(run)
+    assert not encoder.training
+    stock = torchvision.models.resnet18()
+    missing, unexpected = stock.load_state_dict(encoder.state_dict(), strict=False)
+    assert set(missing) == {"fc.weight", "fc.bias"} and not unexpected
+    images = torch.randn(2, 3, 224, 224)
+    stock.fc = torch.nn.Identity()
+    with torch.no_grad():
+        torch.testing.assert_close(encoder(images).mean((2, 3)), stock.eval()(images))
+    other = cnnjepa.load_encoder(run, "context")
+    assert not torch.equal(other.conv1.weight, encoder.conv1.weight)
+
+
+def test_a_collapsed_run_says_so_with_the_evidence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Features that are the same for every image, as a collapsed encoder gives."""
+    from cnnjepa.training import pretrain as module
+
+    original = module.assess
+
+    def collapsed(network, *rest):  # type: ignore[no-untyped-def]
+        constant = copy.deepcopy(network)
+        for norm in constant.modules():
+            if isinstance(norm, torch.nn.BatchNorm2d):
+                torch.nn.init.zeros_(norm.weight)
+                torch.nn.init.ones_(norm.bias)
+        return original(constant, *rest)
+
+    monkeypatch.setattr(module, "assess", collapsed)
+    result = pretrain(small_config("floors=false"), tmp_path / "run")
+    assert result.status == "collapsed"
+    assert result.diagnostics and "of their mean" in (result.diagnostics.collapse_evidence or "")
+
+
+def test_unreadable_images_are_skipped_counted_and_reported(tmp_path: Path) -> None:
+    from test_resume import write_images
+
+    folder = tmp_path / "images"
+    write_images(folder)
+    broken = sorted((folder / "train").rglob("*.png"))[3]
+    broken.write_bytes(broken.read_bytes()[:100])
+    for resident in ("always", "never"):
+        settings = (f"resident={resident}", "on_error=skip", "workers=0", "train_images=null")
+        result = pretrain(small_config(*settings, data=folder), tmp_path / resident)
+        assert len(result.skipped_images) == 1 and str(broken) in result.skipped_images[0]
+    from cnnjepa.errors import ImageError
+
+    with pytest.raises(ImageError, match=broken.name):
+        pretrain(small_config("workers=2", "resident=never", "train_images=null", data=folder), tmp_path / "strict")
