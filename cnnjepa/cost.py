@@ -25,7 +25,8 @@ class MethodCost(NamedTuple):
 
 def method_cost(config: PretrainConfig, method: CNNJEPA | None = None) -> MethodCost:
     """Counts on the meta device: nothing is computed. A backward costs twice its forward, less the input
-    gradient of the first convolution; the context encoder's forward costs its visible share of a dense one."""
+    gradient of the first convolution; the packed context encoder's forward costs its
+    visible share of a dense one."""
     method = method or build_method(config)
     count = sum(p.numel() for p in method.target_encoder.parameters())
     trainable = sum(p.numel() for p in method.parameters() if p.requires_grad)
@@ -34,7 +35,8 @@ def method_cost(config: PretrainConfig, method: CNNJEPA | None = None) -> Method
     head = 0.0
     if isinstance(method.projection, nn.Conv2d):
         head = _flops_at(method.projection, method.projection.in_channels, config.grid)
-    context = config.visible_share * (3 * encoder - stem)
+    share = config.visible_share if config.encoder.backend == "packed" else 1.0  # masked computes every cell
+    context = share * (3 * encoder - stem)
     step = (encoder + head) + context + 3 * (predictor + head)  # target, context, predictor
     return MethodCost(count, trainable - count, step, encoder)
 

@@ -70,6 +70,15 @@ class PretrainConfig(Section):
         return self
 
     @model_validator(mode="after")
+    def _probe_sees_whole_crops(self) -> Self:
+        if self.probe.resize is not None and self.probe.resize < self.data.image_size:
+            raise ValueError(
+                f"probe.resize {self.probe.resize} is below data.image_size {self.data.image_size}, so the centre crop "
+                f"would be padded; legal are null and {self.data.image_size} or more"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _warmup_ends(self) -> Self:
         if self.schedule.warmup_epochs >= self.runtime.epochs:
             raise ValueError(

@@ -56,6 +56,13 @@ class _Images(Section):
     std: tuple[float, float, float] = IMAGENET_STD
     """Channel standard deviations divided by on the device. Source: ImageNet's."""
 
+    @field_validator("std")
+    @classmethod
+    def _spread(cls, value: tuple[float, float, float]) -> tuple[float, float, float]:
+        if min(value) <= 0:
+            raise ValueError("must be three numbers above 0")
+        return value
+
     resident: Literal["auto", "always", "never"] = "auto"
     """Whether the decoded training set is kept in device memory and augmented there. `auto`: when all images
     share one size and take at most `resident_limit_gib`; resolved before hashing."""

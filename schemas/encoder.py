@@ -48,6 +48,6 @@ class EncoderConfig(Section):
             raise ValueError(
                 f"width {self.width:g} gives {self.arch} {unit * self.width:g} channels in its "
                 f"{'groups' if unit == 4 else 'stem'}; {unit}·width must be a whole number of at least {least}, "
-                f"for example {max(least, round(unit * self.width)) / unit:g}"
+                f"for example {max(least, round(unit * self.width)) / unit!r}"
             )
         return self

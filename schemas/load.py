@@ -43,10 +43,16 @@ def _parse(text: str, origin: str) -> Tree:
         return {}
     if not isinstance(tree, dict):
         raise ConfigError(f"{origin} must hold sections (method:, encoder:, data:, …), not a {type(tree).__name__}")
+    tree = _text_keys(tree)
     base = tree.pop("extends", None)
     if base is None:
         return tree
     return merge(_parse(preset_text(str(base)), f"preset {base}"), tree)
+
+
+def _text_keys(node: Any) -> Any:
+    """YAML reads `2020-01-01:` and `1:` as a date and a number; field names are text."""
+    return {str(k): _text_keys(v) for k, v in node.items()} if isinstance(node, dict) else node
 
 
 def _file_tree(path: Path) -> Tree:
@@ -74,6 +80,7 @@ def load_config(
     tree: Tree = _parse(preset_text(preset), f"preset {preset}") if preset else {}
     if file:
         tree = merge(tree, _file_tree(file))
+    tree = _with_tags(tree)
     parsed = [parse_override(text) for text in overrides]
     if data is not None:
         tree = merge(tree, {"data": _data_at(data, tree, dict(parsed).get("data.source"))})
@@ -85,7 +92,8 @@ def load_config(
 
 def _data_at(path: Path, tree: Tree, asked: Any) -> Tree:
     """The data section that `--data PATH` means: the source in force if it reads a path, else by looking."""
-    source = asked or tree.get("data", {}).get("source", "synthetic")
+    section = tree.get("data")
+    source = asked or (section.get("source", "synthetic") if isinstance(section, dict) else "synthetic")
     if source == "synthetic":
         hdf5 = path.suffix in (".h5", ".hdf5") or (path.is_dir() and any(path.glob("*.h5")))
         source = "hdf5" if hdf5 else "folder"

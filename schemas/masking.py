@@ -1,11 +1,11 @@
 """Masking: which cells of the feature grid are context and which are targets, by strategy."""
 
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field, field_validator
 
 from cnnjepa.schemas.base import Section
-from cnnjepa.schemas.block_sizes import block_sizes, expected_targets
+from cnnjepa.schemas.block_sizes import block_sizes, expected_targets, target_rates
 
 Sampler = Literal["faithful", "unbiased"]
 
@@ -92,7 +92,7 @@ class _Blocks(Section):
                 "data.image_size, encoder.stem small), larger blocks or a smaller min_keep"
             )
         for size in sizes:
-            context = grid**2 - expected_targets(grid, [size], self.blocks, self.sampler == "faithful")
+            context = grid**2 - sum(map(sum, target_rates(grid, size, self.blocks, self.sampler == "faithful")))
             if size.probability and context <= self.min_keep:
                 raise ValueError(
                     f"{self.blocks} block(s) of {size.height}x{size.width} cells leave about {context:.1f} of "
@@ -103,6 +103,8 @@ class _Blocks(Section):
 
 class BlockMasking(_Blocks):
     """One larger target block a sample; everything else is context (I-JEPA's comparison)."""
+
+    OWN_FIELDS: ClassVar[tuple[str, ...]] = ("scale",)
 
     strategy: Literal["block"] = "block"
     """Which strategy this section configures."""

@@ -2,7 +2,7 @@
 
 from typing import Literal
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from cnnjepa.schemas.base import Section
 
@@ -21,6 +21,13 @@ class OptimizerConfig(Section):
 
     betas: tuple[float, float] = (0.9, 0.999)
     """AdamW's moment decays. Source: the authors' code (the framework's defaults)."""
+
+    @field_validator("betas")
+    @classmethod
+    def _decays(cls, value: tuple[float, float]) -> tuple[float, float]:
+        if not all(0 <= beta < 1 for beta in value):
+            raise ValueError("must be two numbers of at least 0 and below 1")
+        return value
 
     clip_norm: float | None = Field(default=None, gt=0)
     """Global gradient norm above which gradients are scaled down; None = no clipping, as the authors."""

@@ -41,7 +41,7 @@ def parse_override(text: str) -> tuple[str, Any]:
 
 def merge(base: Tree, over: Tree) -> Tree:
     """`over` laid on `base`, section by section. Where `over` chooses another arm of a union (another
-    `strategy`, `source` or `name`), the keys that the new arm does not have are dropped from `base`."""
+    `strategy`, `source` or `name`), keys of `base` that the new arm lacks, or that mean something else there, go."""
     return _merge(base, over, [PretrainConfig])
 
 
@@ -50,7 +50,8 @@ def _merge(base: Tree, over: Tree, models: list[type[BaseModel]]) -> Tree:
     merged = dict(base)
     tag = discriminator(model) if model and len(models) > 1 else None
     if model and tag and tag in over and over[tag] != base.get(tag, over[tag]):
-        merged = {key: value for key, value in base.items() if key in model.model_fields}
+        own = {*_own(model), *_own(_arm(base, models))}
+        merged = {key: value for key, value in base.items() if key in model.model_fields and key not in own}
     for key, value in over.items():
         if isinstance(value, dict) and isinstance(merged.get(key), dict):
             info = model.model_fields.get(key) if model else None
@@ -58,6 +59,11 @@ def _merge(base: Tree, over: Tree, models: list[type[BaseModel]]) -> Tree:
         else:
             merged[key] = value
     return merged
+
+
+def _own(model: type[BaseModel] | None) -> tuple[str, ...]:
+    """Fields of an arm that mean something else in the others, so that they are never carried over."""
+    return getattr(model, "OWN_FIELDS", ())
 
 
 def _arm(section: Tree, models: list[type[BaseModel]]) -> type[BaseModel] | None:

@@ -2,7 +2,7 @@
 
 from typing import Literal
 
-from pydantic import Field
+from pydantic import Field, PositiveFloat, PositiveInt
 
 from cnnjepa.schemas.base import Section
 
@@ -36,7 +36,7 @@ class ProbeConfig(Section):
     linear_lr: float = Field(default=1e-3, gt=0)
     """Adam's learning rate in protocol `published`. Source: the authors' code, 1e-3."""
 
-    held_out_lrs: tuple[float, ...] = Field(default=(3e-4, 1e-3, 3e-3, 1e-2, 3e-2), min_length=1)
+    held_out_lrs: tuple[PositiveFloat, ...] = Field(default=(3e-4, 1e-3, 3e-3, 1e-2, 3e-2), min_length=1)
     """Adam's learning rates among which protocol `held_out` chooses. Source: ours, half decades around 1e-3."""
 
     knn_k: int = Field(default=200, ge=1)
@@ -45,7 +45,7 @@ class ProbeConfig(Section):
     knn_temperature: float = Field(default=0.1, gt=0)
     """A neighbour of cosine similarity s votes with exp(s / temperature). Source: the authors' code, 0.1."""
 
-    held_out_ks: tuple[int, ...] = Field(default=(5, 10, 20, 50, 100, 200), min_length=1)
+    held_out_ks: tuple[PositiveInt, ...] = Field(default=(5, 10, 20, 50, 100, 200), min_length=1)
     """Neighbour counts among which protocol `held_out` chooses. Source: ours."""
 
     held_out_fraction: float = Field(default=0.1, gt=0, lt=0.5)

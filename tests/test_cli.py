@@ -44,7 +44,8 @@ def test_every_commands_help_ends_with_an_example(command: tuple[str, ...]) -> N
 
 
 def test_help_imports_neither_torch_nor_pydantic() -> None:
-    code = "import sys; sys.argv=['cnnjepa','--help']\nfrom cnnjepa.cli.main import main\ntry: main()\nexcept SystemExit: pass\n"
+    code = "import sys; sys.argv = ['cnnjepa', '--help']\nfrom cnnjepa.cli.main import main\n"
+    code += "try: main()\nexcept SystemExit: pass\n"
     code += "print([m for m in ('torch', 'ray', 'pydantic', 'numpy', 'cnnjepa.training') if m in sys.modules])"
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
     assert out.splitlines()[-1] == "[]"
@@ -86,7 +87,10 @@ WRONG = [
     (["--preset", "smoke", "--set", "strategy=random", "--set", "ratio=0.001"], ["leaves 64 of 64 cells visible"]),
     (["--preset", "smoke", "--set", "masking.scale=[0.01,0.02]"], ["never more than masking.min_keep"]),
     (["--preset", "smoke", "--set", "image_size=34"], ["not divisible", "the nearest legal is 32 or 36"]),
-    (["--preset", "smoke", "--set", "train_images=32", "--set", "runtime.batch_size=64"], ["fewer than a global batch"]),
+    (
+        ["--preset", "smoke", "--set", "train_images=32", "--set", "runtime.batch_size=64"],
+        ["fewer than a global batch"],
+    ),
     (["--preset", "smoke", "--set", "device=cuda"], ["no usable CUDA GPU", "legal here are cpu and auto"]),
     (["--preset", "smoke", "--data", "no/such/place"], ["data.path no/such/place does not exist"]),
     (["--preset", "smoke", "--config", "no.yaml"], ["config file no.yaml cannot be read"]),
@@ -98,7 +102,11 @@ WRONG = [
 
 @pytest.mark.parametrize(("arguments", "says"), WRONG, ids=lambda value: " ".join(value)[:40])
 def test_wrong_input_is_one_message_with_code_2_and_writes_nothing(
-    arguments: list[str], says: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    arguments: list[str],
+    says: list[str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     from cnnjepa.cli import main
 

@@ -101,7 +101,9 @@ def test_a_run_folder_holds_what_is_promised(tmp_path: Path) -> None:
     environment = json.loads((run / "environment.json").read_text())
     assert {"torch", "commit", "cpu", "threads", "world_size"} <= environment.keys()
     for protocol in ("published", "held_out"):
-        figures = [getattr(probes, protocol) for probes in (result.probes, result.floors.untrained, result.floors.pixels)]
+        figures = [
+            getattr(probes, protocol) for probes in (result.probes, result.floors.untrained, result.floors.pixels)
+        ]
         assert all(value is not None and 0 <= value <= 100 for f in figures for value in f.model_dump().values())
     assert result.cost and result.cost.flops_per_image > 0 and result.diagnostics
 

@@ -148,7 +148,7 @@ class _CroppedImages(Dataset[TrainingBatch]):
         try:
             for _, index in keys:
                 images.append(self._load(index, skipped))
-        except ImageError as error:
+        except RunError as error:
             return str(error)
         crops = draw_crops(
             self._config.augmentation,

@@ -77,6 +77,15 @@ class _Tar:
                 if compressed:
                     offset = self._keep(archive, member)
                 self._entries.append(_Entry(member.name.removeprefix("./"), member.size, offset))
+            if not compressed:
+                self._refuse_cut_off(archive.offset)
+
+    def _refuse_cut_off(self, end: int) -> None:
+        """tarfile takes an archive cut at a member's edge for a shorter one; a whole one ends in an empty block."""
+        with open(self._path, "rb") as file:
+            file.seek(end)
+            if len(file.read(tarfile.BLOCKSIZE)) < tarfile.BLOCKSIZE:
+                raise ValueError("it ends before its end mark; the copy is not whole")
 
     def _keep(self, archive: tarfile.TarFile, member: tarfile.TarInfo) -> int:
         self._memory = bytearray() if self._memory is None else self._memory
@@ -127,7 +136,8 @@ class FolderSource:
         """Over classes, file names and sizes; a directory and an archive of it have the same."""
         digest = hashlib.sha256()
         for entry in self._entries:
-            digest.update(f"{entry.path}\0{entry.size}\n".encode())
+            split_class_file = "/".join(entry.path.split("/")[-3:])  # a folder around them is no content
+            digest.update(f"{split_class_file}\0{entry.size}\n".encode())
         return digest.hexdigest()
 
 
@@ -173,7 +183,11 @@ def _by_split(entries: list[_Entry]) -> tuple[str, dict[str, list[_Entry]]]:
     """(folder above the splits, images by split), for images at [root/]<split>/<class>/<image>."""
     deep = [entry for entry in entries if entry.path.count("/") >= 2]
     roots = {entry.path.rsplit("/", 3)[0] + "/" if entry.path.count("/") > 2 else "" for entry in deep}
-    root = min(roots, key=len, default="")
+    root = min(roots, key=lambda name: name.count("/"), default="")
+    if sum(other.count("/") == root.count("/") for other in roots) > 1:
+        raise ConfigError(
+            f"several data sets lie side by side ({', '.join(sorted(roots)[:5])}); give one of them with --data PATH"
+        )
     splits: dict[str, list[_Entry]] = {}
     for entry in deep:
         if entry.path.startswith(root) and entry.path.count("/") == root.count("/") + 2:

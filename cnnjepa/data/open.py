@@ -109,6 +109,12 @@ def _check(data: DataSet, least_train: int) -> None:
             f"{data.name}: all {train} training images are of one class ({data.train.class_names[0]}); probes need "
             "at least two"
         )
+    unknown = int(data.val.labels.max()) - data.classes + 1
+    if unknown > 0:
+        raise ConfigError(
+            f"{data.name}: validation labels reach {data.classes + unknown - 1}, the training set has only classes 0 to "
+            f"{data.classes - 1}"
+        )
     if train < least_train:
         raise ConfigError(
             f"{data.name}: {train} training images are fewer than a global batch of {least_train}; lower "

@@ -1,5 +1,6 @@
 """The one interface over every place images come from."""
 
+import re
 import warnings
 from collections.abc import Sequence
 from typing import Protocol
@@ -41,8 +42,11 @@ def decode(encoded: bytes, name: str) -> Tensor:
         data = torch.frombuffer(bytearray(encoded), dtype=torch.uint8)
         image = decode_image(data, mode=ImageReadMode.RGB)
     except (RuntimeError, ValueError) as error:
-        reason = str(error).strip().splitlines()[0].split(" at ")[0].split("Exception raised")[0].strip(" .")
+        # torchvision's messages begin with its function, source file and line.
+        reason = re.sub(r"^.*?\.cpp:\d+, ", "", str(error).strip()).splitlines()[0].strip(" .")
         raise ImageError(f"{name} cannot be decoded ({reason})") from None
+    if image.dtype == torch.uint16:  # a 16-bit PNG
+        image = (image.to(torch.int32) + 128).div(257, rounding_mode="floor").to(torch.uint8)
     return image[0] if image.dim() == 4 else image  # an animation's first frame
 
 

@@ -45,7 +45,7 @@ def assess(
             train = extract(embed, data.train, config, folder, tick)
             val = extract(embed, data.val, config, folder, tick)
             skipped = train.skipped + val.skipped
-            if not (torch.isfinite(train.values).all() and torch.isfinite(val.values).all()):
+            if not (train.finite() and val.finite()):
                 return Judged(Probes(), None), val, skipped  # said by the diagnostics; no figure is invented
             return judge(train, val, data.classes, config.probe, device, tick), val, skipped
 
@@ -86,6 +86,5 @@ def glance(
     with scratch_folder(scratch) as folder:
         features = extract(encoder_embed(network, config, device), images, config, folder, tick)
         health = diagnose(features.values)
-        finite = bool(torch.isfinite(features.values).all())
-        knn = selection_knn(features, data.classes, config.probe, device) if finite else 0.0
+        knn = selection_knn(features, data.classes, config.probe, device) if features.finite() else 0.0
         return Glance(knn, health.rankme, health.feature_std)

@@ -13,11 +13,13 @@ from torch import Tensor, nn
 from cnnjepa.data.batches import Normalizer
 from cnnjepa.data.evaluation import evaluation_batches
 from cnnjepa.data.source import ImageSource
+from cnnjepa.errors import RunError
 from cnnjepa.schemas import PretrainConfig
 
 # Features beyond this many bytes go to a file that is mapped, so that memory stays bounded (1.28 M x 2048
 # float32 are 10.5 GB).
 _MOST_BYTES_IN_MEMORY = 2 * 2**30
+_BLOCK = 65_536  # rows looked at together
 
 Embed = Callable[[Tensor], Tensor]
 """uint8 images [B, 3, S, S] → features float32 [B, D]."""
@@ -30,10 +32,19 @@ class Features:
     values: Tensor
     labels: Tensor
     skipped: list[str] = field(default_factory=list)
+    scratch: Path | None = None
+    """Where large copies go; None = the system's temporary folder."""
 
     def take(self, indices: Tensor) -> "Features":
-        """The rows `indices`, copied."""
-        return Features(self.values[indices], self.labels[indices])
+        """The rows `indices`, copied block by block (into a mapped file when they are many)."""
+        values = _storage(indices.numel(), self.values.shape[1], self.scratch)
+        for rows, block in zip(values.split(_BLOCK), indices.split(_BLOCK), strict=True):
+            rows.copy_(self.values[block])
+        return Features(values, self.labels[indices], scratch=self.scratch)
+
+    def finite(self) -> bool:
+        """Whether every value is a number."""
+        return all(bool(block.isfinite().all()) for block in self.values.split(_BLOCK))
 
 
 def encoder_embed(network: nn.Module, config: PretrainConfig, device: torch.device) -> Embed:
@@ -89,10 +100,12 @@ def extract(
         values[rows : rows + features.shape[0]] = features
         rows += features.shape[0]
         kept.append(batch.places)
-    return Features(values[:rows], source.labels[torch.cat(kept)], skipped)
+    if not kept:
+        raise RunError("no image of this set can be read; `cnnjepa data check PATH` lists what is wrong")
+    return Features(values[:rows], source.labels[torch.cat(kept)], skipped, scratch)
 
 
-def _storage(count: int, dim: int, scratch: Path) -> Tensor:
+def _storage(count: int, dim: int, scratch: Path | None) -> Tensor:
     if count * dim * 4 <= _MOST_BYTES_IN_MEMORY:
         return torch.empty(count, dim)
     name = tempfile.mktemp(prefix="features-", dir=scratch)

@@ -38,7 +38,8 @@ def knn_accuracies(
 ) -> list[tuple[float, float]]:
     """(top-1, top-5) in percent for every k of `ks`; ties go to the lower class number."""
     similarity_QK, index_QK = nearest(bank.values, queries.values, max(ks), device)
-    votes_QK = (similarity_QK / temperature).exp()
+    # Votes count relative to each other; the nearest one's is 1, so that no temperature overflows.
+    votes_QK = ((similarity_QK - similarity_QK[:, :1]) / temperature).exp()
     label_QK = bank.labels.to(device)[index_QK]
     return [topk_percent(_tally(label_QK[:, :k], votes_QK[:, :k], classes), queries.labels.to(device)) for k in ks]
 
