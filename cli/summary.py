@@ -17,15 +17,19 @@ def big(value: float) -> str:
     return f"{value:.3g} "
 
 
+_MEANING = {
+    "held_out": "everything chosen on a tenth of the training set, validation touched once",
+    "published": "the paper's: the linear probe's best epoch on the validation set (optimistic)",
+}
+
+
 def print_summary(result: TrialResult, run_dir: Path) -> None:
-    """The result as a table and a few lines."""
+    """The result as a table a protocol and a few lines."""
     console = Console()
-    for protocol, meaning in (
-        ("held_out", "chosen on a tenth of the training set, validation touched once"),
-        ("published", "the paper's: best linear epoch on the validation set"),
-    ):
+    for protocol, meaning in _MEANING.items():
         if getattr(result.probes, protocol):
-            console.print(_table(result, protocol, meaning))
+            console.print(_table(result, protocol))
+            console.print(f"  [dim]{meaning}[/]\n", highlight=False)
     if result.status == "collapsed" and result.diagnostics:
         console.print(f"[bold red]collapsed:[/] {result.diagnostics.collapse_evidence}", highlight=False)
     if result.skipped_images:
@@ -34,11 +38,12 @@ def print_summary(result: TrialResult, run_dir: Path) -> None:
         console.print(line, highlight=False, soft_wrap=True)
 
 
-def _table(result: TrialResult, protocol: str, meaning: str) -> Table:
-    table = Table(title=f"{result.dataset}, protocol {protocol} ({meaning})", title_justify="left", title_style="")
-    table.add_column("features")
-    for name in ("linear top-1", "linear top-5", "k-NN top-1", "k-NN top-5"):
-        table.add_column(f"{name} %", justify="right")
+def _table(result: TrialResult, protocol: str) -> Table:
+    title = f"[bold]{result.dataset}[/], {result.val_images:,} validation images, protocol [bold]{protocol}[/], %"
+    table = Table(title=title, title_justify="left", title_style="")
+    table.add_column("features", no_wrap=True)
+    for name in ("linear\ntop-1", "linear\ntop-5", "k-NN\ntop-1", "k-NN\ntop-5"):
+        table.add_column(name, justify="right", no_wrap=True)
     rows: list[tuple[str, Probes | None]] = [
         (f"[bold]{result.method}, {result.probed_encoder} encoder", result.probes),
         ("floor: untrained encoder", result.floors.untrained),
@@ -58,11 +63,11 @@ def _cell(value: float | None, images: int | None) -> str:
     if not images:
         return f"{value:.1f}"
     low, high = wilson(value, images)
-    return f"{value:.1f} [dim]\\[{low:.1f}, {high:.1f}][/]"
+    return f"{value:.1f} [dim]±{(high - low) / 2:.1f}[/]"
 
 
 def _lines(result: TrialResult, run_dir: Path) -> list[str]:
-    lines = ["Brackets: 95 % interval of one run over its validation images; seeds differ by more."]
+    lines = ["±: half of the 95 % interval (Wilson) of this one run over its validation images; seeds add to it."]
     if result.diagnostics:
         health = result.diagnostics
         lines.append(

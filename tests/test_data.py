@@ -169,8 +169,6 @@ def test_a_folder_around_the_splits_in_an_archive_is_looked_through(folder: Path
 
 
 def test_a_folder_around_the_splits_does_not_change_the_fingerprint(folder: Path, tmp_path: Path) -> None:
-    # BUG: FolderSource.fingerprint hashes whole paths, so the usual `tar -cf animals.tar animals` has another
-    # fingerprint than the directory: "a directory and an archive of it have the same". Hash the last three parts.
     packed = open_sources(config_of(archive(folder, tmp_path / "set.tar", inside="animals/")))
     assert packed["train"].fingerprint() == open_sources(config_of(folder))["train"].fingerprint()
 
@@ -273,8 +271,6 @@ def test_a_truncated_archive_is_an_error_naming_it(folder: Path, tmp_path: Path,
 def test_an_archive_cut_between_two_images_is_an_error_naming_it(
     folder: Path, tmp_path: Path, into_header: int
 ) -> None:
-    # BUG: tarfile ends silently where a header is missing or cut, so that the set is smaller without a word. A whole
-    # archive has a block of zeros at `archive.offset` after the loop of _Tar._index; a cut one has not.
     whole = archive(folder, tmp_path / "set.tar")
     with tarfile.open(whole) as tar:
         cut = tar.getmembers()[-2].offset + into_header
@@ -338,8 +334,6 @@ def test_grey_and_transparent_images_become_rgb(shape: tuple[int, ...]) -> None:
 
 
 def test_a_16_bit_png_becomes_uint8() -> None:
-    # BUG: decode_image gives uint16 for 16-bit PNGs and decode() passes it on: batches then raise
-    # "RuntimeError: … not implemented for 'UInt16'" or hold the low byte only. Scale by 1/257 (or v2 to_dtype).
     array = np.random.default_rng(0).integers(0, 65536, (8, 9), dtype=np.uint16)
     image = decode(encoded(array), "x")
     assert image.dtype == torch.uint8
@@ -415,8 +409,6 @@ def test_a_set_without_any_readable_image_is_an_error(tmp_path: Path) -> None:
 
 
 def test_a_loader_process_sends_no_traceback(tmp_path: Path) -> None:
-    # BUG: _CroppedImages.__getitems__ catches ImageError only, so this RunError crosses the process as
-    # "Caught RunError in DataLoader worker process 0.\nOriginal Traceback …". Catch RunError there and re-raise it.
     config = unreadable(tmp_path / "none")
     data = open_data(config)
     with pytest.raises(RunError) as caught:

@@ -368,8 +368,6 @@ def test_what_passes_the_check_at_load_time_can_be_drawn(
     sampler: str,
     seed: int,
 ) -> None:
-    # BUG: _Blocks.check() weights the targets of a size by its probability (see test_schemas), so that settings
-    # which leave no context pass and sample_masks raises RuntimeError after 1,000 redraws.
     masking = MultiBlockMasking(
         scale=(least, min(1.0, least + span)),
         aspect=(narrow, narrow * wide),

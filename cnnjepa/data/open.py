@@ -112,8 +112,8 @@ def _check(data: DataSet, least_train: int) -> None:
     unknown = int(data.val.labels.max()) - data.classes + 1
     if unknown > 0:
         raise ConfigError(
-            f"{data.name}: validation labels reach {data.classes + unknown - 1}, the training set has only classes 0 to "
-            f"{data.classes - 1}"
+            f"{data.name}: validation labels reach {data.classes + unknown - 1}, the training set has only classes "
+            f"0 to {data.classes - 1}"
         )
     if train < least_train:
         raise ConfigError(

@@ -5,7 +5,9 @@ The class is the *material* - the woven or printed surface pattern (stripes, che
 all surfaces of one image share. Everything else is nuisance, drawn per image or per object: number, outline,
 position, size and colours of the objects, phase and small changes of angle and scale of the pattern, contrast,
 shadows, direction and strength of the light, and sensor noise. Colours say nothing about the class, and no two
-images agree pixel by pixel, so raw-pixel neighbours do badly while a supervised network does well.
+images agree pixel by pixel, so raw-pixel neighbours do badly while a supervised network does well. Measured at
+32 px (7,000 training, 2,000 validation images; resnet18, three stages, width 0.375): raw pixels 28.2 % k-NN and
+13.1 % linear, untrained encoder 20.9 % and 46.1 % (mean of 3 seeds), supervised 99.4 % (48,000 images seen).
 
 Every class maps to itself under a left-right flip (a slanted stripe leans either way), because the training
 augmentation flips.
@@ -44,11 +46,8 @@ BEND = 0.04  # how far a surface's folds can push its pattern sideways, in image
 NOISE = 0.04  # largest standard deviation of the pixel noise, full scale = 1
 
 
-# --- Materials: tone in [-1, 1] from surface coordinates (u, v) in periods ------------------------------------
-
-
 def _crisp(wave: Floats, gain: float = 1.8) -> Floats:
-    """Flatten the crests of a wave: closer to printed cloth than a sinusoid, without aliased edges."""
+    """Flatten a wave's crests: printed cloth, no aliased edges. Patterns: (u, v) in periods -> tone in [-1, 1]."""
     return np.clip(wave * np.float32(gain), -1.0, 1.0)
 
 
@@ -125,9 +124,6 @@ MATERIALS: tuple[Material, ...] = (
 CLASS_NAMES: tuple[str, ...] = tuple(material.name for material in MATERIALS)
 
 
-# --- Random numbers ---------------------------------------------------------------------------------------------
-
-
 def _mix(bits: NDArray[np.uint64]) -> NDArray[np.uint64]:
     """The finaliser of SplitMix64 (Steele et al., 2014): every input bit reaches every output bit."""
     bits = (bits ^ (bits >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
@@ -148,9 +144,6 @@ class _Draws:
         bits = _mix(self.keys[:, None] ^ _mix(counter))
         unit = (bits >> np.uint64(40)).astype(np.float32) * np.float32(2.0**-24)
         return (low + (high - low) * unit).reshape(len(self.keys), *shape)
-
-
-# --- Scenes -----------------------------------------------------------------------------------------------------
 
 
 def _image(x: Floats) -> Floats:
