@@ -40,7 +40,8 @@ class TerminalWatcher(Watcher):
 
     def close(self) -> None:
         """Gives the terminal back."""
-        self._progress.stop()
+        if self._progress.live.is_started:
+            self._progress.stop()
 
     def started(self, plan: RunPlan) -> None:
         self._plan = plan
@@ -98,7 +99,7 @@ class TerminalWatcher(Watcher):
     def phase(self, text: str) -> None:
         if self._console.is_terminal and self._task is not None and not self._progress.finished:
             return  # a glance between epochs; the bar stays
-        self._progress.stop()
+        self.close()
         self._console.print(f"{text} …", highlight=False)
 
     def warned(self, text: str) -> None:
