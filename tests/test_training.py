@@ -67,6 +67,7 @@ def test_accumulation_averages_over_all_target_cells() -> None:
     torch.testing.assert_close(losses[0][1], losses[1][1], rtol=1e-6, atol=1e-12)
 
 
+@pytest.mark.filterwarnings("ignore")  # dynamo's own
 def test_compile_gives_the_same_losses(tmp_path: Path) -> None:
     steps = ("epochs=1", "warmup_epochs=0", "train_images=32", "floors=false", "log_every_steps=1")
     plain = pretrain(small_config(*steps), tmp_path / "plain")
@@ -85,7 +86,7 @@ def test_a_seeded_run_gives_the_pinned_losses(tmp_path: Path) -> None:
     assert result.final_loss == losses[-1]
 
 
-GOLDEN = [0.0]
+GOLDEN = [0.670483, 0.613410, 0.578723]
 
 
 def test_a_run_folder_holds_what_is_promised(tmp_path: Path) -> None:
@@ -120,7 +121,7 @@ def test_the_loaded_encoder_is_the_target_encoder_and_plain_torchvision(tmp_path
     import torchvision
 
     run = tmp_path / "run"
-    config = small_config("arch=resnet18", "stages=4", "stem=imagenet", "width=1", "image_size=224", "train_images=32",
+    config = small_config("arch=resnet18", "stages=4", "stem=imagenet", "width=1", "image_size=64", "strategy=random", "train_images=32",
                           "epochs=1", "warmup_epochs=0", "val_images=32", "floors=false", "runtime.batch_size=8",
                           "checkpoint_every_steps=100", "linear_epochs=1")  # fmt: skip
     pretrain(config, run)
@@ -129,7 +130,7 @@ def test_the_loaded_encoder_is_the_target_encoder_and_plain_torchvision(tmp_path
     stock = torchvision.models.resnet18()
     missing, unexpected = stock.load_state_dict(encoder.state_dict(), strict=False)
     assert set(missing) == {"fc.weight", "fc.bias"} and not unexpected
-    images = torch.randn(2, 3, 224, 224)
+    images = torch.randn(2, 3, 64, 64)
     stock.fc = torch.nn.Identity()
     with torch.no_grad():
         torch.testing.assert_close(encoder(images).mean((2, 3)), stock.eval()(images))
