@@ -60,9 +60,15 @@ def main() -> None:
 
 def _report(error: Exception) -> int:
     """Prints an error as one message; gives the exit code."""
-    from cnnjepa.errors import RunError
+    from cnnjepa.errors import ImageError, RunError
     from cnnjepa.schemas.errors import ConfigError
 
+    if isinstance(error, ImageError):
+        print(
+            f"cnnjepa: {error}; `cnnjepa data check PATH` finds all such images, --set on_error=skip leaves them out",
+            file=sys.stderr,
+        )
+        return WRONG
     if isinstance(error, ConfigError):
         print(f"cnnjepa: {error}", file=sys.stderr)
         return WRONG

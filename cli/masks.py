@@ -27,7 +27,7 @@ def masks(
 
     if out.suffix not in (".png", ".svg", ".pdf"):
         raise ConfigError(f"--out {out}: legal endings are .png, .svg and .pdf")
-    from cnnjepa.masks.picture import draw_picture
+    from cnnjepa.mask_picture import draw_picture
 
     facts = draw_picture(asked, out, batches)
     for name, value in facts.items():

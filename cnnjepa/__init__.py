@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
-    from cnnjepa.encoders.load import load_encoder as load_encoder
     from cnnjepa.errors import RunError as RunError
     from cnnjepa.masks import Masks as Masks
     from cnnjepa.masks import sample_masks as sample_masks
     from cnnjepa.methods.cnnjepa import CNNJEPA as CNNJEPA
     from cnnjepa.methods.predictor import Predictor as Predictor
+    from cnnjepa.pretrained import load_encoder as load_encoder
     from cnnjepa.sparse import MaskedEncoder as MaskedEncoder
     from cnnjepa.sparse import PackedEncoder as PackedEncoder
     from cnnjepa.training.pretrain import pretrain as pretrain
@@ -26,7 +26,7 @@ _HOMES = {
     "PackedEncoder": "cnnjepa.sparse",
     "Predictor": "cnnjepa.methods.predictor",
     "RunError": "cnnjepa.errors",
-    "load_encoder": "cnnjepa.encoders.load",
+    "load_encoder": "cnnjepa.pretrained",
     "pretrain": "cnnjepa.training.pretrain",
     "sample_masks": "cnnjepa.masks",
 }

@@ -6,7 +6,7 @@ class RunError(RuntimeError):
 
 
 class ImageError(RunError):
-    """An image cannot be read; the message names it."""
+    """An image cannot be read; the message names it. Exit code 2: the data asked for is at fault."""
 
 
 class Stopped(Exception):  # noqa: N818 - not an error: a checkpoint is written and the run can go on

@@ -138,7 +138,7 @@ def test_wrong_data_is_one_message(prepare, says: str, tmp_path: Path) -> None: 
     done = cnnjepa("train", "--preset", "smoke", "--data", str(folder), "--set", "train_images=null", "--set",
                    "val_images=null", "--set", "runtime.batch_size=4", "--set", "device=cpu",
                    "--out", str(tmp_path / "run"))  # fmt: skip
-    assert done.returncode == (1 if "decoded" in says else 2)
+    assert done.returncode == 2
     assert says in done.stderr and "Traceback" not in done.stderr
     assert not (tmp_path / "run" / "config.yaml").exists()
 
@@ -203,6 +203,26 @@ def test_doctor_judges_this_machine() -> None:
     assert done.returncode == 0, done.stdout + done.stderr
     for text in ("torch", "packed encoder = masked encoder", "efficiency", "images/s", "bottleneck"):
         assert text in done.stdout
+
+
+def test_a_collapsed_run_leaves_with_code_3(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from cnnjepa.cli import main
+    from cnnjepa.schemas import Diagnostics, ProbeFigures, Probes, TrialResult
+
+    health = Diagnostics(rankme=1.0, feature_std=0.0, feature_dim=96, collapse_evidence="RankMe is 1.000 of 96")
+    figures = ProbeFigures(linear_top1=6.2, linear_top5=31.0, knn_top1=6.2, knn_top5=31.0)
+    result = TrialResult(
+        pretrain_hash="a", probe_hash="b", method="cnnjepa", encoder="resnet18", dataset="synthetic-32", seed=0,
+        status="collapsed", probes=Probes(held_out=figures), diagnostics=health, val_images=100, final_loss=0.0,
+    )  # fmt: skip
+    monkeypatch.setattr("cnnjepa.training.pretrain.pretrain", lambda *_, **__: result)
+    monkeypatch.setattr(sys, "argv", ["cnnjepa", "train", "--preset", "smoke", "--out", str(tmp_path / "run")])
+    with pytest.raises(SystemExit) as left:
+        main.main()
+    assert left.value.code == 3
+    assert "collapsed: RankMe is 1.000 of 96" in capsys.readouterr().out
 
 
 def test_debug_shows_the_traceback() -> None:

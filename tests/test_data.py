@@ -263,7 +263,7 @@ def test_a_truncated_archive_is_an_error_naming_it(folder: Path, tmp_path: Path,
         inside = tar.getmembers()[9].offset_data + 100
     size = whole.stat().st_size // 2 if name.endswith(".gz") else inside
     whole.write_bytes(whole.read_bytes()[:size])
-    with pytest.raises(RunError, match=f"archive .*{name} cannot be read"):
+    with pytest.raises(ConfigError, match=f"archive .*{name} cannot be read"):
         open_sources(config_of(whole))
 
 
@@ -275,7 +275,7 @@ def test_an_archive_cut_between_two_images_is_an_error_naming_it(
     with tarfile.open(whole) as tar:
         cut = tar.getmembers()[-2].offset + into_header
     whole.write_bytes(whole.read_bytes()[:cut])
-    with pytest.raises(RunError, match=r"archive .*set\.tar cannot be read"):
+    with pytest.raises(ConfigError, match=r"archive .*set\.tar cannot be read"):
         open_sources(config_of(whole))
 
 

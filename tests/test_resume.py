@@ -152,7 +152,7 @@ def test_sigterm_during_the_final_probe_stops_and_goes_on(tmp_path: Path, undist
 
 def signal_in_probe(config: PretrainConfig, run: Path) -> None:
     from cnnjepa.errors import Stopped
-    from cnnjepa.training import pretrain as module
+    from cnnjepa.training import conclude as module
 
     torch.set_num_threads(1)
     original = module.assess
@@ -163,7 +163,7 @@ def signal_in_probe(config: PretrainConfig, run: Path) -> None:
 
     module.assess = watched
     try:
-        module.pretrain(config, run)
+        pretrain(config, run)
     except Stopped:
         sys.exit(75)
 

@@ -121,9 +121,11 @@ def test_the_loaded_encoder_is_the_target_encoder_and_plain_torchvision(tmp_path
     import torchvision
 
     run = tmp_path / "run"
-    config = small_config("arch=resnet18", "stages=4", "stem=imagenet", "width=1", "image_size=64", "strategy=random", "train_images=32",
-                          "epochs=1", "warmup_epochs=0", "val_images=32", "floors=false", "runtime.batch_size=8",
-                          "checkpoint_every_steps=100", "linear_epochs=1")  # fmt: skip
+    config = small_config(
+        "arch=resnet18", "stages=4", "stem=imagenet", "width=1", "image_size=64", "strategy=random", "train_images=32",
+        "epochs=1", "warmup_epochs=0", "val_images=32", "floors=false", "runtime.batch_size=8",
+        "checkpoint_every_steps=100", "linear_epochs=1",
+    )  # fmt: skip
     pretrain(config, run)
     encoder = cnnjepa.load_encoder(run)
     assert not encoder.training
@@ -140,7 +142,7 @@ def test_the_loaded_encoder_is_the_target_encoder_and_plain_torchvision(tmp_path
 
 def test_a_collapsed_run_says_so_with_the_evidence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Features that are the same for every image, as a collapsed encoder gives."""
-    from cnnjepa.training import pretrain as module
+    from cnnjepa.training import conclude as module
 
     original = module.assess
 

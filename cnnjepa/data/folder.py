@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from cnnjepa.data.source import decode
-from cnnjepa.errors import ImageError, RunError
+from cnnjepa.errors import ImageError
 from cnnjepa.schemas import ConfigError, FolderData
 from cnnjepa.schemas.fields import nearest
 
@@ -65,7 +65,7 @@ class _Tar:
         try:
             self._index()
         except (tarfile.TarError, EOFError, OSError, ValueError) as error:
-            raise RunError(f"archive {path} cannot be read ({error})") from None
+            raise ConfigError(f"archive {path} cannot be read ({error})") from None
 
     def _index(self) -> None:
         compressed = self._path.suffix != ".tar"

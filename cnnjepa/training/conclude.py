@@ -1,15 +1,20 @@
 """The end of a run: probe what was learned and write the result."""
 
 import datetime
+import warnings
 from typing import Any
 
 from cnnjepa.cost import MethodCost
 from cnnjepa.data import DataSet
-from cnnjepa.probes import Assessment
+from cnnjepa.errors import RunError
+from cnnjepa.probes import Assessment, assess
 from cnnjepa.schemas import Cost, EncoderConfig, PretrainConfig, TrialResult
+from cnnjepa.schemas.overrides import flat
 from cnnjepa.training.distributed import Processes
 from cnnjepa.training.environment import peak_memory_bytes
+from cnnjepa.training.journal import Journal, final_loss
 from cnnjepa.training.resolve import Identity
+from cnnjepa.training.run import Run
 from cnnjepa.training.state import RunState
 
 
@@ -93,3 +98,48 @@ def failed_result(
 ) -> TrialResult:
     """The result of a run that failed while running."""
     return TrialResult(**_known(config, data, identity, environment), status="failed", error=error, started=started)
+
+
+def conclude(run: Run, state: RunState) -> TrialResult:
+    """Probes the trained encoder and writes the result; on the other processes, gives what process 0 wrote."""
+    if not run.processes.is_main:
+        run.processes.wait()
+        return _shared(run)
+    network = state.method.probed_encoder(run.config.probe.encoder)
+    assessment = assess(
+        network, run.config, run.data, run.processes.device, run.folder.path, run.tick, run.watcher.phase
+    )
+    result = finished_result(
+        run.config,
+        run.data,
+        run.identity,
+        run.software,
+        assessment,
+        run_cost(run.config, state, run.cost, run.processes),
+        state.started,
+        final_loss(run.folder.path),
+        state.skipped,
+    )
+    _write_hparams(run, result)
+    run.folder.write_result(result)
+    run.processes.wait()
+    return result
+
+
+def _shared(run: Run) -> TrialResult:
+    result = run.folder.read_result()
+    if result is None:
+        raise RunError("process 0 wrote no result; see its messages")
+    return result
+
+
+def _write_hparams(run: Run, result: TrialResult) -> None:
+    figures = result.probes.held_out or result.probes.published
+    outcome = {"hparam/loss": result.final_loss or 0.0}
+    if figures and figures.knn_top1 is not None and figures.linear_top1 is not None:
+        outcome |= {"hparam/knn_top1": figures.knn_top1, "hparam/linear_top1": figures.linear_top1}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)
+        journal = Journal(run.folder.path, run.schedule.total_steps)
+        journal.hparams(flat(run.config.model_dump(mode="json")), outcome)
+        journal.close()

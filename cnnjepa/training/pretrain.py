@@ -1,34 +1,31 @@
 """The one way anything trains: from a config to a run folder with a result.
 
-Reads straight down: `pretrain` prepares, `_train` is the loop, `_conclude` probes and writes the result.
+Reads straight down: `pretrain` prepares, `_train` is the loop, `conclude` probes and writes the result.
 """
 
 import contextlib
-import warnings
 from pathlib import Path
-from typing import Any, NamedTuple
 
 import torch
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
-from cnnjepa.cost import MethodCost, method_cost
+from cnnjepa.cost import method_cost
 from cnnjepa.data import DataSet, open_data
 from cnnjepa.data.batches import Normalizer, Order, training_batches
 from cnnjepa.errors import RunError, Stopped
 from cnnjepa.methods import CNNJEPA, build_method
-from cnnjepa.probes import assess, glance
-from cnnjepa.schemas import ConfigError, PretrainConfig, TrialResult, read_config
-from cnnjepa.schemas.hashing import hashed_settings
-from cnnjepa.schemas.overrides import flat
+from cnnjepa.probes import glance
+from cnnjepa.schemas import ConfigError, PretrainConfig, TrialResult
 from cnnjepa.training import distributed
-from cnnjepa.training.checkpoint import read_checkpoint, refuse_other_run
-from cnnjepa.training.conclude import failed_result, finished_result, now, run_cost
+from cnnjepa.training.conclude import conclude, failed_result, now
 from cnnjepa.training.distributed import Processes
 from cnnjepa.training.environment import environment
 from cnnjepa.training.files import keep_as
-from cnnjepa.training.journal import Journal, final_loss
-from cnnjepa.training.resolve import Identity, identify, resolve
+from cnnjepa.training.journal import Journal
+from cnnjepa.training.resolve import identify, resolve
+from cnnjepa.training.restore import restore
+from cnnjepa.training.run import Run
 from cnnjepa.training.run_folder import RunFolder
 from cnnjepa.training.schedule import Schedule
 from cnnjepa.training.state import RunState
@@ -38,27 +35,6 @@ from cnnjepa.training.watcher import RunPlan, Watcher
 
 # Processes agree on whether to stop every so many steps: asking waits for the device.
 _AGREE_EVERY_STEPS = 10
-
-
-class _Run(NamedTuple):
-    """Everything that stays the same during a run."""
-
-    config: PretrainConfig
-    data: DataSet
-    identity: Identity
-    folder: RunFolder
-    processes: Processes
-    order: Order
-    schedule: Schedule
-    cost: MethodCost
-    software: dict[str, Any]
-    stop: StopRequest
-    watcher: Watcher
-
-    def tick(self) -> None:
-        """Called between pieces of a probe. Raises Stopped when the run is to stop."""
-        if self.stop.reason:
-            raise Stopped(self.stop.reason)
 
 
 def pretrain(
@@ -136,18 +112,18 @@ def _run(
     schedule = Schedule(config, order.steps_per_epoch)
     state = RunState(method, optimizer, identity, folder.checkpoints, started=now())
     if resume:
-        _restore(state, config, folder, checkpoint)
+        restore(state, config, folder, checkpoint)
     software = environment(processes)
     processes.wait()  # every process has read the checkpoint before anything is written
     if processes.is_main:
         folder.begin(config, software)
         folder.forget_failure()
 
-    run = _Run(config, data, identity, folder, processes, order, schedule, cost, software, stop, watcher)
+    run = Run(config, data, identity, folder, processes, order, schedule, cost, software, stop, watcher)
     watcher.started(_plan(run, state))
     try:
         _train(run, state)
-        result = _conclude(run, state)
+        result = conclude(run, state)
     except RunError as error:
         if processes.is_main:
             with contextlib.suppress(RunError):  # a full disk may refuse this too
@@ -157,31 +133,7 @@ def _run(
     return result
 
 
-def _restore(state: RunState, config: PretrainConfig, folder: RunFolder, checkpoint: Path | None) -> None:
-    """Loads the checkpoint to go on from, if there is one, and refuses one of another config."""
-    path = checkpoint or folder.checkpoints / "last.pt"
-    if checkpoint is None and not path.exists() and not (folder.checkpoints / "previous.pt").exists():
-        _refuse_other_config(config, folder)
-        return
-    loaded = read_checkpoint(path)
-    refuse_other_run(loaded, state.identity.pretrain_hash, state.identity.settings, path)
-    state.restore(loaded)
-    if checkpoint is not None:
-        state.saved_step = None
-
-
-def _refuse_other_config(config: PretrainConfig, folder: RunFolder) -> None:
-    """For a folder without a checkpoint: its config must be this one."""
-    path = folder.path / "config.yaml"
-    if not folder.begun:
-        return
-    mine, other = (flat(hashed_settings(c, "", 1)) for c in (config, read_config(path)))
-    different = [f"{k}: there {other.get(k)}, asked {mine.get(k)}" for k in mine | other if mine.get(k) != other.get(k)]
-    if different:
-        raise ConfigError(f"{path} is another config ({'; '.join(different)}); give another --out")
-
-
-def _plan(run: _Run, state: RunState) -> RunPlan:
+def _plan(run: Run, state: RunState) -> RunPlan:
     cautions = run.config.cautions()
     if run.data.skipped:
         cautions.append(f"{len(run.data.skipped)} unreadable images are left out: {', '.join(run.data.skipped[:3])}")
@@ -202,7 +154,7 @@ def _plan(run: _Run, state: RunState) -> RunPlan:
     )
 
 
-def _train(run: _Run, state: RunState) -> None:
+def _train(run: Run, state: RunState) -> None:
     """The loop, from the state's step to the last."""
     config, runtime, processes = run.config, run.config.runtime, run.processes
     device, total = processes.device, run.schedule.total_steps
@@ -264,7 +216,7 @@ def _due(epoch: int, every: int, last: int | None = None) -> bool:
     return every > 0 and (epoch % every == 0 or epoch == last)
 
 
-def _log(run: _Run, state: RunState, journal: Journal | None, mark: tuple[int, float]) -> tuple[int, float]:
+def _log(run: Run, state: RunState, journal: Journal | None, mark: tuple[int, float]) -> tuple[int, float]:
     """A line about the interval since `mark`, (step, training seconds); gives the new mark."""
     losses = state.losses()
     seconds = state.train_seconds - mark[1]
@@ -284,7 +236,7 @@ def _log(run: _Run, state: RunState, journal: Journal | None, mark: tuple[int, f
     return state.step, state.train_seconds
 
 
-def _glance(run: _Run, state: RunState, journal: Journal | None) -> None:
+def _glance(run: Run, state: RunState, journal: Journal | None) -> None:
     """A probe during training, by process 0 while the others wait."""
     state.losses()
     state.stop_clock()
@@ -302,7 +254,7 @@ def _glance(run: _Run, state: RunState, journal: Journal | None) -> None:
     state.start_clock()
 
 
-def _save(run: _Run, state: RunState, journal: Journal | None) -> None:
+def _save(run: Run, state: RunState, journal: Journal | None) -> None:
     """A checkpoint by process 0; lines up to its step are on disk before it."""
     if state.saved_step == state.step:
         return
@@ -314,55 +266,10 @@ def _save(run: _Run, state: RunState, journal: Journal | None) -> None:
     state.saved_step = state.step
 
 
-def _stop_if_asked(run: _Run, state: RunState, journal: Journal | None) -> None:
+def _stop_if_asked(run: Run, state: RunState, journal: Journal | None) -> None:
     if run.processes.world_size > 1 and state.step % _AGREE_EVERY_STEPS:
         return
     if run.processes.any(run.stop.reason is not None):
         _save(run, state, journal)
         run.processes.wait()
         raise Stopped(run.stop.reason or "another process was asked to stop")
-
-
-def _conclude(run: _Run, state: RunState) -> TrialResult:
-    """Probes the trained encoder and writes the result; on the other processes, gives what process 0 wrote."""
-    if not run.processes.is_main:
-        run.processes.wait()
-        return _shared(run)
-    network = state.method.probed_encoder(run.config.probe.encoder)
-    assessment = assess(
-        network, run.config, run.data, run.processes.device, run.folder.path, run.tick, run.watcher.phase
-    )
-    result = finished_result(
-        run.config,
-        run.data,
-        run.identity,
-        run.software,
-        assessment,
-        run_cost(run.config, state, run.cost, run.processes),
-        state.started,
-        final_loss(run.folder.path),
-        state.skipped,
-    )
-    _write_hparams(run, result)
-    run.folder.write_result(result)
-    run.processes.wait()
-    return result
-
-
-def _shared(run: _Run) -> TrialResult:
-    result = run.folder.read_result()
-    if result is None:
-        raise RunError("process 0 wrote no result; see its messages")
-    return result
-
-
-def _write_hparams(run: _Run, result: TrialResult) -> None:
-    figures = result.probes.held_out or result.probes.published
-    outcome = {"hparam/loss": result.final_loss or 0.0}
-    if figures and figures.knn_top1 is not None and figures.linear_top1 is not None:
-        outcome |= {"hparam/knn_top1": figures.knn_top1, "hparam/linear_top1": figures.linear_top1}
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DeprecationWarning)
-        journal = Journal(run.folder.path, run.schedule.total_steps)
-        journal.hparams(flat(run.config.model_dump(mode="json")), outcome)
-        journal.close()

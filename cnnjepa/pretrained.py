@@ -5,8 +5,9 @@ from typing import Literal
 
 import torch
 
-from cnnjepa.encoders.trunk import ResNetTrunk, build_trunk
+from cnnjepa.encoders import ResNetTrunk, build_trunk
 from cnnjepa.schemas import ConfigError, read_config
+from cnnjepa.training.checkpoint import read_checkpoint
 
 
 def load_encoder(
@@ -19,8 +20,6 @@ def load_encoder(
     are normalised with the run's `data.mean` and `data.std`. Raises ConfigError when the run or its checkpoint
     does not exist.
     """
-    from cnnjepa.training.checkpoint import read_checkpoint
-
     run = Path(run)
     if not (run / "config.yaml").is_file():
         raise ConfigError(f"{run} is not a run folder: it has no config.yaml")

@@ -6,7 +6,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from cnnjepa.masks.sampling import sample_masks
+from cnnjepa.data.evaluation import evaluation_batches
+from cnnjepa.data.open import open_sources
+from cnnjepa.data.source import Subset, stratified
+from cnnjepa.data.synthetic import render
+from cnnjepa.masks import sample_masks
 from cnnjepa.schemas import PretrainConfig, SyntheticData
 from cnnjepa.schemas.masking import RandomMasking
 
@@ -103,11 +107,6 @@ def _heat_map(figure: Any, axis: Any, rate: Tensor, title: str) -> None:
 
 def _images(config: PretrainConfig) -> Tensor:
     """A few validation images uint8 [n, 3, S, S], as the encoder would see them whole."""
-    from cnnjepa.data.evaluation import evaluation_batches
-    from cnnjepa.data.open import open_sources
-    from cnnjepa.data.source import Subset, stratified
-    from cnnjepa.data.synthetic import render
-
     size = config.data.image_size
     if isinstance(config.data, SyntheticData) or getattr(config.data, "path", None) is None:
         return render("val", _SAMPLES, size)[0]

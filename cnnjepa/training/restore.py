@@ -1,0 +1,34 @@
+"""Going on from a checkpoint, or refusing one of another config."""
+
+from pathlib import Path
+
+from cnnjepa.schemas import ConfigError, PretrainConfig, read_config
+from cnnjepa.schemas.hashing import hashed_settings
+from cnnjepa.schemas.overrides import flat
+from cnnjepa.training.checkpoint import read_checkpoint, refuse_other_run
+from cnnjepa.training.run_folder import RunFolder
+from cnnjepa.training.state import RunState
+
+
+def restore(state: RunState, config: PretrainConfig, folder: RunFolder, checkpoint: Path | None) -> None:
+    """Loads the checkpoint to go on from, if there is one, and refuses one of another config."""
+    path = checkpoint or folder.checkpoints / "last.pt"
+    if checkpoint is None and not path.exists() and not (folder.checkpoints / "previous.pt").exists():
+        _refuse_other_config(config, folder)
+        return
+    loaded = read_checkpoint(path)
+    refuse_other_run(loaded, state.identity.pretrain_hash, state.identity.settings, path)
+    state.restore(loaded)
+    if checkpoint is not None:
+        state.saved_step = None
+
+
+def _refuse_other_config(config: PretrainConfig, folder: RunFolder) -> None:
+    """For a folder without a checkpoint: its config must be this one."""
+    path = folder.path / "config.yaml"
+    if not folder.begun:
+        return
+    mine, other = (flat(hashed_settings(c, "", 1)) for c in (config, read_config(path)))
+    different = [f"{k}: there {other.get(k)}, asked {mine.get(k)}" for k in mine | other if mine.get(k) != other.get(k)]
+    if different:
+        raise ConfigError(f"{path} is another config ({'; '.join(different)}); give another --out")

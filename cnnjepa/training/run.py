@@ -1,0 +1,36 @@
+"""What stays the same during a run."""
+
+from typing import Any, NamedTuple
+
+from cnnjepa.cost import MethodCost
+from cnnjepa.data import DataSet
+from cnnjepa.data.batches import Order
+from cnnjepa.errors import Stopped
+from cnnjepa.schemas import PretrainConfig
+from cnnjepa.training.distributed import Processes
+from cnnjepa.training.resolve import Identity
+from cnnjepa.training.run_folder import RunFolder
+from cnnjepa.training.schedule import Schedule
+from cnnjepa.training.stopping import StopRequest
+from cnnjepa.training.watcher import Watcher
+
+
+class Run(NamedTuple):
+    """Everything that stays the same during a run."""
+
+    config: PretrainConfig
+    data: DataSet
+    identity: Identity
+    folder: RunFolder
+    processes: Processes
+    order: Order
+    schedule: Schedule
+    cost: MethodCost
+    software: dict[str, Any]
+    stop: StopRequest
+    watcher: Watcher
+
+    def tick(self) -> None:
+        """Called between pieces of a probe. Raises Stopped when the run is to stop."""
+        if self.stop.reason:
+            raise Stopped(self.stop.reason)
