@@ -25,6 +25,7 @@ class TerminalWatcher(Watcher):
             TextColumn("left"),
             TimeRemainingColumn(),
             console=self._console,
+            disable=not self._console.is_terminal,
         )
         self._task: TaskID | None = None
         self._plan: RunPlan | None = None

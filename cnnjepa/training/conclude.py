@@ -47,10 +47,9 @@ def _known(config: PretrainConfig, data: DataSet, identity: Identity, environmen
     }
 
 
-def run_cost(config: PretrainConfig, state: RunState, cost: MethodCost, processes: Processes) -> Cost:
-    """Computed and measured cost of the run so far."""
-    seconds = state.train_seconds
-    images = state.step * config.runtime.batch_size * processes.world_size
+def run_cost(config: PretrainConfig, steps: int, seconds: float, cost: MethodCost, processes: Processes) -> Cost:
+    """Computed and measured cost of `steps` steps that took `seconds` of training."""
+    images = steps * config.runtime.batch_size * processes.world_size
     gpus = processes.world_size if processes.device.type == "cuda" else 0
     return Cost(
         encoder_params=cost.encoder_params,
@@ -115,7 +114,7 @@ def conclude(run: Run, state: RunState) -> TrialResult:
         run.identity,
         run.software,
         assessment,
-        run_cost(run.config, state, run.cost, run.processes),
+        run_cost(run.config, state.step, state.train_seconds, run.cost, run.processes),
         state.started,
         final_loss(run.folder.path),
         state.skipped,

@@ -1,6 +1,5 @@
 """What changes while a run goes on, and how it becomes a checkpoint."""
 
-import copy
 import math
 import time
 from dataclasses import dataclass, field
@@ -116,7 +115,7 @@ class RunState:
     def restore(self, state: Checkpoint) -> None:
         """Goes on from a checkpoint."""
         self.method.load_state_dict(state["method"])
-        self.optimizer.load_state_dict(copy.copy(state["optimizer"]))
+        self.optimizer.load_state_dict(state["optimizer"])
         self.step = self.saved_step = int(state["step"])
         self._window = list(state["window"])
         self.skipped = list(state["skipped"])
