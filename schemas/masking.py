@@ -9,6 +9,10 @@ from cnnjepa.schemas.block_sizes import block_sizes, expected_targets, target_ra
 
 Sampler = Literal["faithful", "unbiased"]
 
+# A draw must leave enough context at least this often, so that redrawing ends. With mean context E, at most M cells
+# (all blocks on one place) and min_keep k, P(context > k) >= (E - k) / (M - k), because E <= k (1 - P) + M P.
+_LEAST_CHANCE = 0.05
+
 
 class RandomMasking(Section):
     """A fixed number of cells, drawn uniformly, is visible; the rest are targets."""
@@ -93,11 +97,12 @@ class _Blocks(Section):
             )
         for size in sizes:
             context = grid**2 - sum(map(sum, target_rates(grid, size, self.blocks, self.sampler == "faithful")))
-            if size.probability and context <= self.min_keep:
+            if context < self.min_keep + _LEAST_CHANCE * (grid**2 - size.height * size.width - self.min_keep):
                 raise ValueError(
                     f"{self.blocks} block(s) of {size.height}x{size.width} cells leave about {context:.1f} of "
-                    f"{grid * grid} cells as context on the {grid}x{grid} grid, not more than masking.min_keep "
-                    f"{self.min_keep}; use fewer or smaller blocks (masking.scale, masking.num_blocks)"
+                    f"{grid * grid} cells as context on the {grid}x{grid} grid, too seldom more than masking.min_keep "
+                    f"{self.min_keep}; use fewer or smaller blocks (masking.scale, masking.num_blocks) or a smaller "
+                    "min_keep"
                 )
 
 
