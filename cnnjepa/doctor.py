@@ -84,7 +84,7 @@ def packed_error() -> float:
 
 
 def _relative(a: Tensor, b: Tensor) -> float:
-    return float((a - b).abs().max() / b.abs().max().clamp(min=1e-12))
+    return float((a - b).detach().abs().max() / b.detach().abs().max().clamp(min=1e-12))
 
 
 def _speed(config: PretrainConfig, device: torch.device) -> Finding:

@@ -41,7 +41,7 @@ def random_context(batch: int, grid: int, seed: int = 0) -> Tensor:
 
 
 def relative(a: Tensor, b: Tensor) -> float:
-    return float((a - b).abs().max() / b.abs().max())
+    return float((a - b).detach().abs().max() / b.detach().abs().max())
 
 
 def assert_same(packed: PackedEncoder, masked: MaskedEncoder, images: Tensor, context: Tensor) -> None:
