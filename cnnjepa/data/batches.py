@@ -19,7 +19,7 @@ from cnnjepa.data.open import DataSet
 from cnnjepa.data.resample import crop_and_resize
 from cnnjepa.data.resident import ResidentSource
 from cnnjepa.data.source import ImageSource
-from cnnjepa.data.workers import quiet_worker, whole_batch
+from cnnjepa.data.workers import quiet_worker, usable_workers, whole_batch
 from cnnjepa.errors import ImageError, RunError
 from cnnjepa.randomness import generator
 from cnnjepa.schemas import DataConfig
@@ -96,7 +96,7 @@ def training_batches(
     loader = DataLoader(
         _CroppedImages(data.train, config, order.seed),
         batch_sampler=cast("Sampler[list[int]]", _Steps(order, first_step, last_step)),
-        num_workers=workers,
+        num_workers=usable_workers(workers),
         collate_fn=whole_batch,
         pin_memory=device.type == "cuda",
         prefetch_factor=4 if workers else None,

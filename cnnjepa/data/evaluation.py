@@ -10,7 +10,7 @@ from torchvision.transforms.v2 import functional as transforms
 
 from cnnjepa.data.resident import ResidentSource
 from cnnjepa.data.source import ImageSource
-from cnnjepa.data.workers import quiet_worker, whole_batch
+from cnnjepa.data.workers import quiet_worker, usable_workers, whole_batch
 from cnnjepa.errors import ImageError
 from cnnjepa.schemas import DataConfig
 
@@ -37,7 +37,11 @@ def evaluation_batches(
             yield EvaluationBatch(pixels, torch.arange(start, start + pixels.shape[0]), [])
         return
     loader = DataLoader(
-        images, batch_size=batch_size, num_workers=workers, collate_fn=whole_batch, worker_init_fn=quiet_worker
+        images,
+        batch_size=batch_size,
+        num_workers=usable_workers(workers),
+        collate_fn=whole_batch,
+        worker_init_fn=quiet_worker,
     )
     for item in loader:
         if isinstance(item, str):

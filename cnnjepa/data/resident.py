@@ -31,6 +31,14 @@ class ResidentSource:
         return self._fingerprint
 
 
+def subset(source: ImageSource, indices: Tensor) -> ImageSource:
+    """Some images of a source (int64 indices); resident if the source is."""
+    few = Subset(source, indices)
+    if not isinstance(source, ResidentSource):
+        return few
+    return ResidentSource(source.images[indices], few.labels, few.class_names, few.fingerprint(), few.name)
+
+
 def open_synthetic(config: SyntheticData) -> dict[str, ResidentSource]:
     """Both splits, drawn; the fingerprint is of the pixels."""
     sources = {}

@@ -8,7 +8,8 @@ import torch
 from torch import nn
 
 from cnnjepa.data import DataSet
-from cnnjepa.data.source import Subset, stratified
+from cnnjepa.data.resident import subset
+from cnnjepa.data.source import stratified
 from cnnjepa.probes.diagnostics import diagnose
 from cnnjepa.probes.evaluate import Judged, judge, selection_knn
 from cnnjepa.probes.features import Embed, Features, encoder_embed, extract, pixel_embed, scratch_folder
@@ -82,7 +83,7 @@ def glance(
     few = min(config.probe.online_images, data.train.labels.numel())
     images = data.train
     if few < data.train.labels.numel():
-        images = Subset(data.train, stratified(data.train.labels, few))
+        images = subset(data.train, stratified(data.train.labels, few))
     with scratch_folder(scratch) as folder:
         features = extract(encoder_embed(network, config, device), images, config, folder, tick)
         health = diagnose(features.values)

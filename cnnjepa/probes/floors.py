@@ -6,7 +6,8 @@ from torch import nn
 from cnnjepa.data.batches import Normalizer
 from cnnjepa.data.evaluation import evaluation_batches
 from cnnjepa.data.open import DataSet
-from cnnjepa.data.source import Subset, stratified
+from cnnjepa.data.resident import subset
+from cnnjepa.data.source import stratified
 from cnnjepa.encoders import build_trunk
 from cnnjepa.schemas import PretrainConfig
 
@@ -25,7 +26,7 @@ def untrained_encoder(config: PretrainConfig, data: DataSet, device: torch.devic
         norm.momentum = None  # a plain average over batches
     normalize = Normalizer(config.data, device, config.runtime.channels_last)
     few = min(_CALIBRATION_IMAGES, data.train.labels.numel())
-    images = Subset(data.train, stratified(data.train.labels, few))
+    images = subset(data.train, stratified(data.train.labels, few))
     network.train()
     with torch.no_grad():
         for batch in evaluation_batches(images, config.data, config.probe.resize, 128, config.runtime.workers):

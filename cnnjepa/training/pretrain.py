@@ -13,6 +13,7 @@ from torch.nn.parallel import DistributedDataParallel
 from cnnjepa.cost import method_cost
 from cnnjepa.data import DataSet, open_data
 from cnnjepa.data.batches import Normalizer, Order, training_batches
+from cnnjepa.data.workers import usable_workers
 from cnnjepa.errors import RunError, Stopped
 from cnnjepa.methods import CNNJEPA, build_method
 from cnnjepa.probes import glance
@@ -137,6 +138,9 @@ def _plan(run: Run, state: RunState) -> RunPlan:
     cautions = run.config.cautions()
     if run.data.skipped:
         cautions.append(f"{len(run.data.skipped)} unreadable images are left out: {', '.join(run.data.skipped[:3])}")
+    workers, usable = run.config.runtime.workers, usable_workers(run.config.runtime.workers)
+    if usable < workers and not run.data.resident:
+        cautions.append(f"runtime.workers {workers} is more than this machine's {usable} cores; {usable} are started")
     return RunPlan(
         run_dir=run.folder.path,
         pretrain_hash=run.identity.pretrain_hash,
