@@ -2,8 +2,8 @@
 
 import os
 
-# Before torch is imported: tests compare bits, so they fix the number of threads, and workers do not multiply it.
-os.environ.setdefault("OMP_NUM_THREADS", "2")
+# Before torch is imported: tests compare bits, so they fix the number of threads; one, because they run small and several at once.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 from pathlib import Path
 
