@@ -2,7 +2,7 @@
 
 import os
 
-# Before torch is imported: tests compare bits, so they fix the number of threads; one, because they run small and several at once.
+# Before torch is imported. Tests compare bits, so the number of threads is fixed; one, because runs are small.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 from pathlib import Path
