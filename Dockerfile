@@ -13,7 +13,7 @@ COPY cli cli
 COPY cnnjepa cnnjepa
 RUN python -m pip install --no-cache-dir -c constraints.txt .
 
-# torchrun stops its processes with SIGTERM; a run answers with a checkpoint and code 75.
+# A run answers SIGTERM, which torchrun hands on to its processes, with a checkpoint.
 STOPSIGNAL SIGTERM
 WORKDIR /work
 CMD ["cnnjepa", "--help"]

@@ -1,6 +1,7 @@
 """`cnnjepa train`."""
 
 import os
+import shlex
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -68,5 +69,14 @@ def train(
 
 
 def _again() -> str:
-    words = [word for word in sys.argv[1:] if word != "--resume"]
-    return " ".join(["cnnjepa", *words, "--resume"])
+    """This command line, to be run again: with --resume, without a --checkpoint to go back to."""
+    words = iter(sys.argv[1:])
+    kept = []
+    for word in words:
+        if word == "--checkpoint":
+            next(words, None)
+        elif word != "--resume" and not word.startswith("--checkpoint="):
+            kept.append(word)
+    world_size = int(os.environ.get("WORLD_SIZE", "1"))
+    command = ["torchrun", "--nproc-per-node", str(world_size), "-m", "cnnjepa"] if world_size > 1 else ["cnnjepa"]
+    return shlex.join([*command, *kept, "--resume"])

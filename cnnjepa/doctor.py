@@ -41,7 +41,7 @@ def examine(config: PretrainConfig) -> Iterator[Finding]:
         yield Finding(name, str(facts[name]))
     yield Finding("CPU", f"{facts['cpu']}, {facts['cpu_count']} cores, {facts['threads']} threads used")
     yield Finding("GPUs", ", ".join(facts["gpus"]) or "none; training runs on the CPU")
-    error = packed_error()
+    error = packed_error(device)
     yield Finding("packed encoder = masked encoder", f"relative error {error:.1e} (float64)", error < _TOLERANCE)
     yield _speed(config, device)
     try:
@@ -63,16 +63,16 @@ def examine(config: PretrainConfig) -> Iterator[Finding]:
         yield Finding("bottleneck", f"the data; about {need} workers would keep up (--set workers={need})", None)
 
 
-def packed_error() -> float:
+def packed_error(device: torch.device) -> float:
     """Largest relative difference of output, gradients and running statistics between the two backends, float64."""
     encoder = EncoderConfig(arch="resnet18", width=0.125, stem="half")
-    trunk = build_trunk(encoder, 0).double().train()
+    trunk = build_trunk(encoder, 0).double().train().to(device)
     for norm in trunk.modules():
         if isinstance(norm, nn.BatchNorm2d):
             nn.init.uniform_(norm.weight, 0.5, 1.5)
     packed, masked = PackedEncoder(copy.deepcopy(trunk)), MaskedEncoder(trunk)
-    images = torch.rand(4, 3, 64, 64, dtype=torch.float64) - 0.5
-    context = sample_masks(RandomMasking(), 4, torch.arange(4), 0, 0).context
+    images = torch.rand(4, 3, 64, 64, dtype=torch.float64, device=device) - 0.5
+    context = sample_masks(RandomMasking(), 4, torch.arange(4, device=device), 0, 0).context
     for model in (packed, masked):
         model(images, context).square().sum().backward()
     pairs = [
@@ -97,10 +97,12 @@ def _speed(config: PretrainConfig, device: torch.device) -> Finding:
     share = float(context.float().mean())
     times: dict[str, list[float]] = {"dense": [], "packed": []}
     for _ in range(4):
-        times["dense"].append(_seconds(lambda: dense(images).square().mean().backward(), device))
-        times["packed"].append(_seconds(lambda: packed(images, context).square().mean().backward(), device))
+        with torch.autocast(device.type, torch.bfloat16, enabled=config.runtime.precision == "bf16"):
+            times["dense"].append(_seconds(lambda: dense(images).float().square().mean().backward(), device))
+            times["packed"].append(_seconds(lambda: packed(images, context).float().square().mean().backward(), device))
     ratio = statistics.median(times["packed"][1:]) / statistics.median(times["dense"][1:])
-    text = f"{ratio:.2f} of the stock dense time at {100 * share:.0f} % visible (efficiency {share / ratio:.2f})"
+    where = f"{100 * share:.0f} % visible, {config.runtime.precision}"
+    text = f"{ratio:.2f} of the stock dense time at {where} (efficiency {share / ratio:.2f})"
     advice = "" if ratio < 1 else "; try --set backend=masked, and see docs/performance.md"
     return Finding("packed encoder's time", text + advice, True if ratio < 1 else None)
 

@@ -72,7 +72,7 @@ class _Images(Section):
 
     on_error: Literal["raise", "skip"] = "raise"
     """An unreadable image: `raise` stops the run and names the file; `skip` takes the next readable one,
-    counts it, logs it and reports it in result.json."""
+    counts it, logs it and reports it in result.json. Not hashed."""
 
     train_images: int | None = Field(default=None, ge=2)
     """Use only this many training images, evenly over classes; None = all."""
@@ -110,10 +110,10 @@ class FolderData(_Images):
     """The directory, or a `.tar`, `.tar.gz` or `.tgz` of one. Given with `--data`."""
 
     train_split: str = "train"
-    """Name of the training folder."""
+    """Name of the training folder. Not hashed."""
 
     val_split: str = "val"
-    """Name of the validation folder."""
+    """Name of the validation folder. Not hashed."""
 
 
 class TorchvisionData(_Images):
@@ -142,10 +142,10 @@ class HDF5Data(_Images):
     """Folder that holds the two files. Given with `--data`."""
 
     train_file: str = "train.h5"
-    """Name of the training file."""
+    """Name of the training file. Not hashed."""
 
     val_file: str = "val.h5"
-    """Name of the validation file."""
+    """Name of the validation file. Not hashed."""
 
 
 DataConfig = Annotated[SyntheticData | FolderData | TorchvisionData | HDF5Data, Field(discriminator="source")]

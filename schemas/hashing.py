@@ -16,8 +16,18 @@ _NOT_HASHED = {
         "keep_epochs",
         "images_every_epochs",
     ),
-    # The place of the images; a fingerprint of their content stands for it.
-    "data": ("path", "download", "resident_limit_gib"),
+    # The place of the images; a fingerprint of the set stands for it. `on_error: raise` finishes only where nothing
+    # was to be skipped, so it names the same numbers.
+    "data": (
+        "path",
+        "download",
+        "resident_limit_gib",
+        "train_split",
+        "val_split",
+        "train_file",
+        "val_file",
+        "on_error",
+    ),
 }
 
 

@@ -134,5 +134,5 @@ class TrialResult(Section):
     """When the result was written, ISO 8601 UTC. Volatile."""
 
     def lasting(self) -> dict[str, object]:
-        """Everything that two equal runs must share."""
-        return self.model_dump(mode="json", exclude={"cost", "software", "started", "finished"})
+        """Everything that two equal runs must share (final_loss is a mean over the logging interval, which is free)."""
+        return self.model_dump(mode="json", exclude={"cost", "software", "started", "finished", "final_loss"})

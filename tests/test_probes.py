@@ -30,7 +30,7 @@ from cnnjepa.probes.features import Features, encoder_embed, extract, pixel_embe
 from cnnjepa.probes.floors import untrained_encoder
 from cnnjepa.probes.interval import wilson
 from cnnjepa.probes.knn import knn_accuracies, topk_percent, usable_k
-from cnnjepa.probes.linear import Curve, linear_curve
+from cnnjepa.probes.linear import Curve, linear_curve, shuffled_order
 from cnnjepa.schemas import PretrainConfig, ProbeConfig, Probes, load_config
 
 CPU = torch.device("cpu")
@@ -199,7 +199,8 @@ def test_several_learning_rates_at_once_are_separate_runs_of_torchs_adam(
     curve = linear_curve(train, val, 8, lrs, epochs, batch, CPU)
     for rate, lr in enumerate(lrs):
         block = slice(8 * rate, 8 * rate + 8)
-        for epoch, (weight, bias) in enumerate(trained_by_torch(train, start, 8, lr, epochs, batch)):
+        in_order = train.take(shuffled_order(70))
+        for epoch, (weight, bias) in enumerate(trained_by_torch(in_order, start, 8, lr, epochs, batch)):
             assert (weights.seen[epoch][0][block] - weight).abs().max().item() < 1e-11
             assert (weights.seen[epoch][1][block] - bias).abs().max().item() < 1e-11
             scores = val.values @ weight.T + bias
@@ -218,9 +219,10 @@ def test_several_learning_rates_at_once_are_separate_runs_in_float32() -> None:
 
 def test_the_images_of_a_partial_batch_do_not_train() -> None:
     train, val = clouds(70), clouds(40, seed=1)
-    without = Features(train.values[:64], train.labels[:64])
-    assert linear_curve(train, val, 8, [0.1], 3, 16, CPU) == linear_curve(without, val, 8, [0.1], 3, 16, CPU)
-    assert linear_curve(train, val, 8, [0.1], 3, 65, CPU) != linear_curve(without, val, 8, [0.1], 3, 64, CPU)
+    dropped = shuffled_order(70)[64:]
+    spoilt = Features(train.values.index_fill(0, dropped, float("nan")), train.labels)
+    assert linear_curve(train, val, 8, [0.1], 3, 16, CPU) == linear_curve(spoilt, val, 8, [0.1], 3, 16, CPU)
+    assert linear_curve(train, val, 8, [0.1], 3, 65, CPU) != linear_curve(train, val, 8, [0.1], 3, 64, CPU)
 
 
 def test_a_set_smaller_than_a_batch_is_one_batch() -> None:
@@ -681,3 +683,14 @@ def test_an_untrained_floor_is_of_the_runs_seed(seed: int) -> None:
     one, two = build_trunk(encoder, seed), build_trunk(encoder, seed)
     assert all(torch.equal(a, b) for a, b in zip(one.parameters(), two.parameters(), strict=True))
     assert not torch.equal(one.conv1.weight, build_trunk(encoder, seed + 1).conv1.weight)
+
+
+def test_a_set_sorted_by_class_is_probed_as_well_as_a_shuffled_one() -> None:
+    """Folders come class by class; a probe in that order would see one class a batch."""
+    train, val = clouds(800), clouds(400, seed=1)
+    by_class = train.labels.argsort(stable=True)
+    scores = [
+        max(row[0][0] for row in linear_curve(features, val, 8, [0.01], 10, 64, CPU).accuracies)
+        for features in (train, train.take(by_class))
+    ]
+    assert abs(scores[0] - scores[1]) < 5

@@ -306,3 +306,52 @@ def test_tensorboard_holds_every_step_once_after_a_crash(undisturbed: Path, tmp_
     assert [step for step, _ in seen] == [line["step"] for line in lines if line["kind"] == "train"]
     losses = [line["loss"] for line in lines if line["kind"] == "train"]
     assert [value for _, value in seen] == pytest.approx(losses)
+
+
+def group_signal(config: PretrainConfig, run: Path) -> None:
+    """As torchrun and SLURM stop a job: SIGTERM to the whole process group, loader processes included."""
+    from cnnjepa.errors import Stopped
+    from cnnjepa.training import pretrain as module
+
+    os.setpgid(0, 0)
+    torch.set_num_threads(1)
+    original, done = module.train_step, []
+
+    def watched(*args):  # type: ignore[no-untyped-def]
+        done.append(1)
+        if len(done) == 5:
+            os.killpg(0, signal.SIGTERM)
+            time.sleep(1)
+        return original(*args)
+
+    module.train_step = watched
+    try:
+        module.pretrain(config, run)
+    except Stopped:
+        sys.exit(75)
+
+
+def test_sigterm_to_the_whole_group_still_writes_the_checkpoint(tmp_path: Path) -> None:
+    write_images(tmp_path / "images")
+    config = small_config("resident=never", "workers=2", data=tmp_path / "images")
+    assert in_process(group_signal, config, tmp_path / "run") == 75
+    assert read_checkpoint(tmp_path / "run" / "checkpoints" / "last.pt")["step"] == 5
+
+
+def test_an_epoch_asked_for_is_kept_although_a_crash_came_before_its_name(tmp_path: Path) -> None:
+    run, config = tmp_path / "run", small_config("keep_epochs=[3]")
+    pretrain(config, run)
+    (run / "checkpoints" / "epoch_3.pt").unlink()
+    (run / "result.json").unlink()
+    pretrain(config, run, resume=True)
+    assert read_checkpoint(run / "checkpoints" / "epoch_3.pt")["step"] == 12
+
+
+def test_what_to_type_to_go_on_is_quoted_and_does_not_go_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    from cnnjepa.cli.train import _again
+
+    typed = ["cnnjepa", "train", "--preset", "demo", "--resume", "--checkpoint", "a.pt", "--set", "scale=[0.1, 0.2]"]
+    monkeypatch.setattr(sys, "argv", typed)
+    assert _again() == "cnnjepa train --preset demo --set 'scale=[0.1, 0.2]' --resume"
+    monkeypatch.setenv("WORLD_SIZE", "4")
+    assert _again().startswith("torchrun --nproc-per-node 4 -m cnnjepa train --preset demo")

@@ -86,11 +86,13 @@ def _make_resident(data: DataSet, config: DataConfig) -> None:
             continue
         shape = decoded_size(source, config.on_error)
         gib = source.labels.numel() * shape[0] * shape[1] * shape[2] / 2**30
-        if config.resident == "auto" and (gib > config.resident_limit_gib or (not data.resident and split == "val")):
+        # The validation set is kept too if it can be; what was asked, and is hashed, is about the training set.
+        must = config.resident == "always" and split == "train"
+        if not must and (gib > config.resident_limit_gib or (split == "val" and not data.resident)):
             return
         decoded = decode_all(source, config.on_error, shape)
         if isinstance(decoded, str):
-            if config.resident == "always":
+            if must:
                 raise ConfigError(
                     f"data.resident=always needs images of one size; {decoded} is not {shape[2]}x{shape[1]} as the "
                     "first; use data.resident=auto or never"

@@ -31,7 +31,8 @@ class ImageSource(Protocol):
         """What a person can find the image by."""
 
     def fingerprint(self) -> str:
-        """A hex digest that changes when the images do, and not when they only move."""
+        """A hex digest of the set: of its pixels where they are in memory, else of names, labels and sizes, because
+        reading a large set to hash it takes hours. Moving the set does not change it."""
 
 
 def decode(encoded: bytes, name: str) -> Tensor:

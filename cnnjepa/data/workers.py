@@ -12,10 +12,13 @@ def usable_workers(asked: int) -> int:
 
 
 def quiet_worker(worker: int) -> None:
-    """Initialises a loader process: a terminal's Ctrl-C and a scheduler's SIGUSR1 are the trainer's to answer."""
+    """Initialises a loader process: signals sent to the whole group (a terminal's Ctrl-C, a scheduler's SIGUSR1,
+    torchrun's SIGTERM) are the trainer's to answer. After a SIGTERM it leaves within half a minute, so that the
+    trainer can still write its checkpoint and nothing is left hanging."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGUSR1, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    signal.signal(signal.SIGALRM, signal.SIG_DFL)
+    signal.signal(signal.SIGTERM, lambda number, frame: signal.alarm(30))
 
 
 def whole_batch(batch: Any) -> Any:

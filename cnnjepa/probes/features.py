@@ -1,6 +1,7 @@
 """Features of a frozen encoder, extracted once and kept: in memory, or in a file when they are many."""
 
 import contextlib
+import os
 import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -109,6 +110,11 @@ def _storage(count: int, dim: int, scratch: Path | None) -> Tensor:
     if count * dim * 4 <= _MOST_BYTES_IN_MEMORY:
         return torch.empty(count, dim)
     name = tempfile.mktemp(prefix="features-", dir=scratch)
+    try:  # a mapped file that the disk cannot hold would end the process without a word
+        with open(name, "wb") as file:
+            os.posix_fallocate(file.fileno(), 0, count * dim * 4)
+    except OSError as error:
+        raise RunError(f"no room for {count * dim * 4 / 2**30:.1f} GiB of features ({error.strerror})") from None
     return torch.from_file(name, shared=True, size=count * dim, dtype=torch.float32).view(count, dim)
 
 

@@ -49,11 +49,17 @@ def _tally(label_QK: Tensor, votes_QK: Tensor, classes: int) -> Tensor:
     return scores.scatter_add(1, label_QK, votes_QK)
 
 
-def topk_percent(scores_QC: Tensor, labels_Q: Tensor) -> tuple[float, float]:
-    """(top-1, top-5) accuracy in percent; top-5 is 100 where there are at most five classes."""
+def topk_hits(scores_QC: Tensor, labels_Q: Tensor) -> tuple[int, int]:
+    """Rows whose label is the best and among the best five; ties go to the lower class number."""
     order = scores_QC.argsort(dim=1, descending=True, stable=True)[:, :5]
     hit = order == labels_Q[:, None]
-    return 100 * hit[:, 0].double().mean().item(), 100 * hit.any(1).double().mean().item()
+    return int(hit[:, 0].sum()), int(hit.any(1).sum())
+
+
+def topk_percent(scores_QC: Tensor, labels_Q: Tensor) -> tuple[float, float]:
+    """(top-1, top-5) accuracy in percent; top-5 is 100 where there are at most five classes."""
+    top1, top5 = topk_hits(scores_QC, labels_Q)
+    return 100 * top1 / labels_Q.numel(), 100 * top5 / labels_Q.numel()
 
 
 def usable_k(k: int, bank_size: int) -> int:

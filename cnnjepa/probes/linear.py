@@ -1,6 +1,7 @@
 """Linear probe on cached features, several learning rates at once.
 
-Adam, cross-entropy, fixed order, last partial batch dropped (METHOD, "Probes"). The weights of all learning
+Adam, cross-entropy, one fixed shuffled order, last partial batch dropped (METHOD, "Probes"). Shuffled, because
+folders come sorted by class and every batch would hold one class. The weights of all learning
 rates stand side by side in one matrix, so that a step reads the features once for all of them; Adam is
 elementwise, so each column block trains as it would alone.
 """
@@ -13,8 +14,10 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from cnnjepa.probes.features import Features
-from cnnjepa.probes.knn import topk_percent
+from cnnjepa.probes.knn import topk_hits
 from cnnjepa.randomness import generator
+
+_BLOCK = 8192  # rows judged together; the logits of five rates and 1,000 classes are then 160 MB
 
 
 class Curve(NamedTuple):
@@ -26,6 +29,11 @@ class Curve(NamedTuple):
         """(epoch from 0, position of the learning rate) of the best top-1; the earliest of equals."""
         cells = [(e, r) for e, row in enumerate(self.accuracies) for r in range(len(row))]
         return max(cells, key=lambda cell: (self.accuracies[cell[0]][cell[1]][0], -cell[0], -cell[1]))
+
+
+def shuffled_order(count: int) -> Tensor:
+    """The order in which every epoch walks `count` rows, int64 [count]; the same for every probe of that many."""
+    return torch.randperm(count, generator=generator(0, "linear_order"))
 
 
 def linear_curve(
@@ -46,12 +54,13 @@ def linear_curve(
     bias = torch.zeros(count * classes, device=device, requires_grad=True)
     adam = _ManyRateAdam([weight, bias], lrs, classes, device)
     batch_size = min(batch_size, train.values.shape[0])
+    order = shuffled_order(train.values.shape[0])
     accuracies = []
     for epoch in range(epochs):
         tick()
         for first in range(0, train.values.shape[0] - batch_size + 1, batch_size):
-            x = train.values[first : first + batch_size].to(device)
-            y = train.labels[first : first + batch_size].to(device)
+            rows = order[first : first + batch_size]
+            x, y = train.values[rows].to(device), train.labels[rows].to(device)
             logits = F.linear(x, weight, bias).view(-1, count, classes).transpose(0, 1)
             losses = F.cross_entropy(logits.reshape(-1, classes), y.repeat(count), reduction="none")
             weight.grad = bias.grad = None
@@ -66,10 +75,14 @@ def linear_curve(
 def _judge(
     features: Features, weight: Tensor, bias: Tensor, count: int, classes: int, device: torch.device
 ) -> list[tuple[float, float]]:
-    blocks = [F.linear(rows.to(device), weight, bias) for rows in features.values.split(8192)]
-    logits = torch.cat(blocks).view(-1, count, classes)
-    labels = features.labels.to(device)
-    return [topk_percent(logits[:, rate], labels) for rate in range(count)]
+    hits = [[0, 0] for _ in range(count)]
+    for rows, labels in zip(features.values.split(_BLOCK), features.labels.split(_BLOCK), strict=True):
+        logits = F.linear(rows.to(device), weight, bias).view(-1, count, classes)
+        for rate, seen in enumerate(hits):
+            top1, top5 = topk_hits(logits[:, rate], labels.to(device))
+            seen[0], seen[1] = seen[0] + top1, seen[1] + top5
+    images = features.labels.numel()
+    return [(100 * top1 / images, 100 * top5 / images) for top1, top5 in hits]
 
 
 class _ManyRateAdam:

@@ -6,7 +6,6 @@ from typing import Any
 
 from cnnjepa.cost import MethodCost
 from cnnjepa.data import DataSet
-from cnnjepa.errors import RunError
 from cnnjepa.probes import Assessment, assess
 from cnnjepa.schemas import Cost, EncoderConfig, PretrainConfig, TrialResult
 from cnnjepa.schemas.overrides import flat
@@ -70,7 +69,7 @@ def finished_result(
     assessment: Assessment,
     cost: Cost,
     started: str,
-    final_loss: float,
+    final_loss: float | None,
     skipped: list[str],
 ) -> TrialResult:
     """The result of a run that trained to its end: finished, or collapsed with the evidence."""
@@ -100,10 +99,14 @@ def failed_result(
 
 
 def conclude(run: Run, state: RunState) -> TrialResult:
-    """Probes the trained encoder and writes the result; on the other processes, gives what process 0 wrote."""
-    if not run.processes.is_main:
-        run.processes.wait()
-        return _shared(run)
+    """Process 0 probes the trained encoder and writes the result; every process gives what was written."""
+    run.processes.on_main(lambda: _judge_and_write(run, state))
+    result = run.folder.read_result()
+    assert result is not None
+    return result
+
+
+def _judge_and_write(run: Run, state: RunState) -> None:
     network = state.method.probed_encoder(run.config.probe.encoder)
     assessment = assess(
         network, run.config, run.data, run.processes.device, run.folder.path, run.tick, run.watcher.phase
@@ -116,20 +119,11 @@ def conclude(run: Run, state: RunState) -> TrialResult:
         assessment,
         run_cost(run.config, state.step, state.train_seconds, run.cost, run.processes),
         state.started,
-        final_loss(run.folder.path),
+        final_loss(run.folder.path, state.step),
         state.skipped,
     )
     _write_hparams(run, result)
     run.folder.write_result(result)
-    run.processes.wait()
-    return result
-
-
-def _shared(run: Run) -> TrialResult:
-    result = run.folder.read_result()
-    if result is None:
-        raise RunError("process 0 wrote no result; see its messages")
-    return result
 
 
 def _write_hparams(run: Run, result: TrialResult) -> None:

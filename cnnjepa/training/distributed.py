@@ -5,12 +5,14 @@ Batch norm is per process, as the authors train; the running statistics that are
 
 import datetime
 import os
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
 
+from cnnjepa.errors import RunError, Stopped
 from cnnjepa.schemas import ConfigError, RuntimeConfig
 
 # Process 0 probes while the others wait; on a large set that takes longer than the default half hour.
@@ -56,6 +58,22 @@ class Processes:
         if self.world_size > 1:
             dist.barrier()
 
+    def on_main(self, work: Callable[[], None]) -> None:
+        """Runs `work` on process 0 while the others wait. If it is stopped or fails, every process raises alike."""
+        failure: Stopped | RunError | None = None
+        if self.is_main:
+            try:
+                work()
+            except (Stopped, RunError) as error:
+                failure = error
+        kind = "stopped" if isinstance(failure, Stopped) else "failed"
+        told = self.share(None if failure is None else f"{kind}:{failure}")
+        if failure is not None:
+            raise failure
+        if told is not None:
+            kind, _, text = told.partition(":")
+            raise Stopped(text) if kind == "stopped" else RunError(text)
+
     def share(self, text: str | None) -> str | None:
         """Process 0's text, on every process: how its verdict (a refusal, say) becomes everybody's."""
         if self.world_size == 1:
@@ -85,6 +103,8 @@ def join(runtime: RuntimeConfig) -> Processes:
     device = pick_device(runtime.device, int(os.environ.get("LOCAL_RANK", "0")))
     if device.type == "cuda":
         torch.cuda.set_device(device)
+        # Bits must not depend on which algorithm a benchmark liked best today.
+        torch.backends.cudnn.deterministic, torch.backends.cudnn.benchmark = True, False
     if runtime.threads:
         torch.set_num_threads(runtime.threads)
     if world_size == 1:

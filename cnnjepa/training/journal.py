@@ -16,15 +16,15 @@ from cnnjepa.training.files import write_atomically
 class Journal:
     """Appends lines and scalars; everything up to a step is on disk after `sync`."""
 
-    def __init__(self, run_dir: Path, resumed_at: int | None) -> None:
-        """`resumed_at`: the checkpoint's step on resume; lines of later steps are cut away."""
+    def __init__(self, run_dir: Path, step: int) -> None:
+        """`step`: steps done; what an earlier session wrote of later ones is cut away."""
         from torch.utils.tensorboard import SummaryWriter
 
         self._path = run_dir / "metrics.jsonl"
-        self._cut_back(resumed_at or 0)
+        self._cut_back(step)
         self._file = open(self._path, "a", encoding="utf-8")  # noqa: SIM115 - closed in close()
-        purge = None if resumed_at is None else resumed_at + 1
-        self._board = SummaryWriter(str(run_dir / "tensorboard"), purge_step=purge)
+        board = run_dir / "tensorboard"
+        self._board = SummaryWriter(str(board), purge_step=step + 1 if board.exists() else None)
 
     def _cut_back(self, step: int) -> None:
         if not self._path.exists():
@@ -68,10 +68,12 @@ class Journal:
         self._board.close()
 
 
-def final_loss(run_dir: Path) -> float:
-    """Mean loss of the last logged interval."""
-    lines = [json.loads(line) for line in (run_dir / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
-    return float([line["loss"] for line in lines if line["kind"] == "train"][-1])
+def final_loss(run_dir: Path, step: int) -> float | None:
+    """Mean loss of the last interval logged up to `step`; None before the first."""
+    path = run_dir / "metrics.jsonl"
+    lines = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()] if path.exists() else []
+    losses = [line["loss"] for line in lines if line["kind"] == "train" and line["step"] <= step]
+    return float(losses[-1]) if losses else None
 
 
 def panel(pixels_BCHW: Tensor, masks: Masks, count: int = 8) -> Tensor:

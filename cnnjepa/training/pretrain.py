@@ -22,7 +22,7 @@ from cnnjepa.training import distributed
 from cnnjepa.training.conclude import conclude, failed_result, now
 from cnnjepa.training.distributed import Processes
 from cnnjepa.training.environment import environment
-from cnnjepa.training.files import keep_as
+from cnnjepa.training.files import keep_as, write_atomically
 from cnnjepa.training.journal import Journal
 from cnnjepa.training.resolve import identify, resolve
 from cnnjepa.training.restore import restore
@@ -119,6 +119,9 @@ def _run(
     if processes.is_main:
         folder.begin(config, software)
         folder.forget_failure()
+        if resume and checkpoint is not None:
+            # It becomes `last.pt` before anything else is written, so that a damaged one never becomes `previous.pt`.
+            write_atomically(folder.checkpoints / "last.pt", checkpoint.read_bytes())
 
     run = Run(config, data, identity, folder, processes, order, schedule, cost, software, stop, watcher)
     watcher.started(_plan(run, state))
@@ -162,13 +165,15 @@ def _train(run: Run, state: RunState) -> None:
     """The loop, from the state's step to the last."""
     config, runtime, processes = run.config, run.config.runtime, run.processes
     device, total = processes.device, run.schedule.total_steps
+    if processes.is_main:  # a crash may have come between a checkpoint and its further names
+        state.keep_best()
+        _keep_asked(run, state)
     if state.step >= total:
         return
     model = _wrapped(state.method, config, processes)
     normalize = Normalizer(config.data, device, runtime.channels_last)
     slots = run.order.slots().to(device)
-    journal = Journal(run.folder.path, state.step or None) if processes.is_main else None
-    state.keep_best()
+    journal = Journal(run.folder.path, state.step) if processes.is_main else None
     state.method.train()
     state.start_clock()
     mark = (state.step, state.train_seconds)
@@ -182,6 +187,8 @@ def _train(run: Run, state: RunState) -> None:
                 group["lr"] = run.schedule.lr(step)
             state.method.follow(run.schedule.momentum(step))
             loss = train_step(model, state.optimizer, images, masks, config, processes)
+            for name in set(batch.skipped) - set(state.skipped):
+                run.watcher.warned(f"skipped: {name}")
             state.count(loss, batch.skipped)
             run.watcher.stepped(state.step)
 
@@ -196,8 +203,8 @@ def _train(run: Run, state: RunState) -> None:
                 mark = (state.step, state.train_seconds)
             if epoch_ends or state.step % runtime.checkpoint_every_steps == 0:
                 _save(run, state, journal)
-                if epoch_ends and epoch in runtime.keep_epochs and processes.is_main:
-                    keep_as(run.folder.checkpoints / "last.pt", f"epoch_{epoch}.pt")
+                if processes.is_main:
+                    _keep_asked(run, state)
             _stop_if_asked(run, state, journal)
     finally:
         state.stop_clock()
@@ -216,6 +223,13 @@ def _wrapped(method: CNNJEPA, config: PretrainConfig, processes: Processes) -> n
     return DistributedDataParallel(method, device_ids=device_ids, broadcast_buffers=False)
 
 
+def _keep_asked(run: Run, state: RunState) -> None:
+    """Names `last.pt` `epoch_N.pt` too when it ends an epoch that is asked for."""
+    epoch, into_epoch = divmod(state.step, run.order.steps_per_epoch)
+    if into_epoch == 0 and epoch in run.config.runtime.keep_epochs and state.saved_step == state.step:
+        keep_as(run.folder.checkpoints / "last.pt", f"epoch_{epoch}.pt")
+
+
 def _due(epoch: int, every: int, last: int | None = None) -> bool:
     return every > 0 and (epoch % every == 0 or epoch == last)
 
@@ -232,6 +246,7 @@ def _log(run: Run, state: RunState, journal: Journal | None, mark: tuple[int, fl
         "ema": run.schedule.momentum(state.step - 1),
         "images_per_s": round(images / seconds, 2),
         "seconds": round(state.train_seconds, 3),
+        **({"skipped": len(state.skipped)} if run.config.data.on_error == "skip" else {}),
     }
     if journal:
         journal.write("train", state.step, line)
@@ -244,7 +259,9 @@ def _glance(run: Run, state: RunState, journal: Journal | None) -> None:
     """A probe during training, by process 0 while the others wait."""
     state.losses()
     state.stop_clock()
-    if journal:
+
+    def look() -> None:
+        assert journal
         run.watcher.phase("probing")
         network = state.method.probed_encoder(run.config.probe.encoder)
         # Not stopped half-way: the checkpoint that follows needs the figure.
@@ -254,7 +271,8 @@ def _glance(run: Run, state: RunState, journal: Journal | None) -> None:
         run.watcher.logged("probe", {"step": state.step, **line})
         if state.best is None or seen.knn_top1 > state.best[0]:
             state.best = (seen.knn_top1, state.step)
-    run.processes.wait()
+
+    run.processes.on_main(look)
     state.start_clock()
 
 
@@ -263,17 +281,20 @@ def _save(run: Run, state: RunState, journal: Journal | None) -> None:
     if state.saved_step == state.step:
         return
     state.skipped = run.processes.union(state.skipped)
-    if journal:
-        state.losses()
+    state.losses()
+
+    def write() -> None:
+        assert journal
         journal.sync()
         state.save()
+
+    run.processes.on_main(write)
     state.saved_step = state.step
 
 
 def _stop_if_asked(run: Run, state: RunState, journal: Journal | None) -> None:
-    if run.processes.world_size > 1 and state.step % _AGREE_EVERY_STEPS:
+    if run.processes.world_size > 1 and state.step % _AGREE_EVERY_STEPS and state.step < run.schedule.total_steps:
         return
     if run.processes.any(run.stop.reason is not None):
         _save(run, state, journal)
-        run.processes.wait()
         raise Stopped(run.stop.reason or "another process was asked to stop")

@@ -1,4 +1,4 @@
-"""Probing a run alone, after or during its training."""
+"""Probing a run alone, while nobody trains in its folder."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -69,12 +69,13 @@ def reprobe(
             assessment,
             cost,
             state["started"],
-            final_loss(run_dir),
+            final_loss(run_dir, state["step"]),
             state["skipped"],
         )
         order = Order(data.train.labels.numel(), config.runtime.batch_size, 0, world_size, config.runtime.seed)
         complete = state["step"] == Schedule(config, order.steps_per_epoch).total_steps
-        rewrite = complete and checkpoint == "last.pt" and data_path is None
+        own_data = data.fingerprint == state["settings"]["data"]["fingerprint"]
+        rewrite = complete and checkpoint == "last.pt" and own_data
         if rewrite:
             folder.write_result(result)
     return result, rewrite

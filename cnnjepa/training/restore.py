@@ -19,8 +19,6 @@ def restore(state: RunState, config: PretrainConfig, folder: RunFolder, checkpoi
     loaded = read_checkpoint(path)
     refuse_other_run(loaded, state.identity.pretrain_hash, state.identity.settings, path)
     state.restore(loaded)
-    if checkpoint is not None:
-        state.saved_step = None
 
 
 def _refuse_other_config(config: PretrainConfig, folder: RunFolder) -> None:

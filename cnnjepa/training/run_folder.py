@@ -3,6 +3,7 @@
 import contextlib
 import fcntl
 import json
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -65,6 +66,8 @@ class RunFolder:
         self.checkpoints.mkdir(parents=True, exist_ok=True)
         for left_over in [*self.path.glob("*.tmp"), *self.checkpoints.glob("*.tmp")]:
             left_over.unlink()  # written aside by a process that was killed; the lock says that none is alive
+        for left_over in self.path.glob("features-*"):
+            shutil.rmtree(left_over)
         write_atomically(self.path / "environment.json", json.dumps(environment, indent=2).encode())
         write_atomically(self.path / "config.yaml", config_yaml(config).encode())
 
