@@ -1,6 +1,6 @@
 # For GPU nodes: PyTorch with CUDA comes in the wheels, so a plain Python image and the host's driver suffice.
 #   docker build -t cnnjepa .
-#   docker run --gpus all --ipc=host -v /data:/data -v $PWD/runs:/work/runs cnnjepa \
+#   docker run --gpus all --ipc=host -v /data:/data -v $PWD/runs:/app/runs cnnjepa \
 #       torchrun --nproc-per-node 4 -m cnnjepa train --preset in100 --data /data/imagenet100 --resume
 # --ipc=host: loader processes hand batches over in shared memory, of which a container has only 64 MB.
 FROM python:3.11-slim-bookworm
@@ -15,5 +15,5 @@ RUN python -m pip install --no-cache-dir -c constraints.txt .
 
 # A run answers SIGTERM, which torchrun hands on to its processes, with a checkpoint.
 STOPSIGNAL SIGTERM
-WORKDIR /work
+WORKDIR /app
 CMD ["cnnjepa", "--help"]
