@@ -7,7 +7,9 @@ area = int(G²·s), h = round(√(area·a)), w = round(√(area/a)), both cut to
 
 import math
 from dataclasses import dataclass
+from functools import cache
 from itertools import pairwise
+from typing import NamedTuple
 
 Range = tuple[float, float]
 
@@ -47,6 +49,41 @@ def _breakpoints(grid: int, scale: Range, aspect: Range) -> list[float]:
     return sorted(p for p in points if 0 <= p <= 1)
 
 
+class _Piece(NamedTuple):
+    """A span of the uniform draw over which the block size stays the same."""
+
+    low: float
+    high: float
+    height: int
+    width: int
+
+
+@cache
+def _pieces(grid: int, scale: Range, aspect: Range, min_keep: int) -> tuple[_Piece, ...]:
+    """The spans of [0, 1) whose blocks have more than `min_keep` cells, in order."""
+    pieces = []
+    for low, high in pairwise(_breakpoints(grid, scale, aspect)):
+        height, width = block_size_at((low + high) / 2, grid, scale, aspect)
+        if high > low and height * width > min_keep:
+            pieces.append(_Piece(low, high, height, width))
+    return tuple(pieces)
+
+
+def block_size_of(draw: float, grid: int, scale: Range, aspect: Range, min_keep: int) -> tuple[int, int]:
+    """(height, width) in cells for a `draw` in [0, 1), as if the authors' u were drawn again until the block has
+    more than `min_keep` cells: uniform over the spans of u that give such blocks, in one draw. Raises ValueError
+    when there is none."""
+    pieces = _pieces(grid, scale, aspect, min_keep)
+    if not pieces:
+        raise ValueError(f"no block of scale {list(scale)} on a {grid}x{grid} grid has more than {min_keep} cells")
+    left = draw * sum(piece.high - piece.low for piece in pieces)
+    for piece in pieces:
+        if left < piece.high - piece.low:
+            break
+        left -= piece.high - piece.low
+    return piece.height, piece.width
+
+
 def block_sizes(grid: int, scale: Range, aspect: Range, min_keep: int) -> list[BlockSize]:
     """The sizes drawn on a `grid` x `grid` map with their exact probabilities, largest probability first.
 
@@ -54,10 +91,8 @@ def block_sizes(grid: int, scale: Range, aspect: Range, min_keep: int) -> list[B
     size exceeds `min_keep`.
     """
     shares: dict[tuple[int, int], float] = {}
-    for low, high in pairwise(_breakpoints(grid, scale, aspect)):
-        size = block_size_at((low + high) / 2, grid, scale, aspect)
-        if high > low and size[0] * size[1] > min_keep:
-            shares[size] = shares.get(size, 0.0) + high - low
+    for low, high, height, width in _pieces(grid, scale, aspect, min_keep):
+        shares[height, width] = shares.get((height, width), 0.0) + high - low
     total = sum(shares.values())
     sizes = [BlockSize(h, w, share / total) for (h, w), share in shares.items()]
     return sorted(sizes, key=lambda size: -size.probability)

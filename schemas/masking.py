@@ -97,7 +97,8 @@ class _Blocks(Section):
             )
         for size in sizes:
             context = grid**2 - sum(map(sum, target_rates(grid, size, self.blocks, self.sampler == "faithful")))
-            if context < self.min_keep + _LEAST_CHANCE * (grid**2 - size.height * size.width - self.min_keep):
+            most = grid**2 - size.height * size.width  # all blocks on one place
+            if most <= self.min_keep or context < self.min_keep + _LEAST_CHANCE * (most - self.min_keep):
                 raise ValueError(
                     f"{self.blocks} block(s) of {size.height}x{size.width} cells leave about {context:.1f} of "
                     f"{grid * grid} cells as context on the {grid}x{grid} grid, too seldom more than masking.min_keep "

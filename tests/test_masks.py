@@ -357,6 +357,9 @@ def test_blocks_of_at_most_min_keep_cells_are_not_drawn() -> None:
     seed=st.integers(0, 2**31),
 )
 @example(grid=7, least=0.7, span=0.1, narrow=0.75, wide=2.0, num_blocks=64, min_keep=5, sampler="unbiased", seed=0)
+@example(grid=7, least=0.0625, span=0.0, narrow=0.4, wide=1.8753471714390835, num_blocks=1, min_keep=2,
+         sampler="faithful", seed=0)  # fmt: skip
+@example(grid=6, least=0.75, span=0.0, narrow=1.0, wide=1.0, num_blocks=1, min_keep=11, sampler="faithful", seed=0)
 def test_what_passes_the_check_at_load_time_can_be_drawn(
     grid: int,
     least: float,

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from cnnjepa.randomness import key, uniform, uniforms
-from cnnjepa.schemas.block_sizes import block_size_at, positions
+from cnnjepa.schemas.block_sizes import block_size_of, positions
 from cnnjepa.schemas.masking import (
     BlockMasking,
     MaskingConfig,
@@ -63,13 +63,9 @@ def _random_masks(masking: RandomMasking, grid: int, slots_B: Tensor, seed: int,
 
 
 def draw_block_size(masking: BlockStrategy, grid: int, seed: int, step: int) -> tuple[int, int]:
-    """(height, width) in cells of every block of this step; sizes of at most min_keep cells are drawn again."""
-    for attempt in range(_MOST_DRAWS):
-        u = uniform(seed, "block_size", step, attempt)
-        height, width = block_size_at(u, grid, masking.scale, masking.aspect)
-        if height * width > masking.min_keep:
-            return height, width
-    raise RuntimeError(f"no block of more than {masking.min_keep} cells in {_MOST_DRAWS} draws ({masking})")
+    """(height, width) in cells of every block of this step; always more than min_keep cells."""
+    draw = uniform(seed, "block_size", step, 0)
+    return block_size_of(draw, grid, masking.scale, masking.aspect, masking.min_keep)
 
 
 def _block_masks(masking: BlockStrategy, grid: int, slots_B: Tensor, seed: int, step: int) -> Masks:
