@@ -1,5 +1,7 @@
 """What can go wrong while running. Asking for something wrong is `cnnjepa.schemas.ConfigError`."""
 
+from cnnjepa.schemas.errors import ConfigError
+
 
 class RunError(RuntimeError):
     """Something failed while running (disk full, data gone, loss not finite). Exit code 1."""
@@ -7,6 +9,10 @@ class RunError(RuntimeError):
 
 class ImageError(RunError):
     """An image cannot be read; the message names it. Exit code 2: the data asked for is at fault."""
+
+
+class InUseError(ConfigError):
+    """Another process trains in this folder. Exit code 2."""
 
 
 class Stopped(Exception):  # noqa: N818 - not an error: a checkpoint is written and the run can go on

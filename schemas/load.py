@@ -1,6 +1,7 @@
 """From a preset, a YAML file and flags to one validated config, with errors a person can act on."""
 
 import json
+from collections.abc import Mapping
 from functools import cache
 from importlib.resources import files
 from pathlib import Path
@@ -72,8 +73,10 @@ def load_config(
     file: Path | None = None,
     overrides: list[str] | tuple[str, ...] = (),
     data: Path | None = None,
+    changes: Mapping[str, Any] | None = None,
 ) -> PretrainConfig:
-    """A preset, then a YAML file, then `--data`, then `--set` flags, each laid over the one before.
+    """A preset, then a YAML file, then `--data`, then `--set` flags, each laid over the one before; then `changes`,
+    full config paths with their values (an arm of a study, say).
 
     Raises ConfigError naming the field, the value, what is legal and the nearest legal name.
     """
@@ -84,9 +87,12 @@ def load_config(
     parsed = [parse_override(text) for text in overrides]
     if data is not None:
         tree = merge(tree, {"data": _data_at(data, tree, dict(parsed).get("data.source"))})
-    # Choices between arms first, so that the order of flags does not matter.
-    for path, value in sorted(parsed, key=lambda item: not item[0].endswith((".strategy", ".source", ".name"))):
-        tree = merge(tree, nested(path, value))
+    for assignments in (parsed, list((changes or {}).items())):
+        # Choices between arms first, so that the order of flags does not matter.
+        for path, value in sorted(
+            assignments, key=lambda item: not item[0].endswith((".strategy", ".source", ".name"))
+        ):
+            tree = merge(tree, nested(path, value))
     return _validate(tree)
 
 

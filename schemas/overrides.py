@@ -12,8 +12,8 @@ from cnnjepa.schemas.fields import arms, config_fields, discriminator, nearest
 Tree = dict[str, Any]
 
 
-def full_path(key: str) -> str:
-    """The one config path that ends in `key`. Raises ConfigError when none or several do."""
+def full_path(key: str, asked_by: str = "--set") -> str:
+    """The one config path that ends in `key`. Raises ConfigError, naming who asked, when none or several do."""
     legal = sorted({field.path for field in config_fields()})
     if key in legal:
         return key
@@ -21,10 +21,10 @@ def full_path(key: str) -> str:
     if len(matches) == 1:
         return matches[0]
     if matches:
-        raise ConfigError(f"--set {key}: ambiguous; it could be {', '.join(matches)}. Write more of the path.")
+        raise ConfigError(f"{asked_by} {key}: ambiguous; it could be {', '.join(matches)}. Write more of the path.")
     endings = {".".join(path.split(".")[-n:]) for path in legal for n in range(1, path.count(".") + 2)}
     raise ConfigError(
-        f"--set {key}: there is no such config field{nearest(key, endings)}. `cnnjepa config schema` lists them all."
+        f"{asked_by} {key}: there is no such config field{nearest(key, endings)}. `cnnjepa config schema` lists them all."
     )
 
 

@@ -4,6 +4,7 @@ Reads straight down: `pretrain` prepares, `_train` is the loop, `conclude` probe
 """
 
 import contextlib
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
@@ -46,12 +47,15 @@ def pretrain(
     checkpoint: Path | None = None,
     max_hours: float | None = None,
     watcher: Watcher | None = None,
+    stop_asked: Callable[[], str | None] | None = None,
+    patience: float = 1.0,
 ) -> TrialResult:
     """Trains as `config` says, probes, and leaves a run folder; gives its result (status finished or collapsed).
 
     `resume` goes on from the folder's last checkpoint (or from `checkpoint`) if there is one, and begins
     otherwise; a finished run is given as it is, or probed again if only the probe settings changed. Under
-    torchrun every process calls this alike.
+    torchrun every process calls this alike. `stop_asked` is a further reason to stop, asked after every step;
+    `patience` is how many seconds another process may take to leave the folder.
 
     Raises ConfigError for what was asked wrongly (nothing is written or lost), Stopped after a signal or
     `max_hours` with a checkpoint written, RunError when something fails while running.
@@ -59,12 +63,12 @@ def pretrain(
     folder = RunFolder(Path(run_dir))
     processes = distributed.join(config.runtime)
     try:
-        with StopRequest(max_hours) as stop:
+        with StopRequest(max_hours, stop_asked) as stop:
             data = _opened(config, folder, resume, processes)
-            config = resolve(config, data, processes.device)
+            config = resolve(config, data.resident, processes.device)
             if not processes.is_main:
                 return _run(config, data, folder, processes, resume, checkpoint, stop, Watcher())
-            with folder.locked():
+            with folder.locked(patience):
                 return _run(config, data, folder, processes, resume, checkpoint, stop, watcher or Watcher())
     finally:
         distributed.leave()
@@ -95,7 +99,7 @@ def _run(
     watcher: Watcher,
 ) -> TrialResult:
     runtime = config.runtime
-    identity = identify(config, data, processes.world_size)
+    identity = identify(config, data.fingerprint, processes.world_size)
     done = folder.read_result() if resume else None
     if done and done.status != "failed" and (done.pretrain_hash, done.probe_hash) == identity[:2]:
         return done
@@ -117,7 +121,7 @@ def _run(
     software = environment(processes)
     processes.wait()  # every process has read the checkpoint before anything is written
     if processes.is_main:
-        folder.begin(config, software)
+        folder.begin(config, software, state.step)
         folder.forget_failure()
         if resume and checkpoint is not None:
             # It becomes `last.pt` before anything else is written, so that a damaged one never becomes `previous.pt`.

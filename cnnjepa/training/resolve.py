@@ -4,7 +4,6 @@ from typing import NamedTuple
 
 import torch
 
-from cnnjepa.data import DataSet
 from cnnjepa.schemas import PretrainConfig, pretrain_hash, probe_hash
 from cnnjepa.schemas.hashing import hashed_settings
 
@@ -18,9 +17,9 @@ class Identity(NamedTuple):
     """What pretrain_hash is made of."""
 
 
-def resolve(config: PretrainConfig, data: DataSet, device: torch.device) -> PretrainConfig:
+def resolve(config: PretrainConfig, resident: bool, device: torch.device) -> PretrainConfig:
     """The config as it is run: device and residency decided, the data path absolute."""
-    found: dict[str, object] = {"resident": "always" if data.resident else "never"}
+    found: dict[str, object] = {"resident": "always" if resident else "never"}
     path = getattr(config.data, "path", None)
     if path is not None:
         found["path"] = path.resolve()
@@ -32,10 +31,10 @@ def resolve(config: PretrainConfig, data: DataSet, device: torch.device) -> Pret
     )
 
 
-def identify(config: PretrainConfig, data: DataSet, world_size: int) -> Identity:
-    """Names of a resolved config."""
+def identify(config: PretrainConfig, fingerprint: str, world_size: int) -> Identity:
+    """Names of a resolved config on the images that `fingerprint` stands for."""
     return Identity(
-        pretrain_hash(config, data.fingerprint, world_size),
+        pretrain_hash(config, fingerprint, world_size),
         probe_hash(config),
-        hashed_settings(config, data.fingerprint, world_size),
+        hashed_settings(config, fingerprint, world_size),
     )

@@ -1,0 +1,76 @@
+"""From a study's axes to its arms: every combination once, each with what it changes and what it is called."""
+
+import itertools
+from dataclasses import dataclass, field
+from typing import Any
+
+from cnnjepa.schemas import ConfigError
+from cnnjepa.schemas.overrides import full_path
+from cnnjepa.schemas.study import Study
+
+
+@dataclass(frozen=True)
+class Arm:
+    """One setting that is compared with the others."""
+
+    label: str
+    """What tables call it: `depth=2, conv=dense`; the bare name for an axis of named arms."""
+    choices: dict[str, Any] = field(hash=False)
+    """Axis, as the study names it → the value, or the named arm's name."""
+    changes: dict[str, Any] = field(hash=False)
+    """Full config path → value; laid over the base config."""
+
+
+def study_changes(study: Study) -> dict[str, Any]:
+    """The study's own changes to its base config, full paths. Raises ConfigError for a path that does not exist."""
+    return {full_path(key, "set:"): value for key, value in study.set.items()}
+
+
+def arms_of(study: Study) -> list[Arm]:
+    """Every combination of the study's axes, the last axis fastest. Raises ConfigError naming the axis."""
+    options = [_options(axis, values) for axis, values in study.axes.items()]
+    labels = _short_names([axis for axis, values in study.axes.items() if isinstance(values, tuple)])
+    arms = []
+    for combination in itertools.product(*options):
+        choices = {axis: choice for axis, (choice, _) in zip(study.axes, combination, strict=True)}
+        changes: dict[str, Any] = {}
+        for axis, (_, change) in zip(study.axes, combination, strict=True):
+            clash = sorted(changes.keys() & change.keys())
+            if clash:
+                raise ConfigError(f"axis {axis!r}: {clash[0]} is set by another axis too; leave it to one of them")
+            changes |= change
+        parts = [f"{labels[axis]}={_text(choice)}" if axis in labels else choice for axis, choice in choices.items()]
+        arms.append(Arm(", ".join(parts), choices, changes))
+    return arms
+
+
+def _options(axis: str, values: Any) -> list[tuple[Any, dict[str, Any]]]:
+    """(choice, changes) of every value of an axis."""
+    if isinstance(values, tuple):
+        path = full_path(axis, "axis")
+        return [(value, {path: value}) for value in values]
+    return [
+        (name, {full_path(key, f"axis {axis}, arm {name}:"): value for key, value in changes.items()})
+        for name, changes in values.items()
+    ]
+
+
+def _short_names(axes: list[str]) -> dict[str, str]:
+    """Axis → the shortest ending of its full path that no other axis ends in."""
+    paths = {axis: full_path(axis, "axis").split(".") for axis in axes}
+    names = {}
+    for axis, path in paths.items():
+        others = [other for key, other in paths.items() if key != axis]
+        length = next(
+            n for n in range(1, len(path) + 1) if all(other[-n:] != path[-n:] for other in others) or not others
+        )
+        names[axis] = ".".join(path[-length:])
+    return names
+
+
+def _text(value: Any) -> str:
+    if isinstance(value, list | tuple):
+        return "–".join(map(_text, value))
+    if isinstance(value, bool) or value is None:
+        return {True: "true", False: "false", None: "none"}[value]
+    return f"{value:g}" if isinstance(value, float) else str(value)

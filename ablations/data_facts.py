@@ -1,0 +1,56 @@
+"""What a plan must know of the images: opened once a data section, however many trials use it."""
+
+from typing import NamedTuple
+
+import torch
+
+from cnnjepa.data import open_data
+from cnnjepa.schemas import ConfigError, PretrainConfig
+from cnnjepa.training.resolve import Identity, identify, resolve
+
+
+class DataFacts(NamedTuple):
+    """A data set without its images."""
+
+    name: str
+    fingerprint: str
+    resident: bool
+    train_images: int
+    val_images: int
+
+
+class Resolver:
+    """Decides every `auto` of a config and names it, as its trial will: on `device_type` (`cpu` or `cuda`, what a
+    trial is given) with `world_size` processes."""
+
+    def __init__(self, device_type: str, world_size: int) -> None:
+        self._device, self._world_size = torch.device(device_type), world_size
+        self._facts: dict[str, DataFacts] = {}
+
+    def __call__(self, config: PretrainConfig) -> tuple[PretrainConfig, Identity, DataFacts]:
+        """(resolved config, its names, its images). Raises ConfigError as `open_data` does, and for a device that
+        trials are not given."""
+        asked = config.runtime.device
+        if asked == "cuda" and self._device.type == "cpu":
+            raise ConfigError(
+                "runtime.device=cuda: trials are given no GPU here; legal are cpu and auto, or --gpus-per-trial 1 where "
+                "there are GPUs"
+            )
+        facts = self.facts(config)
+        least = config.runtime.batch_size * self._world_size
+        if facts.train_images < least:
+            raise ConfigError(
+                f"{facts.name}: {facts.train_images} training images are fewer than a global batch of {least}; lower "
+                "runtime.batch_size"
+            )
+        resolved = resolve(config, facts.resident, torch.device("cpu") if asked == "cpu" else self._device)
+        return resolved, identify(resolved, facts.fingerprint, self._world_size), facts
+
+    def facts(self, config: PretrainConfig) -> DataFacts:
+        """What is known of the config's images; they are opened at the first call."""
+        section = config.data.model_dump_json()
+        if section not in self._facts:
+            data = open_data(config.data)
+            images = data.train.labels.numel(), data.val.labels.numel()
+            self._facts[section] = DataFacts(data.name, data.fingerprint, data.resident, *images)
+        return self._facts[section]

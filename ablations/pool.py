@@ -1,0 +1,97 @@
+"""The pool of trials, `runs/by_hash/<pretrain_hash>/`, shared by all studies: what has become of each."""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from cnnjepa.errors import RunError
+from cnnjepa.schemas import PretrainConfig, TrialResult
+from cnnjepa.training.run_folder import RunFolder
+
+State = Literal["waiting", "begun", "running", "finished", "collapsed", "failed", "unreadable"]
+"""`begun`: a checkpoint or at least a config is there and nobody trains; `unreadable`: result.json is damaged."""
+
+
+@dataclass(frozen=True)
+class Standing:
+    """Where a trial stands."""
+
+    state: State
+    result: TrialResult | None = None
+    progress: float = 0.0
+    """Share of the training steps done, 0 to 1."""
+    loss: float | None = None
+    """Mean of the last logged interval."""
+    knn: float | None = None
+    """Last k-NN figure on held-out training images, in percent."""
+    images_per_s: float | None = None
+    seconds_left: float | None = None
+    """Of training, from the last interval's speed; probes come on top."""
+    problem: str | None = None
+    """Why it failed or cannot be read."""
+
+    @property
+    def settled(self) -> bool:
+        """Whether there is a result to be counted."""
+        return self.state in ("finished", "collapsed")
+
+
+class Pool:
+    """The trials below one root."""
+
+    def __init__(self, root: Path) -> None:
+        self.path = root / "runs" / "by_hash"
+
+    def folder(self, pretrain_hash: str) -> RunFolder:
+        """Where the trial of this name lives."""
+        return RunFolder(self.path / pretrain_hash)
+
+    def standing(self, pretrain_hash: str, probe_hash: str, config: PretrainConfig, train_images: int) -> Standing:
+        """Where the trial stands, from its folder alone; safe while others train. A result of other probe settings
+        counts as begun: it is probed again without training."""
+        folder = self.folder(pretrain_hash)
+        if not folder.path.is_dir():
+            return Standing("waiting")
+        held = folder.holder() is not None
+        try:
+            result = folder.read_result()
+        except RunError as error:
+            return Standing("running") if held else Standing("unreadable", problem=str(error))
+        if result and not held and result.status == "failed":
+            return Standing("failed", result, problem=result.error)
+        if result and result.status != "failed" and result.probe_hash == probe_hash:
+            return Standing(result.status, result, 1.0, result.final_loss)
+        if not held and not folder.begun:
+            return Standing("waiting")
+        return _under_way(folder.path, config, train_images, "running" if held else "begun")
+
+
+def _under_way(run: Path, config: PretrainConfig, train_images: int, state: State) -> Standing:
+    """What metrics.jsonl says of a trial without a result."""
+    train, knn = _last_lines(run / "metrics.jsonl")
+    if train is None:
+        return Standing(state, knn=knn)
+    progress = float(train["epoch"]) / config.runtime.epochs
+    rate = float(train["images_per_s"])
+    left = (1 - progress) * config.runtime.epochs * train_images / rate if rate else None
+    return Standing(state, None, progress, float(train["loss"]), knn, rate, left)
+
+
+def _last_lines(path: Path) -> tuple[dict[str, Any] | None, float | None]:
+    """(the last training line, the last probe's k-NN); a torn last line is passed over."""
+    train, knn = None, None
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except FileNotFoundError:
+        return None, None
+    for text in lines:
+        try:
+            line = json.loads(text)
+        except ValueError:
+            break
+        if line["kind"] == "train":
+            train = line
+        else:
+            knn = float(line["knn_top1"])
+    return train, knn

@@ -1,0 +1,160 @@
+"""A study on disk, `studies/<name>/`: what was asked (`study.yaml`), its trials (`trials.json`), logs and report."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import Field, ValidationError
+
+from cnnjepa.ablations.plan import Trial
+from cnnjepa.schemas import ConfigError, PretrainConfig
+from cnnjepa.schemas.base import Section
+from cnnjepa.schemas.fields import nearest
+from cnnjepa.schemas.overrides import flat
+from cnnjepa.schemas.study import Study
+from cnnjepa.training.files import write_atomically
+
+
+class TrialRecord(Section):
+    """A line of `trials.json`: everything that a table, a status or a worker needs of a trial, without its images."""
+
+    arm: str
+    """What tables call the arm."""
+    choices: dict[str, Any]
+    """Axis → value or named arm."""
+    changes: dict[str, Any]
+    """Full config path → value, against the base config."""
+    baseline: bool
+    """Whether the others are compared with this arm."""
+    seed: int
+    """runtime.seed."""
+    pretrain_hash: str
+    """Its folder in the pool."""
+    probe_hash: str
+    """The probe settings asked for."""
+    dataset: str
+    """Name of the images."""
+    train_images: int
+    """Images of an epoch."""
+    world_size: int = Field(ge=1)
+    """Processes of the trial."""
+    config: PretrainConfig
+    """Resolved: what is run."""
+
+    @property
+    def label(self) -> str:
+        """For messages."""
+        return f"{self.arm}, seed {self.seed}"
+
+
+class StudyFolder:
+    """One folder below `studies/`."""
+
+    def __init__(self, root: Path, name: str) -> None:
+        self.root, self.name = root, name
+        self.path = root / "studies" / name
+        self.logs = self.path / "logs"
+
+    @property
+    def begun(self) -> bool:
+        """Whether it holds a study."""
+        return (self.path / "study.yaml").is_file()
+
+    def log(self, pretrain_hash: str) -> Path:
+        """What the trial printed while this study ran it."""
+        return self.logs / f"{pretrain_hash[:12]}.log"
+
+    def study(self) -> Study:
+        """What was asked. Raises ConfigError when it is missing or damaged."""
+        if not self.begun:
+            raise ConfigError(f"{self.path} holds no study{self._nearest()}")
+        try:
+            return Study.model_validate(yaml.safe_load((self.path / "study.yaml").read_text(encoding="utf-8")))
+        except (ValidationError, yaml.YAMLError) as error:
+            raise ConfigError(f"{self.path / 'study.yaml'} cannot be read ({str(error).splitlines()[0]})") from None
+
+    def trials(self) -> list[TrialRecord]:
+        """Its trials, in the order they are run. Raises ConfigError when they are missing or damaged."""
+        path = self.path / "trials.json"
+        try:
+            return [TrialRecord.model_validate(record) for record in json.loads(path.read_text(encoding="utf-8"))]
+        except (OSError, ValueError) as error:
+            raise ConfigError(f"{path} cannot be read ({str(error).splitlines()[0]})") from None
+
+    def refuse_other_study(self, study: Study, trials: list[TrialRecord], extend: bool) -> None:
+        """Raises ConfigError when the folder holds another study, showing what differs. With `extend`, a study that
+        has everything of the one before, and more arms or seeds, is let through."""
+        if not self.begun:
+            return
+        before, now = (_comparable(s) for s in (self.study(), study))
+        different = [
+            f"  {key}: there {before.get(key, '(none)')}, asked {now.get(key, '(none)')}"
+            for key in dict.fromkeys([*before, *now])
+            if before.get(key) != now.get(key)
+        ]
+        old, new = ({(t.arm, t.seed, t.pretrain_hash) for t in some} for some in (self.trials(), trials))
+        if not different and old == new:
+            return
+        if not different:
+            different = [
+                f"  {label} seed {seed}: there {_hash_of(old, label, seed)}, now {_hash_of(new, label, seed)} (the images, "
+                "the device, the number of processes, or this program's defaults have changed)"
+                for label, seed, _ in sorted(new - old)[:3]
+            ]
+        if old < new and extend:
+            return
+        more = "; --extend adds the new trials to it" if old < new else ""
+        raise ConfigError(
+            f"{self.path} holds another study. They differ in\n"
+            + "\n".join(different)
+            + f"\nGive this one another --name (finished trials are used again){more}."
+        )
+
+    def write(self, study: Study, trials: list[TrialRecord]) -> None:
+        """Before anything is run."""
+        self.logs.mkdir(parents=True, exist_ok=True)
+        text = yaml.safe_dump(study.model_dump(mode="json"), sort_keys=False, default_flow_style=None, width=100)
+        records = [trial.model_dump(mode="json") for trial in trials]
+        write_atomically(self.path / "trials.json", json.dumps(records, indent=1).encode())
+        write_atomically(self.path / "study.yaml", text.encode())
+
+    def _nearest(self) -> str:
+        names = study_names(self.root)
+        known = f"; there are {', '.join(names)}" if names else "; `cnnjepa ablate predictor --depths 1,2` makes one"
+        return known + nearest(self.name, names)
+
+
+def study_names(root: Path) -> list[str]:
+    """Studies below `root`, by name."""
+    return sorted(path.parent.name for path in (root / "studies").glob("*/study.yaml"))
+
+
+def records_of(trials: list[Trial], baseline: str, world_size: int) -> list[TrialRecord]:
+    """Planned trials as they are written down; `baseline` is an arm's label."""
+    return [
+        TrialRecord(
+            arm=trial.arm.label,
+            choices=trial.arm.choices,
+            changes=trial.arm.changes,
+            baseline=trial.arm.label == baseline,
+            seed=trial.seed,
+            pretrain_hash=trial.pretrain_hash,
+            probe_hash=trial.probe_hash,
+            dataset=trial.data.name,
+            train_images=trial.data.train_images,
+            world_size=world_size,
+            config=trial.config,
+        )
+        for trial in trials
+    ]
+
+
+def _comparable(study: Study) -> dict[str, Any]:
+    tree = study.model_dump(mode="json", exclude={"name", "question"})
+    axes = tree.pop("axes")
+    return {**flat(tree), **{f"axis {name}": values for name, values in axes.items()}}
+
+
+def _hash_of(some: set[tuple[str, int, str]], label: str, seed: int) -> str:
+    return next((h[:12] for arm, s, h in some if (arm, s) == (label, seed)), "(none)")
