@@ -28,6 +28,12 @@ def study_changes(study: Study) -> dict[str, Any]:
 
 def arms_of(study: Study) -> list[Arm]:
     """Every combination of the study's axes, the last axis fastest. Raises ConfigError naming the axis."""
+    if any(
+        full_path(axis, "axis") == "runtime.seed" for axis, values in study.axes.items() if isinstance(values, tuple)
+    ):
+        raise ConfigError(
+            "axis runtime.seed: seeds are repetitions, not arms; give them as the study's seeds (--seeds)"
+        )
     options = [_options(axis, values) for axis, values in study.axes.items()]
     labels = _short_names([axis for axis, values in study.axes.items() if isinstance(values, tuple)])
     arms = []
@@ -61,9 +67,7 @@ def _short_names(axes: list[str]) -> dict[str, str]:
     names = {}
     for axis, path in paths.items():
         others = [other for key, other in paths.items() if key != axis]
-        length = next(
-            n for n in range(1, len(path) + 1) if all(other[-n:] != path[-n:] for other in others) or not others
-        )
+        length = next(n for n in range(1, len(path) + 1) if all(other[-n:] != path[-n:] for other in others))
         names[axis] = ".".join(path[-length:])
     return names
 

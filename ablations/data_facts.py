@@ -33,8 +33,8 @@ class Resolver:
         asked = config.runtime.device
         if asked == "cuda" and self._device.type == "cpu":
             raise ConfigError(
-                "runtime.device=cuda: trials are given no GPU here; legal are cpu and auto, or --gpus-per-trial 1 where "
-                "there are GPUs"
+                "runtime.device=cuda: trials are given no GPU here; legal are cpu and auto, or --gpus-per-trial 1 "
+                "where there are GPUs"
             )
         facts = self.facts(config)
         least = config.runtime.batch_size * self._world_size

@@ -98,8 +98,8 @@ class StudyFolder:
             return
         if not different:
             different = [
-                f"  {label} seed {seed}: there {_hash_of(old, label, seed)}, now {_hash_of(new, label, seed)} (the images, "
-                "the device, the number of processes, or this program's defaults have changed)"
+                f"  {label} seed {seed}: there {_hash_of(old, label, seed)}, now {_hash_of(new, label, seed)} (the "
+                "images, the device, the number of processes, or this program's defaults have changed)"
                 for label, seed, _ in sorted(new - old)[:3]
             ]
         if old < new and extend:

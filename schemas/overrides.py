@@ -24,7 +24,8 @@ def full_path(key: str, asked_by: str = "--set") -> str:
         raise ConfigError(f"{asked_by} {key}: ambiguous; it could be {', '.join(matches)}. Write more of the path.")
     endings = {".".join(path.split(".")[-n:]) for path in legal for n in range(1, path.count(".") + 2)}
     raise ConfigError(
-        f"{asked_by} {key}: there is no such config field{nearest(key, endings)}. `cnnjepa config schema` lists them all."
+        f"{asked_by} {key}: there is no such config field{nearest(key, endings)}. "
+        "`cnnjepa config schema` lists them all."
     )
 
 

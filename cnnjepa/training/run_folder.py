@@ -21,7 +21,8 @@ from cnnjepa.training.locks import WHERE_LOCKS_WORK, refuse_unsafe_locks
 
 
 class RunFolder:
-    """`config.yaml`, `environment.json` (of the last session; `sessions.jsonl` has all), `metrics.jsonl`, `tensorboard/`, `checkpoints/`, `result.json`."""
+    """`config.yaml`, `environment.json` (of the last session; `sessions.jsonl` has all), `metrics.jsonl`,
+    `tensorboard/`, `checkpoints/`, `result.json`."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
