@@ -8,6 +8,7 @@ import yaml
 from pydantic import Field, ValidationError
 
 from cnnjepa.ablations.plan import Trial
+from cnnjepa.ablations.pool import Pool, Standing
 from cnnjepa.schemas import ConfigError, PretrainConfig
 from cnnjepa.schemas.base import Section
 from cnnjepa.schemas.fields import nearest
@@ -148,6 +149,11 @@ def records_of(trials: list[Trial], baseline: str, world_size: int) -> list[Tria
         )
         for trial in trials
     ]
+
+
+def standing_of(pool: Pool, trial: TrialRecord) -> Standing:
+    """Where a study's trial stands."""
+    return pool.standing(trial.pretrain_hash, trial.probe_hash, trial.config, trial.train_images)
 
 
 def _comparable(study: Study) -> dict[str, Any]:

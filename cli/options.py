@@ -1,7 +1,7 @@
 """Options that several commands share."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -22,6 +22,9 @@ DataOption = Annotated[
     Path | None,
     typer.Option("--data", help="Images: a directory, a .tar(.gz) of one, or a folder of HDF5 files.", metavar="PATH"),
 ]
+RootOption = Annotated[
+    Path, typer.Option("--root", help="Holds runs/ and studies/; shared by all machines.", metavar="DIR")
+]
 
 
 def asked_config(
@@ -33,3 +36,20 @@ def asked_config(
     if preset is None and config is None and default is None:
         raise ConfigError(f"give --preset NAME or --config FILE; presets are {', '.join(preset_names())}")
     return load_config(preset or (None if config else default), config, sets or [], data)
+
+
+def listed(text: str | None, flag: str) -> list[Any] | None:
+    """`1,2,3` → [1, 2, 3], values read as YAML; None when the flag was not given. Raises ConfigError when empty."""
+    import yaml
+
+    from cnnjepa.schemas import ConfigError
+
+    if text is None:
+        return None
+    try:
+        values = yaml.safe_load(f"[{text}]")
+    except yaml.YAMLError:
+        raise ConfigError(f"{flag} {text!r}: write values with commas between them, for example 1,2,3") from None
+    if not values or None in values:
+        raise ConfigError(f"{flag} {text!r}: a value is missing; write values with commas between them")
+    return list(values)

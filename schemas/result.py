@@ -104,6 +104,8 @@ class TrialResult(Section):
     """How it ended."""
     error: str | None = None
     """What went wrong, when it failed."""
+    log_tail: str | None = None
+    """The last lines that a failed trial of a study printed. Volatile."""
     epochs: int | None = None
     """Epochs trained."""
     final_loss: float | None = None
@@ -135,4 +137,5 @@ class TrialResult(Section):
 
     def lasting(self) -> dict[str, object]:
         """Everything that two equal runs must share (final_loss is a mean over the logging interval, which is free)."""
-        return self.model_dump(mode="json", exclude={"cost", "software", "started", "finished", "final_loss"})
+        volatile = {"cost", "software", "started", "finished", "final_loss", "log_tail"}
+        return self.model_dump(mode="json", exclude=volatile)

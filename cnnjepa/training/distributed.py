@@ -16,7 +16,7 @@ from cnnjepa.errors import RunError, Stopped
 from cnnjepa.schemas import ConfigError, RuntimeConfig
 
 # Process 0 probes while the others wait; on a large set that takes longer than the default half hour.
-_PATIENCE = datetime.timedelta(hours=12)
+PATIENCE = datetime.timedelta(hours=12)
 
 
 @dataclass(frozen=True)
@@ -110,7 +110,7 @@ def join(runtime: RuntimeConfig) -> Processes:
     if world_size == 1:
         return Processes(0, 1, device)
     if not dist.is_initialized():
-        dist.init_process_group("nccl" if device.type == "cuda" else "gloo", timeout=_PATIENCE)
+        dist.init_process_group("nccl" if device.type == "cuda" else "gloo", timeout=PATIENCE)
     return Processes(dist.get_rank(), dist.get_world_size(), device)
 
 

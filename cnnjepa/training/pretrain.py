@@ -25,7 +25,7 @@ from cnnjepa.training.distributed import Processes
 from cnnjepa.training.environment import environment
 from cnnjepa.training.files import keep_as, write_atomically
 from cnnjepa.training.journal import Journal
-from cnnjepa.training.resolve import identify, resolve
+from cnnjepa.training.resolve import Identity, identify, resolve
 from cnnjepa.training.restore import restore
 from cnnjepa.training.run import Run
 from cnnjepa.training.run_folder import RunFolder
@@ -49,13 +49,15 @@ def pretrain(
     watcher: Watcher | None = None,
     stop_asked: Callable[[], str | None] | None = None,
     patience: float = 1.0,
+    expected_hash: str | None = None,
 ) -> TrialResult:
     """Trains as `config` says, probes, and leaves a run folder; gives its result (status finished or collapsed).
 
     `resume` goes on from the folder's last checkpoint (or from `checkpoint`) if there is one, and begins
     otherwise; a finished run is given as it is, or probed again if only the probe settings changed. Under
     torchrun every process calls this alike. `stop_asked` is a further reason to stop, asked after every step;
-    `patience` is how many seconds another process may take to leave the folder.
+    `patience` is how many seconds another process may take to leave the folder; a run whose pretrain_hash turns out
+    not to be `expected_hash` (because the images differ from those it was planned with) is refused.
 
     Raises ConfigError for what was asked wrongly (nothing is written or lost), Stopped after a signal or
     `max_hours` with a checkpoint written, RunError when something fails while running.
@@ -66,10 +68,12 @@ def pretrain(
         with StopRequest(max_hours, stop_asked) as stop:
             data = _opened(config, folder, resume, processes)
             config = resolve(config, data.resident, processes.device)
+            identity = identify(config, data.fingerprint, processes.world_size)
+            _refuse_unexpected(identity, expected_hash, config)
             if not processes.is_main:
-                return _run(config, data, folder, processes, resume, checkpoint, stop, Watcher())
+                return _run(config, data, identity, folder, processes, resume, checkpoint, stop, Watcher())
             with folder.locked(patience):
-                return _run(config, data, folder, processes, resume, checkpoint, stop, watcher or Watcher())
+                return _run(config, data, identity, folder, processes, resume, checkpoint, stop, watcher or Watcher())
     finally:
         distributed.leave()
 
@@ -88,9 +92,20 @@ def _opened(config: PretrainConfig, folder: RunFolder, resume: bool, processes: 
     return open_data(config.data, least_train=config.runtime.batch_size * processes.world_size)
 
 
+def _refuse_unexpected(identity: Identity, expected_hash: str | None, config: PretrainConfig) -> None:
+    if expected_hash is not None and identity.pretrain_hash != expected_hash:
+        where = getattr(config.data, "path", None) or config.data.source
+        raise ConfigError(
+            f"this run was planned as {expected_hash[:12]}…, but its settings and images give "
+            f"{identity.pretrain_hash[:12]}… here: the images ({where}), the device or the number of processes are not "
+            "those it was planned with"
+        )
+
+
 def _run(
     config: PretrainConfig,
     data: DataSet,
+    identity: Identity,
     folder: RunFolder,
     processes: Processes,
     resume: bool,
@@ -99,7 +114,6 @@ def _run(
     watcher: Watcher,
 ) -> TrialResult:
     runtime = config.runtime
-    identity = identify(config, data.fingerprint, processes.world_size)
     done = folder.read_result() if resume else None
     if done and done.status != "failed" and (done.pretrain_hash, done.probe_hash) == identity[:2]:
         return done

@@ -1,0 +1,109 @@
+"""TensorBoard over a whole study: a run a trial, called after its arm, with the arm's choices as hparams."""
+
+import json
+import math
+import shutil
+import warnings
+from pathlib import Path
+from typing import Any
+
+from cnnjepa.ablations.pool import Pool, Standing
+from cnnjepa.ablations.study_folder import StudyFolder, TrialRecord
+from cnnjepa.schemas import TrialResult
+
+
+class StudyBoard:
+    """Follows the trials' metrics.jsonl into `studies/<name>/tensorboard/<arm>, seed <n>/`."""
+
+    def __init__(self, folder: StudyFolder, pool: Pool, records: list[TrialRecord]) -> None:
+        """What an earlier session wrote there is written anew, so that every point is there once."""
+        root = folder.path / "tensorboard"
+        if root.exists():
+            shutil.rmtree(root)
+        self._runs = {
+            record.pretrain_hash: _Run(
+                record, pool.folder(record.pretrain_hash).path / "metrics.jsonl", root / _name(record)
+            )
+            for record in records
+        }
+
+    def update(self, standings: dict[str, Standing]) -> None:
+        """Adds what has come since the last call."""
+        for pretrain_hash, run in self._runs.items():
+            standing = standings[pretrain_hash]
+            if standing.state != "waiting":
+                run.follow()
+            if standing.settled and standing.result:
+                run.conclude(standing.result)
+
+    def close(self) -> None:
+        """Ends every run's file."""
+        for run in self._runs.values():
+            run.close()
+
+
+def _name(record: TrialRecord) -> str:
+    """A folder's name that is still the arm's."""
+    return "".join(c if c.isalnum() or c in " =,.-_–" else "_" for c in record.label)
+
+
+class _Run:
+    """One trial's curves."""
+
+    def __init__(self, record: TrialRecord, metrics: Path, board: Path) -> None:
+        self._record, self._metrics, self._board = record, metrics, board
+        self._writer: Any = None
+        self._read = 0
+        self._concluded = False
+
+    def follow(self) -> None:
+        try:
+            size = self._metrics.stat().st_size
+        except FileNotFoundError:
+            return
+        if size < self._read:  # cut back by a resume: the points come again
+            self.close()
+            shutil.rmtree(self._board, ignore_errors=True)
+            self._read = 0
+        if size == self._read:
+            return
+        with open(self._metrics, "rb") as file:
+            file.seek(self._read)
+            new = file.read()
+        whole = new[: new.rfind(b"\n") + 1]
+        self._read += len(whole)
+        for text in whole.splitlines():
+            self._add(json.loads(text))
+
+    def _add(self, line: dict[str, Any]) -> None:
+        for name, value in line.items():
+            if name not in ("kind", "step") and isinstance(value, int | float) and math.isfinite(value):
+                self._open().add_scalar(f"{line['kind']}/{name}", value, line["step"])
+
+    def conclude(self, result: TrialResult) -> None:
+        if self._concluded:
+            return
+        self._concluded = True
+        chosen = {
+            axis: v if isinstance(v, bool | int | float | str) else str(v) for axis, v in self._record.choices.items()
+        }
+        figures = result.probes.held_out or result.probes.published
+        outcome = {} if figures is None else figures.model_dump(exclude_none=True)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", DeprecationWarning)
+            self._open().add_hparams(
+                {**chosen, "seed": self._record.seed}, {f"probe/{k}": v for k, v in outcome.items()}, run_name="."
+            )
+        self.close()
+
+    def _open(self) -> Any:
+        from torch.utils.tensorboard import SummaryWriter
+
+        if self._writer is None:
+            self._writer = SummaryWriter(str(self._board))
+        return self._writer
+
+    def close(self) -> None:
+        if self._writer is not None:
+            self._writer.close()
+            self._writer = None

@@ -1,0 +1,82 @@
+"""Trials one after another in processes of their own, so that a crash takes one trial."""
+
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from cnnjepa.ablations.pool import Pool
+from cnnjepa.ablations.study_folder import StudyFolder, TrialRecord, standing_of
+from cnnjepa.ablations.trial import EXIT_CODES, Outcome
+
+# Attempts at a trial whose process dies (killed for memory, say) before the others are gone on with.
+ATTEMPTS = 3
+
+Told = Callable[[TrialRecord, Outcome], None]
+
+
+class LocalExecutor:
+    """`threads` CPU threads a process (None = the framework's choice), `workers` processes a trial."""
+
+    def __init__(self, folder: StudyFolder, pool: Pool, threads: int | None = None, workers: int = 1) -> None:
+        self._folder, self._pool, self._threads, self._workers = folder, pool, threads, workers
+
+    def run(self, records: list[TrialRecord], stop_file: Path, stopping: Callable[[], bool], told: Told) -> None:
+        """Tries every trial; `told` hears how each ended. While `stopping()`, the one at work is asked to stop by
+        `stop_file` and no other is begun."""
+        for record in records:
+            for _ in range(ATTEMPTS):
+                if stopping():
+                    return
+                outcome = self._attempt(record, stop_file, stopping)
+                if outcome.status != "died":
+                    break
+            told(record, outcome)
+
+    def _attempt(self, record: TrialRecord, stop_file: Path, stopping: Callable[[], bool]) -> Outcome:
+        log = self._folder.log(record.pretrain_hash)
+        log.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory() as scratch, open(log, "ab") as out:
+            spec = Path(scratch) / "trial.json"
+            spec.write_text(record.model_dump_json(), encoding="utf-8")
+            run = self._pool.folder(record.pretrain_hash).path
+            words = [*self._launcher(), "-m", "cnnjepa.ablations.trial", spec, run, log, stop_file]
+            # A session of its own: Ctrl-C reaches the driver alone, which then asks the trial to stop.
+            process = subprocess.Popen(
+                [str(word) for word in words], stdout=out, stderr=out, env=self._environment(), start_new_session=True
+            )
+            try:
+                while process.poll() is None:
+                    if stopping():
+                        stop_file.touch()
+                    time.sleep(0.1)
+            finally:
+                if process.poll() is None:  # the driver fails or is interrupted a second time
+                    os.killpg(process.pid, signal.SIGKILL)
+                    process.wait()
+        return self._outcome(record, process.returncode, stopping())
+
+    def _launcher(self) -> list[str]:
+        if self._workers == 1:
+            return [sys.executable]
+        return [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={self._workers}"]
+
+    def _environment(self) -> dict[str, str]:
+        threads = {"OMP_NUM_THREADS": str(self._threads)} if self._threads else {}
+        return {**os.environ, **threads}
+
+    def _outcome(self, record: TrialRecord, code: int, stopping: bool) -> Outcome:
+        """What is written down counts; torchrun turns every exit code but 0 into 1."""
+        if code == EXIT_CODES["busy"]:
+            return Outcome("busy")
+        standing = standing_of(self._pool, record)
+        if standing.state in ("finished", "collapsed", "failed"):
+            return Outcome(standing.state, standing.problem or "")
+        if code == EXIT_CODES["stopped"] or stopping:
+            return Outcome("stopped")
+        how = f"signal {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
+        return Outcome("died", f"its process ended by {how}; its log is {self._folder.log(record.pretrain_hash)}")

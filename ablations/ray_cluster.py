@@ -1,0 +1,99 @@
+"""A Ray to run on: one embedded in this machine, or a cluster that is running."""
+
+import contextlib
+import os
+import socket
+import threading
+from collections.abc import Iterator
+from typing import Any
+
+from cnnjepa.ablations.share import Capacity
+from cnnjepa.schemas import ConfigError
+
+# A Ray address nobody answers is reported within 30 s: this long for the connection, the rest for Ray's own checks.
+_CONNECT_SECONDS = 5.0
+_JOIN_SECONDS = 20.0
+
+# Ray's worker processes, its own tables and loggers: ours stand in their place, and nothing is sent anywhere.
+_ENVIRONMENT = {
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_AIR_NEW_OUTPUT": "0",
+    "RAY_CHDIR_TO_TRIAL_DIR": "0",
+    "RAY_TRAIN_V2_ENABLED": "1",
+    "RAY_TRAIN_ENABLE_STATE_TRACKING": "0",
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+    "TUNE_DISABLE_SIGINT_HANDLER": "1",
+    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
+    "TUNE_MAX_PENDING_TRIALS_PG": "auto",
+    "TUNE_WARN_INSUFFICENT_RESOURCE_THRESHOLD_S": "0",
+}
+
+
+@contextlib.contextmanager
+def ray_at(address: str | None) -> Iterator[Capacity]:
+    """Ray, connected while entered: embedded on this machine (`None`; it listens on localhost only and has no
+    dashboard), or the cluster at `address` (`auto`: the one running here or named by RAY_ADDRESS).
+
+    Raises ConfigError when nobody answers there.
+    """
+    os.environ.update({name: value for name, value in _ENVIRONMENT.items() if name not in os.environ})
+    try:
+        import ray
+    except ImportError:
+        raise ConfigError(
+            "--executor ray needs Ray, which is not installed: pip install 'ray[tune]', or use --executor local"
+        ) from None
+    ours = not ray.is_initialized()
+    if ours:
+        _connect(ray, address)
+    try:
+        nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+        yield Capacity([(node.get("CPU", 0.0), node.get("GPU", 0.0)) for node in nodes])
+    finally:
+        if ours:
+            ray.shutdown()
+
+
+def _connect(ray: Any, address: str | None) -> None:
+    quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR", "configure_logging": True}
+    if address is None:
+        os.environ.pop("RAY_ADDRESS", None)
+        ray.init(include_dashboard=False, _node_ip_address="127.0.0.1", **quiet)
+        return
+    _refuse_silence(address)
+    failure: list[BaseException] = []
+
+    def join() -> None:
+        try:
+            ray.init(address=address, **quiet)
+        except BaseException as error:
+            failure.append(error)
+
+    # Ray retries for minutes when something else than Ray answers at the address.
+    attempt = threading.Thread(target=join, daemon=True)
+    attempt.start()
+    attempt.join(_JOIN_SECONDS)
+    if attempt.is_alive() or failure:
+        reason = str(failure[0]).strip().splitlines()[0] if failure else f"no answer within {_JOIN_SECONDS:g} s"
+        raise ConfigError(
+            f"--address {address}: no Ray cluster can be joined there ({reason}); `ray start --head` starts one, `ray "
+            "status` shows it, and without --address one is embedded in this machine"
+        )
+
+
+def _refuse_silence(address: str) -> None:
+    """Raises ConfigError when `host:port` does not even take a connection."""
+    place = os.environ.get("RAY_ADDRESS", "auto") if address == "auto" else address
+    place = place.removeprefix("ray://")
+    host, colon, port = place.rpartition(":")
+    if not colon or not port.isdigit():
+        if place == "auto":
+            return
+        raise ConfigError(f"--address {address}: legal are auto, HOST:PORT and ray://HOST:PORT")
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), timeout=_CONNECT_SECONDS).close()
+    except (OSError, OverflowError) as error:
+        raise ConfigError(
+            f"--address {address}: nobody answers at {host}:{port} ({error}); `ray start --head` starts a cluster, and "
+            "without --address one is embedded in this machine"
+        ) from None

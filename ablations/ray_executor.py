@@ -1,0 +1,156 @@
+"""Trials as Ray Tune trials: spread over a cluster, or over this machine's cores and GPUs."""
+
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from ray import tune
+from ray.tune.callback import Callback
+from ray.tune.search import Searcher
+
+from cnnjepa.ablations.local_executor import ATTEMPTS, Told
+from cnnjepa.ablations.pool import Pool
+from cnnjepa.ablations.share import Capacity, Share
+from cnnjepa.ablations.study_folder import StudyFolder, TrialRecord
+from cnnjepa.ablations.trial import Outcome, run_trial
+from cnnjepa.training.distributed import PATIENCE
+
+
+class RayExecutor:
+    """Every trial takes `share` of the cluster; several processes a trial run through Ray Train."""
+
+    def __init__(self, folder: StudyFolder, pool: Pool, share: Share, capacity: Capacity) -> None:
+        self._folder, self._pool, self._share = folder, pool, share
+        self._at_once = capacity.trials(share)
+
+    def run(self, records: list[TrialRecord], stop_file: Path, stopping: Callable[[], bool], told: Told) -> None:
+        """As LocalExecutor.run. A trial whose process or machine is lost is begun again elsewhere, from its
+        checkpoint, up to three times in all."""
+        specs = [self._spec(record, stop_file) for record in records]
+        queue = _Queue(records, specs, stopping, told)
+        # Tune keeps its own record, which is not needed: the pool knows what is done.
+        with tempfile.TemporaryDirectory(prefix="ray-tune-", dir=self._folder.path.resolve()) as scratch:
+            tune.Tuner(
+                tune.with_resources(ray_trial, trial_resources(self._share)),
+                tune_config=tune.TuneConfig(
+                    search_alg=queue, num_samples=len(records), max_concurrent_trials=self._at_once
+                ),
+                run_config=tune.RunConfig(
+                    name=self._folder.name,
+                    storage_path=scratch,
+                    verbose=0,
+                    failure_config=tune.FailureConfig(max_failures=ATTEMPTS - 1),
+                    callbacks=[AskToStop(stop_file, stopping)],
+                ),
+            ).fit()
+
+    def _spec(self, record: TrialRecord, stop_file: Path) -> dict[str, Any]:
+        return {
+            "record": record.model_dump_json(),
+            "run_dir": str(self._pool.folder(record.pretrain_hash).path.resolve()),
+            "log": str(self._folder.log(record.pretrain_hash).resolve()),
+            "stop_file": str(stop_file.resolve()),
+            "scratch": str(self._folder.path.resolve()),
+            "share": self._share._asdict(),
+        }
+
+
+def trial_resources(share: Share) -> Any:
+    """One process is the trial's actor itself. The actor of several only waits for them, so it takes no slot; Ray
+    Train reserves the processes' own."""
+    return tune.PlacementGroupFactory([share.bundle if share.workers == 1 else {"CPU": 0}])
+
+
+class _Unkept:
+    """Tune pickles searchers and callbacks, to go on from; ours go on from the pool, so nothing of them is kept."""
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {}
+
+
+class AskToStop(_Unkept, Callback):
+    """Passes a request to stop on to the trials at work."""
+
+    def __init__(self, stop_file: Path, stopping: Callable[[], bool]) -> None:
+        self._stop_file, self._stopping = stop_file, stopping
+
+    def on_step_begin(self, iteration: int, trials: list[Any], **info: Any) -> None:
+        """Called many times a second."""
+        if self._stopping():
+            self._stop_file.touch()
+
+
+class _Queue(_Unkept, Searcher):
+    """Hands Tune the planned trials one by one, and none any more once the study is to stop."""
+
+    def __init__(
+        self,
+        records: list[TrialRecord],
+        specs: list[dict[str, Any]],
+        stopping: Callable[[], bool],
+        told: Told,
+    ) -> None:
+        super().__init__()
+        self._left = list(zip(records, specs, strict=True))
+        self._stopping, self._told = stopping, told
+        self._given: dict[str, TrialRecord] = {}
+
+    def suggest(self, trial_id: str) -> Any:
+        """The next trial's spec."""
+        if self._stopping() or not self._left:
+            return Searcher.FINISHED
+        self._given[trial_id], spec = self._left.pop(0)
+        return {"spec": spec}
+
+    def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
+        """Tells what became of a trial."""
+        outcome = Outcome("died", "its process or its machine was lost") if error or not result else None
+        if outcome is None and result:
+            outcome = Outcome(result["status"], result["detail"])
+        assert outcome is not None
+        self._told(self._given[trial_id], outcome)
+
+    def save(self, checkpoint_path: str) -> None:
+        """Nothing: the pool is the record."""
+
+    def restore(self, checkpoint_path: str) -> None:
+        """Nothing: the pool is the record."""
+
+
+def ray_trial(config: dict[str, Any]) -> None:
+    """What a Tune trial does, on whichever machine."""
+    spec = config["spec"]
+    share = Share(**spec["share"])
+    outcome: Outcome = _alone(spec) if share.workers == 1 else run_on_workers(spec, share, _alone)
+    tune.report({"status": outcome.status, "detail": outcome.detail})
+
+
+def _alone(spec: dict[str, Any]) -> Outcome:
+    record = TrialRecord.model_validate_json(spec["record"])
+    return run_trial(record, Path(spec["run_dir"]), Path(spec["log"]), Path(spec["stop_file"]))
+
+
+def run_on_workers(spec: dict[str, Any], share: Share, work: Callable[[dict[str, Any]], Any]) -> Any:
+    """`work(spec)` in every process of the trial, joined by torch.distributed through Ray Train; gives what it
+    returns in the first process. Raises when one of them is lost: Ray Train has then ended the others."""
+    from ray.train import FailureConfig, RunConfig, ScalingConfig
+    from ray.train.torch import TorchConfig, TorchTrainer
+
+    # On storage that all machines share: Ray Train refuses anything else.
+    with tempfile.TemporaryDirectory(prefix="ray-train-", dir=spec["scratch"]) as scratch:
+        trainer = TorchTrainer(
+            _process,
+            train_loop_config={"spec": spec, "work": work},
+            torch_config=TorchConfig(timeout_s=int(PATIENCE.total_seconds())),
+            scaling_config=ScalingConfig(
+                num_workers=share.workers, use_gpu=share.gpus > 0, resources_per_worker=share.bundle
+            ),
+            run_config=RunConfig(name="trial", storage_path=scratch, failure_config=FailureConfig(max_failures=0)),
+        )
+        return trainer.fit().return_value  # type: ignore[attr-defined]
+
+
+def _process(config: dict[str, Any]) -> Any:
+    """One process of a distributed trial; Ray Train has joined it to the others."""
+    return config["work"](config["spec"])

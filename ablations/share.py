@@ -1,0 +1,90 @@
+"""What one trial takes of the machines there are, and how many fit at once."""
+
+import os
+from typing import NamedTuple
+
+import torch
+
+from cnnjepa.schemas import ConfigError
+
+# CPUs of a process that has a GPU, at most: loader processes and the process itself. Assumption.
+_MOST_CPUS_BESIDE_A_GPU = 16
+
+
+class Share(NamedTuple):
+    """What one trial takes of the cluster."""
+
+    cpus: float
+    """CPUs of each process."""
+    gpus: float
+    """GPUs of the trial, over all its processes; a fraction lets several trials share one."""
+    workers: int
+    """Processes."""
+
+    @property
+    def bundle(self) -> dict[str, float]:
+        """One process's resources."""
+        share = {"CPU": float(self.cpus), "GPU": self.gpus / self.workers}
+        return {name: amount for name, amount in share.items() if amount}
+
+
+class Capacity(NamedTuple):
+    """What a cluster has: (CPUs, GPUs) of every machine that is alive."""
+
+    nodes: list[tuple[float, float]]
+
+    @property
+    def cpus(self) -> float:
+        """Over all machines."""
+        return sum(cpus for cpus, _ in self.nodes)
+
+    @property
+    def gpus(self) -> float:
+        """Over all machines."""
+        return sum(gpus for _, gpus in self.nodes)
+
+    def processes(self, share: Share) -> int:
+        """How many processes of this share fit at once."""
+        need = share.bundle
+        fits = [
+            min(have // need[name] for name, have in (("CPU", cpus), ("GPU", gpus)) if name in need)
+            for cpus, gpus in self.nodes
+        ]
+        return int(sum(fits))
+
+    def trials(self, share: Share) -> int:
+        """How many trials fit at once. Raises ConfigError when not even one does, so that nobody waits for it."""
+        count = self.processes(share) // share.workers
+        if count:
+            return count
+        machines = "; ".join(f"{cpus:g} CPUs and {gpus:g} GPUs" for cpus, gpus in self.nodes) or "no machine"
+        raise ConfigError(
+            f"a trial needs {share.workers} process(es) of {share.cpus:g} CPUs and {share.gpus / share.workers:g} "
+            f"GPUs, more than there is ({machines}); lower --gpus-per-trial, --cpus-per-trial or --workers-per-trial"
+        )
+
+
+def this_machine() -> Capacity:
+    """The cores and GPUs here."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else (os.cpu_count() or 1)
+    return Capacity([(float(cores), float(torch.cuda.device_count()))])
+
+
+def trial_share(
+    capacity: Capacity, workers: int, gpus: float | None, cpus: int | None, on_cpu: bool, side_by_side: bool
+) -> Share:
+    """What is asked for, and for the rest: a GPU a process where there are any (unless the config says `cpu`), with
+    its part of its machine's cores; on CPUs alone one core a process, so that trials run side by side, or all
+    cores when they run one after another. Raises ConfigError when not one trial would fit."""
+    if gpus is None:
+        gpus = float(workers) if capacity.gpus and not on_cpu else 0.0
+    if cpus is None and gpus:
+        parts = [have / count for have, count in capacity.nodes if count]
+        beside = min(parts, default=1.0) * min(1.0, gpus / workers)
+        cpus = int(max(1, min(_MOST_CPUS_BESIDE_A_GPU, beside)))
+    if cpus is None:
+        most = max((have for have, _ in capacity.nodes), default=1.0)
+        cpus = 1 if side_by_side else max(1, int(most) // workers)
+    share = Share(cpus, gpus, workers)
+    capacity.trials(share)
+    return share

@@ -1,0 +1,125 @@
+"""`cnnjepa ablate predictor|masking|FILE`."""
+
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from typer.core import TyperGroup
+
+from cnnjepa.cli.options import listed
+from cnnjepa.cli.study_options import StudyOptions, taking
+
+if TYPE_CHECKING:
+    from cnnjepa.schemas.study import Study
+
+EXAMPLE = "Example:  cnnjepa ablate predictor --depths 1,2,3,4"
+
+# The base config of a study that is asked for by flags alone.
+_DEFAULT_PRESET = "ablation"
+
+
+class _StudyGroup(TyperGroup):
+    """`ablate FILE.yaml` and `ablate NAME` are the command `file` with that argument."""
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        if args and args[0] not in self.commands and not args[0].startswith("-"):
+            args = ["file", *args]
+        return super().resolve_command(ctx, args)
+
+
+app = typer.Typer(
+    cls=_StudyGroup,
+    no_args_is_help=True,
+    help="Compare settings: every arm trained and probed, nothing computed twice. "
+    "`cnnjepa ablate FILE.yaml` runs a study of your own, `cnnjepa ablate NAME` one that ships with the project.",
+    epilog=EXAMPLE,
+)
+
+
+@app.command(epilog=EXAMPLE)
+@taking(StudyOptions)
+def predictor(
+    options: StudyOptions,
+    depths: Annotated[str | None, typer.Option("--depths", help="Layers: 1,2,3,4.", metavar="LIST")] = None,
+    kernels: Annotated[str | None, typer.Option("--kernels", help="Kernel sides: 3,5,7.", metavar="LIST")] = None,
+    convs: Annotated[str | None, typer.Option("--convs", help="separable,dense.", metavar="LIST")] = None,
+) -> None:
+    """The predictor's depth, kernel and kind of convolution (paper IV-E); a grid over the flags given.
+
+    Without --preset it runs on the embedded images, in minutes. Finished trials are used again, begun ones go on.
+    Exit codes: 0 done, 1 a trial failed, 2 wrongly asked, 75 stopped (the same command goes on).
+    """
+    from cnnjepa.ablations.flag_studies import predictor_study
+
+    axes = listed(depths, "--depths"), listed(kernels, "--kernels"), listed(convs, "--convs")
+    _carry_out(predictor_study(*axes, options.preset or _DEFAULT_PRESET), options)
+
+
+@app.command(epilog="Example:  cnnjepa ablate masking --strategies mixed,multi_block,random")
+@taking(StudyOptions)
+def masking(
+    options: StudyOptions,
+    strategies: Annotated[
+        str | None, typer.Option("--strategies", help="mixed,multi_block,random,block.", metavar="LIST")
+    ] = None,
+    ratios: Annotated[
+        str | None, typer.Option("--ratios", help="Share masked in random batches: 0.4,0.6.", metavar="LIST")
+    ] = None,
+    blocks: Annotated[str | None, typer.Option("--blocks", help="Target blocks: 2,4,6.", metavar="LIST")] = None,
+) -> None:
+    """Masking strategy, ratio and number of blocks (paper IV-E); every strategy with the flags that it has.
+
+    Exit codes as of `ablate predictor`.
+    """
+    from cnnjepa.ablations.flag_studies import masking_study
+
+    axes = listed(strategies, "--strategies"), listed(ratios, "--ratios"), listed(blocks, "--blocks")
+    _carry_out(masking_study(*axes, options.preset or _DEFAULT_PRESET), options)
+
+
+@app.command(epilog="Example:  cnnjepa ablate my_study.yaml --seeds 0,1,2")
+@taking(StudyOptions)
+def file(
+    options: StudyOptions,
+    study: Annotated[str, typer.Argument(help="A YAML file, or a study that ships with the project.", metavar="FILE")],
+) -> None:
+    """A study from a YAML file (docs/studies.md), or one that ships; the word `file` may be left out.
+
+    Exit codes as of `ablate predictor`.
+    """
+    from cnnjepa.ablations.study_files import read_study
+
+    _carry_out(read_study(study), options)
+
+
+@app.command(epilog="Example:  cnnjepa ablate studies")
+def studies() -> None:
+    """List the studies that ship with the project: question, the paper's table, cost and command of each."""
+    from rich.console import Console
+
+    from cnnjepa.ablations.study_files import shipped_studies, shipped_text
+
+    console = Console()
+    for shipped in shipped_studies():
+        console.print(f"[bold]{shipped}[/]", highlight=False)
+        for line in shipped_text(shipped).splitlines():
+            if line.startswith("# "):
+                console.print(f"    {line[2:]}", highlight=False, markup=False, soft_wrap=True)
+
+
+def _carry_out(study: "Study", options: StudyOptions) -> None:
+    from cnnjepa.ablations.study_files import changed
+    from cnnjepa.cli.study_run import StudyRequest, run, show_plan
+    from cnnjepa.schemas.overrides import parse_override
+
+    changes: dict[str, Any] = {"set": {**study.set, **dict(parse_override(text) for text in options.sets or [])}}
+    if options.preset is not None and options.preset != study.preset:
+        changes |= {"preset": options.preset, "name": f"{study.name}-{options.preset}"}
+    if options.name is not None:
+        changes["name"] = options.name
+    if options.seeds is not None:
+        changes["seeds"] = listed(options.seeds, "--seeds")
+    request = StudyRequest(changed(study, changes), options)
+    if options.plan:
+        show_plan(request)
+        return
+    raise typer.Exit(run(request))

@@ -1,0 +1,31 @@
+"""`cnnjepa status`."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from cnnjepa.cli.options import RootOption
+
+EXAMPLE = "Example:  cnnjepa status predictor-ablation --follow"
+
+
+def status(
+    study: Annotated[
+        str | None, typer.Argument(help="A study's name; all studies in short without one.", metavar="STUDY")
+    ] = None,
+    follow: Annotated[bool, typer.Option("--follow", help="Look again every two seconds until Ctrl-C.")] = False,
+    root: RootOption = Path(),
+) -> None:
+    """Where a study's trials stand, from any terminal or machine that sees its folder; changes nothing."""
+    from rich.console import Console
+
+    from cnnjepa.cli.study_status import follow_study, list_studies, show_study
+
+    console = Console()
+    if study is None:
+        list_studies(console, root)
+    elif follow:
+        follow_study(console, root, study)
+    else:
+        show_study(console, root, study)

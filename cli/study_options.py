@@ -1,0 +1,87 @@
+"""Options that every command which runs trials has."""
+
+import dataclasses
+import functools
+import inspect
+import typing
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import typer
+
+from cnnjepa.cli.options import DataOption, RootOption, SetOption
+
+
+@dataclasses.dataclass(frozen=True)
+class ClusterOptions:
+    """Where trials run, and what each takes."""
+
+    address: Annotated[
+        str | None,
+        typer.Option("--address", help="A running Ray cluster: auto or HOST:PORT. One is embedded otherwise."),
+    ] = None
+    gpus_per_trial: Annotated[
+        float | None,
+        typer.Option("--gpus-per-trial", help="GPUs of a trial, 0.5 for two on one. 1 where there are GPUs.", min=0),
+    ] = None
+    cpus_per_trial: Annotated[
+        int | None, typer.Option("--cpus-per-trial", help="CPUs and threads of each process of a trial.", min=1)
+    ] = None
+    workers_per_trial: Annotated[
+        int, typer.Option("--workers-per-trial", help="Processes of a trial (distributed data parallel).", min=1)
+    ] = 1
+    root: RootOption = Path()
+
+
+@dataclasses.dataclass(frozen=True)
+class StudyOptions(ClusterOptions):
+    """What every `ablate` takes beside its axes."""
+
+    preset: Annotated[
+        str | None,
+        typer.Option("--preset", help="The base config; `cnnjepa config presets` lists them.", metavar="NAME"),
+    ] = None
+    seeds: Annotated[str | None, typer.Option("--seeds", help="Seeds of every arm: 0,1,2.", metavar="LIST")] = None
+    sets: SetOption = None
+    data: DataOption = None
+    name: Annotated[str | None, typer.Option("--name", help="Folder below studies/.", metavar="NAME")] = None
+    executor: Annotated[
+        Literal["ray", "local"],
+        typer.Option("--executor", help="ray: over a cluster or this machine's cores; local: one after another."),
+    ] = "ray"
+    plan: Annotated[bool, typer.Option("--plan", help="Show the trials and what they take; run nothing.")] = False
+    images_per_s: Annotated[
+        float | None,
+        typer.Option("--images-per-s", help="A process's training speed to plan with, not measured.", min=0.001),
+    ] = None
+    extend: Annotated[bool, typer.Option("--extend", help="Add arms or seeds to a study that was begun.")] = False
+    retry_failed: Annotated[bool, typer.Option("--retry-failed", help="Run trials again that failed before.")] = False
+
+
+def taking(options: type[Any]) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Gives a command the fields of a dataclass as options of its own; it is called with one instance, first."""
+    hints = typing.get_type_hints(options, include_extras=True)
+    shared = [
+        inspect.Parameter(
+            field.name, inspect.Parameter.KEYWORD_ONLY, default=field.default, annotation=hints[field.name]
+        )
+        for field in dataclasses.fields(options)
+    ]
+
+    def decorate(command: Callable[..., None]) -> Callable[..., None]:
+        own = [
+            parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY)
+            for parameter in list(inspect.signature(command).parameters.values())[1:]
+        ]
+
+        @functools.wraps(command)
+        def wrapped(**given: Any) -> None:
+            chosen = options(**{parameter.name: given.pop(parameter.name) for parameter in shared})
+            command(chosen, **given)
+
+        wrapped.__signature__ = inspect.Signature([*own, *shared])  # type: ignore[attr-defined]
+        wrapped.__annotations__ = {p.name: p.annotation for p in [*own, *shared]}
+        return wrapped
+
+    return decorate

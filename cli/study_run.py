@@ -1,0 +1,176 @@
+"""Running a study as a person sees it: what it will take, a live table, the outcome; or its plan alone."""
+
+import contextlib
+import sys
+from collections.abc import Callable, Iterator
+from typing import NamedTuple
+
+import torch
+from rich.console import Console
+
+from cnnjepa.ablations.data_facts import Resolver
+from cnnjepa.ablations.driver import Executor, distinct, run_study, unfinished
+from cnnjepa.ablations.estimate import calibrate, estimates
+from cnnjepa.ablations.local_executor import LocalExecutor
+from cnnjepa.ablations.plan import asked_configs, baseline_arm, plan
+from cnnjepa.ablations.pool import Pool
+from cnnjepa.ablations.published import epoch_images
+from cnnjepa.ablations.share import Capacity, Share, this_machine, trial_share
+from cnnjepa.ablations.study_folder import StudyFolder, TrialRecord, records_of
+from cnnjepa.cli.study_options import StudyOptions
+from cnnjepa.cli.study_tables import failures, outcome_table, plan_lines, plan_table, taking_line
+from cnnjepa.cli.study_watch import StudyWatch
+from cnnjepa.schemas import ConfigError, PretrainConfig
+from cnnjepa.schemas.study import Study
+from cnnjepa.training.stopping import StopRequest
+
+
+class StudyRequest(NamedTuple):
+    """A study and how it is to be run."""
+
+    study: Study
+    options: StudyOptions
+
+
+def show_plan(request: StudyRequest) -> None:
+    """The trials, what each changes and takes. Nothing is run; without images at hand, the published set's size is
+    assumed and said."""
+    study, options = request
+    console = Console()
+    with _machines(options) as capacity:
+        asked = asked_configs(study, options.data)
+        configs = [config for _, _, config in asked]
+        share = _share(options, capacity, configs)
+        images, where = _images_to_plan_with(request, share, configs)
+        rate, how = _speed(options, share, configs[0])
+        each = estimates(configs, images, rate, share.workers)
+        at_once = capacity.trials(share) if options.executor == "ray" else 1
+    console.print(plan_table([(arm, seed) for arm, seed, _ in asked], each, share), soft_wrap=True)
+    for line in plan_lines(each, share, at_once, where, how):
+        console.print(line, highlight=False, soft_wrap=True)
+
+
+def run(request: StudyRequest) -> int:
+    """Runs the study to its end and shows what came out; gives the exit code."""
+    study, options = request
+    console = Console(stderr=True)
+    with _machines(options) as capacity:
+        share = _share(options, capacity, [config for _, _, config in asked_configs(study, options.data)[:1]])
+        resolver = Resolver("cuda" if share.gpus else "cpu", share.workers)
+        trials = plan(study, resolver, options.data, threads=int(share.cpus))
+        records = records_of(trials, baseline_arm(study, options.data).label, share.workers)
+        folder, pool = StudyFolder(options.root, study.name), Pool(options.root)
+        folder.refuse_other_study(study, records, options.extend)
+        folder.write(study, records)
+        left = unfinished(pool, records, options.retry_failed)
+        _announce(console, request, folder, records, left, share, capacity)
+        with StopRequest() as stop, StudyWatch(console, folder, pool, records) as watch:
+            outcomes = run_study(
+                folder,
+                pool,
+                records,
+                _executor_of(options, folder, pool, share, capacity),
+                lambda: stop.reason is not None,
+                options.retry_failed,
+                watch.told,
+            )
+        stopped = stop.reason
+    print_outcome(folder, pool, records)
+    problems = failures(pool, records, outcomes)
+    for line in problems:
+        console.print(line, highlight=False, soft_wrap=True)
+    if stopped and unfinished(pool, records, False):
+        print(f"cnnjepa: stopped ({stopped}); the same command goes on", file=sys.stderr)
+        return 75
+    return 1 if problems else 0
+
+
+def print_outcome(folder: StudyFolder, pool: Pool, records: list[TrialRecord]) -> None:
+    """What has come out so far."""
+    console = Console()
+    console.print(outcome_table(folder.study(), pool, records))
+    console.print(
+        f"Look:  cnnjepa status {folder.name}   tensorboard --logdir {folder.path}/tensorboard", soft_wrap=True
+    )
+
+
+def _announce(
+    console: Console,
+    request: StudyRequest,
+    folder: StudyFolder,
+    records: list[TrialRecord],
+    left: list[TrialRecord],
+    share: Share,
+    capacity: Capacity,
+) -> None:
+    total, study = len(distinct(records)), request.study
+    say: Callable[[str], None] = lambda text: console.print(text, highlight=False, soft_wrap=True)  # noqa: E731
+    say(f"[bold]{folder.path}[/]  {study.question}")
+    done = f"{total - len(left)} done before, {len(left)} left"
+    say(f"{total} trials on {records[0].dataset}, preset {study.preset}; {done}")
+    if not left:
+        return
+    rate, how = _speed(request.options, share, left[0].config)
+    each = estimates([r.config for r in left], left[0].train_images, rate, share.workers)
+    say(taking_line(each, share, capacity.trials(share) if request.options.executor == "ray" else 1, how))
+
+
+def _share(options: StudyOptions, capacity: Capacity, configs: list[PretrainConfig]) -> Share:
+    return trial_share(
+        capacity,
+        options.workers_per_trial,
+        options.gpus_per_trial,
+        options.cpus_per_trial,
+        on_cpu=all(config.runtime.device == "cpu" for config in configs),
+        side_by_side=options.executor == "ray",
+    )
+
+
+@contextlib.contextmanager
+def _machines(options: StudyOptions) -> Iterator[Capacity]:
+    """The machines that trials run on. An embedded Ray is started only when a trial is to be run."""
+    if options.executor == "local" and options.address is not None:
+        raise ConfigError("--address goes with --executor ray")
+    if options.address is None:
+        yield this_machine()
+        return
+    from cnnjepa.ablations.ray_cluster import ray_at
+
+    with ray_at(options.address) as capacity:
+        yield capacity
+
+
+def _executor_of(
+    options: StudyOptions, folder: StudyFolder, pool: Pool, share: Share, capacity: Capacity
+) -> Callable[[contextlib.ExitStack], Executor]:
+    def make(until_done: contextlib.ExitStack) -> Executor:
+        if options.executor == "local":
+            return LocalExecutor(folder, pool, int(share.cpus), share.workers)
+        from cnnjepa.ablations.ray_cluster import ray_at
+        from cnnjepa.ablations.ray_executor import RayExecutor
+
+        cluster = until_done.enter_context(ray_at(None)) if options.address is None else capacity
+        return RayExecutor(folder, pool, share, cluster)
+
+    return make
+
+
+def _images_to_plan_with(request: StudyRequest, share: Share, configs: list[PretrainConfig]) -> tuple[int | None, str]:
+    try:
+        facts = Resolver("cuda" if share.gpus else "cpu", share.workers).facts(configs[0])
+        return facts.train_images, f"{facts.train_images:,} images an epoch ({facts.name})"
+    except ConfigError as refusal:
+        images = epoch_images(request.study.preset)
+        if images is None or request.options.data is not None:
+            return None, f"hours are not known: {refusal}"
+        return images, f"{images:,} images an epoch assumed, the published set's; --data PATH plans with yours"
+
+
+def _speed(options: StudyOptions, share: Share, config: PretrainConfig) -> tuple[float | None, str]:
+    """(images/s of a process, how it is known)."""
+    if options.images_per_s is not None:
+        return options.images_per_s, "as given"
+    if share.gpus and not torch.cuda.is_available():
+        return None, "not known: this machine has no GPU to measure on; give --images-per-s"
+    device = torch.device("cuda" if share.gpus else "cpu")
+    return calibrate(config, device, int(share.cpus)), "measured here, a few steps without data and probes"

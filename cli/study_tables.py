@@ -1,0 +1,219 @@
+"""A study as tables: its plan, where its trials stand, what came out."""
+
+import math
+import statistics
+from collections.abc import Iterable
+
+from rich.table import Table
+
+from cnnjepa.ablations.arms import Arm
+from cnnjepa.ablations.driver import distinct
+from cnnjepa.ablations.estimate import Estimate
+from cnnjepa.ablations.pool import Pool, Standing
+from cnnjepa.ablations.share import Share
+from cnnjepa.ablations.study_folder import TrialRecord, standing_of
+from cnnjepa.ablations.trial import Outcome
+from cnnjepa.cli.summary import big
+from cnnjepa.probes.interval import wilson
+from cnnjepa.schemas import TrialResult
+from cnnjepa.schemas.study import Study
+
+_STATES = ("running", "finished", "collapsed", "failed", "unreadable", "begun", "waiting")
+_COLOURS = {"running": "cyan", "finished": "green", "collapsed": "red", "failed": "red", "unreadable": "red"}
+
+
+def plan_table(trials: list[tuple[Arm, int]], each: list[Estimate], share: Share) -> Table:
+    """A row an arm: what it changes and what one of its trials takes."""
+    table = Table("arm", "changes", title_justify="left")
+    for name in ("seeds", "encoder", "predictor", "FLOP/image", "hours a trial", "disk a trial"):
+        table.add_column(name, justify="right", no_wrap=True)
+    by_arm: dict[str, list[int]] = {}
+    for arm, seed in trials:
+        by_arm.setdefault(arm.label, []).append(seed)
+    first = {arm.label: (arm, estimate) for (arm, _), estimate in reversed(list(zip(trials, each, strict=True)))}
+    for label, seeds in by_arm.items():
+        arm, estimate = first[label]
+        changes = ", ".join(f"{path}={value}" for path, value in arm.changes.items())
+        cost = estimate.cost
+        table.add_row(
+            label,
+            changes,
+            ",".join(map(str, seeds)),
+            f"{cost.encoder_params / 1e6:.1f} M",
+            f"{cost.predictor_params / 1e6:.1f} M",
+            big(cost.flops_per_image).strip(),
+            _hours(estimate.hours),
+            f"{big(estimate.disk_bytes)}B",
+        )
+    return table
+
+
+def plan_lines(each: list[Estimate], share: Share, at_once: int, images: str, speed: str) -> list[str]:
+    """The sums below the plan's table."""
+    return [
+        f"{len(each)} trials; {images}",
+        taking_line(each, share, at_once, speed),
+        f"disk {big(sum(estimate.disk_bytes for estimate in each))}B of checkpoints; nothing was run",
+    ]
+
+
+def taking_line(each: list[Estimate], share: Share, at_once: int, speed: str) -> str:
+    """How long it takes, on what."""
+    gpus = f"{share.gpus:g} GPU(s), " if share.gpus else ""
+    each_takes = f"{gpus}{share.workers} process(es) of {share.cpus:g} CPU(s)"
+    side = f"{at_once} side by side" if at_once > 1 else "one after another"
+    hours = [estimate.hours for estimate in each if estimate.hours is not None]
+    if len(hours) < len(each):
+        return f"each takes {each_takes}, {side}; speed {speed}"
+    rounds = _rounds(hours, at_once)
+    gpu_hours = f", {share.gpus * sum(hours):.3g} GPU-hours" if share.gpus else ""
+    return (
+        f"about {_hours(rounds)} of training{gpu_hours}, and probes on top: each takes {each_takes}, {side} "
+        f"(speed {speed})"
+    )
+
+
+def _rounds(hours: list[float], at_once: int) -> float:
+    """Wall hours when each trial begins as soon as a place is free."""
+    places = [0.0] * min(at_once, len(hours))
+    for each in hours:
+        places[places.index(min(places))] += each
+    return max(places)
+
+
+def _hours(hours: float | None) -> str:
+    if hours is None:
+        return "?"
+    if hours < 1 / 60:
+        return f"{3600 * hours:.0f} s"
+    return f"{60 * hours:.1f} min" if hours < 1.5 else f"{hours:,.1f} h"
+
+
+def standings_table(records: list[TrialRecord], standings: dict[str, Standing]) -> Table:
+    """A row a trial: state, progress, loss, probe, time left."""
+    table = Table("arm", "seed", "state", title_justify="left")
+    for name in ("done", "loss", "k-NN", "left", "trial"):
+        table.add_column(name, justify="right", no_wrap=True)
+    for record in records:
+        standing = standings[record.pretrain_hash]
+        colour = _COLOURS.get(standing.state, "dim")
+        table.add_row(
+            record.arm,
+            str(record.seed),
+            f"[{colour}]{standing.state}[/]",
+            "" if standing.state == "waiting" else f"{100 * standing.progress:.0f} %",
+            "" if standing.loss is None else f"{standing.loss:.4f}",
+            _knn(standing),
+            "" if standing.state != "running" else _left(standing),
+            record.pretrain_hash[:12],
+        )
+    return table
+
+
+def _left(standing: Standing) -> str:
+    if standing.seconds_left is None:
+        return ""
+    return "probing" if standing.progress >= 1 else _hours(standing.seconds_left / 3600)
+
+
+def _knn(standing: Standing) -> str:
+    figures = standing.result and (standing.result.probes.held_out or standing.result.probes.published)
+    if figures and figures.knn_top1 is not None:
+        return f"{figures.knn_top1:.1f}"
+    return "" if standing.knn is None else f"({standing.knn:.1f})"
+
+
+def counts_line(records: list[TrialRecord], standings: dict[str, Standing]) -> str:
+    """`2 running, 3 finished, 1 waiting`."""
+    states = [standings[record.pretrain_hash].state for record in distinct(records)]
+    return ", ".join(f"{states.count(state)} {state}" for state in _STATES if state in states)
+
+
+def outcome_table(study: Study, pool: Pool, records: list[TrialRecord]) -> Table:
+    """A row an arm: accuracies over its seeds, and what is missing."""
+    standings = {record.pretrain_hash: standing_of(pool, record) for record in records}
+    results = [s.result for s in standings.values() if s.settled and s.result]
+    protocol = "held_out" if any(result.probes.held_out for result in results) else "published"
+    table = Table(
+        title=f"[bold]{study.name}[/]: {records[0].dataset}, protocol {protocol}, top-1 in %",
+        title_justify="left",
+        title_style="",
+    )
+    table.add_column("arm", no_wrap=True)
+    for name in ("n", "linear", "k-NN", "predictor", "images/s"):
+        table.add_column(name, justify="right", no_wrap=True)
+    table.add_column("")
+    for arm in dict.fromkeys(record.arm for record in records):
+        of_arm = [record for record in records if record.arm == arm]
+        found = [standings[record.pretrain_hash] for record in of_arm]
+        finished = [s.result for s in found if s.state == "finished" and s.result]
+        linear, knn = (_accuracy(finished, protocol, name) for name in ("linear_top1", "knn_top1"))
+        costs = [result.cost for result in finished if result.cost]
+        others = [s.state for s in found if s.state != "finished"]
+        notes = [f"{others.count(state)} {state}" for state in _STATES if state in others]
+        table.add_row(
+            f"{arm} [dim](baseline)[/]" if of_arm[0].baseline else arm,
+            str(len(finished)),
+            linear,
+            knn,
+            f"{costs[0].predictor_params / 1e6:.3g} M" if costs else "",
+            f"{statistics.mean(cost.images_per_s for cost in costs):,.0f}" if costs else "",
+            ", ".join(notes),
+        )
+    floors = _floor_rows(results, protocol)
+    if floors:
+        table.add_section()
+        for label, linear, knn in floors:
+            table.add_row(f"[dim]{label}[/]", "", linear, knn, "", "", "")
+    table.caption = "±: standard deviation over seeds; at n = 1 half of the binomial 95 % interval of that run"
+    table.caption_justify = "left"
+    return table
+
+
+def _accuracy(results: Iterable[TrialResult], protocol: str, name: str) -> str:
+    pairs = []
+    for result in results:
+        value = getattr(getattr(result.probes, protocol), name, None)
+        if value is not None and math.isfinite(value):
+            pairs.append((value, result.val_images))
+    if not pairs:
+        return "–"
+    values = [value for value, _ in pairs]
+    if len(values) > 1:
+        return f"{statistics.mean(values):.1f} [dim]±{statistics.stdev(values):.1f}[/]"
+    if not pairs[0][1]:
+        return f"{values[0]:.1f}"
+    low, high = wilson(values[0], pairs[0][1])
+    return f"{values[0]:.1f} [dim]±{(high - low) / 2:.1f}[/]"
+
+
+def _floor_rows(results: list[TrialResult], protocol: str) -> list[tuple[str, str, str]]:
+    rows = []
+    for label, name in (("floor: untrained", "untrained"), ("floor: raw pixels", "pixels")):
+        found = [p for result in results if (p := getattr(getattr(result.floors, name), protocol, None))]
+        cells = []
+        for figure in ("linear_top1", "knn_top1"):
+            values = [v for figures in found if (v := getattr(figures, figure)) is not None]
+            cells.append(f"{statistics.mean(values):.1f}" if values else "–")
+        if found:
+            rows.append((label, cells[0], cells[1]))
+    return rows
+
+
+def failures(pool: Pool, records: list[TrialRecord], outcomes: dict[str, Outcome]) -> list[str]:
+    """What went wrong, a block a trial: the error, the log's tail, and what to do."""
+    lines = []
+    for record in distinct(records):
+        standing = standing_of(pool, record)
+        outcome = outcomes.get(record.pretrain_hash)
+        if standing.state in ("failed", "unreadable"):
+            tail = standing.result.log_tail if standing.result else None
+            shown = "\n".join(f"    {line}" for line in (tail or "").splitlines()[-8:])
+            lines.append(
+                f"[red]{standing.state}[/] {record.label}: {standing.problem}" + (f"\n[dim]{shown}[/]" if shown else "")
+            )
+        elif outcome is not None and outcome.status in ("died", "failed") and not standing.settled:
+            lines.append(f"[red]{outcome.status}[/] {record.label}: {outcome.detail}; the same command goes on with it")
+    if any("[red]failed" in line or "[red]unreadable" in line for line in lines):
+        lines.append("--retry-failed runs what failed again")
+    return lines

@@ -1,0 +1,102 @@
+"""Watching a study while it runs: a live table on a terminal, a line a change elsewhere."""
+
+import threading
+import time
+from types import TracebackType
+
+from rich.console import Console, Group
+from rich.live import Live
+from rich.text import Text
+
+from cnnjepa.ablations.board import StudyBoard
+from cnnjepa.ablations.driver import distinct
+from cnnjepa.ablations.pool import Pool, Standing
+from cnnjepa.ablations.study_folder import StudyFolder, TrialRecord, standing_of
+from cnnjepa.ablations.trial import Outcome
+from cnnjepa.cli.study_tables import counts_line, standings_table
+
+_LOOK_EVERY_SECONDS = 1.0
+
+
+class StudyWatch:
+    """Looks at the pool once a second, as `cnnjepa status` does; keeps the study's TensorBoard up to date."""
+
+    def __init__(self, console: Console, folder: StudyFolder, pool: Pool, records: list[TrialRecord]) -> None:
+        self._console, self._pool, self._records = console, pool, records
+        self._board = StudyBoard(folder, pool, records)
+        self._settled: dict[str, Standing] = {}
+        self._states: dict[str, str] = {}
+        self._start = time.monotonic()
+        self._live = Live(console=console, auto_refresh=False, transient=True)
+        self._over = threading.Event()
+        self._thread = threading.Thread(target=self._look_on, daemon=True)
+
+    def __enter__(self) -> "StudyWatch":
+        for record, standing in self._look().items():
+            self._states[record] = standing.state
+        if self._console.is_terminal:
+            self._live.start()
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._over.set()
+        self._thread.join()
+        if self._console.is_terminal:
+            self._live.stop()
+        self._show(self._look())
+        self._board.close()
+
+    def told(self, record: TrialRecord, outcome: Outcome) -> None:
+        """A trial ended some way that its folder does not show."""
+        if outcome.status in ("died", "busy"):
+            self._console.print(f"{record.label}: {outcome.status}, {outcome.detail}", highlight=False, soft_wrap=True)
+
+    def _look_on(self) -> None:
+        while not self._over.wait(_LOOK_EVERY_SECONDS):
+            self._show(self._look())
+
+    def _look(self) -> dict[str, Standing]:
+        standings = dict(self._settled)
+        for record in distinct(self._records):
+            if record.pretrain_hash not in standings:
+                standing = standing_of(self._pool, record)
+                standings[record.pretrain_hash] = standing
+                if standing.settled:
+                    self._settled[record.pretrain_hash] = standing
+        return standings
+
+    def _show(self, standings: dict[str, Standing]) -> None:
+        self._board.update(standings)
+        if self._live.is_started:
+            spent = f"{(time.monotonic() - self._start) / 60:.1f} min"
+            line = Text(
+                f"{counts_line(self._records, standings)}; {spent}. Ctrl-C stops with checkpoints.", style="dim"
+            )
+            self._live.update(Group(standings_table(self._shown(standings), standings), line), refresh=True)
+            return
+        for record in distinct(self._records):
+            standing = standings[record.pretrain_hash]
+            if standing.state != self._states.get(record.pretrain_hash):
+                self._states[record.pretrain_hash] = standing.state
+                self._console.print(_line(record, standing), highlight=False, soft_wrap=True)
+
+    def _shown(self, standings: dict[str, Standing]) -> list[TrialRecord]:
+        """What fits the screen: everything, or what is at work and what comes next."""
+        room = max(5, self._console.size.height - 8)
+        if len(self._records) <= room:
+            return self._records
+        waits = ("running", "begun", "failed", "waiting", "unreadable", "collapsed", "finished")
+        by_interest = sorted(self._records, key=lambda r: waits.index(standings[r.pretrain_hash].state))
+        chosen = {id(record) for record in by_interest[:room]}
+        return [record for record in self._records if id(record) in chosen]
+
+
+def _line(record: TrialRecord, standing: Standing) -> str:
+    text = f"{standing.state:<9} {record.label}"
+    if standing.result and standing.result.probes.held_out:
+        figures = standing.result.probes.held_out
+        text += f"  linear {figures.linear_top1:.1f}  k-NN {figures.knn_top1:.1f}"
+    return text + (f"  {standing.problem}" if standing.problem else "")
