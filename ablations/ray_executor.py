@@ -57,9 +57,9 @@ class RayExecutor:
 
 
 def trial_resources(share: Share) -> Any:
-    """One process is the trial's actor itself. The actor of several only waits for them, so it takes no slot; Ray
-    Train reserves the processes' own."""
-    return tune.PlacementGroupFactory([share.bundle if share.workers == 1 else {"CPU": 0}])
+    """One process is the trial's actor itself. The actor of several only waits for them, so it takes no slot (a byte
+    of memory, since Tune refuses to ask for nothing); Ray Train reserves the processes' own."""
+    return tune.PlacementGroupFactory([share.bundle if share.workers == 1 else {"memory": 1}])
 
 
 class _Unkept:
