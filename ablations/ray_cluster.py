@@ -37,6 +37,9 @@ def ray_at(address: str | None) -> Iterator[Capacity]:
     Raises ConfigError when nobody answers there.
     """
     os.environ.update({name: value for name, value in _ENVIRONMENT.items() if name not in os.environ})
+    if address is None:
+        # Without this, Ray on Linux takes a loopback address for a mistake and listens on every interface.
+        os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"
     try:
         import ray
     except ImportError:

@@ -62,14 +62,14 @@ def trial_resources(share: Share) -> Any:
     return tune.PlacementGroupFactory([share.bundle if share.workers == 1 else {"memory": 1}])
 
 
-class _Unkept:
+class NotKept:
     """Tune pickles searchers and callbacks, to go on from; ours go on from the pool, so nothing of them is kept."""
 
     def __getstate__(self) -> dict[str, Any]:
         return {}
 
 
-class AskToStop(_Unkept, Callback):
+class AskToStop(NotKept, Callback):
     """Passes a request to stop on to the trials at work."""
 
     def __init__(self, stop_file: Path, stopping: Callable[[], bool]) -> None:
@@ -81,7 +81,7 @@ class AskToStop(_Unkept, Callback):
             self._stop_file.touch()
 
 
-class _Queue(_Unkept, Searcher):
+class _Queue(NotKept, Searcher):
     """Hands Tune the planned trials one by one, and none any more once the study is to stop."""
 
     def __init__(
@@ -122,7 +122,7 @@ def ray_trial(config: dict[str, Any]) -> None:
     """What a Tune trial does, on whichever machine."""
     spec = config["spec"]
     share = Share(**spec["share"])
-    outcome: Outcome = _alone(spec) if share.workers == 1 else run_on_workers(spec, share, _alone)
+    outcome: Outcome = _alone(spec) if share.workers == 1 else run_on_workers(spec, share)
     tune.report({"status": outcome.status, "detail": outcome.detail})
 
 
@@ -131,17 +131,17 @@ def _alone(spec: dict[str, Any]) -> Outcome:
     return run_trial(record, Path(spec["run_dir"]), Path(spec["log"]), Path(spec["stop_file"]))
 
 
-def run_on_workers(spec: dict[str, Any], share: Share, work: Callable[[dict[str, Any]], Any]) -> Any:
-    """`work(spec)` in every process of the trial, joined by torch.distributed through Ray Train; gives what it
-    returns in the first process. Raises when one of them is lost: Ray Train has then ended the others."""
+def run_on_workers(spec: dict[str, Any], share: Share) -> Any:
+    """The trial in several processes, joined by torch.distributed through Ray Train; gives the first one's outcome.
+    Raises when one of them is lost: Ray Train has then ended the others."""
     from ray.train import FailureConfig, RunConfig, ScalingConfig
     from ray.train.torch import TorchConfig, TorchTrainer
 
     # On storage that all machines share: Ray Train refuses anything else.
     with tempfile.TemporaryDirectory(prefix="ray-train-", dir=spec["scratch"]) as scratch:
         trainer = TorchTrainer(
-            _process,
-            train_loop_config={"spec": spec, "work": work},
+            _alone,  # type: ignore[arg-type]  # what it returns is `return_value` below
+            train_loop_config=spec,
             torch_config=TorchConfig(timeout_s=int(PATIENCE.total_seconds())),
             scaling_config=ScalingConfig(
                 num_workers=share.workers, use_gpu=share.gpus > 0, resources_per_worker=share.bundle
@@ -149,8 +149,3 @@ def run_on_workers(spec: dict[str, Any], share: Share, work: Callable[[dict[str,
             run_config=RunConfig(name="trial", storage_path=scratch, failure_config=FailureConfig(max_failures=0)),
         )
         return trainer.fit().return_value  # type: ignore[attr-defined]
-
-
-def _process(config: dict[str, Any]) -> Any:
-    """One process of a distributed trial; Ray Train has joined it to the others."""
-    return config["work"](config["spec"])

@@ -1,23 +1,19 @@
 """The run folder: who may write in it, and what it says about the run."""
 
 import contextlib
-import fcntl
 import json
 import os
-import platform
 import shutil
-import time
-from collections.abc import Iterator
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import yaml
 from pydantic import ValidationError
 
-from cnnjepa.errors import InUseError, RunError
+from cnnjepa.errors import RunError
 from cnnjepa.schemas import ConfigError, PretrainConfig, TrialResult
 from cnnjepa.training.files import write_atomically
-from cnnjepa.training.locks import WHERE_LOCKS_WORK, refuse_unsafe_locks
+from cnnjepa.training.locks import holder, locked
 
 
 class RunFolder:
@@ -49,40 +45,13 @@ class RunFolder:
                 "give another --out"
             )
 
-    @contextlib.contextmanager
-    def locked(self, patience: float = 1.0) -> Iterator[None]:
-        """One process trains here at a time. Raises InUseError when another still does after `patience` seconds.
-
-        The lock goes with its process, however that ends; it works between machines on NFS (where it is a byte-range
-        lock of the server). A file system that has no such lock, or only a pretended one, is refused.
-        """
-        try:
-            self.checkpoints.parent.mkdir(parents=True, exist_ok=True)
-            refuse_unsafe_locks(self.path)
-            lock = open(self.path / ".lock", "a+")  # noqa: SIM115 - held open while entered
-        except OSError as error:
-            raise RunError(f"cannot write into {self.path} ({error.strerror})") from None
-        with lock:
-            give_up = time.monotonic() + patience
-            while not _took(lock, fcntl.LOCK_EX):
-                if time.monotonic() >= give_up:
-                    raise InUseError(
-                        f"{self.path} is in use by another process{_by(lock)}; wait for it or give another --out"
-                    )
-                time.sleep(0.05)
-            lock.truncate(0)
-            lock.write(f"{platform.node()} process {os.getpid()}")
-            lock.flush()
-            yield
+    def locked(self, patience: float = 1.0) -> contextlib.AbstractContextManager[None]:
+        """One process trains here at a time; see `locks.locked`."""
+        return locked(self.path, patience)
 
     def holder(self) -> str | None:
-        """Who trains here at the moment; None when nobody does. Whoever begins meanwhile waits a moment."""
-        try:
-            lock = open(self.path / ".lock")  # noqa: SIM115 - closed below
-        except OSError:
-            return None
-        with lock:
-            return None if _took(lock, fcntl.LOCK_SH) else lock.read() or "another process"
+        """Who trains here at the moment; None when nobody does."""
+        return holder(self.path)
 
     def begin(self, config: PretrainConfig, environment: dict[str, Any], step: int) -> None:
         """Writes what the run is before anything else, and a line about this session, which goes on after `step`."""
@@ -115,23 +84,6 @@ class RunFolder:
             return TrialResult.model_validate_json(path.read_bytes())
         except ValidationError as error:
             raise RunError(f"{path} cannot be read ({error.error_count()} fields are not as expected)") from None
-
-
-def _took(lock: IO[str], kind: int) -> bool:
-    """Whether the lock could be had at once."""
-    try:
-        fcntl.flock(lock, kind | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    except OSError as error:
-        raise RunError(f"{lock.name} cannot be locked ({error.strerror}); {WHERE_LOCKS_WORK}") from None
-    return True
-
-
-def _by(lock: IO[str]) -> str:
-    lock.seek(0)
-    holder = lock.read().strip()
-    return f" ({holder})" if holder else ""
 
 
 def config_yaml(config: PretrainConfig) -> str:

@@ -1,0 +1,82 @@
+"""What a search found: the best settings as a preset file, importances and history as pictures."""
+
+import warnings
+from pathlib import Path
+from typing import Any
+
+import optuna
+import yaml
+from optuna.trial import FrozenTrial, TrialState
+
+from cnnjepa.ablations.search.storage import HASH, changes_of
+from cnnjepa.schemas.overrides import full_path, merge, nested
+from cnnjepa.schemas.space import SearchSpace
+from cnnjepa.training.files import write_atomically
+
+# Fewer completed trials say nothing about which setting matters.
+_LEAST_FOR_IMPORTANCES = 5
+
+
+def completed(study: optuna.Study) -> list[FrozenTrial]:
+    """Trials that reached their end, best first."""
+    trials = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
+    return sorted(trials, key=lambda trial: (-float(trial.value or 0.0), trial.number))
+
+
+def importances(study: optuna.Study) -> dict[str, float] | None:
+    """Config path → share of importance (PED-ANOVA, arXiv 2304.10255), largest first; None below five trials."""
+    trials = completed(study)
+    if len(trials) < _LEAST_FOR_IMPORTANCES or len({trial.value for trial in trials}) == 1:
+        return None
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return dict(optuna.importance.get_param_importances(study))
+
+
+def write_best(study: optuna.Study, space: SearchSpace, folder: Path) -> Path | None:
+    """`best.yaml`, which `cnnjepa train --config` takes; None before the first completed trial."""
+    trials = completed(study)
+    if not trials:
+        return None
+    best = trials[0]
+    tree: dict[str, Any] = {"extends": space.preset}
+    base = {full_path(key, "set:"): value for key, value in space.set.items()}
+    for setting, value in {**base, **changes_of(best.params, space)}.items():
+        tree = merge(tree, nested(setting, value))
+    head = [
+        f"# The best of {len(trials)} completed trials of the search {space.name} (trial {best.number}).",
+        f"# {space.objective} top-1 on the held-out tenth of the training set: {best.value:.2f} %, one seed. Chosen as",
+        "# the best of many, so it is an optimistic figure; validation images were not looked at.",
+        f"# Run: {str(best.user_attrs.get(HASH, 'unknown'))[:12]}",
+        f"# Use: cnnjepa train --config {folder / 'best.yaml'}",
+    ]
+    text = "\n".join(head) + "\n" + yaml.safe_dump(tree, sort_keys=False, default_flow_style=None, width=100)
+    path = folder / "best.yaml"
+    write_atomically(path, text.encode())
+    return path
+
+
+def draw(study: optuna.Study, folder: Path) -> list[Path]:
+    """`history.png` and, where there is enough to say, `importances.png`."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    import matplotlib.pyplot as plt
+    from optuna.visualization import matplotlib as pictures
+
+    drawn = []
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # these pictures are marked experimental by Optuna
+        plots: dict[str, Any] = {"history": pictures.plot_optimization_history}
+        if importances(study):
+            plots["importances"] = pictures.plot_param_importances
+        for name, plot in plots.items():
+            if not completed(study):
+                continue
+            axes = plot(study)
+            axes.set_title(f"{study.study_name}: {name}")
+            axes.figure.set_size_inches(8, 4.5)
+            axes.figure.savefig(folder / f"{name}.png", dpi=150, bbox_inches="tight")
+            plt.close(axes.figure)
+            drawn.append(folder / f"{name}.png")
+    return drawn

@@ -1,0 +1,148 @@
+"""A search as Ray Tune trials: OptunaSearch proposes, ASHA gives up, the storage remembers."""
+
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import optuna
+from optuna.trial import TrialState
+from ray import tune
+from ray.tune.schedulers import AsyncHyperBandScheduler, FIFOScheduler
+from ray.tune.search import Searcher
+from ray.tune.search.optuna import OptunaSearch
+
+from cnnjepa.ablations.local_executor import ATTEMPTS
+from cnnjepa.ablations.ray_executor import AskToStop, NotKept, trial_resources
+from cnnjepa.ablations.search.storage import AGAIN, DETAIL, HASH, HOW, distributions, open_study, tried
+from cnnjepa.ablations.search.trial import SearchTask, config_of, search_trial
+from cnnjepa.ablations.share import Capacity
+from cnnjepa.ablations.study_folder import StudyFolder
+from cnnjepa.schemas import ConfigError
+from cnnjepa.schemas.space import SearchSpace
+
+
+class _Proposals(NotKept, OptunaSearch):
+    """OptunaSearch with what it lacks: a trial that was given up is PRUNED in the storage (not COMPLETE at its last
+    intermediate figure), one that was lost or stopped is tried again, and why a trial failed is kept with it."""
+
+    def __init__(
+        self, space: SearchSpace, study: optuna.Study, storage: Any, stopping: Callable[[], bool], told: "Told"
+    ) -> None:
+        super().__init__(
+            space=distributions(space), metric="objective", mode="max", study_name=space.name, storage=storage,
+            sampler=study.sampler,
+        )  # fmt: skip
+        self._study, self._stopping, self._told = study, stopping, told
+
+    def suggest(self, trial_id: str) -> Any:
+        """Nothing new once the search is to stop."""
+        if self._stopping():
+            return Searcher.FINISHED
+        return super().suggest(trial_id)
+
+    def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
+        """An intermediate probe."""
+        if "looked" in result:
+            self._ot_trials[trial_id].report(result["looked"], result["epoch"])
+            self._ot_trials[trial_id].set_user_attr(HASH, result["pretrain_hash"])
+
+    def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
+        """The trial's end goes into the storage."""
+        trial = self._ot_trials.get(trial_id)
+        if trial is None or trial_id in self._completed_trials:
+            return
+        self._completed_trials.add(trial_id)
+        result = result or {}
+        how = "died" if error else result.get("how", "collapsed" if result.get("collapsed") else "pruned")
+        trial.set_user_attr(HOW, how)
+        for name, value in ((HASH, result.get("pretrain_hash")), (DETAIL, result.get("detail"))):
+            if value:
+                trial.set_user_attr(name, value)
+        value, study = result.get("objective"), self._study
+        if how == "finished" and value is not None:
+            study.tell(trial, value)
+        elif how in ("pruned", "collapsed"):
+            study.tell(trial, state=TrialState.PRUNED)
+        else:
+            study.tell(trial, state=TrialState.FAIL)
+            if how in ("died", "stopped", "busy"):
+                study.enqueue_trial(trial.params, user_attrs={AGAIN: trial.number})
+        self._told(trial.number, how, value, result.get("detail", ""))
+
+
+Told = Callable[[int, str, float | None, str], None]
+"""(trial's number, how it ended, objective, detail)."""
+
+
+class _GiveUpOnCollapse(tune.Stopper):
+    """A collapsed encoder does not come back."""
+
+    def __call__(self, trial_id: str, result: dict[str, Any]) -> bool:
+        return bool(result.get("collapsed"))
+
+    def stop_all(self) -> bool:
+        return False
+
+
+def check_search(space: SearchSpace, data: Path | None) -> None:
+    """Raises ConfigError for what no trial could run: a bad path or base config, pruning without probes."""
+    distributions(space)
+    config = config_of(space, {}, data)
+    if space.prune and not config.probe.every_epochs:
+        raise ConfigError(
+            "pruning needs intermediate probes, and probe.every_epochs is 0: --set probe.every_epochs=1, or --no-prune"
+        )
+
+
+def run_search(
+    space: SearchSpace,
+    task: SearchTask,
+    capacity: Capacity,
+    storage: Any,
+    trials: int,
+    stop_file: Path,
+    stopping: Callable[[], bool],
+    told: Told,
+) -> optuna.Study:
+    """Tries until `trials` count, or the search is to stop; gives the study. What an earlier process did counts."""
+    study = open_study(space, storage)
+    folder = StudyFolder(Path(task.root), space.name)
+    at_once = capacity.trials(task.share)
+    left = trials - len(tried(study))
+    while left > 0 and not stopping():
+        before = len(tried(study))
+        with tempfile.TemporaryDirectory(prefix="ray-tune-", dir=folder.path) as scratch:
+            tune.Tuner(
+                tune.with_resources(tune.with_parameters(search_trial, task=task), trial_resources(task.share)),
+                tune_config=tune.TuneConfig(
+                    search_alg=_Proposals(space, study, storage, stopping, told),
+                    scheduler=_scheduler(space, task),
+                    num_samples=left,
+                    max_concurrent_trials=at_once,
+                ),
+                run_config=tune.RunConfig(
+                    name=space.name,
+                    storage_path=scratch,
+                    verbose=0,
+                    stop=_GiveUpOnCollapse(),
+                    failure_config=tune.FailureConfig(max_failures=ATTEMPTS - 1),
+                    callbacks=[AskToStop(stop_file, stopping)],
+                ),
+            ).fit()
+        if len(tried(study)) == before:
+            break  # nothing but lost trials: the machines are at fault, and the same command goes on
+        left = trials - len(tried(study))
+    return study
+
+
+def _scheduler(space: SearchSpace, task: SearchTask) -> Any:
+    if not space.prune:
+        return FIFOScheduler()
+    config = config_of(space, {}, None if task.data is None else Path(task.data))
+    epochs = config.runtime.epochs
+    grace = space.grace_epochs or max(config.probe.every_epochs, epochs // 6)
+    return AsyncHyperBandScheduler(
+        time_attr="epoch", metric="looked", mode="max", max_t=epochs, grace_period=min(grace, epochs),
+        reduction_factor=space.reduction,
+    )  # fmt: skip

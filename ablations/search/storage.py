@@ -1,0 +1,118 @@
+"""The search's memory: an Optuna study in SQLite, a journal file or any database, that a later process goes on with."""
+
+from pathlib import Path
+from typing import Any
+
+import optuna
+from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
+from optuna.trial import FrozenTrial, TrialState
+
+from cnnjepa.randomness import key
+from cnnjepa.schemas import ConfigError
+from cnnjepa.schemas.overrides import full_path
+from cnnjepa.schemas.space import Range, SearchSpace
+
+# How a trial is known to have ended, as a user attribute of Optuna's trial.
+HOW, HASH, DETAIL = "how", "pretrain_hash", "detail"
+# The number of the trial whose settings are tried again, because it was lost or stopped.
+AGAIN = "again"
+
+
+def storage_at(url: str | None, folder: Path) -> Any:
+    """`None`: SQLite in the study's folder; `journal:FILE`: Optuna's journal, for NFS; else a database URL. Raises
+    ConfigError when it cannot be opened."""
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        if url is not None and url.startswith("journal:"):
+            from optuna.storages import JournalStorage
+            from optuna.storages.journal import JournalFileBackend
+
+            return JournalStorage(JournalFileBackend(url.removeprefix("journal:")))
+        return optuna.storages.RDBStorage(url or f"sqlite:///{folder / 'optuna.db'}")
+    except Exception as error:  # SQLAlchemy and the drivers raise many kinds
+        reason = str(error).strip().splitlines()[0]
+        raise ConfigError(
+            f"--storage {url}: cannot be opened ({reason}); legal are a database URL (sqlite:///FILE, "
+            "postgresql://…, mysql://…) and journal:FILE"
+        ) from None
+
+
+def distributions(space: SearchSpace) -> dict[str, BaseDistribution]:
+    """Full config path → Optuna's distribution. Raises ConfigError for a path that does not exist."""
+    return {full_path(key, "--space"): _distribution(asked) for key, asked in space.space.items()}
+
+
+def _distribution(asked: Range) -> BaseDistribution:
+    if asked.kind == "choice":
+        return CategoricalDistribution([_storable(value) for value in asked.values])
+    low, high = asked.bounds
+    if asked.kind == "int":
+        return IntDistribution(int(low), int(high))
+    return FloatDistribution(low, high, log=asked.kind == "log")
+
+
+def _storable(value: Any) -> Any:
+    """Databases keep plain values; a list is kept as its text, which `changes_of` reads back."""
+    return str(list(value)) if isinstance(value, list | tuple) else value
+
+
+def changes_of(params: dict[str, Any], space: SearchSpace) -> dict[str, Any]:
+    """Optuna's parameters as changes to a config."""
+    values = {full_path(key, "--space"): asked.values for key, asked in space.space.items()}
+    return {
+        path: next((v for v in values.get(path, ()) if _storable(v) == value), value) for path, value in params.items()
+    }
+
+
+def open_study(space: SearchSpace, storage: Any) -> optuna.Study:
+    """The study, begun or gone on with.
+
+    The sampler's seed moves on with the number of trials there are, so that a search that goes on does not propose
+    its first points anew. Trials that were at work when their driver died are marked, and tried again first: what
+    they trained is taken up from its checkpoint.
+    """
+    study = optuna.create_study(storage=storage, study_name=space.name, direction="maximize", load_if_exists=True)
+    for trial in study.get_trials(deepcopy=False):
+        if trial.state == TrialState.RUNNING:
+            _mark_lost(study, trial)
+    if space.sampler == "grid":
+        _enqueue_grid(study, space)
+    seed = key(space.seed, "search", len(study.get_trials(deepcopy=False))) % 2**32
+    sampler: Any = optuna.samplers.RandomSampler(seed=seed)
+    if space.sampler == "tpe":
+        sampler = optuna.samplers.TPESampler(seed=seed, multivariate=False, constant_liar=True)
+    study.sampler = sampler
+    return study
+
+
+def _mark_lost(study: optuna.Study, trial: FrozenTrial) -> None:
+    study.tell(trial.number, state=TrialState.FAIL)
+    if trial.params:
+        study.enqueue_trial(trial.params, user_attrs={AGAIN: trial.number})
+
+
+def _enqueue_grid(study: optuna.Study, space: SearchSpace) -> None:
+    """Every combination that is not there yet."""
+    for point in grid_points(space):
+        study.enqueue_trial(point, skip_if_exists=True)
+
+
+def grid_points(space: SearchSpace) -> list[dict[str, Any]]:
+    """Every combination of a finite space, the last setting fastest."""
+    points: list[dict[str, Any]] = [{}]
+    for path, distribution in distributions(space).items():
+        if isinstance(distribution, CategoricalDistribution):
+            values: list[Any] = list(distribution.choices)
+        else:
+            assert isinstance(distribution, IntDistribution)
+            values = list(range(distribution.low, distribution.high + 1))
+        points = [{**point, path: value} for point in points for value in values]
+    return points
+
+
+def tried(study: optuna.Study) -> list[FrozenTrial]:
+    """Trials that count: ended, and not lost or stopped, since those are tried again."""
+    trials = study.get_trials(deepcopy=False)
+    again = {trial.user_attrs.get(AGAIN) for trial in trials}
+    return [trial for trial in trials if trial.state.is_finished() and trial.params and trial.number not in again]

@@ -1,0 +1,130 @@
+"""One trial of a search, in its Ray actor: the proposed settings become a config, which is trained in the pool."""
+
+import json
+import threading
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from ray import tune
+
+from cnnjepa.ablations.data_facts import Resolver
+from cnnjepa.ablations.pool import Pool
+from cnnjepa.ablations.ray_executor import run_on_workers
+from cnnjepa.ablations.search.storage import changes_of
+from cnnjepa.ablations.share import Share
+from cnnjepa.ablations.study_folder import StudyFolder, TrialRecord
+from cnnjepa.ablations.trial import Outcome, run_trial
+from cnnjepa.probes.diagnostics import COLLAPSED_RANK, COLLAPSED_STD
+from cnnjepa.schemas import ConfigError, PretrainConfig, load_config
+from cnnjepa.schemas.overrides import full_path
+from cnnjepa.schemas.space import SearchSpace
+
+# A search needs one figure: neither the validation set nor the floors are probed.
+CHEAP_PROBE = {"probe.protocols": ["held_out"], "probe.floors": False}
+_LOOK_SECONDS = 0.5
+
+
+class SearchTask(NamedTuple):
+    """What every trial of a search shares; plain values, since it travels to other machines."""
+
+    space: str
+    """SearchSpace as JSON."""
+    data: str | None
+    root: str
+    share: Share
+    stop_file: str
+
+
+def config_of(space: SearchSpace, changes: dict[str, Any], data: Path | None) -> PretrainConfig:
+    """The config that a point of the space stands for. Raises ConfigError where the schema refuses it."""
+    base = {full_path(key, "set:"): value for key, value in space.set.items()}
+    return load_config(space.preset, data=data, changes={**CHEAP_PROBE, **base, **changes})
+
+
+def search_trial(params: dict[str, Any], task: SearchTask) -> None:
+    """Reports `looked` (k-NN on held-out training images) after every intermediate probe, and at the end `how` it
+    ended with the `objective`."""
+    space = SearchSpace.model_validate_json(task.space)
+    changes = changes_of(params, space)
+    try:
+        record = _record(space, changes, task)
+    except ConfigError as refusal:
+        tune.report({"how": "refused", "detail": str(refusal)})
+        return
+    run = Pool(Path(task.root)).folder(record.pretrain_hash)
+    log = StudyFolder(Path(task.root), space.name).log(record.pretrain_hash)
+    done: list[Outcome | BaseException] = []
+
+    def work() -> None:
+        try:
+            done.append(_train(record, task, run.path, log))
+        except BaseException as error:
+            done.append(error)
+
+    # In a thread of its own, a daemon, so that a trial that is given up ends with its actor.
+    training = threading.Thread(target=work, daemon=True)
+    training.start()
+    seen = 0
+    while training.is_alive():
+        training.join(_LOOK_SECONDS)
+        seen = _report_looks(run.path / "metrics.jsonl", seen, record)
+    (outcome,) = done
+    if isinstance(outcome, BaseException):
+        raise outcome
+    result = run.read_result()
+    found = {} if result is None or result.selection is None else result.selection.model_dump()
+    figure = found.get(f"{space.objective}_top1")
+    tune.report(
+        {
+            "how": outcome.status,
+            "detail": outcome.detail,
+            "pretrain_hash": record.pretrain_hash,
+            **({} if figure is None else {"objective": figure}),
+        }
+    )
+
+
+def _record(space: SearchSpace, changes: dict[str, Any], task: SearchTask) -> TrialRecord:
+    data = None if task.data is None else Path(task.data)
+    asked = config_of(space, changes, data)
+    asked = asked.model_copy(update={"runtime": asked.runtime.model_copy(update={"threads": int(task.share.cpus)})})
+    resolver = Resolver("cuda" if task.share.gpus else "cpu", task.share.workers)
+    config, identity, facts = resolver(asked)
+    label = ", ".join(f"{path.split('.')[-1]}={value:.4g}" if isinstance(value, float) else
+                      f"{path.split('.')[-1]}={value}" for path, value in changes.items())  # fmt: skip
+    return TrialRecord(
+        arm=label, choices=changes, changes=changes, baseline=False, seed=config.runtime.seed,
+        pretrain_hash=identity.pretrain_hash, probe_hash=identity.probe_hash, dataset=facts.name,
+        train_images=facts.train_images, world_size=task.share.workers, config=config,
+    )  # fmt: skip
+
+
+def _train(record: TrialRecord, task: SearchTask, run: Path, log: Path) -> Outcome:
+    if task.share.workers == 1:
+        return run_trial(record, run, log, Path(task.stop_file))
+    spec = {
+        "record": record.model_dump_json(), "run_dir": str(run), "log": str(log), "stop_file": task.stop_file,
+        "scratch": str(log.parent),
+    }  # fmt: skip
+    outcome: Outcome = run_on_workers(spec, task.share)
+    return outcome
+
+
+def _report_looks(metrics: Path, seen: int, record: TrialRecord) -> int:
+    """Passes on intermediate probes after the first `seen`; gives how many there are."""
+    try:
+        lines = metrics.read_text(encoding="utf-8").splitlines(keepends=True)
+    except FileNotFoundError:
+        return seen
+    probes = [json.loads(line) for line in lines if line.endswith("\n") and '"kind": "probe"' in line]
+    for probe in probes[seen:]:
+        collapsed = probe["feature_std"] < COLLAPSED_STD or probe["rankme"] < COLLAPSED_RANK
+        tune.report(
+            {
+                "looked": probe["knn_top1"],
+                "epoch": probe["epoch"],
+                "collapsed": collapsed,
+                "pretrain_hash": record.pretrain_hash,
+            }
+        )
+    return max(seen, len(probes))

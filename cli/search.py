@@ -1,0 +1,54 @@
+"""`cnnjepa search`."""
+
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import typer
+
+from cnnjepa.cli.options import DataOption, SetOption
+from cnnjepa.cli.study_options import ClusterOptions, taking
+
+EXAMPLE = "Example:  cnnjepa search --preset smoke --space 'optimizer.lr=log(1e-4, 1e-1)' --trials 8"
+
+
+@taking(ClusterOptions)
+def search(
+    options: ClusterOptions,
+    file: Annotated[
+        Path | None, typer.Argument(help="A YAML file with the search (docs/studies.md).", metavar="SPACE.yaml")
+    ] = None,
+    space: Annotated[
+        list[str] | None,
+        typer.Option("--space", help="A setting: PATH=log(LOW, HIGH), uniform, int or choice(A, B).", metavar="RANGE"),
+    ] = None,
+    preset: Annotated[str | None, typer.Option("--preset", help="The base config.", metavar="NAME")] = None,
+    sets: SetOption = None,
+    data: DataOption = None,
+    trials: Annotated[int, typer.Option("--trials", help="Trials in all, earlier ones included.", min=1)] = 20,
+    objective: Annotated[
+        Literal["knn", "linear"] | None, typer.Option("--objective", help="Held-out figure to make large.")
+    ] = None,
+    sampler: Annotated[
+        Literal["tpe", "random", "grid"] | None, typer.Option("--sampler", help="How settings are proposed.")
+    ] = None,
+    prune: Annotated[
+        bool | None, typer.Option("--prune/--no-prune", help="Give up trials that are behind (ASHA).")
+    ] = None,
+    storage: Annotated[
+        str | None,
+        typer.Option("--storage", help="A database URL or journal:FILE; SQLite in the study's folder otherwise."),
+    ] = None,
+    name: Annotated[str | None, typer.Option("--name", help="Folder below studies/.", metavar="NAME")] = None,
+) -> None:
+    """Look for settings: Optuna proposes, Ray Tune tries, a probe on held-out training images judges.
+
+    Every trial lives in the pool, so it can be gone on with by `train --resume`. The same command goes on with a search
+    that was stopped. Exit codes: 0 done, 1 no trial finished, 2 wrongly asked, 75 stopped.
+    """
+    from cnnjepa.cli.search_run import asked_space, run
+
+    flags: dict[str, Any] = {"preset": preset, "objective": objective, "sampler": sampler, "prune": prune, "name": name}
+    asked = asked_space(
+        file, space or [], sets or [], {key: value for key, value in flags.items() if value is not None}
+    )
+    raise typer.Exit(run(asked, options, data, trials, storage))

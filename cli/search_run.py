@@ -1,0 +1,169 @@
+"""Running a search as a person sees it."""
+
+import os
+import platform
+import sys
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import ValidationError
+from rich.console import Console
+from rich.table import Table
+
+from cnnjepa.ablations.share import trial_share
+from cnnjepa.ablations.study_folder import StudyFolder
+from cnnjepa.cli.study_options import ClusterOptions
+from cnnjepa.schemas import ConfigError
+from cnnjepa.schemas.load import explain
+from cnnjepa.schemas.overrides import flat, full_path, parse_override
+from cnnjepa.schemas.space import SearchSpace
+from cnnjepa.training.files import write_atomically
+from cnnjepa.training.locks import locked
+from cnnjepa.training.stopping import StopRequest
+
+_SHOWN = 8
+
+
+def asked_space(file: Path | None, ranges: list[str], sets: list[str], flags: dict[str, Any]) -> SearchSpace:
+    """The search that a file and flags mean; flags come on top. Raises ConfigError."""
+    tree: dict[str, Any] = {}
+    if file is not None:
+        try:
+            tree = yaml.safe_load(file.read_text(encoding="utf-8"))
+        except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+            raise ConfigError(f"search file {file} cannot be read: {error}") from None
+        if not isinstance(tree, dict):
+            raise ConfigError(f"{file} must hold fields (preset:, space:, objective:), see docs/studies.md")
+        tree.setdefault("name", file.stem)
+    asked = dict(tree.get("space") or {})
+    for text in ranges:
+        path, equals, span = text.partition("=")
+        if not equals:
+            raise ConfigError(f"--space {text}: write PATH=RANGE, for example --space 'optimizer.lr=log(1e-4, 1e-1)'")
+        asked[path.strip()] = span.strip()
+    if not asked:
+        raise ConfigError("nothing to search: give SPACE.yaml or --space 'optimizer.lr=log(1e-4, 1e-1)'")
+    for path in asked:
+        full_path(path, "--space")
+    changes = {**(tree.get("set") or {}), **dict(parse_override(text) for text in sets)}
+    tree = {**tree, **flags, "space": asked, "set": changes}
+    tree.setdefault("name", f"search-{tree.get('preset', 'demo')}")
+    try:
+        return SearchSpace.model_validate(tree)
+    except ValidationError as error:
+        raise ConfigError(explain(error, SearchSpace, tree)) from None
+
+
+def run(space: SearchSpace, options: ClusterOptions, data: Path | None, trials: int, url: str | None) -> int:
+    """Runs the search and shows what it found; gives the exit code."""
+    from cnnjepa.ablations.ray_cluster import ray_at
+    from cnnjepa.ablations.search.findings import draw, write_best
+    from cnnjepa.ablations.search.run import check_search, run_search
+    from cnnjepa.ablations.search.storage import open_study, storage_at, tried
+    from cnnjepa.ablations.search.trial import SearchTask
+
+    console = Console(stderr=True)
+    check_search(space, data)
+    folder = StudyFolder(options.root, space.name)
+    with locked(folder.path):
+        _refuse_other_search(folder, space)
+        storage = storage_at(url, folder.path)
+        study = open_study(space, storage)
+        trials = min(trials, _combinations(space) or trials)
+        done = len(tried(study))
+        console.print(f"[bold]{folder.path}[/]  {done} of {trials} trials done before", highlight=False, soft_wrap=True)
+        with StopRequest() as stop:
+            if done < trials:
+                stop_file = folder.path / f"stop-{platform.node()}-{os.getpid()}"
+                with ray_at(options.address) as capacity:
+                    share = trial_share(
+                        capacity, options.workers_per_trial, options.gpus_per_trial, options.cpus_per_trial,
+                        on_cpu=False, side_by_side=True,
+                    )  # fmt: skip
+                    task = SearchTask(
+                        space.model_dump_json(), None if data is None else str(data.resolve()),
+                        str(options.root.resolve()), share, str(stop_file.resolve()),
+                    )  # fmt: skip
+                    try:
+                        study = run_search(
+                            space, task, capacity, storage, trials, stop_file, lambda: stop.reason is not None,
+                            lambda *ended: _say(console, *ended),
+                        )  # fmt: skip
+                    finally:
+                        stop_file.unlink(missing_ok=True)
+            best = write_best(study, space, folder.path)
+            pictures = draw(study, folder.path)
+            stopped = stop.reason
+    _show(study, space)
+    look = [str(path) for path in [*([best] if best else []), *pictures]]
+    print(f"Look:  {'  '.join(look)}" + ("" if url else f"  optuna-dashboard sqlite:///{folder.path / 'optuna.db'}"))
+    if stopped and len(tried(study)) < trials:
+        print(f"cnnjepa: stopped ({stopped}); the same command goes on", file=sys.stderr)
+        return 75
+    return 0 if best else 1
+
+
+def _combinations(space: SearchSpace) -> int | None:
+    """Of a grid; None for the others."""
+    from cnnjepa.ablations.search.storage import grid_points
+
+    return len(grid_points(space)) if space.sampler == "grid" else None
+
+
+def _refuse_other_search(folder: StudyFolder, space: SearchSpace) -> None:
+    """Writes down what is searched; raises ConfigError when the folder holds something else."""
+    path = folder.path / "search.yaml"
+    if folder.begun:
+        raise ConfigError(f"{folder.path} holds a study; give this search another --name")
+    if path.is_file():
+        before, now = flat(yaml.safe_load(path.read_text(encoding="utf-8"))), flat(space.model_dump(mode="json"))
+        different = [
+            f"  {key}: there {before.get(key, '(none)')}, asked {now.get(key, '(none)')}"
+            for key in dict.fromkeys([*before, *now])
+            if before.get(key) != now.get(key)
+        ]
+        if different:
+            raise ConfigError(
+                f"{folder.path} holds another search. They differ in\n"
+                + "\n".join(different)
+                + "\nGive another --name."
+            )
+        return
+    text = yaml.safe_dump(space.model_dump(mode="json"), sort_keys=False, default_flow_style=None, width=100)
+    write_atomically(path, text.encode())
+
+
+def _say(console: Console, number: int, how: str, value: float | None, detail: str) -> None:
+    figure = "" if value is None else f"  {value:.2f} %"
+    why = f"  {detail.splitlines()[0]}" if detail else ""
+    console.print(f"trial {number:>3}  {how}{figure}{why}", highlight=False, soft_wrap=True)
+
+
+def _show(study: Any, space: SearchSpace) -> None:
+    from cnnjepa.ablations.search.findings import completed, importances
+    from cnnjepa.ablations.search.storage import HOW, changes_of, tried
+
+    console = Console()
+    title = f"[bold]{space.name}[/]: {space.objective} top-1 on the held-out tenth of the training set, %"
+    table = Table(title=title, title_justify="left", title_style="")
+    settings = {full_path(key, "--space"): key for key in space.space}
+    for column in ("trial", "figure", *settings.values()):
+        table.add_column(column, justify="right")
+    for trial in completed(study)[:_SHOWN]:
+        changes = changes_of(trial.params, space)
+        cells = [_text(changes.get(path)) for path in settings]
+        table.add_row(str(trial.number), f"{trial.value:.2f}", *cells)
+    console.print(table)
+    ways = [trial.user_attrs.get(HOW, "lost") for trial in tried(study)]
+    console.print(", ".join(f"{ways.count(way)} {way}" for way in dict.fromkeys(ways)), highlight=False)
+    found = importances(study)
+    if found:
+        shares = ", ".join(f"{settings.get(path, path)} {100 * share:.0f} %" for path, share in found.items())
+        console.print(
+            f"importance (PED-ANOVA, {len(completed(study))} trials): {shares}", highlight=False, soft_wrap=True
+        )
+
+
+def _text(value: Any) -> str:
+    return f"{value:.3g}" if isinstance(value, float) else str(value)

@@ -1,0 +1,115 @@
+"""A search: which settings are looked for, between what bounds, and by what figure."""
+
+import re
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import BeforeValidator, Field, PlainSerializer, model_validator
+
+from cnnjepa.schemas.base import Section
+
+_FORM = re.compile(r"^(log|uniform|int|choice)\((.*)\)$", re.DOTALL)
+_LEGAL = "log(LOW, HIGH), uniform(LOW, HIGH), int(LOW, HIGH) or choice(A, B, …)"
+
+
+class Range(Section):
+    """What a setting may be: numbers between bounds, or one of several values."""
+
+    kind: Literal["log", "uniform", "int", "choice"]
+    """`log`: real, uniform in the logarithm; `uniform`: real; `int`: whole, both bounds included; `choice`."""
+
+    bounds: tuple[float, ...] = ()
+    """Least and greatest, of all kinds but `choice`."""
+
+    values: tuple[Any, ...] = ()
+    """Of `choice`."""
+
+    @model_validator(mode="after")
+    def _is_a_range(self) -> "Range":
+        if self.kind == "choice":
+            if len(self.values) < 2 or any(value in self.values[:place] for place, value in enumerate(self.values)):
+                raise ValueError("choice needs at least two different values")
+            return self
+        if len(self.bounds) != 2 or not self.bounds[0] < self.bounds[1]:
+            raise ValueError(f"{self.kind} needs two bounds, the lower first")
+        if self.kind == "log" and self.bounds[0] <= 0:
+            raise ValueError("log needs bounds above 0")
+        if self.kind == "int" and any(bound != int(bound) for bound in self.bounds):
+            raise ValueError("int needs whole bounds")
+        return self
+
+    def __str__(self) -> str:
+        inner = map(_yaml, self.values) if self.kind == "choice" else (f"{bound:g}" for bound in self.bounds)
+        return f"{self.kind}({', '.join(inner)})"
+
+
+def _yaml(value: Any) -> str:
+    """As it is written inside a range; read back by `_range`."""
+    text: str = yaml.safe_dump(value, default_flow_style=True, width=10**6)
+    return text.removesuffix("\n").removesuffix("\n...")
+
+
+def _range(given: Any) -> Any:
+    """`log(1e-4, 1e-1)`, or a list for `choice`, as a Range's fields."""
+    if isinstance(given, list | tuple):
+        return {"kind": "choice", "values": tuple(given)}
+    if not isinstance(given, str):
+        return given
+    match = _FORM.match(given.strip())
+    if not match:
+        raise ValueError(f"{given!r} is not a range; legal are {_LEGAL}")
+    kind, inner = match.groups()
+    try:
+        values = yaml.safe_load(f"[{inner}]")
+        if kind == "choice":
+            return {"kind": kind, "values": tuple(values)}
+        # YAML 1.1 reads 1e-4 as text, since it wants 1.0e-4.
+        return {"kind": kind, "bounds": tuple(float(value) for value in values)}
+    except (yaml.YAMLError, TypeError, ValueError):
+        raise ValueError(f"{given!r} cannot be read; legal are {_LEGAL}") from None
+
+
+Ranged = Annotated[Range, BeforeValidator(_range), PlainSerializer(str, return_type=str)]
+
+
+class SearchSpace(Section):
+    """What is searched. The figure is taken on the held-out tenth of the training set; validation is not looked at."""
+
+    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=80)
+    """Folder below `studies/`."""
+
+    preset: str = "demo"
+    """The base config."""
+
+    set: dict[str, Any] = Field(default_factory=dict)
+    """Changes to the base config for every trial: config path (or an unambiguous ending) → value."""
+
+    space: dict[str, Ranged] = Field(min_length=1)
+    """Config path (or an unambiguous ending) → `log(1e-4, 1e-1)`, `uniform(0.9, 1)`, `int(1, 4)`,
+    `choice(mixed, random)` or a list of values."""
+
+    objective: Literal["knn", "linear"] = "knn"
+    """The figure to be made large: `selection.knn_top1` or `selection.linear_top1` of result.json."""
+
+    sampler: Literal["tpe", "random", "grid"] = "tpe"
+    """`tpe`: tree-structured Parzen estimator (Bergstra et al., 2011); `grid` tries every combination of `choice` and
+    `int` ranges once."""
+
+    seed: int = Field(default=0, ge=0)
+    """Of the sampler."""
+
+    prune: bool = True
+    """Whether trials that are behind at an intermediate probe are given up (ASHA, arXiv 1810.05934)."""
+
+    grace_epochs: int | None = Field(default=None, ge=1)
+    """Epochs that every trial is granted; None = a sixth of the run, and at least the first probe."""
+
+    reduction: int = Field(default=3, ge=2)
+    """ASHA keeps one in so many at each rung. Source: the paper uses 4; ours is milder, for few trials."""
+
+    @model_validator(mode="after")
+    def _grid_is_finite(self) -> "SearchSpace":
+        endless = [path for path, r in self.space.items() if r.kind in ("log", "uniform")]
+        if self.sampler == "grid" and endless:
+            raise ValueError(f"sampler grid needs choice(…) or int(…); {endless[0]} is {self.space[endless[0]]}")
+        return self
