@@ -68,6 +68,12 @@ class NotKept:
     def __getstate__(self) -> dict[str, Any]:
         return {}
 
+    def save(self, checkpoint_path: str) -> None:
+        """A searcher's part of Tune's record: nothing."""
+
+    def restore(self, checkpoint_path: str) -> None:
+        """Nothing."""
+
 
 class AskToStop(NotKept, Callback):
     """Passes a request to stop on to the trials at work."""
@@ -110,12 +116,6 @@ class _Queue(NotKept, Searcher):
             outcome = Outcome(result["status"], result["detail"])
         assert outcome is not None
         self._told(self._given[trial_id], outcome)
-
-    def save(self, checkpoint_path: str) -> None:
-        """Nothing: the pool is the record."""
-
-    def restore(self, checkpoint_path: str) -> None:
-        """Nothing: the pool is the record."""
 
 
 def ray_trial(config: dict[str, Any]) -> None:

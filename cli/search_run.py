@@ -59,9 +59,8 @@ def run(space: SearchSpace, options: ClusterOptions, data: Path | None, trials: 
     """Runs the search and shows what it found; gives the exit code."""
     from cnnjepa.ablations.ray_cluster import ray_at
     from cnnjepa.ablations.search.findings import draw, write_best
-    from cnnjepa.ablations.search.run import check_search, run_search
+    from cnnjepa.ablations.search.points import check_search
     from cnnjepa.ablations.search.storage import open_study, storage_at, tried
-    from cnnjepa.ablations.search.trial import SearchTask
 
     console = Console(stderr=True)
     check_search(space, data)
@@ -77,6 +76,10 @@ def run(space: SearchSpace, options: ClusterOptions, data: Path | None, trials: 
             if done < trials:
                 stop_file = folder.path / f"stop-{platform.node()}-{os.getpid()}"
                 with ray_at(options.address) as capacity:
+                    # Not before: what `ray_at` sets must be there when Ray is first imported.
+                    from cnnjepa.ablations.search.run import run_search
+                    from cnnjepa.ablations.search.trial import SearchTask
+
                     share = trial_share(
                         capacity, options.workers_per_trial, options.gpus_per_trial, options.cpus_per_trial,
                         on_cpu=False, side_by_side=True,

@@ -14,11 +14,11 @@ from ray.tune.search.optuna import OptunaSearch
 
 from cnnjepa.ablations.local_executor import ATTEMPTS
 from cnnjepa.ablations.ray_executor import AskToStop, NotKept, trial_resources
+from cnnjepa.ablations.search.points import config_of
 from cnnjepa.ablations.search.storage import AGAIN, DETAIL, HASH, HOW, distributions, open_study, tried
-from cnnjepa.ablations.search.trial import SearchTask, config_of, search_trial
+from cnnjepa.ablations.search.trial import SearchTask, search_trial
 from cnnjepa.ablations.share import Capacity
 from cnnjepa.ablations.study_folder import StudyFolder
-from cnnjepa.schemas import ConfigError
 from cnnjepa.schemas.space import SearchSpace
 
 
@@ -83,16 +83,6 @@ class _GiveUpOnCollapse(tune.Stopper):
 
     def stop_all(self) -> bool:
         return False
-
-
-def check_search(space: SearchSpace, data: Path | None) -> None:
-    """Raises ConfigError for what no trial could run: a bad path or base config, pruning without probes."""
-    distributions(space)
-    config = config_of(space, {}, data)
-    if space.prune and not config.probe.every_epochs:
-        raise ConfigError(
-            "pruning needs intermediate probes, and probe.every_epochs is 0: --set probe.every_epochs=1, or --no-prune"
-        )
 
 
 def run_search(

@@ -10,17 +10,15 @@ from ray import tune
 from cnnjepa.ablations.data_facts import Resolver
 from cnnjepa.ablations.pool import Pool
 from cnnjepa.ablations.ray_executor import run_on_workers
+from cnnjepa.ablations.search.points import config_of
 from cnnjepa.ablations.search.storage import changes_of
 from cnnjepa.ablations.share import Share
 from cnnjepa.ablations.study_folder import StudyFolder, TrialRecord
 from cnnjepa.ablations.trial import Outcome, run_trial
 from cnnjepa.probes.diagnostics import COLLAPSED_RANK, COLLAPSED_STD
-from cnnjepa.schemas import ConfigError, PretrainConfig, load_config
-from cnnjepa.schemas.overrides import full_path
+from cnnjepa.schemas import ConfigError
 from cnnjepa.schemas.space import SearchSpace
 
-# A search needs one figure: neither the validation set nor the floors are probed.
-CHEAP_PROBE = {"probe.protocols": ["held_out"], "probe.floors": False}
 _LOOK_SECONDS = 0.5
 
 
@@ -33,12 +31,6 @@ class SearchTask(NamedTuple):
     root: str
     share: Share
     stop_file: str
-
-
-def config_of(space: SearchSpace, changes: dict[str, Any], data: Path | None) -> PretrainConfig:
-    """The config that a point of the space stands for. Raises ConfigError where the schema refuses it."""
-    base = {full_path(key, "set:"): value for key, value in space.set.items()}
-    return load_config(space.preset, data=data, changes={**CHEAP_PROBE, **base, **changes})
 
 
 def search_trial(params: dict[str, Any], task: SearchTask) -> None:
