@@ -9,14 +9,21 @@ from cnnjepa.schemas import ConfigError, PretrainConfig
 from cnnjepa.training.resolve import Identity, identify, resolve
 
 
+class SetSize(NamedTuple):
+    """How much there is to train on and to probe."""
+
+    train: int
+    val: int
+    classes: int
+
+
 class DataFacts(NamedTuple):
     """A data set without its images."""
 
     name: str
     fingerprint: str
     resident: bool
-    train_images: int
-    val_images: int
+    size: SetSize
 
 
 class Resolver:
@@ -38,9 +45,9 @@ class Resolver:
             )
         facts = self.facts(config)
         least = config.runtime.batch_size * self._world_size
-        if facts.train_images < least:
+        if facts.size.train < least:
             raise ConfigError(
-                f"{facts.name}: {facts.train_images} training images are fewer than a global batch of {least}; lower "
+                f"{facts.name}: {facts.size.train} training images are fewer than a global batch of {least}; lower "
                 "runtime.batch_size"
             )
         resolved = resolve(config, facts.resident, torch.device("cpu") if asked == "cpu" else self._device)
@@ -51,6 +58,6 @@ class Resolver:
         section = config.data.model_dump_json()
         if section not in self._facts:
             data = open_data(config.data)
-            images = data.train.labels.numel(), data.val.labels.numel()
-            self._facts[section] = DataFacts(data.name, data.fingerprint, data.resident, *images)
+            size = SetSize(data.train.labels.numel(), data.val.labels.numel(), data.classes)
+            self._facts[section] = DataFacts(data.name, data.fingerprint, data.resident, size)
         return self._facts[section]

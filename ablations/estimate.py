@@ -1,47 +1,61 @@
 """What a study would take: parameters, FLOPs, hours, GPU-hours and disk, before anything is run."""
 
+import statistics
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple
 
 import torch
 
+from cnnjepa.ablations.data_facts import SetSize
 from cnnjepa.cost import MethodCost, method_cost
 from cnnjepa.doctor import training_rate
 from cnnjepa.schemas import PretrainConfig
 
 # Images of a calibration step on a CPU, where a full batch of a large network would take a minute.
 _CPU_BATCH = 16
+# Raw pixels are probed at no more than 32x32 (cnnjepa.probes.features).
+_PIXEL_DIM = 3 * 32 * 32
 
 
 class Estimate(NamedTuple):
     """One trial's."""
 
     cost: MethodCost
-    hours: float | None
-    """Wall hours of training; None where no speed is known."""
+    train_hours: float | None
+    """Wall hours of training steps; None where no speed is known."""
+    probe_hours: float | None
+    """Wall hours of probes and floors, at the FLOPs a second of training: within a factor of two (docs/log.md)."""
     disk_bytes: int
     """Checkpoints: last, previous, best and those kept for good."""
 
+    @property
+    def hours(self) -> float | None:
+        """Both."""
+        return None if self.train_hours is None or self.probe_hours is None else self.train_hours + self.probe_hours
 
-def calibrate(config: PretrainConfig, device: torch.device, threads: int | None) -> float:
-    """Images a second of a training step on this machine: a few steps on random pixels, measured, without data
-    loading and probes."""
+
+def calibrate(config: PretrainConfig, device: torch.device, threads: int, side_by_side: int) -> float:
+    """Images a second of a training step on this machine: a few steps on random pixels, as many trials at a time as
+    will run side by side here (on a GPU, one), without data loading."""
     before = torch.get_num_threads()
-    if threads:
+    runtime = config.runtime.model_copy(update={"accumulation": 1})
+    if device.type == "cpu":
         torch.set_num_threads(threads)
+        runtime = runtime.model_copy(update={"batch_size": min(runtime.batch_size, _CPU_BATCH)})
+    config = config.model_copy(update={"runtime": runtime})
+    count = side_by_side if device.type == "cpu" else 1
     try:
-        batch = min(config.runtime.batch_size, _CPU_BATCH) if device.type == "cpu" else config.runtime.batch_size
-        runtime = config.runtime.model_copy(update={"batch_size": batch, "accumulation": 1})
-        return training_rate(config.model_copy(update={"runtime": runtime}), device)
+        with ThreadPoolExecutor(count) as pool:
+            return statistics.mean(pool.map(lambda _: training_rate(config, device), range(count)))
     finally:
         torch.set_num_threads(before)
 
 
 def estimates(
-    configs: Sequence[PretrainConfig], images: int | None, images_per_s: float | None, world_size: int = 1
+    configs: Sequence[PretrainConfig], size: SetSize | None, images_per_s: float | None, world_size: int = 1
 ) -> list[Estimate]:
-    """One for every config. `images` are an epoch's; `images_per_s` is a process's for the first config, the others'
-    follow from their FLOPs an image."""
+    """One for every config. `images_per_s` is a process's for the first config; the others' follow from their FLOPs."""
     known: dict[str, MethodCost] = {}
     found: list[Estimate] = []
     for config in configs:
@@ -49,12 +63,27 @@ def estimates(
         if key not in known:
             known[key] = method_cost(config)
         cost = known[key]
-        hours = None
-        if images and images_per_s:
-            rate = images_per_s * found[0].cost.flops_per_image / cost.flops_per_image if found else images_per_s
-            hours = images * config.runtime.epochs / (rate * world_size) / 3600
-        found.append(Estimate(cost, hours, _disk(cost, config)))
+        train_hours = probe_hours = None
+        if size and images_per_s:
+            flops_per_s = images_per_s * (found[0].cost if found else cost).flops_per_image
+            train = size.train * config.runtime.epochs * cost.flops_per_image / world_size
+            train_hours, probe_hours = train / flops_per_s / 3600, probe_flops(config, cost, size) / flops_per_s / 3600
+        found.append(Estimate(cost, train_hours, probe_hours, _disk(cost, config)))
     return found
+
+
+def probe_flops(config: PretrainConfig, cost: MethodCost, size: SetSize) -> float:
+    """FLOPs of everything that is probed in a run: features, linear layers, neighbours, glances and floors."""
+    probe = config.probe
+    dims = [cost.feature_dim, *([cost.feature_dim, _PIXEL_DIM] if probe.floors else [])]
+    features = (size.train + size.val) * cost.encoder_flops * (2 if probe.floors else 1)
+    glances = (config.runtime.epochs - 1) // probe.every_epochs if probe.every_epochs else 0
+    glance = min(size.train, probe.online_images) * cost.encoder_flops
+    # `held_out` trains every rate, then refits one for about half of the epochs.
+    fits = ("published" in probe.protocols) + (len(probe.held_out_lrs) + 0.5) * ("held_out" in probe.protocols)
+    linear = sum(6 * size.train * size.classes * dim * probe.linear_epochs * fits for dim in dims)
+    neighbours = sum(2 * size.train * (size.val + probe.held_out_fraction * size.train) * dim for dim in dims)
+    return features + glances * glance + linear + len(probe.protocols) * neighbours
 
 
 def _disk(cost: MethodCost, config: PretrainConfig) -> int:

@@ -4,7 +4,7 @@ from typing import Any
 
 from cnnjepa.ablations.study_files import validated
 from cnnjepa.schemas import ConfigError
-from cnnjepa.schemas.fields import arms
+from cnnjepa.schemas.fields import arms, nearest
 from cnnjepa.schemas.method import CNNJEPAConfig
 from cnnjepa.schemas.study import Study
 
@@ -42,7 +42,8 @@ def masking_study(
     names = strategies or ["mixed", "multi_block", "random"]
     for name in names:
         if name not in _STRATEGIES:
-            raise ConfigError(f"--strategies: {name!r} is not legal; legal are {', '.join(_STRATEGIES)}")
+            legal = f"{', '.join(_STRATEGIES)}{nearest(str(name), _STRATEGIES)}"
+            raise ConfigError(f"--strategies: {name!r} is not legal; legal are {legal}")
     named: dict[str, dict[str, Any]] = {}
     for name in names:
         fields = _STRATEGIES[name].model_fields

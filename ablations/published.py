@@ -6,6 +6,8 @@ from typing import Any
 
 import yaml
 
+from cnnjepa.ablations.data_facts import SetSize
+
 
 @cache
 def published() -> dict[str, Any]:
@@ -13,7 +15,7 @@ def published() -> dict[str, Any]:
     return dict(yaml.safe_load((files("cnnjepa.ablations") / "published.yaml").read_text(encoding="utf-8")))
 
 
-def epoch_images(preset: str) -> int | None:
-    """Training images of the set that a preset is published on; None for presets without one."""
-    count = published()["images"].get(preset)
-    return None if count is None else int(count)
+def published_set(preset: str) -> SetSize | None:
+    """Size of the set that a preset is published on; None for presets without one."""
+    size = published()["sets"].get(preset)
+    return None if size is None else SetSize(**size)

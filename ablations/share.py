@@ -75,7 +75,7 @@ def trial_share(
 ) -> Share:
     """What is asked for, and for the rest: a GPU a process where there are any (unless the config says `cpu`), with
     its part of its machine's cores; on CPUs alone one core a process, so that trials run side by side, or all
-    cores when they run one after another. Raises ConfigError when not one trial would fit."""
+    cores when they run one after another."""
     if gpus is None:
         gpus = float(workers) if capacity.gpus and not on_cpu else 0.0
     if cpus is None and gpus:
@@ -85,6 +85,4 @@ def trial_share(
     if cpus is None:
         most = max((have for have, _ in capacity.nodes), default=1.0)
         cpus = 1 if side_by_side else max(1, int(most) // workers)
-    share = Share(cpus, gpus, workers)
-    capacity.trials(share)
-    return share
+    return Share(cpus, gpus, workers)

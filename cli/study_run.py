@@ -8,13 +8,13 @@ from typing import NamedTuple
 import torch
 from rich.console import Console
 
-from cnnjepa.ablations.data_facts import Resolver
+from cnnjepa.ablations.data_facts import Resolver, SetSize
 from cnnjepa.ablations.driver import Executor, distinct, run_study, unfinished
 from cnnjepa.ablations.estimate import calibrate, estimates
 from cnnjepa.ablations.local_executor import LocalExecutor
 from cnnjepa.ablations.plan import asked_configs, baseline_arm, plan
 from cnnjepa.ablations.pool import Pool
-from cnnjepa.ablations.published import epoch_images
+from cnnjepa.ablations.published import published_set
 from cnnjepa.ablations.share import Capacity, Share, this_machine, trial_share
 from cnnjepa.ablations.study_folder import StudyFolder, TrialRecord, records_of
 from cnnjepa.cli.study_options import StudyOptions
@@ -41,13 +41,17 @@ def show_plan(request: StudyRequest) -> None:
         asked = asked_configs(study, options.data)
         configs = [config for _, _, config in asked]
         share = _share(options, capacity, configs)
-        images, where = _images_to_plan_with(request, share, configs)
-        rate, how = _speed(options, share, configs[0])
-        each = estimates(configs, images, rate, share.workers)
-        at_once = capacity.trials(share) if options.executor == "ray" else 1
-    console.print(plan_table([(arm, seed) for arm, seed, _ in asked], each, share), soft_wrap=True)
-    for line in plan_lines(each, share, at_once, where, how):
+        size, where = _set_to_plan_with(request, share, configs)
+        fits = capacity.processes(share) >= share.workers
+        at_once = _at_once(options, share, capacity, len(configs)) if fits else 1
+        rate, how = _speed(options, share, configs[0], at_once)
+        each = estimates(configs, size, rate, share.workers)
+    console.print(plan_table([(arm, seed) for arm, seed, _ in asked], each))
+    for line in plan_lines(each, len(study.seeds), share, at_once, where, how):
         console.print(line, highlight=False, soft_wrap=True)
+    if not fits:
+        note = "a trial does not fit the machines here; the hours are those of one trial after another"
+        console.print(note, soft_wrap=True)
 
 
 def run(request: StudyRequest) -> int:
@@ -56,6 +60,7 @@ def run(request: StudyRequest) -> int:
     console = Console(stderr=True)
     with _machines(options) as capacity:
         share = _share(options, capacity, [config for _, _, config in asked_configs(study, options.data)[:1]])
+        capacity.trials(share)  # refuses a trial that would wait for ever
         resolver = Resolver("cuda" if share.gpus else "cpu", share.workers)
         trials = plan(study, resolver, options.data, threads=int(share.cpus))
         records = records_of(trials, baseline_arm(study, options.data).label, share.workers)
@@ -63,7 +68,7 @@ def run(request: StudyRequest) -> int:
         folder.refuse_other_study(study, records, options.extend)
         folder.write(study, records)
         left = unfinished(pool, records, options.retry_failed)
-        _announce(console, request, folder, records, left, share, capacity)
+        _announce(console, request, folder, records, left, share, capacity, trials[0].data.size)
         with StopRequest() as stop, StudyWatch(console, folder, pool, records) as watch:
             outcomes = run_study(
                 folder,
@@ -102,6 +107,7 @@ def _announce(
     left: list[TrialRecord],
     share: Share,
     capacity: Capacity,
+    size: SetSize,
 ) -> None:
     total, study = len(distinct(records)), request.study
     say: Callable[[str], None] = lambda text: console.print(text, highlight=False, soft_wrap=True)  # noqa: E731
@@ -110,9 +116,10 @@ def _announce(
     say(f"{total} trials on {records[0].dataset}, preset {study.preset}; {done}")
     if not left:
         return
-    rate, how = _speed(request.options, share, left[0].config)
-    each = estimates([r.config for r in left], left[0].train_images, rate, share.workers)
-    say(taking_line(each, share, capacity.trials(share) if request.options.executor == "ray" else 1, how))
+    at_once = _at_once(request.options, share, capacity, len(left))
+    rate, how = _speed(request.options, share, left[0].config, at_once)
+    each = estimates([r.config for r in left], size, rate, share.workers)
+    say(taking_line(each, share, at_once, how))
 
 
 def _share(options: StudyOptions, capacity: Capacity, configs: list[PretrainConfig]) -> Share:
@@ -155,22 +162,27 @@ def _executor_of(
     return make
 
 
-def _images_to_plan_with(request: StudyRequest, share: Share, configs: list[PretrainConfig]) -> tuple[int | None, str]:
+def _set_to_plan_with(request: StudyRequest, share: Share, configs: list[PretrainConfig]) -> tuple[SetSize | None, str]:
     try:
         facts = Resolver("cuda" if share.gpus else "cpu", share.workers).facts(configs[0])
-        return facts.train_images, f"{facts.train_images:,} images an epoch ({facts.name})"
+        return facts.size, f"{facts.size.train:,} images an epoch ({facts.name})"
     except ConfigError as refusal:
-        images = epoch_images(request.study.preset)
-        if images is None or request.options.data is not None:
+        size = published_set(request.study.preset)
+        if size is None or request.options.data is not None:
             return None, f"hours are not known: {refusal}"
-        return images, f"{images:,} images an epoch assumed, the published set's; --data PATH plans with yours"
+        return size, f"{size.train:,} images an epoch assumed, the published set's; --data PATH plans with yours"
 
 
-def _speed(options: StudyOptions, share: Share, config: PretrainConfig) -> tuple[float | None, str]:
+def _at_once(options: StudyOptions, share: Share, capacity: Capacity, trials: int) -> int:
+    return min(trials, capacity.trials(share)) if options.executor == "ray" else 1
+
+
+def _speed(options: StudyOptions, share: Share, config: PretrainConfig, at_once: int) -> tuple[float | None, str]:
     """(images/s of a process, how it is known)."""
     if options.images_per_s is not None:
         return options.images_per_s, "as given"
     if share.gpus and not torch.cuda.is_available():
         return None, "not known: this machine has no GPU to measure on; give --images-per-s"
     device = torch.device("cuda" if share.gpus else "cpu")
-    return calibrate(config, device, int(share.cpus)), "measured here, a few steps without data and probes"
+    here = min(at_once * share.workers, max(1, this_machine().processes(share)))
+    return calibrate(config, device, int(share.cpus), here), "measured here in a few steps"

@@ -4,6 +4,7 @@ import math
 import statistics
 from collections.abc import Iterable
 
+from rich import box
 from rich.table import Table
 
 from cnnjepa.ablations.arms import Arm
@@ -22,36 +23,36 @@ _STATES = ("running", "finished", "collapsed", "failed", "unreadable", "begun", 
 _COLOURS = {"running": "cyan", "finished": "green", "collapsed": "red", "failed": "red", "unreadable": "red"}
 
 
-def plan_table(trials: list[tuple[Arm, int]], each: list[Estimate], share: Share) -> Table:
+def plan_table(trials: list[tuple[Arm, int]], each: list[Estimate]) -> Table:
     """A row an arm: what it changes and what one of its trials takes."""
-    table = Table("arm", "changes", title_justify="left")
-    for name in ("seeds", "encoder", "predictor", "FLOP/image", "hours a trial", "disk a trial"):
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    table.add_column("arm, and what it changes", overflow="fold", min_width=26)
+    for name in ("encoder", "predictor", "FLOP", "time", "disk"):
         table.add_column(name, justify="right", no_wrap=True)
-    by_arm: dict[str, list[int]] = {}
-    for arm, seed in trials:
-        by_arm.setdefault(arm.label, []).append(seed)
     first = {arm.label: (arm, estimate) for (arm, _), estimate in reversed(list(zip(trials, each, strict=True)))}
-    for label, seeds in by_arm.items():
-        arm, estimate = first[label]
-        changes = ", ".join(f"{path}={value}" for path, value in arm.changes.items())
-        cost = estimate.cost
+    for label, (arm, estimate) in reversed(first.items()):
+        changes = "".join(f"\n  [dim]{path}={value}[/]" for path, value in arm.changes.items())
         table.add_row(
-            label,
-            changes,
-            ",".join(map(str, seeds)),
-            f"{cost.encoder_params / 1e6:.1f} M",
-            f"{cost.predictor_params / 1e6:.1f} M",
-            big(cost.flops_per_image).strip(),
+            label + changes,
+            _millions(estimate.cost.encoder_params),
+            _millions(estimate.cost.predictor_params),
+            big(estimate.cost.flops_per_image).strip(),
             _hours(estimate.hours),
             f"{big(estimate.disk_bytes)}B",
         )
+    table.caption = "of one trial: parameters, FLOPs an image of a training step, hours, checkpoints"
+    table.caption_justify = "left"
     return table
 
 
-def plan_lines(each: list[Estimate], share: Share, at_once: int, images: str, speed: str) -> list[str]:
+def _millions(count: int) -> str:
+    return f"{count / 1e6:.1f} M" if count >= 1e5 else f"{count / 1e6:.3f} M"
+
+
+def plan_lines(each: list[Estimate], seeds: int, share: Share, at_once: int, images: str, speed: str) -> list[str]:
     """The sums below the plan's table."""
     return [
-        f"{len(each)} trials; {images}",
+        f"{len(each)} trials: {len(each) // seeds} arms x {seeds} seed(s); {images}",
         taking_line(each, share, at_once, speed),
         f"disk {big(sum(estimate.disk_bytes for estimate in each))}B of checkpoints; nothing was run",
     ]
@@ -65,12 +66,11 @@ def taking_line(each: list[Estimate], share: Share, at_once: int, speed: str) ->
     hours = [estimate.hours for estimate in each if estimate.hours is not None]
     if len(hours) < len(each):
         return f"each takes {each_takes}, {side}; speed {speed}"
-    rounds = _rounds(hours, at_once)
+    training = _rounds([estimate.train_hours or 0.0 for estimate in each], at_once)
+    total = _rounds(hours, at_once)
     gpu_hours = f", {share.gpus * sum(hours):.3g} GPU-hours" if share.gpus else ""
-    return (
-        f"about {_hours(rounds)} of training{gpu_hours}, and probes on top: each takes {each_takes}, {side} "
-        f"(speed {speed})"
-    )
+    parts = f"{_hours(training)} of training, {_hours(total - training)} of probes"
+    return f"about {_hours(total)} ({parts}){gpu_hours}: each takes {each_takes}, {side}; speed {speed}"
 
 
 def _rounds(hours: list[float], at_once: int) -> float:
@@ -156,7 +156,7 @@ def outcome_table(study: Study, pool: Pool, records: list[TrialRecord]) -> Table
             str(len(finished)),
             linear,
             knn,
-            f"{costs[0].predictor_params / 1e6:.3g} M" if costs else "",
+            _millions(costs[0].predictor_params) if costs else "",
             f"{statistics.mean(cost.images_per_s for cost in costs):,.0f}" if costs else "",
             ", ".join(notes),
         )

@@ -21,6 +21,8 @@ class MethodCost(NamedTuple):
     """A training step's, forward and backward, at the mean visible share."""
     encoder_flops: float
     """One dense forward of the encoder."""
+    feature_dim: int
+    """Channels of its features."""
 
 
 def method_cost(config: PretrainConfig, method: CNNJEPA | None = None) -> MethodCost:
@@ -38,7 +40,7 @@ def method_cost(config: PretrainConfig, method: CNNJEPA | None = None) -> Method
     share = config.visible_share if config.encoder.backend == "packed" else 1.0  # masked computes every cell
     context = share * (3 * encoder - stem)
     step = (encoder + head) + context + 3 * (predictor + head)  # target, context, predictor
-    return MethodCost(count, trainable - count, step, encoder)
+    return MethodCost(count, trainable - count, step, encoder, method.feature_dim)
 
 
 def _encoder_flops(network: nn.Module, size: int) -> tuple[float, float]:

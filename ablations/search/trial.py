@@ -87,7 +87,7 @@ def _record(space: SearchSpace, changes: dict[str, Any], task: SearchTask) -> Tr
     return TrialRecord(
         arm=label, choices=changes, changes=changes, baseline=False, seed=config.runtime.seed,
         pretrain_hash=identity.pretrain_hash, probe_hash=identity.probe_hash, dataset=facts.name,
-        train_images=facts.train_images, world_size=task.share.workers, config=config,
+        train_images=facts.size.train, world_size=task.share.workers, config=config,
     )  # fmt: skip
 
 

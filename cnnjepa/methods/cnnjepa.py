@@ -46,6 +46,7 @@ class CNNJEPA(nn.Module):
         projection: nn.Conv2d | None = None,
     ) -> None:
         super().__init__()
+        self.feature_dim = feature_dim
         self.masking = masking or MixedMasking()
         self.ema = ema or EMAConfig()
         self.loss = loss or LossConfig()
