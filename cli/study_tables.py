@@ -31,7 +31,7 @@ def plan_table(trials: list[tuple[Arm, int]], each: list[Estimate]) -> Table:
         table.add_column(name, justify="right", no_wrap=True)
     first = {arm.label: (arm, estimate) for (arm, _), estimate in reversed(list(zip(trials, each, strict=True)))}
     for label, (arm, estimate) in reversed(first.items()):
-        changes = "".join(f"\n  [dim]{path}={value}[/]" for path, value in arm.changes.items())
+        changes = "".join(f"\n  [dim]{path.removeprefix('method.')}={value}[/]" for path, value in arm.changes.items())
         table.add_row(
             label + changes,
             _millions(estimate.cost.encoder_params),

@@ -1,0 +1,123 @@
+"""Small studies for tests, as a person starts them, with every training step counted."""
+
+import itertools
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from cnnjepa.schemas import TrialResult
+
+HOOK = Path(__file__).parent / "step_hook"
+STEPS = 18  # of one trial: 96 images, batch 16, 3 epochs
+CHECKPOINT_EVERY = 4
+
+SMALL = [
+    "train_images=96", "val_images=48", "runtime.batch_size=16", "epochs=3", "checkpoint_every_steps=4",
+    "log_every_steps=2", "probe.every_epochs=1", "linear_epochs=2", "linear_batch_size=32", "held_out_ks=[5]",
+    "held_out_lrs=[0.01]", "device=cpu", "probe.floors=false",
+]  # fmt: skip
+
+
+def words(root: Path, *more: str) -> list[str]:
+    """`ablate predictor --depths 1,2` on small settings."""
+    flags = [word for text in SMALL for word in ("--set", text)]
+    return ["ablate", "predictor", "--depths", "1,2", "--preset", "smoke", *flags, "--cpus-per-trial", "1",
+            "--images-per-s", "100", "--root", str(root), *more]  # fmt: skip
+
+
+def environment(root: Path, **more: str) -> dict[str, str]:
+    """Counts steps into `root/steps`; Ray's own folder is left alone."""
+    root.mkdir(parents=True, exist_ok=True)
+    path = os.pathsep.join([str(HOOK), os.environ.get("PYTHONPATH", "")]).rstrip(os.pathsep)
+    return {**os.environ, "PYTHONPATH": path, "STEP_LOG": str(root / "steps"), "OMP_NUM_THREADS": "1", **more}
+
+
+def start(arguments: list[str], env: dict[str, str]) -> subprocess.Popen[str]:
+    """The command line in a session of its own."""
+    return subprocess.Popen(
+        [sys.executable, "-m", "cnnjepa", *arguments], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+        env=env, start_new_session=True,
+    )  # fmt: skip
+
+
+def finish(process: subprocess.Popen[str], timeout: float = 180) -> tuple[int, str]:
+    """(exit code, what it printed)."""
+    try:
+        out, _ = process.communicate(timeout=timeout)
+    except subprocess.TimeoutExpired:
+        os.killpg(process.pid, signal.SIGKILL)
+        raise
+    return process.returncode, out
+
+
+def run(arguments: list[str], env: dict[str, str], timeout: float = 180) -> tuple[int, str]:
+    """Starts and finishes."""
+    return finish(start(arguments, env), timeout)
+
+
+def kill(process: subprocess.Popen[str]) -> None:
+    """SIGKILL to this process alone."""
+    process.kill()
+    process.wait()
+    assert process.stdout
+    process.stdout.close()
+
+
+def steps(root: Path) -> list[tuple[str, ...]]:
+    """(process, rank, seed, depth) of every step made."""
+    path = root / "steps"
+    return [tuple(line.split()) for line in path.read_text().splitlines()] if path.exists() else []
+
+
+def wait_until(true: Callable[[], bool], seconds: float = 90) -> None:
+    """Raises AssertionError when it does not come true."""
+    until = time.monotonic() + seconds
+    while not true():
+        assert time.monotonic() < until, "waited in vain"
+        time.sleep(0.05)
+
+
+def results(root: Path) -> dict[str, dict[str, Any]]:
+    """Every trial's result by hash, without what differs between equal runs."""
+    return {
+        path.parent.name: TrialResult.model_validate_json(path.read_bytes()).lasting()
+        for path in (root / "runs" / "by_hash").glob("*/result.json")
+    }
+
+
+def lines_of(root: Path) -> dict[str, list[dict[str, Any]]]:
+    """Every trial's metrics.jsonl by hash, without what differs between equal runs."""
+    found = {}
+    for path in (root / "runs" / "by_hash").glob("*/metrics.jsonl"):
+        lines = [json.loads(line) for line in path.read_text().splitlines()]
+        found[path.parent.name] = [
+            {k: v for k, v in line.items() if k not in ("seconds", "images_per_s")} for line in lines
+        ]
+    return found
+
+
+def assert_same_study(root: Path, expected: Path) -> None:
+    """The same trials with the same results and logged losses."""
+    assert results(root) == results(expected)
+    assert lines_of(root) == lines_of(expected)
+
+
+def repeated(root: Path) -> int:
+    """Steps that had to be made again, from the sessions' own records: what was made beyond the checkpoint that the
+    next session went on from."""
+    again = 0
+    for path in (root / "runs" / "by_hash").glob("*/sessions.jsonl"):
+        sessions = [json.loads(line) for line in path.read_text().splitlines()]
+        made = [s for s in steps(root) if s[1] == "0"]
+        for session, following in itertools.pairwise(sessions):
+            done = sum(step[0] == str(session["process"]) for step in made)
+            lost = session["first_step"] + done - following["first_step"]
+            assert 0 <= lost <= CHECKPOINT_EVERY, (session, following, done)
+            again += lost
+    return again

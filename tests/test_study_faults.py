@@ -1,0 +1,171 @@
+"""Studies survive what clusters do, on real executors; every test compares with one left alone and counts steps."""
+
+import os
+import signal
+import time
+from pathlib import Path
+
+import pytest
+from study_runs import (
+    SMALL,
+    STEPS,
+    assert_same_study,
+    environment,
+    finish,
+    kill,
+    repeated,
+    results,
+    run,
+    start,
+    steps,
+    wait_until,
+    words,
+)
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """One trial after another, left alone."""
+    root = tmp_path_factory.mktemp("undisturbed")
+    code, out = run(words(root, "--executor", "local"), environment(root))
+    assert code == 0, out
+    assert len(steps(root)) == 2 * STEPS
+    return root
+
+
+def test_ray_gives_the_numbers_of_the_local_executor_and_the_second_call_trains_nothing(
+    undisturbed: Path, tmp_path: Path
+) -> None:
+    code, out = run(words(tmp_path), environment(tmp_path))
+    assert code == 0, out
+    assert_same_study(tmp_path, undisturbed)
+    assert len(steps(tmp_path)) == 2 * STEPS
+    begun = time.monotonic()
+    code, out = run(words(tmp_path), environment(tmp_path))
+    assert code == 0 and "2 done before, 0 left" in out
+    assert len(steps(tmp_path)) == 2 * STEPS
+    assert time.monotonic() - begun < 60  # no cluster was started; about 4 s on a quiet machine
+
+
+@pytest.mark.parametrize("executor", ["local", "ray"])
+def test_a_trial_that_is_killed_goes_on_within_the_same_command(
+    executor: str, undisturbed: Path, tmp_path: Path
+) -> None:
+    env = environment(tmp_path, STEP_KILL=f"11:{tmp_path / 'killed'}")
+    code, out = run(words(tmp_path, "--executor", executor), env)
+    assert code == 0, out
+    assert (tmp_path / "killed").exists()
+    assert_same_study(tmp_path, undisturbed)
+    assert len(steps(tmp_path)) == 2 * STEPS + repeated(tmp_path)
+
+
+@pytest.mark.parametrize("executor", ["local", "ray"])
+def test_a_driver_that_is_killed_is_gone_on_with_by_the_same_command(
+    executor: str, undisturbed: Path, tmp_path: Path
+) -> None:
+    driver = start(words(tmp_path, "--executor", executor), environment(tmp_path, STEP_PAUSE="0.05"))
+    wait_until(lambda: len(steps(tmp_path)) >= 9)
+    kill(driver)
+    code, out = run(words(tmp_path, "--executor", executor), environment(tmp_path))
+    assert code == 0, out
+    assert_same_study(tmp_path, undisturbed)
+    assert len(steps(tmp_path)) == 2 * STEPS + repeated(tmp_path)
+
+
+@pytest.mark.parametrize("executor", ["local", "ray"])
+def test_ctrl_c_stops_with_checkpoints_and_not_a_step_is_made_twice(
+    executor: str, undisturbed: Path, tmp_path: Path
+) -> None:
+    driver = start(words(tmp_path, "--executor", executor), environment(tmp_path, STEP_PAUSE="0.1"))
+    wait_until(lambda: len(steps(tmp_path)) >= 6)
+    os.kill(driver.pid, signal.SIGINT)
+    code, out = finish(driver)
+    assert code == 75, out
+    assert "the same command goes on" in out and "Traceback" not in out
+    assert len(steps(tmp_path)) < 2 * STEPS
+    code, out = run(words(tmp_path, "--executor", executor), environment(tmp_path))
+    assert code == 0, out
+    assert_same_study(tmp_path, undisturbed)
+    assert len(steps(tmp_path)) == 2 * STEPS
+
+
+def test_two_drivers_share_a_pool_without_training_anything_twice(undisturbed: Path, tmp_path: Path) -> None:
+    drivers = [
+        start(words(tmp_path, "--executor", "local", "--name", name), environment(tmp_path, STEP_PAUSE="0.05"))
+        for name in ("one", "other")
+    ]
+    for driver in drivers:
+        code, out = finish(driver)
+        assert code == 0, out
+    assert_same_study(tmp_path, undisturbed)
+    assert len(steps(tmp_path)) == 2 * STEPS
+
+
+def test_a_failed_trial_is_recorded_and_the_others_go_on(undisturbed: Path, tmp_path: Path) -> None:
+    study = tmp_path / "study.yaml"
+    settings = "\n".join(f"  {text.replace('=', ': ')}" for text in SMALL)
+    study.write_text(
+        f"preset: smoke\nset:\n{settings}\naxes:\n  arm:\n"
+        "    sound: {predictor.depth: 1}\n    broken: {predictor.depth: 2, optimizer.lr: 1.0e+12}\n"
+    )
+    arguments = ["ablate", str(study), "--executor", "local", "--cpus-per-trial", "1", "--root", str(tmp_path),
+                 "--images-per-s", "100"]  # fmt: skip
+    code, out = run(arguments, environment(tmp_path))
+    assert code == 1, out
+    assert "failed broken, seed 0" in out and "the last good checkpoint is" in out
+    broken = next(result for result in results(tmp_path).values() if result["status"] == "failed")
+    assert "step" in broken["error"]
+    sound = {h: r for h, r in results(tmp_path).items() if r["status"] == "finished"}
+    assert sound.items() <= results(undisturbed).items() and len(sound) == 1
+    made = len(steps(tmp_path))
+    code, out = run(arguments, environment(tmp_path))
+    assert code == 1 and len(steps(tmp_path)) == made and "--retry-failed" in out
+    code, out = run([*arguments, "--retry-failed"], environment(tmp_path))
+    assert code == 1 and len(steps(tmp_path)) > made
+
+
+def test_a_lost_machine_takes_nothing_with_it(undisturbed: Path, tmp_path: Path) -> None:
+    from ray.cluster_utils import Cluster
+
+    os.environ.update(environment(tmp_path, STEP_PAUSE="0.1"))
+    try:
+        cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False})
+        lost = cluster.add_node(num_cpus=1)
+        driver = start(words(tmp_path, "--address", cluster.address), environment(tmp_path))
+        wait_until(lambda: len({process for process, *_ in steps(tmp_path)}) == 2 and len(steps(tmp_path)) > 12)
+        cluster.remove_node(lost, allow_graceful=False)
+        code, out = finish(driver)
+        cluster.shutdown()
+    finally:
+        for name in ("STEP_LOG", "STEP_PAUSE"):
+            os.environ.pop(name, None)
+    assert code == 0, out
+    assert_same_study(tmp_path, undisturbed)
+    assert len(steps(tmp_path)) == 2 * STEPS + repeated(tmp_path)
+
+
+def test_a_distributed_trial_survives_the_loss_of_a_process_and_leaves_none_behind(tmp_path: Path) -> None:
+    alone, killed = tmp_path / "alone", tmp_path / "killed"
+    arguments = ["--workers-per-trial", "2"]
+    code, out = run(words(alone, *arguments, "--executor", "local"), environment(alone))
+    assert code == 0, out
+    env = environment(killed, STEP_KILL=f"11:{killed / 'marker'}", MARK_OF_THIS_TEST="distributed")
+    code, out = run(words(killed, *arguments), env, timeout=300)
+    assert code == 0, out
+    assert (killed / "marker").exists()
+    assert_same_study(killed, alone)
+    first = [step for step in steps(killed) if step[1] == "0"]
+    assert len(first) == STEPS + repeated(killed)  # 96 images in global batches of 32: 9 steps a trial
+    wait_until(lambda: not processes_with(b"MARK_OF_THIS_TEST=distributed"), seconds=30)
+
+
+def processes_with(variable: bytes) -> list[int]:
+    """Processes that were started with an environment variable."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*/environ"):
+        try:
+            if variable in path.read_bytes().split(b"\0"):
+                found.append(int(path.parent.name))
+        except OSError:
+            continue
+    return found
