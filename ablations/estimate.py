@@ -35,10 +35,10 @@ class Estimate(NamedTuple):
         return None if self.train_hours is None or self.probe_hours is None else self.train_hours + self.probe_hours
 
 
-def calibrate(config: PretrainConfig, device: torch.device, threads: int, side_by_side: int) -> float:
+def calibrate(config: PretrainConfig, device_type: str, threads: int, side_by_side: int) -> float:
     """Images a second of a training step on this machine: a few steps on random pixels, as many trials at a time as
     will run side by side here (on a GPU, one), without data loading."""
-    before = torch.get_num_threads()
+    before, device = torch.get_num_threads(), torch.device(device_type)
     runtime = config.runtime.model_copy(update={"accumulation": 1})
     if device.type == "cpu":
         torch.set_num_threads(threads)

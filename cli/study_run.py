@@ -5,7 +5,6 @@ import sys
 from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
-import torch
 from rich.console import Console
 
 from cnnjepa.ablations.data_facts import Resolver, SetSize
@@ -181,8 +180,8 @@ def _speed(options: StudyOptions, share: Share, config: PretrainConfig, at_once:
     """(images/s of a process, how it is known)."""
     if options.images_per_s is not None:
         return options.images_per_s, "as given"
-    if share.gpus and not torch.cuda.is_available():
+    if share.gpus and not this_machine().gpus:
         return None, "not known: this machine has no GPU to measure on; give --images-per-s"
-    device = torch.device("cuda" if share.gpus else "cpu")
+    device = "cuda" if share.gpus else "cpu"
     here = min(at_once * share.workers, max(1, this_machine().processes(share)))
     return calibrate(config, device, int(share.cpus), here), "measured here in a few steps"

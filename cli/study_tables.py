@@ -133,7 +133,8 @@ def outcome_table(study: Study, pool: Pool, records: list[TrialRecord]) -> Table
     """A row an arm: accuracies over its seeds, and what is missing."""
     standings = {record.pretrain_hash: standing_of(pool, record) for record in records}
     results = [s.result for s in standings.values() if s.settled and s.result]
-    protocol = "held_out" if any(result.probes.held_out for result in results) else "published"
+    published_only = results and not any(result.probes.held_out for result in results)
+    protocol = "published" if published_only else "held_out"
     table = Table(
         title=f"[bold]{study.name}[/]: {records[0].dataset}, protocol {protocol}, top-1 in %",
         title_justify="left",

@@ -34,6 +34,7 @@ class _Proposals(NotKept, OptunaSearch):
             sampler=study.sampler,
         )  # fmt: skip
         self._study, self._stopping, self._told = study, stopping, told
+        self._looks: set[tuple[str, int]] = set()
 
     def suggest(self, trial_id: str) -> Any:
         """Nothing new once the search is to stop."""
@@ -43,7 +44,8 @@ class _Proposals(NotKept, OptunaSearch):
 
     def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
         """An intermediate probe."""
-        if "looked" in result:
+        if "looked" in result and (trial_id, result["epoch"]) not in self._looks:
+            self._looks.add((trial_id, result["epoch"]))
             self._ot_trials[trial_id].report(result["looked"], result["epoch"])
             self._ot_trials[trial_id].set_user_attr(HASH, result["pretrain_hash"])
 
@@ -54,6 +56,7 @@ class _Proposals(NotKept, OptunaSearch):
             return
         self._completed_trials.add(trial_id)
         result = result or {}
+        self.on_trial_result(trial_id, result)  # the look at which a trial is given up comes here alone
         how = "died" if error else result.get("how", "collapsed" if result.get("collapsed") else "pruned")
         trial.set_user_attr(HOW, how)
         for name, value in ((HASH, result.get("pretrain_hash")), (DETAIL, result.get("detail"))):

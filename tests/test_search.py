@@ -1,0 +1,221 @@
+"""Search: what may be asked, a storage that is gone on with, and real searches on Ray."""
+
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import optuna
+import pytest
+from optuna.trial import TrialState
+from study_runs import SMALL, environment, finish, kill, run, start, steps, wait_until
+
+from cnnjepa.ablations.pool import Pool
+from cnnjepa.ablations.search.findings import completed, importances, write_best
+from cnnjepa.ablations.search.points import check_search
+from cnnjepa.ablations.search.storage import AGAIN, changes_of, grid_points, open_study, storage_at, tried
+from cnnjepa.cli.search_run import asked_space
+from cnnjepa.schemas import ConfigError, load_config
+from cnnjepa.schemas.space import SearchSpace
+
+
+def space(**fields: Any) -> SearchSpace:
+    asked = {"name": "s", "preset": "smoke", "space": {"optimizer.lr": "log(1e-4, 1e-1)"}, **fields}
+    return SearchSpace.model_validate(asked)
+
+
+# --- What may be asked -------------------------------------------------------------------------------------------
+
+
+def test_a_space_is_read_as_people_write_it_and_reads_back() -> None:
+    ranges = [
+        "lr=log(1e-4,1e-1)", "depth = int(1, 4)", "strategy=choice(mixed, random)",
+        "scale=choice([0.1, 0.2], [0.2, 0.3])",
+    ]  # fmt: skip
+    asked = asked_space(None, ranges, ["train_images=96"], {"preset": "smoke"})
+    assert [str(r) for r in asked.space.values()] == [
+        "log(0.0001, 0.1)", "int(1, 4)", "choice(mixed, random)", "choice([0.1, 0.2], [0.2, 0.3])",
+    ]  # fmt: skip
+    assert asked.set == {"data.train_images": 96} and asked.name == "search-smoke"
+    assert SearchSpace.model_validate(asked.model_dump(mode="json")) == asked
+
+
+@pytest.mark.parametrize(
+    ("ranges", "flags", "message"),
+    [
+        ([], {}, "nothing to search: give SPACE.yaml or --space"),
+        (["lr"], {}, "--space lr: write PATH=RANGE"),
+        (["lrr=log(1,2)"], {}, "--space lrr: there is no such config field; nearest is 'lr'"),
+        (["lr=lgo(1e-4,1)"], {}, r"space.lr: 'lgo\(1e-4,1\)' is not a range; legal are log"),
+        (["lr=log(0,1)"], {}, r"space.lr: log needs bounds above 0"),
+        (["lr=log(1,0.1)"], {}, r"space.lr: log needs two bounds, the lower first"),
+        (["lr=log(1)"], {}, r"space.lr: log needs two bounds"),
+        (["depth=int(1,2.5)"], {}, r"space.depth: int needs whole bounds"),
+        (["strategy=choice(mixed)"], {}, r"choice needs at least two different values"),
+        (["lr=log(1e-4,1)"], {"sampler": "grid"}, r"sampler grid needs choice\(…\) or int\(…\)"),
+        (["lr=log(1e-4,1)"], {"preset": "smok"}, "preset 'smok' does not exist"),
+    ],
+)
+def test_a_wrong_range_is_named(ranges: list[str], flags: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        check_search(asked_space(None, ranges, [], flags), None)
+
+
+def test_pruning_without_intermediate_probes_is_refused() -> None:
+    with pytest.raises(ConfigError, match=r"probe.every_epochs is 0: --set probe.every_epochs=1, or --no-prune"):
+        check_search(space(set={"probe.every_epochs": 0}), None)
+    check_search(space(set={"probe.every_epochs": 0}, prune=False), None)
+
+
+def test_a_storage_that_cannot_be_opened_is_said(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"cannot be opened .* legal are a database URL"):
+        storage_at("nosuchdb://x", tmp_path)
+
+
+# --- The storage -------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def storage(tmp_path: Path) -> Iterator[Any]:
+    opened = storage_at(f"journal:{tmp_path / 'journal.log'}", tmp_path)
+    yield opened
+
+
+def ask(study: optuna.Study, asked: SearchSpace) -> optuna.trial.Trial:
+    from cnnjepa.ablations.search.storage import distributions
+
+    return study.ask(fixed_distributions=distributions(asked))
+
+
+@pytest.mark.parametrize("sampler", ["tpe", "random"])
+def test_a_search_that_goes_on_does_not_propose_its_first_points_anew(sampler: str, storage: Any) -> None:
+    asked = space(sampler=sampler)
+    seen = set()
+    for _ in range(4):  # four processes, three trials each
+        study = open_study(asked, storage)
+        for _ in range(3):
+            trial = ask(study, asked)
+            seen.add(trial.params["optimizer.lr"])
+            study.tell(trial, 1.0)
+    assert len(seen) == 12 and len(tried(study)) == 12
+
+
+def test_the_same_seed_begins_with_the_same_points(tmp_path: Path) -> None:
+    first = []
+    for name in ("a", "b"):
+        asked = space(name=name)
+        first.append(ask(open_study(asked, storage_at(None, tmp_path / name)), asked).params)
+    assert first[0] == first[1]
+
+
+def test_a_trial_whose_driver_died_is_marked_and_tried_again_first(storage: Any) -> None:
+    asked = space()
+    study = open_study(asked, storage)
+    lost = ask(study, asked)
+    again = open_study(asked, storage)
+    assert again.trials[0].state == TrialState.FAIL and tried(again) == []
+    trial = ask(again, asked)
+    assert trial.params == lost.params and trial.user_attrs[AGAIN] == 0
+    again.tell(trial, 3.0)
+    assert [t.number for t in tried(again)] == [1]
+
+
+def test_a_grid_is_every_combination_once_however_often_it_is_begun(storage: Any) -> None:
+    asked = space(space={"predictor.depth": "int(1, 2)", "masking.scale": [[0.1, 0.2], [0.15, 0.2]]}, sampler="grid")
+    seen = []
+    for _ in range(2):
+        study = open_study(asked, storage)
+        for _ in range(2):
+            trial = ask(study, asked)
+            seen.append(changes_of(trial.params, asked))
+            study.tell(trial, 1.0)
+    wanted = [(depth, scale) for depth in (1, 2) for scale in ([0.1, 0.2], [0.15, 0.2])]
+    assert sorted((c["method.predictor.depth"], list(c["method.masking.scale"])) for c in seen) == wanted
+    assert len(grid_points(asked)) == 4
+
+
+def test_the_best_settings_become_a_preset_file(storage: Any, tmp_path: Path) -> None:
+    asked = space(
+        set={"masking.strategy": "random"},
+        space={"optimizer.lr": "log(1e-4, 1e-1)", "masking.ratio": "uniform(0.4, 0.6)", "predictor.depth": "int(1, 3)"},
+    )
+    study = open_study(asked, storage)
+    assert write_best(study, asked, tmp_path) is None and importances(study) is None
+    for value in (1.0, 5.0, 3.0, 2.0, 4.0):
+        study.tell(ask(study, asked), value)
+    path = write_best(study, asked, tmp_path)
+    best = completed(study)[0]
+    assert best.value == 5.0 and path is not None
+    config = load_config(file=path)
+    assert config.optimizer.lr == best.params["optimizer.lr"]
+    assert config.method.masking.strategy == "random" and config.runtime.epochs == load_config("smoke").runtime.epochs
+    assert config.method.masking.ratio == best.params["method.masking.ratio"]
+    assert config.probe == load_config("smoke").probe
+    found = importances(study)
+    assert found is not None and sum(found.values()) == pytest.approx(1)
+
+
+# --- On Ray ------------------------------------------------------------------------------------------------------
+
+
+def words(root: Path, *more: str) -> list[str]:
+    flags = [word for text in SMALL for word in ("--set", text)]
+    shared = ["--cpus-per-trial", "1", "--root", str(root), "--name", "s"]
+    return ["search", "--preset", "smoke", *flags, *shared, *more]
+
+
+LR = ("--space", "optimizer.lr=log(1e-4, 1e-1)", "--no-prune")
+
+
+def stored(root: Path) -> optuna.Study:
+    return optuna.load_study(study_name="s", storage=f"sqlite:///{root / 'studies' / 's' / 'optuna.db'}")
+
+
+def test_a_search_whose_driver_is_killed_goes_on(tmp_path: Path) -> None:
+    driver = start(words(tmp_path, "--trials", "4", *LR), environment(tmp_path, STEP_PAUSE="0.1"))
+    wait_until(lambda: len(steps(tmp_path)) >= 8)
+    kill(driver)
+    code, out = run(words(tmp_path, "--trials", "4", *LR), environment(tmp_path))
+    assert code == 0, out
+    study = stored(tmp_path)
+    ended = tried(study)
+    assert [t.state for t in ended] == [TrialState.COMPLETE] * 4
+    lost = [t for t in study.trials if t.number not in {e.number for e in ended}]
+    again = {t.user_attrs[AGAIN]: t.params for t in ended if AGAIN in t.user_attrs}
+    assert lost and {t.number: t.params for t in lost} == again
+    # What the lost trials had trained was taken up: no more than a checkpoint's interval was made twice by each.
+    assert 4 * 18 <= len(steps(tmp_path)) <= 4 * 18 + 4 * len(lost)
+    assert len(list((tmp_path / "runs" / "by_hash").glob("*/result.json"))) == 4
+    assert "4 finished" in out and (tmp_path / "studies" / "s" / "best.yaml").is_file()
+    code, out = run(words(tmp_path, "--trials", "4", *LR), environment(tmp_path))
+    assert code == 0 and "4 of 4 trials done before" in out
+    code, out = run(words(tmp_path, "--trials", "5", *LR, "--objective", "linear"), environment(tmp_path))
+    assert code == 2 and "objective: there knn, asked linear" in out
+
+
+def test_trials_that_are_behind_or_collapsed_are_given_up_and_kept_as_pruned(tmp_path: Path) -> None:
+    grid = ["--space", "predictor.depth=choice(4, 3, 2, 1)", "--sampler", "grid"]
+    env = environment(tmp_path, STEP_PAUSE="0.1", LOOKS="4:40:0.5,3:30:0.5,2:20:0.5,1:90:0.001")
+    code, out = run(words(tmp_path, *grid), env, timeout=240)
+    assert code == 0, out
+    trials = {trial.params["method.predictor.depth"]: trial for trial in tried(stored(tmp_path))}
+    assert {depth: trials[depth].user_attrs["how"] for depth in (4, 2, 1)} == {
+        4: "finished", 2: "pruned", 1: "collapsed",
+    }  # fmt: skip
+    assert [trials[depth].state for depth in (4, 2, 1)] == [
+        TrialState.COMPLETE, TrialState.PRUNED, TrialState.PRUNED,
+    ]  # fmt: skip
+    assert trials[2].intermediate_values == {1: 20.0}
+    # Those that were given up made fewer steps than a whole trial, and nobody holds their folders.
+    made = [depth for _, _, _, depth in steps(tmp_path)]
+    assert made.count("4") == 18 and made.count("2") < 18 and made.count("1") < 18
+    for depth in (2, 1):
+        assert Pool(tmp_path).folder(trials[depth].user_attrs["pretrain_hash"]).holder() is None
+
+
+def test_a_search_stops_on_ctrl_c(tmp_path: Path) -> None:
+    driver = start(words(tmp_path, "--trials", "20", *LR), environment(tmp_path, STEP_PAUSE="0.1"))
+    wait_until(lambda: len(steps(tmp_path)) >= 4)
+    driver.send_signal(signal.SIGINT)
+    code, out = finish(driver)
+    assert code == 75 and "the same command goes on" in out, out
