@@ -51,7 +51,12 @@ def ray_at(address: str | None) -> Iterator[Capacity]:
     if ours:
         _connect(ray, address)
     try:
-        nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+        alive = [node for node in ray.nodes() if node["Alive"]]
+        if ours and address is None:
+            assert [node["NodeManagerAddress"] for node in alive] == ["127.0.0.1"], (
+                "Ray was imported before its settings"
+            )
+        nodes = [node["Resources"] for node in alive]
         yield Capacity([(node.get("CPU", 0.0), node.get("GPU", 0.0)) for node in nodes])
     finally:
         if ours:

@@ -153,9 +153,11 @@ def _executor_of(
         if options.executor == "local":
             return LocalExecutor(folder, pool, int(share.cpus), share.workers)
         from cnnjepa.ablations.ray_cluster import ray_at
-        from cnnjepa.ablations.ray_executor import RayExecutor
 
         cluster = until_done.enter_context(ray_at(None)) if options.address is None else capacity
+        # Not before: what `ray_at` sets must be there when Ray is first imported.
+        from cnnjepa.ablations.ray_executor import RayExecutor
+
         return RayExecutor(folder, pool, share, cluster)
 
     return make

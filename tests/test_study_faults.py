@@ -1,7 +1,9 @@
 """Studies survive what clusters do, on real executors; every test compares with one left alone and counts steps."""
 
+import ipaddress
 import os
 import signal
+import struct
 import time
 from pathlib import Path
 
@@ -168,4 +170,36 @@ def processes_with(variable: bytes) -> list[int]:
                 found.append(int(path.parent.name))
         except OSError:
             continue
+    return found
+
+
+def test_embedded_ray_listens_on_this_machine_alone(tmp_path: Path) -> None:
+    env = environment(tmp_path, STEP_PAUSE="0.3", MARK_OF_THIS_TEST="ports")
+    driver = start(words(tmp_path), env)
+    wait_until(lambda: len(steps(tmp_path)) >= 2)
+    heard = listening(processes_with(b"MARK_OF_THIS_TEST=ports"))
+    os.kill(driver.pid, signal.SIGINT)
+    code, out = finish(driver)
+    assert code == 75, out
+    assert heard and all(address.is_loopback for address, _ in heard), heard
+
+
+def listening(processes: list[int]) -> set[tuple[ipaddress.IPv4Address | ipaddress.IPv6Address, int]]:
+    """(address, port) of every TCP socket on which one of these processes listens."""
+    inodes = set()
+    for process in processes:
+        for descriptor in Path(f"/proc/{process}/fd").glob("*"):
+            try:
+                inodes.add(os.readlink(descriptor))
+            except OSError:
+                continue
+    found = set()
+    for table in ("tcp", "tcp6"):
+        for line in Path(f"/proc/net/{table}").read_text().splitlines()[1:]:
+            fields = line.split()
+            if fields[3] == "0A" and f"socket:[{fields[9]}]" in inodes:
+                place, port = fields[1].split(":")
+                packed = b"".join(struct.pack("=I", int(place[i : i + 8], 16)) for i in range(0, len(place), 8))
+                address = ipaddress.ip_address(packed)
+                found.add((getattr(address, "ipv4_mapped", None) or address, int(port, 16)))
     return found
