@@ -109,7 +109,10 @@ def test_the_installed_wheel_holds_only_cnnjepa_and_runs_elsewhere(tmp_path: Pat
     (wheel,) = tmp_path.glob("*.whl")
     names = zipfile.ZipFile(wheel).namelist()
     assert {name.split("/")[0] for name in names} == {"cnnjepa", wheel.name.split("-py3")[0] + ".dist-info"}
-    for wanted in ("cnnjepa/schemas/presets/in1k.yaml", "cnnjepa/cli/main.py", "cnnjepa/data/synthetic.py"):
+    for wanted in (
+        "cnnjepa/schemas/presets/in1k.yaml", "cnnjepa/cli/main.py", "cnnjepa/data/synthetic.py",
+        "cnnjepa/ablations/published.yaml", "cnnjepa/ablations/studies/predictor_depth.yaml",
+    ):  # fmt: skip
         assert wanted in names
     there = tmp_path / "elsewhere"
     pip = [
