@@ -55,9 +55,11 @@ def calibrate(config: PretrainConfig, device_type: str, threads: int, side_by_si
 def estimates(
     configs: Sequence[PretrainConfig], size: SetSize | None, images_per_s: float | None, world_size: int = 1
 ) -> list[Estimate]:
-    """One for every config. `images_per_s` is a process's for the first config; the others' follow from their FLOPs."""
+    """One for every config. `images_per_s` is a process's for the first config; the others' follow from their FLOPs.
+    Floors count where they are first measured, since trials share them."""
     known: dict[str, MethodCost] = {}
     found: list[Estimate] = []
+    floors: set[str] = set()
     for config in configs:
         key = config.model_copy(update={"runtime": config.runtime.model_copy(update={"seed": 0})}).model_dump_json()
         if key not in known:
@@ -67,16 +69,21 @@ def estimates(
         if size and images_per_s:
             flops_per_s = images_per_s * (found[0].cost if found else cost).flops_per_image
             train = size.train * config.runtime.epochs * cost.flops_per_image / world_size
-            train_hours, probe_hours = train / flops_per_s / 3600, probe_flops(config, cost, size) / flops_per_s / 3600
+            untrained = f"{config.encoder.model_dump_json()} {config.runtime.seed}"
+            new = {floor for floor in ("pixels", untrained) if config.probe.floors and floor not in floors}
+            floors |= new
+            probes = probe_flops(config, cost, size, untrained=untrained in new, pixels="pixels" in new)
+            train_hours, probe_hours = train / flops_per_s / 3600, probes / flops_per_s / 3600
         found.append(Estimate(cost, train_hours, probe_hours, _disk(cost, config)))
     return found
 
 
-def probe_flops(config: PretrainConfig, cost: MethodCost, size: SetSize) -> float:
-    """FLOPs of everything that is probed in a run: features, linear layers, neighbours, glances and floors."""
+def probe_flops(config: PretrainConfig, cost: MethodCost, size: SetSize, untrained: bool, pixels: bool) -> float:
+    """FLOPs of everything that is probed in a run: features, linear layers, neighbours, glances, and the floors that
+    are measured in it."""
     probe = config.probe
-    dims = [cost.feature_dim, *([cost.feature_dim, _PIXEL_DIM] if probe.floors else [])]
-    features = (size.train + size.val) * cost.encoder_flops * (2 if probe.floors else 1)
+    dims = [cost.feature_dim, *([cost.feature_dim] if untrained else []), *([_PIXEL_DIM] if pixels else [])]
+    features = (size.train + size.val) * cost.encoder_flops * (1 + untrained)
     glances = (config.runtime.epochs - 1) // probe.every_epochs if probe.every_epochs else 0
     glance = min(size.train, probe.online_images) * cost.encoder_flops
     # `held_out` trains every rate, then refits one for about half of the epochs.

@@ -79,7 +79,7 @@ def _under_way(run: Path, config: PretrainConfig, train_images: int, state: Stat
 
 
 def _last_lines(path: Path) -> tuple[dict[str, Any] | None, float | None]:
-    """(the last training line, the last probe's k-NN); a torn last line is passed over."""
+    """(the last training line, the last probe's k-NN); what cannot be read is passed over."""
     train, knn = None, None
     try:
         lines = path.read_text(encoding="utf-8").splitlines()
@@ -88,10 +88,11 @@ def _last_lines(path: Path) -> tuple[dict[str, Any] | None, float | None]:
     for text in lines:
         try:
             line = json.loads(text)
-        except ValueError:
-            break
-        if line["kind"] == "train":
+            kind = line["kind"]
+        except (ValueError, KeyError, TypeError):  # torn by a crash, or not ours
+            continue
+        if kind == "train":
             train = line
-        else:
+        elif kind == "probe":
             knn = float(line["knn_top1"])
     return train, knn

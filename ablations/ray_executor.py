@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from ray import tune
+from ray.train import TrainingFailedError
 from ray.tune.callback import Callback
 from ray.tune.search import Searcher
 
@@ -15,6 +16,7 @@ from cnnjepa.ablations.share import Capacity, Share
 from cnnjepa.ablations.study_folder import StudyFolder, TrialRecord
 from cnnjepa.ablations.trial import Outcome, run_trial
 from cnnjepa.training.distributed import PATIENCE
+from cnnjepa.training.run_folder import RunFolder
 
 
 class RayExecutor:
@@ -122,7 +124,7 @@ def ray_trial(config: dict[str, Any]) -> None:
     """What a Tune trial does, on whichever machine."""
     spec = config["spec"]
     share = Share(**spec["share"])
-    outcome: Outcome = _alone(spec) if share.workers == 1 else run_on_workers(spec, share)
+    outcome = _alone(spec) if share.workers == 1 else run_on_workers(spec, share)
     tune.report({"status": outcome.status, "detail": outcome.detail})
 
 
@@ -131,7 +133,7 @@ def _alone(spec: dict[str, Any]) -> Outcome:
     return run_trial(record, Path(spec["run_dir"]), Path(spec["log"]), Path(spec["stop_file"]))
 
 
-def run_on_workers(spec: dict[str, Any], share: Share) -> Any:
+def run_on_workers(spec: dict[str, Any], share: Share) -> Outcome:
     """The trial in several processes, joined by torch.distributed through Ray Train; gives the first one's outcome.
     Raises when one of them is lost: Ray Train has then ended the others."""
     from ray.train import FailureConfig, RunConfig, ScalingConfig
@@ -140,7 +142,7 @@ def run_on_workers(spec: dict[str, Any], share: Share) -> Any:
     # On storage that all machines share: Ray Train refuses anything else.
     with tempfile.TemporaryDirectory(prefix="ray-train-", dir=spec["scratch"]) as scratch:
         trainer = TorchTrainer(
-            _alone,  # type: ignore[arg-type]  # what it returns is `return_value` below
+            _together,  # type: ignore[arg-type]  # what it returns is `return_value` below
             train_loop_config=spec,
             torch_config=TorchConfig(timeout_s=int(PATIENCE.total_seconds())),
             scaling_config=ScalingConfig(
@@ -148,4 +150,19 @@ def run_on_workers(spec: dict[str, Any], share: Share) -> Any:
             ),
             run_config=RunConfig(name="trial", storage_path=scratch, failure_config=FailureConfig(max_failures=0)),
         )
-        return trainer.fit().return_value  # type: ignore[attr-defined]
+        try:
+            outcome: Outcome = trainer.fit().return_value  # type: ignore[attr-defined]
+        except TrainingFailedError:
+            result = RunFolder(Path(spec["run_dir"])).read_result()
+            if result is None or result.status != "failed":
+                raise  # lost, not failed
+            return Outcome("failed", result.error or "")
+    return outcome
+
+
+def _together(spec: dict[str, Any]) -> Outcome:
+    """One process of a distributed trial. A failure is raised, so that Ray Train ends the others, which would wait."""
+    outcome = _alone(spec)
+    if outcome.status == "failed":
+        raise RuntimeError(outcome.detail)
+    return outcome

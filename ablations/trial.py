@@ -89,6 +89,7 @@ def run_trial(
                 stop_asked=_appears(stop_file),
                 patience=_PATIENCE,
                 expected_hash=record.pretrain_hash,
+                floors=run_dir.parent.parent / "floors",
             )
         except Stopped as stopped:
             said.say(f"stopped: {stopped}")

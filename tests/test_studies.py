@@ -356,16 +356,25 @@ def test_the_outcome_counts_only_what_finished(tmp_path: Path) -> None:
 
 
 def test_the_reckoned_probes_are_those_that_are_made() -> None:
-    config = load_config("demo")
+    config, size = load_config("demo"), SetSize(6000, 2000, 16)
     cost = method_cost(config)
-    everything = probe_flops(config, cost, SetSize(6000, 2000, 16))
-    cheap = probe_flops(load_config("demo", overrides=["probe.floors=false"]), cost, SetSize(6000, 2000, 16))
-    features = 8000 * cost.encoder_flops
-    assert everything > cheap > features
-    # The floors repeat the features of one encoder and add two linear probes, of 96 and 3,072 numbers.
-    fits = 1 + 5.5
-    linear = 6 * 6000 * 16 * (96 + 3072) * 90 * fits
-    assert everything - cheap == pytest.approx(features + linear, rel=0.1)
+    bare = probe_flops(config, cost, size, untrained=False, pixels=False)
+    fits = 1 + 5.5  # one rate under `published`; five under `held_out` and half of a refit
+    linear = {dim: 6 * 6000 * 16 * dim * 90 * fits for dim in (96, 3072)}
+    assert bare == pytest.approx((8000 + 3 * 6000) * cost.encoder_flops + linear[96], rel=0.1)  # three glances
+    untrained = probe_flops(config, cost, size, untrained=True, pixels=False) - bare
+    assert untrained == pytest.approx(8000 * cost.encoder_flops + linear[96], rel=0.1)
+    pixels = probe_flops(config, cost, size, untrained=False, pixels=True) - bare
+    assert pixels == pytest.approx(linear[3072], rel=0.2)
+
+
+def test_floors_are_reckoned_once_a_study() -> None:
+    configs = [
+        config for _, _, config in asked_configs(study(preset="demo", axes={"predictor.depth": [1, 2]}, seeds=[0, 1]))
+    ]
+    hours = [e.probe_hours or 0 for e in estimates(configs, SetSize(6000, 2000, 16), 100.0)]
+    first, other_seed, again = hours[0], hours[1], hours[3]
+    assert first > other_seed > again  # pixels and untrained; untrained of another seed; neither
 
 
 # --- Locks -------------------------------------------------------------------------------------------------------
@@ -396,6 +405,38 @@ def test_who_holds_a_folder_is_said(tmp_path: Path) -> None:
     ):
         pass
     assert holder(tmp_path) is None
+
+
+# --- TensorBoard -------------------------------------------------------------------------------------------------
+
+
+def test_tensorboard_follows_every_trial_under_its_arms_name(tmp_path: Path) -> None:
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    from cnnjepa.ablations.board import StudyBoard
+
+    folder, records = written(tmp_path, study(axes={"predictor.depth": [1, 2]}))
+    pool = Pool(tmp_path)
+    run = pool.folder(records[0].pretrain_hash).path
+    run.mkdir(parents=True)
+    line = '{{"kind": "train", "step": {step}, "epoch": 1.0, "loss": {loss}, "images_per_s": 10}}\n'
+    (run / "metrics.jsonl").write_text(line.format(step=1, loss=0.5) + line.format(step=2, loss=0.25) + '{"ki')
+    board = StudyBoard(folder, pool, records)
+    standings = {record.pretrain_hash: standing_of(pool, record) for record in records}
+    board.update(standings)
+    (run / "metrics.jsonl").write_text(line.format(step=1, loss=0.75))  # cut back by a resume
+    board.update(standings)
+    put_result(pool, records[0], probes=Probes(held_out=ProbeFigures(knn_top1=40.0)).model_dump())
+    board.update({record.pretrain_hash: standing_of(pool, record) for record in records})
+    board.close()
+    (shown,) = (folder.path / "tensorboard").iterdir()
+    assert shown.name == "depth=1, seed 0"
+    events = EventAccumulator(str(shown))
+    events.Reload()
+    assert [(e.step, e.value) for e in events.Scalars("train/loss")] == [(1, 0.75)]
+    assert [e.value for e in events.Scalars("probe/knn_top1")] == [40.0]
+    hparams = events.summary_metadata["_hparams_/session_start_info"].plugin_data.content
+    assert b"predictor.depth" in hparams and b"seed" in hparams
 
 
 # --- Text that people write --------------------------------------------------------------------------------------

@@ -2,7 +2,9 @@
 
 import copy
 import json
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -94,7 +96,8 @@ def test_a_run_folder_holds_what_is_promised(tmp_path: Path) -> None:
     result = pretrain(small_config("images_every_epochs=1"), run)
     names = {p.name for p in run.iterdir()}
     assert names == {
-        ".lock", "config.yaml", "environment.json", "metrics.jsonl", "tensorboard", "checkpoints", "result.json",
+        ".lock", "config.yaml", "environment.json", "sessions.jsonl", "metrics.jsonl", "tensorboard", "checkpoints",
+        "result.json",
     }  # fmt: skip
     assert TrialResult.model_validate_json((run / "result.json").read_bytes()) == result
     line = json.loads((run / "metrics.jsonl").read_text().splitlines()[0])
@@ -175,3 +178,32 @@ def test_unreadable_images_are_skipped_counted_and_reported(tmp_path: Path) -> N
 
     with pytest.raises(ImageError, match=broken.name):
         pretrain(small_config("workers=2", "resident=never", "train_images=null", data=folder), tmp_path / "strict")
+
+
+def test_runs_that_share_a_folder_of_floors_measure_each_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from cnnjepa.probes import assessment
+
+    measured: list[str] = []
+    for name in ("untrained_encoder", "pixel_embed"):
+        monkeypatch.setattr(assessment, name, counted(getattr(assessment, name), measured))
+    floors = tmp_path / "floors"
+    results = [
+        pretrain(small_config("epochs=2", *more), tmp_path / str(place), floors=floors)
+        for place, more in enumerate(([], ["predictor.depth=1"], ["seed=1"], ["linear_epochs=3"]))
+    ]
+    assert measured == ["untrained_encoder", "pixel_embed", "untrained_encoder", "untrained_encoder", "pixel_embed"]
+    assert results[0].floors == results[1].floors and results[0].floors.pixels == results[2].floors.pixels
+    assert len(list(floors.iterdir())) == 5
+    next(floors.glob("pixels-*")).write_text("{")  # a damaged file counts as none
+    alone = pretrain(small_config("epochs=2", "linear_epochs=3"), tmp_path / "alone")
+    assert alone.floors == results[3].floors
+
+
+def counted(original: Callable[..., Any], calls: list[str]) -> Callable[..., Any]:
+    """The same function, its calls noted by name."""
+
+    def watched(*args: Any) -> Any:
+        calls.append(original.__name__)
+        return original(*args)
+
+    return watched

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import torch
 from torch import nn
@@ -18,6 +18,9 @@ from cnnjepa.schemas import Diagnostics, Floors, PretrainConfig, Probes, Selecti
 
 Tick = Callable[[], None]
 Say = Callable[[str], None]
+FloorName = Literal["untrained", "pixels"]
+Floor = Callable[[FloorName, Callable[[], Probes]], Probes]
+"""Gives a floor's figures, by measuring them (the second argument) or from elsewhere."""
 
 
 class Assessment(NamedTuple):
@@ -38,6 +41,7 @@ def assess(
     scratch: Path,
     tick: Tick = lambda: None,
     say: Say = lambda text: None,
+    floor: Floor = lambda name, measure: measure(),
 ) -> Assessment:
     """Probes the frozen `network`, the floors beside it, and the health of its features."""
 
@@ -55,11 +59,16 @@ def assess(
     diagnostics = diagnose(val.values)
     floors = Floors()
     if config.probe.floors:
-        say("probing the floors: the untrained encoder")
-        untrained, _, _ = judged(encoder_embed(untrained_encoder(config, data, device), config, device))
-        say("probing the floors: raw pixels")
-        pixels, _, _ = judged(pixel_embed(config))
-        floors = Floors(untrained=untrained.probes, pixels=pixels.probes)
+
+        def untrained() -> Probes:
+            say("probing the floors: the untrained encoder")
+            return judged(encoder_embed(untrained_encoder(config, data, device), config, device))[0].probes
+
+        def pixels() -> Probes:
+            say("probing the floors: raw pixels")
+            return judged(pixel_embed(config))[0].probes
+
+        floors = Floors(untrained=floor("untrained", untrained), pixels=floor("pixels", pixels))
     return Assessment(found.probes, found.selection, floors, diagnostics, skipped)
 
 

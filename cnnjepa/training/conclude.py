@@ -11,6 +11,7 @@ from cnnjepa.schemas import Cost, EncoderConfig, PretrainConfig, TrialResult
 from cnnjepa.schemas.overrides import flat
 from cnnjepa.training.distributed import Processes
 from cnnjepa.training.environment import peak_memory_bytes
+from cnnjepa.training.floor_store import FloorStore
 from cnnjepa.training.journal import Journal, final_loss
 from cnnjepa.training.resolve import Identity
 from cnnjepa.training.run import Run
@@ -108,8 +109,9 @@ def conclude(run: Run, state: RunState) -> TrialResult:
 
 def _judge_and_write(run: Run, state: RunState) -> None:
     network = state.method.probed_encoder(run.config.probe.encoder)
+    shared = {} if run.floors is None else {"floor": FloorStore(run.floors, run.config, run.data.fingerprint)}
     assessment = assess(
-        network, run.config, run.data, run.processes.device, run.folder.path, run.tick, run.watcher.phase
+        network, run.config, run.data, run.processes.device, run.folder.path, run.tick, run.watcher.phase, **shared
     )
     result = finished_result(
         run.config,

@@ -12,11 +12,16 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from cnnjepa.errors import RunError, Stopped
+from cnnjepa.errors import InUseError, RunError, Stopped
 from cnnjepa.schemas import ConfigError, RuntimeConfig
 
 # Process 0 probes while the others wait; on a large set that takes longer than the default half hour.
 PATIENCE = datetime.timedelta(hours=12)
+
+# What one process raises for all, the narrower kind first.
+_SHARED: dict[str, type[Exception]] = {
+    "stopped": Stopped, "busy": InUseError, "refused": ConfigError, "failed": RunError,
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -58,21 +63,22 @@ class Processes:
         if self.world_size > 1:
             dist.barrier()
 
-    def on_main(self, work: Callable[[], None]) -> None:
-        """Runs `work` on process 0 while the others wait. If it is stopped or fails, every process raises alike."""
-        failure: Stopped | RunError | None = None
+    def on_main(self, work: Callable[[], object]) -> None:
+        """Runs `work` on process 0 while the others wait. If it is stopped, refuses or fails, every process raises
+        alike, so that none waits for another."""
+        failure: Exception | None = None
         if self.is_main:
             try:
                 work()
-            except (Stopped, RunError) as error:
+            except tuple(_SHARED.values()) as error:
                 failure = error
-        kind = "stopped" if isinstance(failure, Stopped) else "failed"
+        kind = next((name for name, kind in _SHARED.items() if isinstance(failure, kind)), "")
         told = self.share(None if failure is None else f"{kind}:{failure}")
         if failure is not None:
             raise failure
         if told is not None:
             kind, _, text = told.partition(":")
-            raise Stopped(text) if kind == "stopped" else RunError(text)
+            raise _SHARED[kind](text)
 
     def share(self, text: str | None) -> str | None:
         """Process 0's text, on every process: how its verdict (a refusal, say) becomes everybody's."""

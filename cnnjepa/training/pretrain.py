@@ -50,6 +50,7 @@ def pretrain(
     stop_asked: Callable[[], str | None] | None = None,
     patience: float = 1.0,
     expected_hash: str | None = None,
+    floors: Path | None = None,
 ) -> TrialResult:
     """Trains as `config` says, probes, and leaves a run folder; gives its result (status finished or collapsed).
 
@@ -57,7 +58,8 @@ def pretrain(
     otherwise; a finished run is given as it is, or probed again if only the probe settings changed. Under
     torchrun every process calls this alike. `stop_asked` is a further reason to stop, asked after every step;
     `patience` is how many seconds another process may take to leave the folder; a run whose pretrain_hash turns out
-    not to be `expected_hash` (because the images differ from those it was planned with) is refused.
+    not to be `expected_hash` (because the images differ from those it was planned with) is refused; `floors` is a
+    folder that runs share, so that a floor is measured once for all of them.
 
     Raises ConfigError for what was asked wrongly (nothing is written or lost), Stopped after a signal or
     `max_hours` with a checkpoint written, RunError when something fails while running.
@@ -70,25 +72,18 @@ def pretrain(
             config = resolve(config, data.resident, processes.device)
             identity = identify(config, data.fingerprint, processes.world_size)
             _refuse_unexpected(identity, expected_hash, config)
-            if not processes.is_main:
-                return _run(config, data, identity, folder, processes, resume, checkpoint, stop, Watcher())
-            with folder.locked(patience):
-                return _run(config, data, identity, folder, processes, resume, checkpoint, stop, watcher or Watcher())
+            if watcher is None or not processes.is_main:
+                watcher = Watcher()
+            with contextlib.ExitStack() as held:
+                processes.on_main(lambda: held.enter_context(folder.locked(patience)))
+                return _run(config, data, identity, folder, processes, resume, checkpoint, stop, watcher, floors)
     finally:
         distributed.leave()
 
 
 def _opened(config: PretrainConfig, folder: RunFolder, resume: bool, processes: Processes) -> DataSet:
     """The data, once the folder is known to be free. Every process meets the same refusal."""
-    refusal = None
-    if processes.is_main:
-        try:
-            folder.refuse_unless_free(resume)
-        except ConfigError as error:
-            refusal = str(error)
-    refusal = processes.share(refusal)
-    if refusal is not None:
-        raise ConfigError(refusal)
+    processes.on_main(lambda: folder.refuse_unless_free(resume))
     return open_data(config.data, least_train=config.runtime.batch_size * processes.world_size)
 
 
@@ -112,6 +107,7 @@ def _run(
     checkpoint: Path | None,
     stop: StopRequest,
     watcher: Watcher,
+    floors: Path | None,
 ) -> TrialResult:
     runtime = config.runtime
     done = folder.read_result() if resume else None
@@ -141,7 +137,7 @@ def _run(
             # It becomes `last.pt` before anything else is written, so that a damaged one never becomes `previous.pt`.
             write_atomically(folder.checkpoints / "last.pt", checkpoint.read_bytes())
 
-    run = Run(config, data, identity, folder, processes, order, schedule, cost, software, stop, watcher)
+    run = Run(config, data, identity, folder, processes, order, schedule, cost, software, stop, watcher, floors)
     watcher.started(_plan(run, state))
     try:
         _train(run, state)

@@ -1,5 +1,6 @@
 """What stays the same during a run."""
 
+from pathlib import Path
 from typing import Any, NamedTuple
 
 from cnnjepa.cost import MethodCost
@@ -29,6 +30,8 @@ class Run(NamedTuple):
     software: dict[str, Any]
     stop: StopRequest
     watcher: Watcher
+    floors: Path | None
+    """Where floors are shared with other runs; None = each run measures its own."""
 
     def tick(self) -> None:
         """Called between pieces of a probe. Raises Stopped when the run is to stop."""
