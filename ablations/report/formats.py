@@ -22,7 +22,7 @@ def markdown(table: Table) -> str:
     lines.append("| " + " | ".join(_pipe(column.header) for column in table.columns) + " |")
     lines.append("|" + "|".join("---:" if column.numeric else "---" for column in table.columns) + "|")
     for row in table.rows:
-        lines.append("| " + " | ".join(_strong(_pipe(cell.text), cell) for cell in row) + " |")
+        lines.append("| " + " | ".join(_piped(cell) for cell in row) + " |")
     return "\n".join([*lines, "", *[f"{_pipe(note)}\n" for note in table.notes]]).rstrip() + "\n"
 
 
@@ -31,8 +31,10 @@ def _pipe(text: str) -> str:
     return re.sub(r"([|*_<>`\\\[\]])", r"\\\1", text.replace("\n", " "))
 
 
-def _strong(text: str, cell: Cell) -> str:
-    return f"**{text}**" if cell.tone in ("better", "worse") else text
+def _piped(cell: Cell) -> str:
+    text = _pipe(cell.text)
+    text = f"**{text}**" if cell.tone in ("better", "worse") else text
+    return f"{text} {_pipe(cell.below)}" if cell.below else text
 
 
 def comma_separated(table: Table) -> str:
@@ -85,7 +87,8 @@ def latex_text(text: str) -> str:
 
 def _bold(cell: Cell) -> str:
     text = latex_text(cell.text)
-    return rf"\textbf{{{text}}}" if cell.tone in ("better", "worse") else text
+    text = rf"\textbf{{{text}}}" if cell.tone in ("better", "worse") else text
+    return text + (rf" {{\footnotesize {latex_text(cell.below)}}}" if cell.below else "")
 
 
 def html(table: Table) -> str:
@@ -123,10 +126,10 @@ def _cell(cell: Cell, column: Column, place: int) -> str:
         attributes += f' data-sort="{escape(str(cell.sort))}"'
     if cell.note:
         attributes += f' title="{escape(cell.note)}"'
-    text = escape(cell.text)
+    text = f"<span>{escape(cell.text)}</span>"
     if len(cell.runs) == 1:
         text = f'<a href="#trial/{cell.runs[0]}">{text}</a>'
     elif cell.runs:
         text = f'<a href="#runs/{",".join(cell.runs)}">{text}</a>'
-    tag = "th scope='row'" if place == 0 else "td"
-    return f"<{tag}{attributes}>{text}</{tag.split()[0]}>"
+    text += f"<small>{escape(cell.below)}</small>" if cell.below else ""
+    return f'<th scope="row"{attributes}>{text}</th>' if place == 0 else f"<td{attributes}>{text}</td>"

@@ -21,6 +21,8 @@ class Cell:
     """What the page shows on hovering."""
     runs: tuple[str, ...] = ()
     """Short hashes of the trials that the cell comes from."""
+    below: str = ""
+    """A smaller second line, such as the interval."""
 
 
 @dataclass(frozen=True)
