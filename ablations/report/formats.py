@@ -19,22 +19,22 @@ _LATEX = {
 def markdown(table: Table) -> str:
     """A pipe table under its caption, notes below."""
     lines = [f"**{table.caption}**", ""]
-    lines.append("| " + " | ".join(_pipe(column.header) for column in table.columns) + " |")
+    lines.append("| " + " | ".join(plain(column.header) for column in table.columns) + " |")
     lines.append("|" + "|".join("---:" if column.numeric else "---" for column in table.columns) + "|")
     for row in table.rows:
         lines.append("| " + " | ".join(_piped(cell) for cell in row) + " |")
-    return "\n".join([*lines, "", *[f"{_pipe(note)}\n" for note in table.notes]]).rstrip() + "\n"
+    return "\n".join([*lines, "", *[f"{plain(note)}\n" for note in table.notes]]).rstrip() + "\n"
 
 
-def _pipe(text: str) -> str:
+def plain(text: str) -> str:
     """Text that Markdown takes as it stands."""
     return re.sub(r"([|*_<>`\\\[\]])", r"\\\1", text.replace("\n", " "))
 
 
 def _piped(cell: Cell) -> str:
-    text = _pipe(cell.text)
+    text = plain(cell.text)
     text = f"**{text}**" if cell.tone in ("better", "worse") else text
-    return f"{text} {_pipe(cell.below)}" if cell.below else text
+    return f"{text} {plain(cell.below)}" if cell.below else text
 
 
 def comma_separated(table: Table) -> str:
@@ -65,6 +65,21 @@ def latex(table: Table) -> str:
         lines += [latex_text(note) + r"\par" for note in table.notes]
         lines.append(r"\end{minipage}")
     return "\n".join([*lines, r"\end{table}", ""])
+
+
+def html_document(table: Table) -> str:
+    """The table alone, to be opened or pasted: without the page's links and script."""
+    head = "".join(f"<th>{escape(column.header)}</th>" for column in table.columns)
+    lines = [[" ".join(filter(None, (cell.text, cell.below))) for cell in row] for row in table.rows]
+    rows = "".join("<tr>" + "".join(f"<td>{escape(text)}</td>" for text in line) + "</tr>\n" for line in lines)
+    notes = "".join(f"<p>{escape(note)}</p>\n" for note in table.notes)
+    return (
+        f'<!doctype html>\n<html lang="en"><meta charset="utf-8"><title>{escape(table.name)}</title>\n'
+        "<style>body{font:15px/1.4 system-ui,sans-serif}table{border-collapse:collapse}"
+        "th,td{padding:.3em .6em;border-bottom:1px solid #bbb;text-align:left}caption{text-align:left;font-weight:600}"
+        f"</style>\n<table><caption>{escape(table.caption)}</caption>\n<thead><tr>{head}</tr></thead>\n"
+        f"<tbody>\n{rows}</tbody></table>\n{notes}</html>\n"
+    )
 
 
 def latex_document(names: list[str], title: str) -> str:
