@@ -46,7 +46,7 @@ def build_report(root: Path, names: list[str], out: Path | None = None, run: str
     pages = []
     for made in bundles:
         own = out if out and not over_all else root / "studies" / made.study.name / "report"
-        pages.append(_write(own, made.study.name, [made], [], speeds))
+        pages.append(_write(own, f"Study {made.study.name}", [made], [], speeds))
     if over_all:
         comparisons = [comparison for made in bundles for comparison in made.comparisons]
         main = [*main_tables(comparisons), published_table("in100"), published_table("in1k")]

@@ -8,7 +8,7 @@ from cnnjepa.ablations.report.comparison import Comparison, compare
 from cnnjepa.ablations.report.cost_table import cost_table
 from cnnjepa.ablations.report.pictures import arms, axes, cost, curves, features, masks
 from cnnjepa.ablations.report.pictures.style import Picture
-from cnnjepa.ablations.report.reading import PROTOCOLS, Curves, StudyData, Trial, read_curves
+from cnnjepa.ablations.report.reading import PROTOCOLS, Curves, StudyData, Trial, below_root, read_curves
 from cnnjepa.ablations.report.table import Table
 from cnnjepa.ablations.report.words import Sentence, study_words
 from cnnjepa.errors import RunError
@@ -120,7 +120,8 @@ def _draw_features(made: StudyBundle, chosen: Trial | None) -> None:
     try:
         seen = features.see(chosen.folder, chosen.record.config)
     except (ConfigError, RunError, OSError) as error:
-        made.remarks.append(f"No map of features and no gallery of {label}: {error}")
+        why = below_root(str(error), chosen.folder.parents[2])
+        made.remarks.append(f"No map of features and no gallery of {label}: {why}")
         return
     drawn = features.draw_map(seen, label, file_name(made.study, "features"))
     made.gallery = features.draw_gallery(seen, label, file_name(made.study, "neighbours"))

@@ -123,10 +123,12 @@ def html(table: Table) -> str:
 
 
 def _head(place: int, column: Column) -> str:
-    kind = ' class="number"' if column.numeric else ""
+    classes = " ".join(filter(None, ("number" if column.numeric else "", "" if column.latex else "screen")))
+    kind = f' class="{classes}"' if classes else ""
+    header = escape(column.header).replace("-", "\u2011").replace(", %", ",\u00a0%")  # not broken into two lines
     return (
         f'<th scope="col"{kind} aria-sort="none" data-key="{escape(column.key)}">'
-        f'<button type="button" data-sorts="{place}">{escape(column.header)}</button></th>'
+        f'<button type="button" data-sorts="{place}">{header}</button></th>'
     )
 
 
@@ -135,7 +137,8 @@ def _cells(table: Table, row: tuple[Cell, ...]) -> str:
 
 
 def _cell(cell: Cell, column: Column, place: int) -> str:
-    classes = " ".join(filter(None, ("number" if column.numeric else "", cell.tone)))
+    screen = "" if column.latex else "screen"  # too wide for paper, as for LaTeX
+    classes = " ".join(filter(None, ("number" if column.numeric else "", screen, cell.tone)))
     attributes = f' class="{classes}"' if classes else ""
     if cell.sort is not None:
         attributes += f' data-sort="{escape(str(cell.sort))}"'

@@ -65,9 +65,7 @@ def page(
         script=Markup(_asset("page.js")),
         plotly=Markup((files("plotly") / "package_data" / "plotly.min.js").read_text(encoding="utf-8")),
         # `<` escaped, so that no text in it can end the element.
-        data=Markup(
-            json.dumps(data, separators=(",", ":"), ensure_ascii=False, allow_nan=False).replace("<", "\\u003c")
-        ),
+        data=Markup(text.replace("<", "\\u003c")),
     )
 
 

@@ -123,7 +123,9 @@ def read_study(folder: StudyFolder) -> StudyData:
         if names not in standings:
             standings[names] = _standing(pool, record)
             if standings[names].state == "unreadable":
-                warnings.append(f"{record.label} is left out: {_below(standings[names].problem or '', folder.root)}")
+                warnings.append(
+                    f"{record.label} is left out: {below_root(standings[names].problem or '', folder.root)}"
+                )
         arms.setdefault(record.arm, []).append(Trial(record, standings[names], pool.folder(record.pretrain_hash).path))
     return StudyData(
         folder.name,
@@ -148,7 +150,7 @@ def _standing(pool: Pool, record: TrialRecord) -> Standing:
     return standing
 
 
-def _below(text: str, root: Path) -> str:
+def below_root(text: str, root: Path) -> str:
     """Without the root's own path, so that a report does not depend on where it lies."""
     return text.replace(f"{root}/", "")
 

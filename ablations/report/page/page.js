@@ -98,11 +98,12 @@ function draw(node) {
   Plotly.react(node, traces, {
     ...layout,
     paper_bgcolor: "rgba(0,0,0,0)", plot_bgcolor: "rgba(0,0,0,0)", font: { color: ink, size: 12 },
-    margin: { l: 52, r: 12, t: 12, b: 40 }, hovermode: "closest",
-    legend: { orientation: "h", y: -0.22, yanchor: "top", font: { size: 11 } },
+    margin: { l: 52, r: 12, t: 30, b: 40 }, hovermode: "closest",
+    legend: { orientation: "h", yref: "container", y: 0, yanchor: "bottom", x: 0, font: { size: 11 } },
+    modebar: { bgcolor: "rgba(0,0,0,0)", color: style.getPropertyValue("--quiet").trim(), activecolor: ink },
     hoverlabel: { align: "left", bgcolor: style.getPropertyValue("--raised").trim(), bordercolor: line, font: { color: ink } },
     xaxis: { ...axis, ...layout.xaxis }, yaxis: { ...axis, ...layout.yaxis },
-  }, { displaylogo: false, responsive: true, modeBarButtonsToRemove: ["lasso2d", "select2d", "autoScale2d"] });
+  }, { displaylogo: false, displayModeBar: "hover", responsive: true, modeBarButtonsToRemove: ["lasso2d", "select2d", "autoScale2d"] });
   drawn.add(node);
 }
 
@@ -134,15 +135,15 @@ function curveTraces(trials, kind, name) {
 
 const curveKinds = [
   ["loss", "train", "loss"],
-  ["k-NN top-1 on held-out training images, %", "probe", "knn_top1"],
+  ["k-NN on held-out training images", "probe", "knn_top1", "k-NN top-1, %"],
   ["RankMe", "probe", "rankme"],
 ];
 
 function curveVariants(trials) {
   return curveKinds
-    .map(([label, kind, name]) => ({
+    .map(([label, kind, name, title]) => ({
       label, traces: curveTraces(trials, kind, name),
-      layout: { xaxis: { title: { text: "epoch" }, rangemode: "tozero" }, yaxis: { title: { text: label } } },
+      layout: { xaxis: { title: { text: "epoch" }, rangemode: "tozero" }, yaxis: { title: { text: title || label } } },
     }))
     .filter((variant) => variant.traces.length);
 }
@@ -202,7 +203,7 @@ function figuresTable(trial) {
 
 function diffSection(trial, use) {
   const base = data.configs[use.study];
-  const head = el("h2", {}, `Study ${use.study}: ${use.arm}`);
+  const head = el("h4", {}, `Study ${use.study}: ${use.arm}`);
   const own = use.baseline ? el("p", {}, "This is the baseline that the other arms are compared with.")
     : use.diff.length ? table(["config field", "this trial", `baseline ${use.baseline_arm}`], use.diff)
       : el("p", {}, "Its config equals the baseline's.");
@@ -242,7 +243,7 @@ function trialPage(trial) {
       ["method", trial.method], ["encoder", trial.encoder], ["images", trial.dataset],
       ["training images", trial.train_images], ["validation images", trial.val_images],
       ["unreadable images skipped", trial.skipped_images || null],
-      ["epochs", trial.epochs], ["final loss", trial.final_loss], ["started", trial.started], ["finished", trial.finished],
+      ["epochs", trial.epochs], ["final loss", trial.final_loss && trial.final_loss.toPrecision(4)], ["started", trial.started], ["finished", trial.finished],
     ]),
     list([
       ["RankMe", health.rankme && `${health.rankme.toFixed(1)} of ${health.feature_dim}`],

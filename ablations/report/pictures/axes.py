@@ -91,10 +91,14 @@ def _ours(panel: Any, series: dict[str, list[tuple[float, Row]]], metric: str) -
     for number, (name, points) in enumerate(series.items()):
         shown = [(value + step * (number - (len(series) - 1) / 2), row.estimates[metric]) for value, row in points]
         colour, marker = PALETTE[number], MARKERS[number]
-        panel.plot([x for x, _ in shown], [one.mean for _, one in shown], color=colour, linewidth=1, label=name)
-        for x, one in shown:
-            face = "white" if one.n == 1 else colour
-            panel.errorbar(
-                [x], [one.mean], [[one.mean - one.low], [one.high - one.mean]],
-                color=colour, marker=marker, markerfacecolor=face, capsize=3, linewidth=1.2, markersize=5,
-            )  # fmt: skip
+        panel.errorbar(
+            [x for x, _ in shown],
+            [one.mean for _, one in shown],
+            [[one.mean - one.low for _, one in shown], [one.high - one.mean for _, one in shown]],
+            color=colour, marker=marker, capsize=3, linewidth=1.2, markersize=5, label=name,
+        )  # fmt: skip
+        single = [(x, one.mean) for x, one in shown if one.n == 1]
+        panel.plot(
+            [x for x, _ in single], [y for _, y in single], linestyle="", marker=marker, color=colour,
+            markerfacecolor="white", markersize=5,
+        )  # fmt: skip

@@ -22,16 +22,18 @@ def draw_masks(study: StudyData, name: str) -> Picture:
     """A column a masking: how often a cell is context, and how often target."""
     shown = dict(list(maskings(study).items())[:_MOST])
     left_out = len(maskings(study)) - len(shown)
-    with canvas(2.6 * len(shown) + 0.6, 5.4) as figure:
-        axes = figure.subplots(2, len(shown), squeeze=False)
-        for column, (label, config) in enumerate(shown.items()):
+    # One masking lies flat, several stand side by side.
+    rows, columns = (1, 2) if len(shown) == 1 else (2, len(shown))
+    with canvas(2.6 * columns + 0.6, 2.7 * rows) as figure:
+        axes = figure.subplots(rows, columns, squeeze=False).reshape(-1)
+        for place, (label, config) in enumerate(shown.items()):
             context, target, _ = cell_rates(config, _BATCHES)
             strategy = config.method.masking.strategy
             head = strategy if len(shown) == 1 or strategy == label else f"{label}\n{strategy}"
             for row, (rate, word) in enumerate(((context, "context"), (target, "target"))):
-                axes[row][column].grid(False)
-                share = float(rate.mean())
-                heat_map(figure, axes[row][column], rate, f"{head if row == 0 else ''}\n{word} {share:.0%}".strip())
+                axis = axes[place + row * len(shown)]
+                axis.grid(False)
+                heat_map(figure, axis, rate, f"{head if row == 0 else ''}\n{word} {float(rate.mean()):.0%}".strip())
         more = f" {left_out} more maskings are not drawn." if left_out else ""
         return picture(
             figure, name, f"How often each cell is context and target, over {64 * _BATCHES:,} samples.{more}"

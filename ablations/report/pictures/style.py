@@ -56,6 +56,8 @@ def picture(figure: Figure, name: str, caption: str) -> Picture:
     """The figure as SVG and PNG, without date or versions in either."""
     with matplotlib.rc_context(_STYLE):
         svg, png = io.BytesIO(), io.BytesIO()
+        figure.draw_without_rendering()
+        figure.set_layout_engine("none")  # laid out once, not once a format
         figure.savefig(svg, format="svg", metadata={"Date": None, "Creator": None})
         figure.savefig(png, format="png", dpi=150, metadata={"Software": None})
     return Picture(name, caption, svg.getvalue(), png.getvalue())
