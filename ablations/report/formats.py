@@ -57,7 +57,7 @@ def latex(table: Table) -> str:
         r"\resizebox{\ifdim\width>\linewidth\linewidth\else\width\fi}{!}{%",
         rf"\begin{{tabular}}{{{spec}}}", r"\toprule",
         " & ".join(latex_text(table.columns[place].header) for place in places) + r" \\", r"\midrule",
-        *[" & ".join(_bold(row[place]) for place in places) + r" \\" for row in table.rows],
+        *[" & ".join(_latex_cell(row[place], table.columns[place]) for place in places) + r" \\" for row in table.rows],
         r"\bottomrule", r"\end{tabular}}",
     ]  # fmt: skip
     if table.notes:
@@ -87,7 +87,7 @@ def latex_document(names: list[str], title: str) -> str:
     return "\n".join(
         [
             r"\documentclass[10pt]{article}", r"\usepackage[a4paper,landscape,margin=15mm]{geometry}",
-            r"\usepackage[utf8]{inputenc}", r"\usepackage[T1]{fontenc}", r"\usepackage{booktabs,graphicx}",
+            r"\usepackage[utf8]{inputenc}", r"\usepackage{booktabs,graphicx}",
             r"\begin{document}", rf"\section*{{{latex_text(title)}}}",
             *[rf"\input{{tables/{name}.tex}}" for name in names], r"\end{document}", "",
         ]
@@ -100,10 +100,13 @@ def latex_text(text: str) -> str:
     return "".join(letter if ord(letter) < 0x250 else "?" for letter in plain)
 
 
-def _bold(cell: Cell) -> str:
+def _latex_cell(cell: Cell, column: Column) -> str:
+    """One line, or two where there is a smaller second one, so that the table stays narrow."""
     text = latex_text(cell.text)
     text = rf"\textbf{{{text}}}" if cell.tone in ("better", "worse") else text
-    return text + (rf" {{\footnotesize {latex_text(cell.below)}}}" if cell.below else "")
+    side = "r" if column.numeric else "l"
+    below = rf"{text} \\[-2pt] {{\scriptsize {latex_text(cell.below)}}}"
+    return rf"\begin{{tabular}}[t]{{@{{}}{side}@{{}}}}{below}\end{{tabular}}" if cell.below else text
 
 
 def html(table: Table) -> str:

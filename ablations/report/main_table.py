@@ -92,7 +92,7 @@ def _table(dataset: str, protocol: Protocol, rows: list[tuple[Comparison, Row]])
     if protocol == "published":
         notes.append(
             "Published: the paper's main table and the authors' log, by method and encoder; * where the setting is "
-            "another (hover to see in what), so that the difference compares unlike things."
+            "another, so that the difference compares unlike things."
         )
     caption = f"Methods and encoders on {dataset}, protocol {protocol} ({PROTOCOL_MEANING[protocol]})"
     slug = "".join(c if c.isalnum() or c in "-_" else "_" for c in dataset)

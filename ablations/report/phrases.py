@@ -59,7 +59,9 @@ def quantity(value: float | None, unit: str = "") -> str:
 
 
 def listed(names: list[str], most: int = 8) -> str:
-    """`a, b and c`; the rest is counted."""
+    """`a, b and c`, with semicolons where a name has a comma; the rest is counted."""
+    comma = "; " if any(", " in name for name in names) else ", "
     if len(names) > most:
-        return ", ".join(names[:most]) + f" and {len(names) - most} more"
-    return " and ".join([", ".join(names[:-1]), names[-1]] if len(names) > 1 else names)
+        return comma.join(names[:most]) + f" and {len(names) - most} more"
+    last = f"{comma}and " if comma == "; " else " and "
+    return last.join([comma.join(names[:-1]), names[-1]] if len(names) > 1 else names)
