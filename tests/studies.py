@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from cnnjepa.ablations.data_facts import DataFacts
+from cnnjepa.ablations.data_facts import DataFacts, SetSize
 from cnnjepa.ablations.plan import Trial, asked_configs, baseline_arm
 from cnnjepa.ablations.pool import Pool
 from cnnjepa.ablations.study_folder import StudyFolder, records_of
@@ -55,7 +55,7 @@ def planned(study: Study, dataset: Callable[[PretrainConfig], str] = lambda conf
     """The study's trials without opening any images."""
     trials = []
     for arm, seed, config in asked_configs(study):
-        facts = DataFacts(dataset(config), "a fingerprint", True, 640, VAL_IMAGES)
+        facts = DataFacts(dataset(config), "a fingerprint", True, SetSize(640, VAL_IMAGES, 16))
         resolved = resolve(config, True, torch.device("cpu"))
         identity = identify(resolved, facts.fingerprint, 1)
         trials.append(Trial(arm, seed, resolved, identity.pretrain_hash, identity.probe_hash, facts))

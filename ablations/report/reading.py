@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from cnnjepa.ablations.pool import Pool, Standing
-from cnnjepa.ablations.study_folder import StudyFolder, TrialRecord, study_names
+from cnnjepa.ablations.study_folder import StudyFolder, TrialRecord, standing_of, study_names
 from cnnjepa.schemas import ConfigError, PretrainConfig, ProbeFigures, TrialResult
 from cnnjepa.schemas.probe import Protocol
 from cnnjepa.schemas.study import Study
@@ -139,7 +139,7 @@ def read_study(folder: StudyFolder) -> StudyData:
 
 
 def _standing(pool: Pool, record: TrialRecord) -> Standing:
-    standing = pool.standing(record.pretrain_hash, record.probe_hash, record.config, record.train_images)
+    standing = standing_of(pool, record)
     result = standing.result
     if result and (result.pretrain_hash, result.seed) != (record.pretrain_hash, record.seed):
         path = pool.folder(record.pretrain_hash).path / "result.json"

@@ -89,7 +89,7 @@ def _outcome(result: TrialResult) -> dict[str, Any]:
         mode="json",
         include={
             "method", "encoder", "epochs", "final_loss", "train_images", "val_images", "probed_encoder", "probes",
-            "selection", "floors", "diagnostics", "cost", "started", "finished",
+            "selection", "floors", "diagnostics", "cost", "started", "finished", "log_tail",
         },
     )  # fmt: skip
     return {**dump, "skipped_images": len(result.skipped_images)}

@@ -223,6 +223,9 @@ function trialPage(trial) {
     el("h1", { tabindex: "-1" }, `Trial ${trial.hash.slice(0, 12)}, seed ${trial.seed}`),
     el("p", {}, `${trial.state}. `, trial.uses.map((use) => `${use.study}: ${use.arm}`).join("; ")));
   if (trial.problem) view.append(el("p", { class: "problem" }, trial.problem));
+  if (trial.log_tail) {
+    view.append(el("details", {}, el("summary", {}, "The last lines that it printed"), el("pre", {}, trial.log_tail)));
+  }
   if (health.collapse_evidence) view.append(el("p", { class: "problem" }, `Collapsed: ${health.collapse_evidence}`));
   view.append(el("h3", {}, "Probes beside their floors, %"), figuresTable(trial));
   const variants = curveVariants([{ trial, arm: `seed ${trial.seed}`, baseline: true }]);
