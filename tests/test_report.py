@@ -345,6 +345,47 @@ def test_the_gallery_of_photographs_stays_out_of_the_page(tmp_path: Path) -> Non
     assert not (folder / "gallery" / "photos_neighbours.png").exists()
 
 
+def test_one_damaged_study_does_not_take_the_others_with_it(tmp_path: Path) -> None:
+    trials = write_study(tmp_path, DEPTHS, outcome)
+    for name, content in (("torn", "name: [tor"), ("empty", "")):
+        (tmp_path / "studies" / name).mkdir()
+        (tmp_path / "studies" / name / "study.yaml").write_text(content)
+    built = build_report(tmp_path, [])
+    assert [path.parent.parent.name for path in built.pages[:-1]] == ["depths"]
+    assert [warning.split(" is left out")[0] for warning in built.warnings] == ["study empty", "study torn"]
+    with pytest.raises(ConfigError, match=r"torn/study\.yaml cannot be read"):
+        build_report(tmp_path, ["torn"])
+    # Nor does one odd log: JSON, but not what training writes.
+    run = write_run(tmp_path, trials[0], None)
+    (run / "result.json").unlink()
+    (run / "metrics.jsonl").write_text("{}\n")
+    words = " ".join(dict(build_report(tmp_path, ["depths"]).sentences)["depths"])
+    assert "Begun and not finished: depth=1 at 1 of 3 seeds" in words
+
+
+def test_a_large_study_costs_no_more_pictures_than_a_small_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Time is in pictures; benchmarks/report.py measures it."""
+    from matplotlib.figure import Figure
+
+    saved: list[str] = []
+    save = Figure.savefig
+
+    def counted(figure: Figure, *arguments: Any, **more: Any) -> None:
+        saved.append(more["format"])
+        save(figure, *arguments, **more)
+
+    monkeypatch.setattr(Figure, "savefig", counted)
+    counts = []
+    for arms in (4, 32):
+        saved.clear()
+        rates = tuple(round(0.001 * (n + 1), 3) for n in range(arms))
+        study = Study(name=f"rates{arms}", preset="smoke", axes={"optimizer.lr": rates}, seeds=(0, 1))
+        write_study(tmp_path, study, lambda arm, seed: (50.0 + seed, 40.0))
+        build_report(tmp_path, [study.name])
+        counts.append(len(saved))
+    assert counts[0] == counts[1] <= 20
+
+
 def test_damaged_logs_leave_gaps_and_are_said(tmp_path: Path) -> None:
     trials = write_study(tmp_path, DEPTHS, outcome)
     log = tmp_path / "runs" / "by_hash" / trials[0].pretrain_hash / "metrics.jsonl"

@@ -36,13 +36,14 @@ def build_report(root: Path, names: list[str], out: Path | None = None, run: str
 
     Raises ConfigError when there is no study, or no such run; RunError when the disk refuses.
     """
-    studies = read_studies(root, names)
+    studies, warnings = read_studies(root, names)
     over_all = not names or len(studies) > 1
     chosen = {study.name: best_trial(study) for study in studies}
     if run is not None:
         chosen |= _asked_run(studies, run)
     bundles = [bundle(study, chosen[study.name]) for study in studies]
-    speeds, warnings = _speeds(root)
+    speeds, unread = _speeds(root)
+    warnings += unread
     pages = []
     for made in bundles:
         own = out if out and not over_all else root / "studies" / made.study.name / "report"

@@ -11,7 +11,6 @@ from cnnjepa.ablations.report.pictures.style import Picture
 from cnnjepa.ablations.report.reading import PROTOCOLS, Curves, StudyData, Trial, below_root, read_curves
 from cnnjepa.ablations.report.table import Table
 from cnnjepa.ablations.report.words import Sentence, study_words
-from cnnjepa.errors import RunError
 from cnnjepa.schemas import ConfigError, SyntheticData
 
 
@@ -119,7 +118,7 @@ def _draw_features(made: StudyBundle, chosen: Trial | None) -> None:
     label = f"{chosen.record.arm}, seed {chosen.record.seed} ({chosen.short})"
     try:
         seen = features.see(chosen.folder, chosen.record.config)
-    except (ConfigError, RunError, OSError) as error:
+    except (ConfigError, RuntimeError, OSError) as error:  # torch refuses weights of another shape by RuntimeError
         why = below_root(str(error), chosen.folder.parents[2])
         made.remarks.append(f"No map of features and no gallery of {label}: {why}")
         return

@@ -1,11 +1,11 @@
 """What every arm costs: parameters and FLOPs computed, time and memory measured."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 import numpy as np
 
 from cnnjepa.ablations.report.phrases import quantity
-from cnnjepa.ablations.report.reading import ArmTrials, StudyData
+from cnnjepa.ablations.report.reading import ArmTrials, StudyData, Trial
 from cnnjepa.ablations.report.table import Cell, Column, Table
 from cnnjepa.schemas import Cost
 
@@ -28,11 +28,9 @@ _TIMED: list[tuple[str, str, int, Callable[[Cost], float]]] = [
 def cost_table(study: StudyData, dataset: str, name: str) -> Table | None:
     """One row an arm, over its finished trials; None when none has finished."""
     arms = study.on(dataset)
-    if not any(_costs(arm) for arm in arms):
+    if not any(_costs(arm.trials) for arm in arms):
         return None
-    columns = [Column("arm", "arm", numeric=False), Column("n", "n")]
-    columns += [Column(key, header) for key, header, _, _ in _COMPUTED]
-    columns += [Column(key, header, _MEASURED) for key, header, _, _ in _TIMED]
+    columns = [Column("arm", "arm", numeric=False), Column("n", "n"), *cost_columns()]
     columns.append(Column("hardware", "measured on", numeric=False, latex=False))
     return Table(
         name,
@@ -48,8 +46,27 @@ def cost_table(study: StudyData, dataset: str, name: str) -> Table | None:
     )
 
 
-def _costs(arm: ArmTrials) -> list[Cost]:
-    return [trial.result.cost for trial in arm.trials if trial.result and trial.result.cost]
+def cost_columns(latex: bool = True) -> list[Column]:
+    """The columns of `cost_cells`."""
+    computed = [Column(key, header, latex=latex) for key, header, _, _ in _COMPUTED]
+    return computed + [Column(key, header, _MEASURED, latex=latex) for key, header, _, _ in _TIMED]
+
+
+def cost_cells(trials: Iterable[Trial]) -> list[Cell]:
+    """What some trials of one arm cost; dashes where none has finished."""
+    costs = _costs(trials)
+    cells = []
+    for _, _, unit, get in _COMPUTED:
+        value = get(costs[0]) if costs else None
+        cells.append(Cell(quantity(value, unit), {"": value}, value))
+    for key, _, decimals, get in _TIMED:
+        measured = [get(cost) for cost in costs if key != "gpu_hours" or on_gpu(cost)]
+        cells.append(_measured(measured, decimals, duration if key == "train_hours" else None))
+    return cells
+
+
+def _costs(trials: Iterable[Trial]) -> list[Cost]:
+    return [trial.result.cost for trial in trials if trial.result and trial.result.cost]
 
 
 def on_gpu(cost: Cost) -> bool:
@@ -58,21 +75,15 @@ def on_gpu(cost: Cost) -> bool:
 
 
 def _row(arm: ArmTrials) -> tuple[Cell, ...]:
-    costs = _costs(arm)
     runs = tuple(trial.short for trial in arm.trials if trial.result)
-    cells = [
+    n = len(_costs(arm.trials))
+    hardware = "; ".join(sorted({_hardware(trial.result.software) for trial in arm.trials if trial.result}))
+    return (
         Cell(arm.label, {"": arm.label}, arm.label, "strong" if arm.baseline else "", runs=runs),
-        Cell(str(len(costs)), {"": len(costs)}, len(costs)),
-    ]
-    for _, _, unit, get in _COMPUTED:
-        value = get(costs[0]) if costs else None
-        cells.append(Cell(quantity(value, unit), {"": value}, value))
-    for key, _, decimals, get in _TIMED:
-        measured = [get(cost) for cost in costs if key != "gpu_hours" or on_gpu(cost)]
-        cells.append(_measured(measured, decimals, duration if key == "train_hours" else None))
-    hardware = sorted({_hardware(trial.result.software) for trial in arm.trials if trial.result})
-    cells.append(Cell("; ".join(hardware) or "–", {"": "; ".join(hardware)}, "; ".join(hardware) or None, "quiet"))
-    return tuple(cells)
+        Cell(str(n), {"": n}, n),
+        *cost_cells(arm.trials),
+        Cell(hardware or "–", {"": hardware}, hardware or None, "quiet"),
+    )
 
 
 def duration(hours: float) -> str:

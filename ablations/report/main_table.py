@@ -8,6 +8,7 @@ from collections.abc import Sequence
 
 from cnnjepa.ablations.report.accuracy_table import estimate_cell, published_cells, runs_cell
 from cnnjepa.ablations.report.comparison import Comparison, Row
+from cnnjepa.ablations.report.cost_table import cost_cells, cost_columns
 from cnnjepa.ablations.report.phrases import PROTOCOL_MEANING, SINGLE, quantity
 from cnnjepa.ablations.report.published import (
     DATASET_NAMES,
@@ -80,12 +81,13 @@ def _table(dataset: str, protocol: Protocol, rows: list[tuple[Comparison, Row]])
             for ending, header in (("published", "published"), ("minus_published", "ours − published"))
         ]
     columns += [
-        Column("encoder_params", "encoder parameters"),
+        *cost_columns(latex=False),
         Column("runs", "runs (seed:hash)", numeric=False, latex=False),
     ]
     notes = [
         "One row a method, encoder and study: the study's baseline arm, and arms that differ from it only in these; "
-        "not the best arm, which would be the luckiest of many. ± is the standard deviation over seeds.",
+        "not the best arm, which would be the luckiest of many. ± is the standard deviation over seeds, below it the "
+        "95 % interval. Parameters and FLOPs are computed, the rest is measured on whatever each run had.",
     ]
     if any(e.kind == "wilson" for _, row in rows for e in row.estimates.values()):
         notes.append(f"{SINGLE} One seed.")
@@ -102,7 +104,6 @@ def _table(dataset: str, protocol: Protocol, rows: list[tuple[Comparison, Row]])
 def _row(comparison: Comparison, row: Row) -> tuple[Cell, ...]:
     result = next(trial.result for trial in row.counted.values() if trial.result)
     runs = tuple(trial.short for trial in row.counted.values())
-    params = result.cost.encoder_params if result.cost else None
     return (
         words(result.method),
         words(result.encoder),
@@ -113,7 +114,7 @@ def _row(comparison: Comparison, row: Row) -> tuple[Cell, ...]:
             for key in ("linear_top1", "linear_top5", "knn_top1", "knn_top5")
         ],
         *(_published_cells(comparison, row) if comparison.protocol == "published" else []),
-        Cell(quantity(params), {"": params}, params),
+        *cost_cells(row.counted.values()),
         runs_cell(row),
     )
 

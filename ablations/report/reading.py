@@ -11,6 +11,9 @@ from cnnjepa.schemas import ConfigError, PretrainConfig, ProbeFigures, TrialResu
 from cnnjepa.schemas.probe import Protocol
 from cnnjepa.schemas.study import Study
 
+PROBE_AGAIN = "its result is of other probe settings; running the study again probes it again without training"
+"""The problem of a trial that is trained, and begun only in that it was probed otherwise."""
+
 PROTOCOLS: tuple[Protocol, ...] = ("held_out", "published")
 
 
@@ -101,14 +104,25 @@ class Curves:
     problem: str | None = None
 
 
-def read_studies(root: Path, names: list[str]) -> list[StudyData]:
-    """The studies asked for, all below `root` when none is named. Raises ConfigError when there is none."""
+def read_studies(root: Path, names: list[str]) -> tuple[list[StudyData], list[str]]:
+    """(the studies asked for, all below `root` when none is named; what could not be read among all). Raises
+    ConfigError when there is none, or when one that is named cannot be read."""
     known = study_names(root)
     if not names and not known:
         raise ConfigError(
             f"{root / 'studies'} holds no study to report; `cnnjepa ablate predictor --depths 1,2,3,4` makes one"
         )
-    return [read_study(StudyFolder(root, name)) for name in dict.fromkeys(names or known)]
+    if names:
+        return [read_study(StudyFolder(root, name)) for name in dict.fromkeys(names)], []
+    studies, warnings = [], []
+    for name in known:
+        try:
+            studies.append(read_study(StudyFolder(root, name)))
+        except ConfigError as error:
+            warnings.append(f"study {name} is left out: {below_root(str(error), root)}")
+    if not studies:
+        raise ConfigError(f"no study below {root / 'studies'} can be read: {'; '.join(warnings)}")
+    return studies, warnings
 
 
 def read_study(folder: StudyFolder) -> StudyData:
@@ -139,14 +153,19 @@ def read_study(folder: StudyFolder) -> StudyData:
 
 
 def _standing(pool: Pool, record: TrialRecord) -> Standing:
-    standing = standing_of(pool, record)
+    folder = pool.folder(record.pretrain_hash).path
+    try:
+        standing = standing_of(pool, record)
+    except OSError as error:
+        return Standing("unreadable", problem=f"{folder} cannot be read ({error.strerror or error})")
+    except (KeyError, TypeError, ValueError):  # lines that are JSON, and not what training writes
+        return Standing("begun", problem=f"{folder / 'metrics.jsonl'} has lines that are not as expected")
     result = standing.result
     if result and (result.pretrain_hash, result.seed) != (record.pretrain_hash, record.seed):
-        path = pool.folder(record.pretrain_hash).path / "result.json"
+        path = folder / "result.json"
         return Standing("unreadable", problem=f"{path} is the result of another run ({result.pretrain_hash[:12]})")
-    if standing.state == "begun" and (pool.folder(record.pretrain_hash).path / "result.json").is_file():
-        why = "its result is of other probe settings; running the study again probes it again without training"
-        return replace(standing, problem=why)
+    if standing.state == "begun" and (folder / "result.json").is_file():
+        return replace(standing, problem=PROBE_AGAIN)
     return standing
 
 

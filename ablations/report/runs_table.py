@@ -3,7 +3,7 @@
 import os
 from pathlib import Path
 
-from cnnjepa.ablations.report.reading import StudyData, Trial
+from cnnjepa.ablations.report.reading import PROBE_AGAIN, StudyData, Trial
 from cnnjepa.ablations.report.table import Cell, Column, Table, number, words
 from cnnjepa.schemas.probe import Protocol
 
@@ -48,7 +48,7 @@ def _in_order(study: StudyData) -> list[Trial]:
 def state_in_words(trial: Trial) -> str:
     """The state, with how far it is where it is under way."""
     state = trial.standing.state
-    if state == "begun" and trial.standing.problem:
+    if trial.standing.problem == PROBE_AGAIN:
         return "to be probed again"
     if state in ("begun", "running"):
         return f"{state}, {100 * trial.standing.progress:.0f} % trained"

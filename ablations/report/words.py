@@ -7,7 +7,7 @@ import numpy as np
 from cnnjepa.ablations.report.accuracy_notes import agreement_sentence
 from cnnjepa.ablations.report.comparison import METRICS, Comparison, Row
 from cnnjepa.ablations.report.phrases import interval, listed, p_value, signed
-from cnnjepa.ablations.report.reading import StudyData, Trial
+from cnnjepa.ablations.report.reading import PROBE_AGAIN, StudyData, Trial
 
 
 class Sentence(NamedTuple):
@@ -172,7 +172,7 @@ def _completeness(study: StudyData) -> list[Sentence]:
 
 
 def _to_be_probed(trial: Trial) -> bool:
-    return trial.standing.state == "begun" and trial.standing.problem is not None
+    return trial.standing.problem == PROBE_AGAIN
 
 
 def _by_arm(trials: list[Trial], study: StudyData) -> list[str]:

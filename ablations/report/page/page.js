@@ -113,6 +113,8 @@ const sight = new IntersectionObserver((entries) => {
   for (const entry of entries) if (entry.isIntersecting && !drawn.has(entry.target)) draw(entry.target);
 }, { rootMargin: "300px" });
 
+const shown = (label) => label.replaceAll("&", "&amp;").replaceAll("<", "&lt;");  // plotly reads some HTML
+
 function curveTraces(trials, kind, name) {
   const colours = new Map();
   const visible = new Set();
@@ -124,10 +126,10 @@ function curveTraces(trials, kind, name) {
     if (first) colours.set(arm, palette[colours.size % palette.length]);
     if (baseline || visible.size < 6) visible.add(arm);
     traces.push({
-      type: "scatter", mode: columns[name].length > 1 ? "lines" : "markers", name: arm, legendgroup: arm, showlegend: first,
+      type: "scatter", mode: columns[name].length > 1 ? "lines" : "markers", name: shown(arm), legendgroup: arm, showlegend: first,
       x: columns.epoch, y: columns[name], visible: visible.has(arm) ? true : "legendonly",
       line: { color: colours.get(arm), width: baseline ? 2.5 : 1.3 }, marker: { color: colours.get(arm) },
-      hovertemplate: `${arm}, seed ${trial.seed}<br>epoch %{x:.2f}: %{y:.4g}<extra></extra>`,
+      hovertemplate: `${shown(arm)}, seed ${trial.seed}<br>epoch %{x:.2f}: %{y:.4g}<extra></extra>`,
     });
   }
   return traces;
