@@ -75,8 +75,8 @@ def test_a_naive_reading_claims_a_winner_and_ours_does_not(tmp_path: Path) -> No
     assert found["depth=2"].differences["linear_top1"].verdict == "baseline"
     words = " ".join(dict(build_report(tmp_path, ["depths"]).sentences)["depths"])
     assert "depth=4 has the highest mean linear top-1" in words and "it is not a winner" in words
-    assert "worse than depth=2: depth=1 by −10.00 points" in words
-    assert "better than" not in words
+    assert "Worse than depth=2 by linear top-1 on synthetic-32, protocol held_out: depth=1 by −10.00 points" in words
+    assert "etter than" not in words
 
 
 def test_the_csv_holds_what_can_be_computed_by_hand(reported: Path) -> None:

@@ -98,7 +98,7 @@ def wait_for(browser: Any, script: str) -> None:
 
 def test_the_page_opens_without_complaints_and_begins_with_words(opened: Any) -> None:
     first = opened.execute_script("return document.querySelector('main li').textContent")
-    assert "worse than depth=2: depth=1" in first
+    assert "Worse than depth=2 by linear top-1" in first
     assert opened.execute_script("return document.querySelector('h1').textContent") == "Study depths"
     # All three plots are drawn, with the interval of every arm.
     for kind in ("accuracy", "cost", "curves"):

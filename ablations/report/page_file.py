@@ -20,6 +20,7 @@ from cnnjepa.ablations.report.trial_pages import trial_pages
 KINDS = {
     "finding": "Finding",
     "noise": "In the noise",
+    "open": "No verdict",
     "caution": "Caution",
     "missing": "Incomplete",
     "fact": "",

@@ -15,7 +15,7 @@ class Sentence(NamedTuple):
 
     text: str
     kind: str
-    """`finding`, `noise`, `caution`, `missing` or `fact`."""
+    """`finding`, `noise`, `open` (nothing can be said), `caution`, `missing` or `fact`."""
 
 
 def study_words(study: StudyData, comparisons: list[Comparison]) -> list[Sentence]:
@@ -45,40 +45,47 @@ def _verdicts(comparison: Comparison) -> list[Sentence]:
         return [Sentence(f"The baseline {base.arm.label} has no finished trial {where}: no verdict.", "caution")]
     said = []
     for metric, label in METRICS.items():
-        said += [
-            sentence
-            for sentence in (
-                _distinguished(comparison, base, metric, label, where),
-                _naive_winner(comparison, base, metric, label),
-            )
-            if sentence
-        ]
+        said += _distinguished(comparison, base, metric, label, where)
+        said += _naive_winner(comparison, base, metric, label)
     said += _sensitivity(comparison)
     return said
 
 
-def _distinguished(comparison: Comparison, base: Row, metric: str, label: str, where: str) -> Sentence:
+def _distinguished(comparison: Comparison, base: Row, metric: str, label: str, where: str) -> list[Sentence]:
+    """Who is better, worse, and neither."""
     others = [row for row in comparison.rows if not row.arm.baseline]
-    parts = []
-    for verdict in ("better", "worse"):
-        rows = [row for row in others if row.differences[metric].verdict == verdict]
-        if rows:
-            parts.append(f"{verdict} than {base.arm.label}: {listed([_effect(row, metric) for row in rows])}")
-    rest = [row for row in others if row.differences[metric].verdict == "indistinguishable"]
-    ns = sorted({row.differences[metric].n for row in rest})
-    at = f"at n = {ns[0]}" + (f" to {ns[-1]}" if len(ns) > 1 else "") if ns else ""
-    unjudged = [row.arm.label for row in others if row.differences[metric].verdict in ("no test", "no spread")]
-    if parts:
-        text = f"By {label} {where}, {'; '.join(parts)}."
-        if rest:
-            text += f" Not distinguishable {at}: {listed([row.arm.label for row in rest])}."
-    elif rest:
-        text = f"By {label} {where}, no arm is distinguishable from {base.arm.label} {at}."
-    else:
-        text = f"By {label} {where}, no arm can be compared with {base.arm.label}."
-    if unjudged:
-        text += f" No verdict on {listed(unjudged)}: too few seeds in common, or no spread to test against."
-    return Sentence(text, "finding" if parts else "noise")
+
+    def judged(*verdicts: str) -> list[Row]:
+        return [row for row in others if row.differences[metric].verdict in verdicts]
+
+    found = [
+        Sentence(
+            f"{verdict.capitalize()} than {base.arm.label} by {label} {where}: "
+            f"{listed([_effect(row, metric) for row in rows])}.",
+            "finding",
+        )
+        for verdict in ("better", "worse")
+        if (rows := judged(verdict))
+    ]
+    if rest := judged("indistinguishable"):
+        ns = sorted({row.differences[metric].n for row in rest})
+        at = f"at n = {ns[0]}" + (f" to {ns[-1]}" if len(ns) > 1 else "")
+        if found:
+            text = f"Not distinguishable from {base.arm.label} by {label} {at}: {listed(_labels(rest))}."
+        else:
+            text = f"By {label} {where}, no arm is distinguishable from {base.arm.label} {at}."
+        found.append(Sentence(text, "noise"))
+    if few := judged("no test"):
+        why = f"fewer than two seeds in common with {base.arm.label}"
+        found.append(Sentence(f"By {label} {where}, nothing can be said of {listed(_labels(few))}: {why}.", "open"))
+    if flat := judged("no spread"):
+        why = "they differ by the same amount at every seed, which leaves no spread to test against"
+        found.append(Sentence(f"By {label} {where}, nothing can be said of {listed(_labels(flat))}: {why}.", "open"))
+    return found
+
+
+def _labels(rows: list[Row]) -> list[str]:
+    return [row.arm.label for row in rows]
 
 
 def _effect(row: Row, metric: str) -> str:
@@ -86,27 +93,24 @@ def _effect(row: Row, metric: str) -> str:
     return f"{row.arm.label} by {signed(one.mean)} points {interval(one.low, one.high, True)}, {p_value(one.p_holm)}"
 
 
-def _naive_winner(comparison: Comparison, base: Row, metric: str, label: str) -> Sentence | None:
+def _naive_winner(comparison: Comparison, base: Row, metric: str, label: str) -> list[Sentence]:
     """Warns of what the column of means alone would suggest."""
     ranked = [row for row in comparison.rows if metric in row.estimates]
-    if len(ranked) < 2:
-        return None
+    if len(ranked) < 2 or metric not in base.estimates:
+        return []
     top = max(ranked, key=lambda row: row.estimates[metric].mean)
-    one = top.differences[metric]
-    if top.arm.baseline or one.verdict in ("better", "same runs") or metric not in base.estimates:
-        return None
-    lead = top.estimates[metric].mean - base.estimates[metric].mean
-    if lead <= 0:
-        return None
-    why = (
-        f"inside the noise at n = {one.n}" if one.verdict == "indistinguishable" else "not something one can test here"
-    )
+    one, mean = top.differences[metric], top.estimates[metric].mean
+    lead = mean - base.estimates[metric].mean
+    if top.arm.baseline or one.verdict in ("better", "same runs") or lead <= 0:
+        return []
+    if one.verdict == "indistinguishable":
+        why = f"but that is inside the noise at n = {one.n}: it is not a winner"
+    else:
+        why = "but that cannot be tested: it is not a winner"
     one_seed = " over its one seed" if top.estimates[metric].n == 1 else ""
-    return Sentence(
-        f"{top.arm.label} has the highest mean {label}{one_seed} ({top.estimates[metric].mean:.2f} %, {lead:.2f} above "
-        f"{base.arm.label}), but that is {why}: it is not a winner.",
-        "noise",
-    )
+    lead_in_words = f"{mean:.2f} %, {lead:.2f} above {base.arm.label}"
+    text = f"{top.arm.label} has the highest mean {label}{one_seed} ({lead_in_words}), {why}."
+    return [Sentence(text, "noise" if one.verdict == "indistinguishable" else "open")]
 
 
 def _sensitivity(comparison: Comparison) -> list[Sentence]:
