@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV   ?= .venv
 BIN    := $(VENV)/bin
 
-.PHONY: setup demo test lint types docs bench clean
+.PHONY: setup demo report test lint types docs bench clean
 
 setup: $(VENV)/.ready
 
@@ -16,6 +16,10 @@ $(VENV)/.ready: pyproject.toml constraints.txt
 # Set up, pretrain on the embedded images, probe, print a summary and where to look. Run again, it goes on.
 demo: setup
 	$(BIN)/cnnjepa train --preset demo --out runs/demo --resume
+
+# What the studies found: tables, statistics, pictures, and a page to open in a browser.
+report: setup
+	$(BIN)/cnnjepa report
 
 test: setup
 	$(BIN)/python -m pytest

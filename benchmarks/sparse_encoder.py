@@ -105,7 +105,7 @@ def main() -> None:
         median = {name: statistics.median(values) for name, values in times.items()}
         ceiling = share * median["dense"]
         row = {
-            "visible_share": share, **{f"{name}_s": value for name, value in median.items()},
+            "visible": share, **{f"{name}_s": value for name, value in median.items()},
             "ceiling_s": ceiling, "efficiency": statistics.median(ratios),
             "efficiency_range": [min(ratios), max(ratios)], "times": times,
         }  # fmt: skip
@@ -116,7 +116,9 @@ def main() -> None:
         )
     OUT.mkdir(exist_ok=True)
     path = OUT / f"sparse_encoder_{asked.arch}_{asked.precision}.json"
-    path.write_text(json.dumps({"asked": vars(asked), "environment": facts, "rows": rows}, indent=2))
+    path.write_text(
+        json.dumps({"kind": "visible_share", "asked": vars(asked), "environment": facts, "rows": rows}, indent=2)
+    )
     print(f"\nwrote {path.relative_to(OUT.parent.parent)}")
 
 

@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from cnnjepa import __version__
-from cnnjepa.cli import ablate, config, data, doctor, masks, probe, search, status, train
+from cnnjepa.cli import ablate, config, data, doctor, masks, probe, report, search, status, train
 
 # Exit codes; DESIGN and docs/cli.md list them.
 FAILED, WRONG, COLLAPSED, STOPPED = 1, 2, 3, 75
@@ -45,6 +45,7 @@ app.command(name="doctor", epilog=doctor.EXAMPLE)(doctor.doctor)
 app.add_typer(ablate.app, name="ablate")
 app.command(name="search", epilog=search.EXAMPLE)(search.search)
 app.command(name="status", epilog=status.EXAMPLE)(status.status)
+app.command(name="report", epilog=report.EXAMPLE)(report.report)
 app.add_typer(config.app, name="config")
 app.add_typer(data.app, name="data")
 

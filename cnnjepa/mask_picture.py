@@ -20,7 +20,7 @@ _BATCH = 64
 
 def draw_picture(config: PretrainConfig, out: Path, batches: int) -> dict[str, str]:
     """Writes the picture; gives the figures in it, by name, for printing."""
-    context_rate, target_rate, targets = _count(config, batches)
+    context_rate, target_rate, targets = cell_rates(config, batches)
     grid = config.grid
     masking = config.method.masking
     facts = {
@@ -36,8 +36,8 @@ def draw_picture(config: PretrainConfig, out: Path, batches: int) -> dict[str, s
     return facts
 
 
-def _count(config: PretrainConfig, batches: int) -> tuple[Tensor, Tensor, Tensor]:
-    """(context rate [G, G], target rate [G, G], target cells of every sample)."""
+def cell_rates(config: PretrainConfig, batches: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Over so many batches of 64: (context rate [G, G], target rate [G, G], target cells of every sample)."""
     slots = torch.arange(_BATCH)
     context = torch.zeros(config.grid, config.grid, dtype=torch.float64)
     target = torch.zeros_like(context)
@@ -80,7 +80,7 @@ def _draw(
     )
     left, middle, right = bottom.subplots(1, 3)
     for axis, rate, name in ((left, context_rate, "context"), (middle, target_rate, "target")):
-        _heat_map(figure, axis, rate, f"how often a cell is {name}")
+        heat_map(figure, axis, rate, f"how often a cell is {name}")
     values, counts = targets.unique(return_counts=True)
     right.bar(values.numpy(), (counts / counts.sum()).numpy(), color="#0072B2")
     right.axvline(
@@ -93,7 +93,8 @@ def _draw(
     plt.close(figure)
 
 
-def _heat_map(figure: Any, axis: Any, rate: Tensor, title: str) -> None:
+def heat_map(figure: Any, axis: Any, rate: Tensor, title: str) -> None:
+    """Draws a rate [G, G], 0 to 1, with its numbers where they fit."""
     picture = axis.imshow(rate.numpy(), cmap="viridis", vmin=0, vmax=1)
     axis.set(title=title, xticks=[], yticks=[])
     if rate.shape[0] <= 10:

@@ -112,6 +112,8 @@ def test_the_installed_wheel_holds_only_cnnjepa_and_runs_elsewhere(tmp_path: Pat
     for wanted in (
         "cnnjepa/schemas/presets/in1k.yaml", "cnnjepa/cli/main.py", "cnnjepa/data/synthetic.py",
         "cnnjepa/ablations/published.yaml", "cnnjepa/ablations/studies/predictor_depth.yaml",
+        "cnnjepa/ablations/report/page/page.html.j2", "cnnjepa/ablations/report/page/page.js",
+        "cnnjepa/ablations/report/page/page.css",
     ):  # fmt: skip
         assert wanted in names
     there = tmp_path / "elsewhere"

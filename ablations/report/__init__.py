@@ -1,0 +1,1 @@
+"""The report: what the studies found, with what can and cannot be said about it."""

@@ -1,0 +1,130 @@
+"""From studies to report folders: each study's own, and one over all."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from cnnjepa.ablations.report import formats
+from cnnjepa.ablations.report.bundle import StudyBundle, best_trial, bundle, cost_comparisons
+from cnnjepa.ablations.report.main_table import main_tables, published_table
+from cnnjepa.ablations.report.output import ReportFolder
+from cnnjepa.ablations.report.page_file import KINDS, page
+from cnnjepa.ablations.report.pictures.cost import draw_cost
+from cnnjepa.ablations.report.pictures.speed import draw_speed, read_speed
+from cnnjepa.ablations.report.pictures.style import Picture
+from cnnjepa.ablations.report.reading import StudyData, Trial, read_studies
+from cnnjepa.ablations.report.runs_table import runs_table
+from cnnjepa.ablations.report.table import Table
+from cnnjepa.schemas import ConfigError
+
+
+@dataclass(frozen=True)
+class Built:
+    """What was written."""
+
+    pages: tuple[Path, ...]
+    """Each report's page, the one over all last."""
+    warnings: tuple[str, ...]
+    """What could not be read."""
+    sentences: tuple[tuple[str, tuple[str, ...]], ...]
+    """Study → its summary in words."""
+
+
+def build_report(root: Path, names: list[str], out: Path | None = None, run: str | None = None) -> Built:
+    """Writes `studies/<name>/report/` of each study named (all below `root` when none is), and a report over all of
+    them in `root/report/` when several or none are named. `out` is where the one study's report, or the one over all,
+    goes instead. `run`: beginning of the hash of the trial whose features are drawn.
+
+    Raises ConfigError when there is no study, or no such run; RunError when the disk refuses.
+    """
+    studies, warnings = read_studies(root, names)
+    over_all = not names or len(studies) > 1
+    chosen = {study.name: best_trial(study) for study in studies}
+    if run is not None:
+        chosen |= _asked_run(studies, run)
+    bundles = [bundle(study, chosen[study.name]) for study in studies]
+    speeds, unread = _speeds(root)
+    warnings += unread
+    pages = []
+    for made in bundles:
+        own = out if out and not over_all else root / "studies" / made.study.name / "report"
+        pages.append(_write(own, f"Study {made.study.name}", [made], [], speeds))
+    if over_all:
+        comparisons = [comparison for made in bundles for comparison in made.comparisons]
+        main = [*main_tables(comparisons), published_table("in100"), published_table("in1k")]
+        pictures = [draw_cost(cost_comparisons(comparisons), "cost_accuracy"), *speeds]
+        pages.append(_write(out or root / "report", "CNN-JEPA Bench: all studies", bundles, main, pictures))
+    warnings += [f"study {study.name}: {warning}" for study in studies for warning in study.warnings]
+    words = tuple((made.study.name, tuple(s.text for s in made.sentences)) for made in bundles)
+    return Built(tuple(pages), tuple(warnings), words)
+
+
+def _asked_run(studies: list[StudyData], run: str) -> dict[str, Trial | None]:
+    """Study → the trial asked for, in every study that has it."""
+    finished = {study.name: [t for t in study.trials if t.result] for study in studies}
+    found = {
+        name: next((trial for trial in trials if trial.record.pretrain_hash.startswith(run)), None)
+        for name, trials in finished.items()
+    }
+    hashes = {
+        t.record.pretrain_hash for trials in finished.values() for t in trials if t.record.pretrain_hash.startswith(run)
+    }
+    if len(hashes) != 1 or not run:
+        known = sorted({trial.short for trials in finished.values() for trial in trials})
+        what = "no finished trial begins so" if not hashes else f"{len(hashes)} finished trials begin so"
+        some = ", ".join(known[:6]) + (f" and {len(known) - 6} more" if len(known) > 6 else "")
+        raise ConfigError(f"--run {run}: {what}; finished trials are {some or '(none yet)'}")
+    return {name: trial for name, trial in found.items() if trial}
+
+
+def _speeds(root: Path) -> tuple[list[Picture], list[str]]:
+    files, warnings = read_speed(root / "benchmarks" / "out")
+    return [draw_speed(speed, source, f"speed_{source}") for source, speed in files.items()], warnings
+
+
+def _write(path: Path, title: str, bundles: list[StudyBundle], main: list[Table], pictures: list[Picture]) -> Path:
+    """One report: page, Markdown, tables and pictures. The studies' own pictures stay in their own reports."""
+    folder = ReportFolder(path)
+    runs = [runs_table(made.study, f"{made.study.name}_runs", path) for made in bundles]
+    alone = len(bundles) == 1 and not main
+    tables = [*main]
+    for made, table in zip(bundles, runs, strict=True):
+        tables += [*made.tables, table]
+    for table in tables:
+        folder.write(f"tables/{table.name}.md", formats.markdown(table))
+        folder.write(f"tables/{table.name}.csv", formats.comma_separated(table))
+        folder.write(f"tables/{table.name}.tex", formats.latex(table))
+        folder.write(f"tables/{table.name}.html", formats.html_document(table))
+    drawn = [*(bundles[0].pictures if alone else []), *pictures]
+    for one in drawn:
+        folder.write(f"figures/{one.name}.svg", one.svg)
+        folder.write(f"figures/{one.name}.png", one.png)
+    galleries = [made.gallery for made in bundles if made.gallery] if alone else []
+    for one in galleries:
+        folder.write(f"gallery/{one.name}.svg", one.svg)
+        folder.write(f"gallery/{one.name}.png", one.png)
+    folder.write("report.tex", formats.latex_document([table.name for table in tables], title))
+    folder.write("report.md", _markdown(title, bundles, tables, drawn))
+    folder.write("report.html", page(title, bundles, runs, main, pictures, path))
+    folder.close()
+    return path / "report.html"
+
+
+def _markdown(title: str, bundles: list[StudyBundle], tables: list[Table], drawn: list[Picture]) -> str:
+    parts = [f"# {title}\n"]
+    for made in bundles:
+        question = f": {made.study.study.question}" if made.study.study.question else ""
+        parts.append(f"## {made.study.name}{question}\n")
+        for sentence in made.sentences:
+            mark = f"**{KINDS[sentence.kind]}.** " if KINDS[sentence.kind] else ""
+            parts.append(f"- {mark}{formats.plain(sentence.text)}")
+        parts += [f"- {formats.plain(remark)}" for remark in made.remarks]
+        parts.append("")
+    parts.append("## Tables\n")
+    parts += [formats.markdown(table) for table in tables]
+    if drawn:
+        parts.append("## Pictures\n")
+        parts += [
+            f"![{formats.plain(one.caption)}](figures/{one.name}.png)\n\n{formats.plain(one.caption)}\n"
+            for one in drawn
+        ]
+    return "\n".join(parts).rstrip() + "\n"

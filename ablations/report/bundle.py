@@ -1,0 +1,136 @@
+"""Everything that is made of one study, once, however many reports show it."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from cnnjepa.ablations.report.accuracy_table import accuracy_table
+from cnnjepa.ablations.report.comparison import Comparison, compare
+from cnnjepa.ablations.report.cost_table import cost_table
+from cnnjepa.ablations.report.pictures import arms, axes, cost, curves, features, masks
+from cnnjepa.ablations.report.pictures.style import Picture
+from cnnjepa.ablations.report.reading import PROTOCOLS, Curves, StudyData, Trial, below_root, read_curves
+from cnnjepa.ablations.report.table import Table
+from cnnjepa.ablations.report.words import Sentence, study_words
+from cnnjepa.schemas import ConfigError, SyntheticData
+
+
+@dataclass
+class StudyBundle:
+    """A study with its statistics, tables and pictures."""
+
+    study: StudyData
+    comparisons: list[Comparison]
+    """Held-out protocol first; those without any figure are absent."""
+    sentences: list[Sentence]
+    tables: list[Table]
+    """Without the table of runs, whose folders are named from the report's own."""
+    curves: dict[Path, Curves]
+    pictures: list[Picture] = field(default_factory=list)
+    gallery: Picture | None = None
+    """Of the data set's own images, so it is kept apart from the pictures."""
+    gallery_is_free: bool = False
+    """Whether anybody may have the gallery's images: synthetic ones."""
+    remarks: list[str] = field(default_factory=list)
+    """What is not shown, and why."""
+
+
+def bundle(study: StudyData, chosen: Trial | None) -> StudyBundle:
+    """Everything but the page. `chosen`: whose features are drawn; None = none can be."""
+    found = [compare(study, dataset, protocol) for dataset in study.datasets for protocol in PROTOCOLS]
+    comparisons = [comparison for comparison in found if not comparison.empty]
+    tables = [accuracy_table(c, file_name(study, "accuracy", c.dataset, c.protocol)) for c in comparisons]
+    tables += [
+        table for dataset in study.datasets if (table := cost_table(study, dataset, file_name(study, "cost", dataset)))
+    ]
+    logs = {trial.folder: read_curves(trial.folder) for trial in study.trials}
+    made = StudyBundle(study, comparisons, study_words(study, found), tables, logs)
+    if not comparisons:
+        made.remarks.append("No trial has finished, so there are no accuracies, and no costs, to show yet.")
+    _draw(made)
+    _draw_features(made, chosen)
+    return made
+
+
+def file_name(study: StudyData, *parts: str) -> str:
+    """`predictor_accuracy_held_out`; the data set is in it where the study has several."""
+    kept = [part for part in parts if part not in study.datasets or len(study.datasets) > 1]
+    return slug("_".join([study.name, *kept]))
+
+
+def slug(name: str) -> str:
+    """Letters, digits, `-`, `_` and `.`: what is safe in a file's name and in LaTeX's `\\input`."""
+    return "".join(letter if (letter.isascii() and letter.isalnum()) or letter in "-_." else "_" for letter in name)
+
+
+def _draw(made: StudyBundle) -> None:
+    study = made.study
+    drawn: list[Picture | None] = []
+    for comparison in made.comparisons:
+        parts = comparison.dataset, comparison.protocol
+        drawn.append(arms.draw_arms(comparison, file_name(study, "arms", *parts)))
+        for axis in axes.numeric_axes(comparison):
+            picture = axes.draw_axis(comparison, axis, file_name(study, "along", axis.rsplit(".")[-1], *parts))
+            if picture is None:
+                made.remarks.append(
+                    f"No picture along {axis} ({comparison.protocol}): fewer than two finished values, or more lines "
+                    "than can be told apart."
+                )
+            drawn.append(picture)
+    if made.comparisons:
+        drawn.append(cost.draw_cost(cost_comparisons(made.comparisons), file_name(study, "cost_accuracy")))
+    drawn.append(curves.draw_curves(study, made.curves, file_name(study, "curves")))
+    drawn.append(masks.draw_masks(study, file_name(study, "masks")))
+    made.pictures += [picture for picture in drawn if picture]
+    damaged = [(path, log.problem) for path, log in made.curves.items() if log.problem and path.is_dir()]
+    if damaged:
+        what = "; ".join(f"{path.name[:12]}: {problem}" for path, problem in damaged[:5])
+        made.remarks.append(f"Curves with gaps, {len(damaged)} trial{'s' if len(damaged) > 1 else ''}: {what}.")
+
+
+def cost_comparisons(comparisons: list[Comparison]) -> list[Comparison]:
+    """Of each study and data set, the comparison that stands beside the published numbers: their protocol if probed."""
+    by_place: dict[tuple[str, str], Comparison] = {}
+    for comparison in comparisons:
+        place = comparison.study.name, comparison.dataset
+        if place not in by_place or comparison.protocol == "published":
+            by_place[place] = comparison
+    return list(by_place.values())
+
+
+def best_trial(study: StudyData) -> Trial | None:
+    """The finished trial on the first data set with the highest linear figure on the held-out tenth of the training
+    set, which says nothing about validation; where some have none, the highest validation figure."""
+    finished = [trial for trial in study.trials if trial.result and trial.record.dataset == study.datasets[0]]
+    chosen_on = [trial.result.selection.linear_top1 for trial in finished if trial.result and trial.result.selection]
+    if finished and len(chosen_on) == len(finished):
+        return finished[chosen_on.index(max(chosen_on))]
+    for protocol in PROTOCOLS:
+        ranked = [(figures.linear_top1 or 0.0, trial) for trial in finished if (figures := trial.figures(protocol))]
+        if ranked:
+            return max(ranked, key=lambda pair: pair[0])[1]
+    return None
+
+
+def _draw_features(made: StudyBundle, chosen: Trial | None) -> None:
+    if chosen is None:
+        made.remarks.append("No map of features and no gallery: no trial has finished.")
+        return
+    label = f"{chosen.record.arm}, seed {chosen.record.seed} ({chosen.short})"
+    try:
+        seen = features.see(chosen.folder, chosen.record.config)
+    except (ConfigError, RuntimeError, OSError) as error:  # torch refuses weights of another shape by RuntimeError
+        why = below_root(str(error), chosen.folder.parents[2])
+        made.remarks.append(f"No map of features and no gallery of {label}: {why}")
+        return
+    drawn = features.draw_map(seen, label, file_name(made.study, "features"))
+    made.gallery = features.draw_gallery(seen, label, file_name(made.study, "neighbours"))
+    made.gallery_is_free = isinstance(chosen.record.config.data, SyntheticData)
+    if drawn:
+        made.pictures.append(drawn)
+    if drawn is None or made.gallery is None:
+        made.remarks.append(f"No map of features or no gallery of {label}: too few validation images.")
+    if made.gallery and not made.gallery_is_free:
+        made.remarks.append(
+            f"The gallery of nearest neighbours of {label} holds images of {chosen.record.dataset}, whose terms may "
+            f"forbid passing them on: it is the file gallery/{made.gallery.name}.png, and not in this page."
+        )

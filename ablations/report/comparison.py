@@ -1,0 +1,149 @@
+"""One study's arms on one data set under one protocol, compared with the baseline: what the tables and words say."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+from cnnjepa.ablations.report.published import Beside, beside, published_tables
+from cnnjepa.ablations.report.reading import ArmTrials, StudyData, Trial
+from cnnjepa.ablations.report.statistics import (
+    Agreement,
+    Difference,
+    Estimate,
+    agreement,
+    corrected,
+    difference,
+    estimate,
+)
+from cnnjepa.schemas.probe import Protocol
+
+Metric = Literal["linear_top1", "knn_top1"]
+METRICS: dict[Metric, str] = {"linear_top1": "linear top-1", "knn_top1": "k-NN top-1"}
+ACCURACIES = ("linear_top1", "linear_top5", "knn_top1", "knn_top5")
+
+
+@dataclass(frozen=True)
+class Row:
+    """An arm in a comparison."""
+
+    arm: ArmTrials
+    counted: dict[int, Trial]
+    """Seed → trial whose figures are in the row: the same for linear and k-NN."""
+    values: dict[str, dict[int, float]]
+    """Accuracy → seed → percent; an accuracy that one of the counted trials lacks is absent."""
+    estimates: dict[str, Estimate]
+    differences: dict[str, Difference]
+    """Against the baseline, for both top-1 figures, corrected over the whole comparison."""
+    published: Beside | None
+
+    @property
+    def problems(self) -> list[str]:
+        """What became of the seeds that are not counted, in words."""
+        words = {
+            "collapsed": "collapsed", "failed": "failed", "begun": "begun, not finished", "running": "running",
+            "waiting": "not run yet", "unreadable": "unreadable",
+        }  # fmt: skip
+        n = len(self.arm.trials)
+        found = []
+        for state, word in words.items():
+            if trials := self.arm.in_state(state):
+                found.append(f"{len(trials)} of {n} {word}")
+        without = [t for t in self.arm.in_state("finished") if t.record.seed not in self.counted]
+        if without:
+            found.append(f"{len(without)} of {n} without both figures of this protocol")
+        return found
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """All arms of a study on one data set, under one protocol."""
+
+    study: StudyData
+    dataset: str
+    protocol: Protocol
+    rows: tuple[Row, ...]
+    agreements: dict[Metric, Agreement]
+    """With the published ordering; empty without one, or under another protocol than the published numbers'."""
+
+    @property
+    def baseline(self) -> Row | None:
+        """The arm that the others are compared with; None when it is on another data set."""
+        return next((row for row in self.rows if row.arm.baseline), None)
+
+    @property
+    def comparisons(self) -> int:
+        """Tests that Holm's correction is over."""
+        return sum(d.p is not None for row in self.rows for d in row.differences.values())
+
+    @property
+    def empty(self) -> bool:
+        """Whether no trial has figures of this protocol."""
+        return not any(row.counted for row in self.rows)
+
+
+def compare(study: StudyData, dataset: str, protocol: Protocol) -> Comparison:
+    """The comparison, with every statistic of its table."""
+    arms = study.on(dataset)
+    base = next((arm for arm in arms if arm.baseline), None)
+    counted = {arm.label: arm.counted(protocol) for arm in arms}
+    values = {arm.label: _values(counted[arm.label], protocol) for arm in arms}
+    differences = {arm.label: {} for arm in arms} if base is None else _differences(arms, base, values)
+    # The published numbers are of their own protocol, and stand beside no other.
+    table = published_tables()[study.study.published] if study.study.published and protocol == "published" else None
+    published = beside(table, {arm.label: arm.config for arm in arms}, dataset) if table else {}
+    rows = []
+    for arm in arms:
+        runs = counted[arm.label]
+        images = [t.result.val_images for t in runs.values() if t.result]
+        estimates = {
+            name: found
+            for name, by_seed in values[arm.label].items()
+            if (found := estimate(list(by_seed.values()), images[0]))
+        }
+        rows.append(Row(arm, runs, values[arm.label], estimates, differences[arm.label], published.get(arm.label)))
+    return Comparison(study, dataset, protocol, tuple(rows), _agreements(rows))
+
+
+def _values(counted: dict[int, Trial], protocol: Protocol) -> dict[str, dict[int, float]]:
+    values = {}
+    for name in ACCURACIES:
+        by_seed = {seed: getattr(trial.figures(protocol), name) for seed, trial in sorted(counted.items())}
+        if by_seed and None not in by_seed.values():
+            values[name] = by_seed
+    return values
+
+
+def _differences(
+    arms: list[ArmTrials], base: ArmTrials, values: dict[str, dict[str, dict[int, float]]]
+) -> dict[str, dict[str, Difference]]:
+    names = {trial.record.seed: trial.record.pretrain_hash for trial in base.trials}
+    places, found = [], []
+    for arm in arms:
+        same = all(names.get(trial.record.seed) == trial.record.pretrain_hash for trial in arm.trials)
+        for metric in METRICS:
+            ours, theirs = values[arm.label].get(metric, {}), values[base.label].get(metric, {})
+            places.append((arm.label, metric))
+            if arm.baseline:
+                found.append(Difference("baseline", len(ours)))
+            elif same:
+                found.append(Difference("same runs", len(ours)))
+            else:
+                found.append(difference(ours, theirs))
+    result: dict[str, dict[str, Difference]] = {arm.label: {} for arm in arms}
+    for (label, metric), one in zip(places, corrected(found), strict=True):
+        result[label][metric] = one
+    return result
+
+
+def _agreements(rows: list[Row]) -> dict[Metric, Agreement]:
+    """Over the arms that stand alone beside a published row and have a figure of ours."""
+    found: dict[Metric, Agreement] = {}
+    for metric in METRICS:
+        pairs = [
+            (row.estimates[metric].mean, getattr(row.published.row, metric))
+            for row in rows
+            if row.published and row.published.alone and metric in row.estimates
+        ]
+        one = agreement([ours for ours, _ in pairs], [theirs for _, theirs in pairs])
+        if one:
+            found[metric] = one
+    return found

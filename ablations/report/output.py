@@ -1,0 +1,42 @@
+"""A report's folder: files written as wholes, and those of an earlier report that are no longer made removed."""
+
+from pathlib import Path
+
+from cnnjepa.errors import RunError
+from cnnjepa.schemas import ConfigError
+
+_MANIFEST = ".written"
+
+
+class ReportFolder:
+    """Where a report goes. It remembers what it wrote, and removes nothing else."""
+
+    def __init__(self, path: Path) -> None:
+        """Raises ConfigError when `path` is a file."""
+        if path.exists() and not path.is_dir():
+            raise ConfigError(f"{path} is a file; a report needs a folder")
+        self.path = path
+        self._written: dict[str, None] = {}
+
+    def write(self, name: str, content: str | bytes) -> None:
+        """A file below the folder. Raises RunError when the disk refuses."""
+        path = self.path / name
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            aside = path.with_name(f"{path.name}.tmp")
+            aside.write_bytes(content.encode() if isinstance(content, str) else content)
+            aside.replace(path)
+        except OSError as error:
+            raise RunError(f"cannot write {path} ({error.strerror or error})") from None
+        self._written[name] = None
+
+    def close(self) -> None:
+        """Removes what an earlier report wrote and this one did not."""
+        manifest = self.path / _MANIFEST
+        before = manifest.read_text(encoding="utf-8").splitlines() if manifest.is_file() else []
+        for name in before:
+            path = (self.path / name).resolve()
+            if name not in self._written and path.is_relative_to(self.path.resolve()):
+                path.unlink(missing_ok=True)
+        names = sorted(self._written)
+        self.write(_MANIFEST, "".join(f"{name}\n" for name in names))

@@ -1,0 +1,1 @@
+"""The report's pictures: each module draws one kind."""

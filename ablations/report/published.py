@@ -1,0 +1,183 @@
+"""The published numbers, and which arm of ours each stands beside.
+
+A published row belongs to a setting: the preset of its data set (`in100`, `in1k`; they follow the authors' code, from
+which the numbers came) with the row's own changes. An arm matches a row when its config has the row's values; among
+several that do, those that differ least from the published setting.
+"""
+
+from dataclasses import dataclass
+from functools import cache
+from importlib.resources import files
+from typing import Any
+
+import yaml
+from pydantic import Field
+
+from cnnjepa.schemas import PretrainConfig, load_config
+from cnnjepa.schemas.base import Section
+from cnnjepa.schemas.overrides import flat
+
+CONFIG_PATH = {
+    "method": "method.name",
+    "encoder": "encoder.arch",
+    "depth": "method.predictor.depth",
+    "kernel_size": "method.predictor.kernel_size",
+    "conv": "method.predictor.conv",
+    "strategy": "method.masking.strategy",
+}
+"""Short name in `published.yaml` → config path."""
+
+DATASET_NAMES = {"in100": "ImageNet-100", "in1k": "ImageNet-1k"}
+
+ENCODER_PARAMS = {
+    "resnet50": 23.5e6,
+    "wide_resnet50_2": 66.8e6,
+    "resnet152": 58.1e6,
+    "resnet200": 62.6e6,
+    "vit_small": 21.7e6,
+    "vit_base": 85.8e6,
+}
+"""Parameters without a classifier, for the area of a marker. torchvision's counts for ResNet-50, -152 and
+Wide ResNet-50-2 less their last layer; the common figures of timm for ResNet-200 and of ViT at 16-pixel patches."""
+
+# What decides an accuracy, in the order in which a note names it. The rest is counted.
+_NAMED = {
+    "encoder.arch": "encoder",
+    "encoder.width": "encoder width",
+    "runtime.epochs": "epochs",
+    "data.image_size": "image size",
+    "method.predictor.depth": "predictor depth",
+    "method.masking.strategy": "masking",
+}
+# How a run is carried out, or where its images lie: not part of the setting.
+_IGNORED = ("runtime.", "data.path", "data.source", "data.resident", "data.on_error", "probe.", "encoder.backend")
+_COUNTED_ANYWAY = ("runtime.epochs", "runtime.batch_size")
+
+
+class PublishedRow(Section):
+    """A line of a published table."""
+
+    dataset: str
+    """Preset of the data set."""
+    arm: dict[str, Any]
+    """Short name → value; see `CONFIG_PATH`."""
+    linear_top1: float
+    """Percent, protocol `published`, one seed."""
+    knn_top1: float
+    """Percent, protocol `published`, one seed."""
+    gpu_hours: float | None = None
+    """A100-hours."""
+    note: str = ""
+    """What a reader must know of the row."""
+
+    @property
+    def label(self) -> str:
+        """`depth=3`; names alone where the value is a name."""
+        return ", ".join(
+            str(value) if name in ("method", "encoder") else f"{name}={value}" for name, value in self.arm.items()
+        )
+
+    @property
+    def encoder(self) -> str:
+        """Its network: ResNet-50 unless the row says otherwise."""
+        return str(self.arm.get("encoder", "resnet50"))
+
+
+class PublishedTable(Section):
+    """A published table with its source."""
+
+    source: str
+    """Where the numbers were printed."""
+    rows: tuple[PublishedRow, ...] = Field(min_length=1)
+    """Its lines."""
+
+    @property
+    def source_in_words(self) -> str:
+        """The source as a sentence's part."""
+        where, _, rest = self.source.partition("; ")
+        return f"{where.replace('authors_log', 'the log that the authors published with their code')}; {rest}"
+
+
+@dataclass(frozen=True)
+class Beside:
+    """A published row beside one of our arms."""
+
+    row: PublishedRow
+    differs: str
+    """In what our setting differs from the published one, the parts that matter most in words."""
+    more: int
+    """Further settings that differ."""
+    alone: bool
+    """Whether no other arm of ours matches the row equally well."""
+
+    @property
+    def note(self) -> str:
+        """Why the difference compares unlike things; empty where it does not."""
+        more = f"{self.more} more setting{'' if self.more == 1 else 's'}" if self.more else ""
+        return "; ".join(filter(None, (self.differs, more)))
+
+
+@cache
+def published_tables() -> dict[str, PublishedTable]:
+    """Every table of `published.yaml`."""
+    text = (files("cnnjepa.ablations") / "published.yaml").read_text(encoding="utf-8")
+    return {name: PublishedTable.model_validate(table) for name, table in yaml.safe_load(text)["tables"].items()}
+
+
+def beside(table: PublishedTable, arms: dict[str, PretrainConfig], dataset: str) -> dict[str, Beside]:
+    """Arm's label → the row that it stands beside. `dataset`: the name of our images, for the note."""
+    flats = {label: flat(config.model_dump(mode="json")) for label, config in arms.items()}
+    found: dict[str, Beside] = {}
+    for row in table.rows:
+        wanted = {CONFIG_PATH[name]: value for name, value in row.arm.items()}
+        setting = flat(_setting(row).model_dump(mode="json")) | wanted
+        matching = {
+            label: _different(config, setting)
+            for label, config in flats.items()
+            if all(config.get(path) == value for path, value in wanted.items())
+        }
+        least = min(map(len, matching.values()), default=0)
+        closest = [label for label, different in matching.items() if len(different) == least]
+        for label in closest:
+            differs, more = _in_words(flats[label], setting, matching[label], row.dataset, dataset)
+            found[label] = Beside(row, differs, more, len(closest) == 1)
+    return found
+
+
+@cache
+def _preset(name: str) -> PretrainConfig:
+    return load_config(name)
+
+
+def _setting(row: PublishedRow) -> PretrainConfig:
+    return _preset(row.dataset)
+
+
+def _different(ours: dict[str, Any], theirs: dict[str, Any]) -> list[str]:
+    paths = dict.fromkeys([*theirs, *ours])
+    return [
+        path
+        for path in paths
+        if (path in _COUNTED_ANYWAY or not path.startswith(_IGNORED)) and ours.get(path) != theirs.get(path)
+    ]
+
+
+def _in_words(
+    ours: dict[str, Any], theirs: dict[str, Any], different: list[str], published_on: str, dataset: str
+) -> tuple[str, int]:
+    parts = []
+    if not same_images(published_on, dataset):
+        parts.append(f"images {dataset} (published: {DATASET_NAMES[published_on]})")
+    named = [path for path in _NAMED if path in different]
+    parts += [f"{_NAMED[path]} {_shown(ours.get(path))} (published: {_shown(theirs.get(path))})" for path in named]
+    return "; ".join(parts), len(different) - len(named)
+
+
+def same_images(preset: str, dataset: str) -> bool:
+    """Whether our images are a published data set's. A data set is a folder, so its name is all there is to go by."""
+    plain = dataset.lower().replace("-", "").replace("_", "").replace(" ", "")
+    return any(name in plain for name in {"in100": ("imagenet100", "in100"), "in1k": ("imagenet1k", "in1k")}[preset])
+
+
+def _shown(value: Any) -> str:
+    return f"{value:g}" if isinstance(value, float) else str(value)

@@ -1,0 +1,201 @@
+"""From a study's folder to what is known of it: every arm with every seed, the missing and the damaged included."""
+
+import json
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from cnnjepa.ablations.pool import Pool, Standing
+from cnnjepa.ablations.study_folder import StudyFolder, TrialRecord, standing_of, study_names
+from cnnjepa.schemas import ConfigError, PretrainConfig, ProbeFigures, TrialResult
+from cnnjepa.schemas.probe import Protocol
+from cnnjepa.schemas.study import Study
+
+PROBE_AGAIN = "its result is of other probe settings; running the study again probes it again without training"
+"""The problem of a trial that is trained, and begun only in that it was probed otherwise."""
+
+PROTOCOLS: tuple[Protocol, ...] = ("held_out", "published")
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One arm with one seed, and what has become of it."""
+
+    record: TrialRecord
+    standing: Standing
+    folder: Path
+
+    @property
+    def result(self) -> TrialResult | None:
+        """Its result when it finished: the only kind that is ever averaged."""
+        return self.standing.result if self.standing.state == "finished" else None
+
+    @property
+    def short(self) -> str:
+        """The hash's first characters, which name it in tables and in the page's address."""
+        return self.record.pretrain_hash[:12]
+
+    @property
+    def commit(self) -> str:
+        """The program's, of whatever result there is."""
+        return self.standing.result.software.get("commit", "unknown") if self.standing.result else ""
+
+    def figures(self, protocol: Protocol) -> ProbeFigures | None:
+        """Both top-1 figures of a finished trial under one protocol; None when either is missing, so that linear and
+        k-NN of a row always come from the same trials."""
+        figures: ProbeFigures | None = getattr(self.result.probes, protocol) if self.result else None
+        return None if figures is None or None in (figures.linear_top1, figures.knn_top1) else figures
+
+
+@dataclass(frozen=True)
+class ArmTrials:
+    """An arm with its trials, one a seed."""
+
+    label: str
+    baseline: bool
+    choices: dict[str, Any]
+    trials: tuple[Trial, ...]
+
+    @property
+    def config(self) -> PretrainConfig:
+        """Of its first seed."""
+        return self.trials[0].record.config
+
+    def counted(self, protocol: Protocol) -> dict[int, Trial]:
+        """Seed → trial whose figures under this protocol enter the averages."""
+        return {trial.record.seed: trial for trial in self.trials if trial.figures(protocol)}
+
+    def in_state(self, *states: str) -> list[Trial]:
+        """Its trials that stand so."""
+        return [trial for trial in self.trials if trial.standing.state in states]
+
+
+@dataclass(frozen=True)
+class StudyData:
+    """A study as it stands."""
+
+    name: str
+    study: Study
+    arms: tuple[ArmTrials, ...]
+    warnings: tuple[str, ...]
+    """What could not be read, by name."""
+
+    @property
+    def trials(self) -> list[Trial]:
+        """All of them, arm by arm."""
+        return [trial for arm in self.arms for trial in arm.trials]
+
+    @property
+    def datasets(self) -> list[str]:
+        """Names of the images; arms of different ones never share a table."""
+        return list(dict.fromkeys(arm.trials[0].record.dataset for arm in self.arms))
+
+    def on(self, dataset: str) -> list[ArmTrials]:
+        """The arms of one data set."""
+        return [arm for arm in self.arms if arm.trials[0].record.dataset == dataset]
+
+
+@dataclass
+class Curves:
+    """metrics.jsonl, as columns; None where a line lacks the figure."""
+
+    train: dict[str, list[float | None]] = field(default_factory=dict)
+    probe: dict[str, list[float | None]] = field(default_factory=dict)
+    problem: str | None = None
+
+
+def read_studies(root: Path, names: list[str]) -> tuple[list[StudyData], list[str]]:
+    """(the studies asked for, all below `root` when none is named; what could not be read among all). Raises
+    ConfigError when there is none, or when one that is named cannot be read."""
+    known = study_names(root)
+    if not names and not known:
+        raise ConfigError(
+            f"{root / 'studies'} holds no study to report; `cnnjepa ablate predictor --depths 1,2,3,4` makes one"
+        )
+    if names:
+        return [read_study(StudyFolder(root, name)) for name in dict.fromkeys(names)], []
+    studies, warnings = [], []
+    for name in known:
+        try:
+            studies.append(read_study(StudyFolder(root, name)))
+        except ConfigError as error:
+            warnings.append(f"study {name} is left out: {below_root(str(error), root)}")
+    if not studies:
+        raise ConfigError(f"no study below {root / 'studies'} can be read: {'; '.join(warnings)}")
+    return studies, warnings
+
+
+def read_study(folder: StudyFolder) -> StudyData:
+    """One study and where each of its trials stands. Raises ConfigError when its own files are missing or damaged."""
+    study, records, pool = folder.study(), folder.trials(), Pool(folder.root)
+    if not records:
+        raise ConfigError(f"{folder.path / 'trials.json'} lists no trials; run `cnnjepa ablate` for the study again")
+    warnings, arms = [], dict[str, list[Trial]]()
+    standings: dict[tuple[str, str], Standing] = {}
+    for record in records:
+        names = record.pretrain_hash, record.probe_hash
+        if names not in standings:
+            standings[names] = _standing(pool, record)
+            if standings[names].state == "unreadable":
+                warnings.append(
+                    f"{record.label} is left out: {below_root(standings[names].problem or '', folder.root)}"
+                )
+        arms.setdefault(record.arm, []).append(Trial(record, standings[names], pool.folder(record.pretrain_hash).path))
+    return StudyData(
+        folder.name,
+        study,
+        tuple(
+            ArmTrials(label, trials[0].record.baseline, trials[0].record.choices, tuple(trials))
+            for label, trials in arms.items()
+        ),
+        tuple(warnings),
+    )
+
+
+def _standing(pool: Pool, record: TrialRecord) -> Standing:
+    folder = pool.folder(record.pretrain_hash).path
+    try:
+        standing = standing_of(pool, record)
+    except OSError as error:
+        return Standing("unreadable", problem=f"{folder} cannot be read ({error.strerror or error})")
+    except (KeyError, TypeError, ValueError):  # lines that are JSON, and not what training writes
+        return Standing("begun", problem=f"{folder / 'metrics.jsonl'} has lines that are not as expected")
+    result = standing.result
+    if result and (result.pretrain_hash, result.seed) != (record.pretrain_hash, record.seed):
+        path = folder / "result.json"
+        return Standing("unreadable", problem=f"{path} is the result of another run ({result.pretrain_hash[:12]})")
+    if standing.state == "begun" and (folder / "result.json").is_file():
+        return replace(standing, problem=PROBE_AGAIN)
+    return standing
+
+
+def below_root(text: str, root: Path) -> str:
+    """Without the root's own path, so that a report does not depend on where it lies."""
+    return text.replace(f"{root}/", "")
+
+
+def read_curves(run: Path) -> Curves:
+    """What was logged while training; what cannot be read is passed over and said."""
+    curves, bad = Curves(), 0
+    try:
+        lines = (run / "metrics.jsonl").read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError:
+        return Curves(problem="metrics.jsonl is missing")
+    rows: dict[str, list[dict[str, Any]]] = {"train": [], "probe": []}
+    for text in lines:
+        try:
+            line = json.loads(text)
+            rows[line["kind"]].append(line)
+        except (ValueError, KeyError, TypeError):
+            bad += 1
+    curves.train = {name: [_number(row.get(name)) for row in rows["train"]] for name in ("epoch", "loss", "lr")}
+    curves.probe = {name: [_number(row.get(name)) for row in rows["probe"]] for name in ("epoch", "knn_top1", "rankme")}
+    if bad:
+        curves.problem = f"{bad} line{'s' if bad > 1 else ''} of metrics.jsonl cannot be read"
+    return curves
+
+
+def _number(value: object) -> float | None:
+    """Finite or nothing: a gap in a curve shows better than a false point."""
+    good = isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < float("inf")
+    return float(value) if good else None  # type: ignore[arg-type]

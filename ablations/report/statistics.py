@@ -1,0 +1,172 @@
+"""What seeds allow to be said: intervals of a mean, paired differences, Holm's correction, rank agreement.
+
+Accuracies are in percent, differences in percentage points. Why each statistic was chosen: docs/report.md.
+"""
+
+import itertools
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Literal
+
+import numpy as np
+from scipy import stats
+
+from cnnjepa.probes.interval import wilson
+
+LEVEL = 0.05
+"""Chance of a false verdict that a whole table is allowed, and one minus the coverage of its intervals."""
+
+LEAST_FOR_BOOTSTRAP = 8
+"""Fewer values resampled with replacement give too narrow intervals: with 3, one resample in 9 repeats one value."""
+
+_BOOTSTRAP_SEED = 20_240_814  # fixed, so that a report of the same results is the same bytes
+_MOST_ENUMERATED = 8  # 8! = 40,320 orderings are compared in a moment
+
+Verdict = Literal["baseline", "better", "worse", "indistinguishable", "same runs", "no spread", "no test"]
+"""`no spread`: every seed differs by exactly the same amount, so a t test has no yardstick; `no test`: fewer than two
+seeds in common with the baseline."""
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """What some runs say about an arm's accuracy."""
+
+    mean: float
+    sd: float | None
+    """Over seeds (n − 1 in the denominator); None with one seed."""
+    n: int
+    low: float
+    high: float
+    kind: Literal["t", "wilson"]
+    """`t`: 95 % interval of the mean over seeds, within 0 to 100; `wilson`: of one run over its validation images."""
+
+
+@dataclass(frozen=True)
+class Difference:
+    """An arm against the baseline, paired over the seeds that both have."""
+
+    verdict: Verdict
+    n: int
+    mean: float | None = None
+    low: float | None = None
+    high: float | None = None
+    """95 % t interval of this difference alone, not corrected for the other comparisons."""
+    p: float | None = None
+    """Two-sided, paired t."""
+    p_holm: float | None = None
+    """After Holm's correction over the table."""
+    bootstrap: tuple[float, float] | None = None
+    """95 % BCa interval, from n = 8."""
+
+
+@dataclass(frozen=True)
+class Agreement:
+    """Kendall's τ between two orderings of the same arms."""
+
+    tau: float | None
+    """τ-b; None when one side has all values equal."""
+    p: float | None
+    """Exact and two-sided: the share of orderings whose |τ| is at least as large."""
+    arms: int
+    least_p: float
+    """The smallest p that so many arms can give: that of perfect agreement."""
+
+    @property
+    def can_reach(self) -> bool:
+        """Whether so many arms could give a p below 5 % at all."""
+        return self.least_p < LEVEL
+
+
+def estimate(values: Sequence[float], images: int | None) -> Estimate | None:
+    """Mean and 95 % interval of one arm's accuracies, one a seed; None without any, or for one seed whose number of
+    validation images is not known."""
+    n = len(values)
+    if n == 0 or (n == 1 and not images):
+        return None
+    if n == 1:
+        assert images
+        return Estimate(values[0], None, 1, *wilson(values[0], images), "wilson")
+    mean, sd = float(np.mean(values)), float(np.std(values, ddof=1))
+    half = float(stats.t.ppf(1 - LEVEL / 2, n - 1)) * sd / math.sqrt(n)
+    return Estimate(mean, sd, n, max(0.0, mean - half), min(100.0, mean + half), "t")
+
+
+def difference(arm: Mapping[int, float], baseline: Mapping[int, float]) -> Difference:
+    """Paired over common seeds; seed → accuracy. The verdict is without correction: see `corrected`."""
+    seeds = sorted(arm.keys() & baseline.keys())
+    n = len(seeds)
+    ours, theirs = (np.array([side[seed] for seed in seeds]) for side in (arm, baseline))
+    if n < 2:
+        return Difference("no test", n, float(ours[0] - theirs[0]) if n else None)
+    by_seed = ours - theirs
+    mean = float(by_seed.mean())
+    if np.ptp(by_seed) <= 1e-9:  # accuracies are percents: a difference this small is rounding
+        return Difference("no spread" if abs(mean) > 1e-9 else "indistinguishable", n, mean)
+    test = stats.ttest_rel(ours, theirs)
+    interval = test.confidence_interval(1 - LEVEL)
+    p = float(test.pvalue)
+    return Difference(
+        _verdict(p, mean), n, mean, float(interval.low), float(interval.high), p, bootstrap=_bootstrap(by_seed)
+    )
+
+
+def corrected(differences: Sequence[Difference]) -> list[Difference]:
+    """The same comparisons with Holm's p (Scand. J. Statist. 1979) and the verdicts that it leaves: the chance that
+    any of them is wrong where nothing differs stays below 5 %."""
+    tested = [place for place, one in enumerate(differences) if one.p is not None]
+    adjusted = holm([p for one in differences if (p := one.p) is not None])
+    result = list(differences)
+    for place, p in zip(tested, adjusted, strict=True):
+        one = differences[place]
+        result[place] = replace(one, p_holm=p, verdict=_verdict(p, one.mean or 0.0))
+    return result
+
+
+def holm(p_values: Sequence[float]) -> list[float]:
+    """Adjusted p-values, in the order given."""
+    adjusted, running = [0.0] * len(p_values), 0.0
+    for rank, place in enumerate(sorted(range(len(p_values)), key=p_values.__getitem__)):
+        running = max(running, min(1.0, (len(p_values) - rank) * p_values[place]))
+        adjusted[place] = running
+    return adjusted
+
+
+def _verdict(p: float, mean: float) -> Verdict:
+    if p >= LEVEL:
+        return "indistinguishable"
+    return "better" if mean > 0 else "worse"
+
+
+def _bootstrap(by_seed: np.ndarray) -> tuple[float, float] | None:
+    if by_seed.size < LEAST_FOR_BOOTSTRAP:
+        return None
+    random = np.random.default_rng(_BOOTSTRAP_SEED)
+    interval = stats.bootstrap((by_seed,), np.mean, confidence_level=1 - LEVEL, rng=random).confidence_interval
+    return float(interval.low), float(interval.high)
+
+
+def agreement(ours: Sequence[float], theirs: Sequence[float]) -> Agreement | None:
+    """Kendall's τ-b of two orderings; None for fewer than two arms.
+
+    Up to eight arms every ordering is compared, ties included. Beyond that scipy's exact distribution is used, which
+    knows no ties: with ties p is None.
+    """
+    n = len(ours)
+    if n < 2:
+        return None
+    x, y = np.asarray(ours, float), np.asarray(theirs, float)
+    if np.ptp(x) == 0 or np.ptp(y) == 0:
+        return Agreement(None, None, n, 1.0)
+    tau = float(stats.kendalltau(x, y).statistic)
+    if n > _MOST_ENUMERATED:
+        ties = len(frozenset(ours)) < n or len(frozenset(theirs)) < n
+        p = None if ties else float(stats.kendalltau(x, y, method="exact").pvalue)
+        return Agreement(tau, p, n, 2 / math.factorial(n))
+    orders = np.array(list(itertools.permutations(range(n))))
+    pairs = np.array(list(itertools.combinations(range(n), 2)))
+    signs = np.sign(x[pairs[:, 0]] - x[pairs[:, 1]])
+    permuted = y[orders]
+    scores = np.abs((np.sign(permuted[:, pairs[:, 0]] - permuted[:, pairs[:, 1]]) * signs).sum(1))
+    reached = scores[0]  # the first ordering is the one observed
+    return Agreement(tau, float((scores >= reached).mean()), n, float((scores == scores.max()).mean()))
