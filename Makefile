@@ -21,8 +21,10 @@ demo: setup
 report: setup
 	$(BIN)/cnnjepa report
 
+# Two processes, a file of tests each; JOBS=1 runs one after another.
+JOBS ?= 2
 test: setup
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile
 
 lint: setup
 	$(BIN)/ruff check .

@@ -16,7 +16,7 @@ from typing import Any, Literal, NamedTuple, TextIO
 
 from cnnjepa.ablations.study_folder import TrialRecord
 from cnnjepa.errors import InUseError, RunError, Stopped
-from cnnjepa.schemas import TrialResult
+from cnnjepa.schemas import ConfigError, TrialResult
 from cnnjepa.training.conclude import encoder_name, now
 from cnnjepa.training.pretrain import pretrain
 from cnnjepa.training.run_folder import RunFolder
@@ -74,7 +74,8 @@ def run_trial(
     record: TrialRecord, run_dir: Path, log: Path, stop_file: Path, watcher: Watcher | None = None
 ) -> Outcome:
     """Trains the trial to its end, from its checkpoint if there is one. What it says is appended to `log`; when
-    `stop_file` appears it stops with a checkpoint. A failure is written into the run folder with the log's tail."""
+    `stop_file` appears it stops with a checkpoint. A failure is written into the run folder with the log's tail; an
+    unexpected error of one process among several is raised, since it may only mean that another was lost."""
     log.parent.mkdir(parents=True, exist_ok=True)
     is_main = os.environ.get("RANK", "0") == "0"
     with open(log, "a", encoding="utf-8") as out:
@@ -98,9 +99,11 @@ def run_trial(
             said.say(str(busy))
             return Outcome("busy", str(busy))
         except Exception as error:
-            known = isinstance(error, RunError | ValueError)
+            known = isinstance(error, RunError | ConfigError)
             text = str(error) if known else f"{type(error).__name__}: {error}"
             said.say(f"failed: {text}")
+            if record.world_size > 1 and not known:
+                raise  # what a process sees when another is lost; nobody can say yet that the trial has failed
             if is_main:
                 _write_failure(record, RunFolder(run_dir), text, log)
             return Outcome("failed", text)

@@ -9,6 +9,7 @@ from typing import Any
 import yaml
 from pydantic import ValidationError
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from cnnjepa.ablations.share import trial_share
@@ -140,7 +141,7 @@ def _refuse_other_search(folder: StudyFolder, space: SearchSpace) -> None:
 def _say(console: Console, number: int, how: str, value: float | None, detail: str) -> None:
     figure = "" if value is None else f"  {value:.2f} %"
     why = f"  {detail.splitlines()[0]}" if detail else ""
-    console.print(f"trial {number:>3}  {how}{figure}{why}", highlight=False, soft_wrap=True)
+    console.print(f"trial {number:>3}  {how}{figure}{why}", markup=False, highlight=False, soft_wrap=True)
 
 
 def _show(study: Any, space: SearchSpace) -> None:
@@ -155,7 +156,7 @@ def _show(study: Any, space: SearchSpace) -> None:
         table.add_column(column, justify="right")
     for trial in completed(study)[:_SHOWN]:
         changes = changes_of(trial.params, space)
-        cells = [_text(changes.get(path)) for path in settings]
+        cells = [escape(_text(changes.get(path))) for path in settings]
         table.add_row(str(trial.number), f"{trial.value:.2f}", *cells)
     console.print(table)
     ways = [trial.user_attrs.get(HOW, "lost") for trial in tried(study)]

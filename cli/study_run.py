@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 from rich.console import Console
+from rich.markup import escape
 
 from cnnjepa.ablations.data_facts import Resolver, SetSize
 from cnnjepa.ablations.driver import Executor, distinct, run_study, unfinished
@@ -110,7 +111,7 @@ def _announce(
 ) -> None:
     total, study = len(distinct(records)), request.study
     say: Callable[[str], None] = lambda text: console.print(text, highlight=False, soft_wrap=True)  # noqa: E731
-    say(f"[bold]{folder.path}[/]  {study.question}")
+    say(f"[bold]{escape(str(folder.path))}[/]  {escape(study.question)}")
     done = f"{total - len(left)} done before, {len(left)} left"
     say(f"{total} trials on {records[0].dataset}, preset {study.preset}; {done}")
     if not left:

@@ -5,6 +5,7 @@ import statistics
 from collections.abc import Iterable
 
 from rich import box
+from rich.markup import escape
 from rich.table import Table
 
 from cnnjepa.ablations.arms import Arm
@@ -31,9 +32,9 @@ def plan_table(trials: list[tuple[Arm, int]], each: list[Estimate]) -> Table:
         table.add_column(name, justify="right", no_wrap=True)
     first = {arm.label: (arm, estimate) for (arm, _), estimate in reversed(list(zip(trials, each, strict=True)))}
     for label, (arm, estimate) in reversed(first.items()):
-        changes = "".join(f"\n  [dim]{path.removeprefix('method.')}={value}[/]" for path, value in arm.changes.items())
+        changes = (escape(f"{path.removeprefix('method.')}={value}") for path, value in arm.changes.items())
         table.add_row(
-            label + changes,
+            "\n  ".join([escape(label), *(f"[dim]{change}[/]" for change in changes)]),
             _millions(estimate.cost.encoder_params),
             _millions(estimate.cost.predictor_params),
             big(estimate.cost.flops_per_image).strip(),
@@ -98,7 +99,7 @@ def standings_table(records: list[TrialRecord], standings: dict[str, Standing]) 
         standing = standings[record.pretrain_hash]
         colour = _COLOURS.get(standing.state, "dim")
         table.add_row(
-            record.arm,
+            escape(record.arm),
             str(record.seed),
             f"[{colour}]{standing.state}[/]",
             "" if standing.state == "waiting" else f"{100 * standing.progress:.0f} %",
@@ -153,7 +154,7 @@ def outcome_table(study: Study, pool: Pool, records: list[TrialRecord]) -> Table
         others = [s.state for s in found if s.state != "finished"]
         notes = [f"{others.count(state)} {state}" for state in _STATES if state in others]
         table.add_row(
-            f"{arm} [dim](baseline)[/]" if of_arm[0].baseline else arm,
+            f"{escape(arm)} [dim](baseline)[/]" if of_arm[0].baseline else escape(arm),
             str(len(finished)),
             linear,
             knn,
@@ -209,12 +210,11 @@ def failures(pool: Pool, records: list[TrialRecord], outcomes: dict[str, Outcome
         outcome = outcomes.get(record.pretrain_hash)
         if standing.state in ("failed", "unreadable"):
             tail = standing.result.log_tail if standing.result else None
-            shown = "\n".join(f"    {line}" for line in (tail or "").splitlines()[-8:])
-            lines.append(
-                f"[red]{standing.state}[/] {record.label}: {standing.problem}" + (f"\n[dim]{shown}[/]" if shown else "")
-            )
+            shown = "".join(f"\n    [dim]{escape(line)}[/]" for line in (tail or "").splitlines()[-8:])
+            lines.append(f"[red]{standing.state}[/] {escape(f'{record.label}: {standing.problem}')}{shown}")
         elif outcome is not None and outcome.status in ("died", "failed") and not standing.settled:
-            lines.append(f"[red]{outcome.status}[/] {record.label}: {outcome.detail}; the same command goes on with it")
+            told = escape(f"{record.label}: {outcome.detail}")
+            lines.append(f"[red]{outcome.status}[/] {told}; the same command goes on with it")
     if any("[red]failed" in line or "[red]unreadable" in line for line in lines):
         lines.append("--retry-failed runs what failed again")
     return lines

@@ -52,7 +52,8 @@ class StudyWatch:
     def told(self, record: TrialRecord, outcome: Outcome) -> None:
         """A trial ended some way that its folder does not show."""
         if outcome.status in ("died", "busy"):
-            self._console.print(f"{record.label}: {outcome.status}, {outcome.detail}", highlight=False, soft_wrap=True)
+            text = f"{record.label}: {outcome.status}, {outcome.detail}"
+            self._console.print(text, markup=False, highlight=False, soft_wrap=True)
 
     def _look_on(self) -> None:
         while not self._over.wait(_LOOK_EVERY_SECONDS):
@@ -81,7 +82,7 @@ class StudyWatch:
             standing = standings[record.pretrain_hash]
             if standing.state != self._states.get(record.pretrain_hash):
                 self._states[record.pretrain_hash] = standing.state
-                self._console.print(_line(record, standing), highlight=False, soft_wrap=True)
+                self._console.print(_line(record, standing), markup=False, highlight=False, soft_wrap=True)
 
     def _shown(self, standings: dict[str, Standing]) -> list[TrialRecord]:
         """What fits the screen: everything, or what is at work and what comes next."""

@@ -113,6 +113,15 @@ def test_nothing_is_fetched(opened: Any) -> None:
     assert [name for name in names if not name.startswith(("data:", "blob:"))] == []
 
 
+def test_no_button_of_a_plot_sends_it_anywhere(opened: Any) -> None:
+    """The plotting library has one that uploads the plot's data, on by default."""
+    opened.execute_script("document.getElementById('plot-depths-accuracy').scrollIntoView()")
+    wait_for(opened, "document.querySelectorAll('#plot-depths-accuracy .modebar-btn').length > 0")
+    buttons = "[...document.querySelectorAll('.modebar-btn')]"
+    names = opened.execute_script(f"return {buttons}.map((button) => button.dataset.title ?? button.dataset.attr)")
+    assert names and not [name for name in names if "cloud" in name.lower() or "send" in name.lower()]
+
+
 @pytest.mark.parametrize("protocol", ["held_out", "published"])
 def test_the_numbers_in_the_page_are_those_of_the_csv(opened: Any, root: Path, protocol: str) -> None:
     name = f"depths_accuracy_{protocol}"

@@ -415,7 +415,7 @@ def test_a_kernel_wider_than_the_grid_is_only_a_caution() -> None:
 
 
 def test_the_presets_are_those_promised() -> None:
-    assert set(preset_names()) == {"smoke", "demo", "tiny64", "cifar", "in100", "in1k"}
+    assert set(preset_names()) == {"smoke", "demo", "ablation", "tiny64", "cifar", "in100", "in1k"}
 
 
 @pytest.mark.parametrize("name", preset_names())
@@ -486,7 +486,7 @@ def test_the_imagenet_presets_are_the_authors_settings(name: str, epochs: int) -
 
 def test_an_unknown_preset_is_refused_with_the_nearest() -> None:
     message = refused(preset="in100k")
-    assert "legal are cifar, demo, in100, in1k, smoke, tiny64" in message and "nearest is 'in100'" in message
+    assert "legal are ablation, cifar, demo, in100, in1k, smoke, tiny64" in message and "nearest is 'in100'" in message
 
 
 def test_a_file_extends_a_preset(tmp_path: Path) -> None:
@@ -795,6 +795,7 @@ def test_two_equal_runs_share_everything_but_the_volatile_fields() -> None:
         "started",
         "finished",
         "final_loss",  # a mean over the logging interval, which is free to change
+        "log_tail",
     }
     assert one.lasting() != result().model_copy(update={"epochs": 7}).lasting()
 

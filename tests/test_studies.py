@@ -407,6 +407,23 @@ def test_who_holds_a_folder_is_said(tmp_path: Path) -> None:
     assert holder(tmp_path) is None
 
 
+def test_an_error_that_looks_like_markup_is_shown_as_it_is(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    from cnnjepa.cli.study_tables import failures, outcome_table, standings_table
+
+    asked = study(axes={"arm": {"[/odd] one": {"predictor.depth": 1}}})
+    _, (record,) = written(tmp_path, asked)
+    pool = Pool(tmp_path)
+    put_result(pool, record, "failed", error="[/src/pair.cc:1] closed [bold]", log_tail="a [/b] c")
+    console = Console(width=200)
+    standings = {record.pretrain_hash: standing_of(pool, record)}
+    for shown in (outcome_table(asked, pool, [record]), standings_table([record], standings)):
+        console.print(shown)
+    for line in failures(pool, [record], {}):
+        console.print(line)
+    out = capsys.readouterr().out
+    assert out.count("[/odd] one") == 3 and "[/src/pair.cc:1] closed [bold]" in out and "a [/b] c" in out
+
+
 # --- TensorBoard -------------------------------------------------------------------------------------------------
 
 

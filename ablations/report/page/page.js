@@ -103,7 +103,7 @@ function draw(node) {
     modebar: { bgcolor: "rgba(0,0,0,0)", color: style.getPropertyValue("--quiet").trim(), activecolor: ink },
     hoverlabel: { align: "left", bgcolor: style.getPropertyValue("--raised").trim(), bordercolor: line, font: { color: ink } },
     xaxis: { ...axis, ...layout.xaxis }, yaxis: { ...axis, ...layout.yaxis },
-  }, { displaylogo: false, displayModeBar: "hover", responsive: true, modeBarButtonsToRemove: ["lasso2d", "select2d", "autoScale2d"] });
+  }, { displaylogo: false, showSendToCloud: false, displayModeBar: "hover", responsive: true, modeBarButtonsToRemove: ["lasso2d", "select2d", "autoScale2d"] });
   drawn.add(node);
 }
 
