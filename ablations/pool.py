@@ -55,7 +55,7 @@ class Pool:
             return Standing("waiting")
         held = folder.holder() is not None
         try:
-            result = folder.read_result()
+            result = folder.read_result(probe_hash)
         except RunError as error:
             return Standing("running") if held else Standing("unreadable", problem=str(error))
         if result and not held and result.status == "failed":

@@ -189,6 +189,8 @@ def test_a_finished_run_is_not_run_again_and_a_changed_probe_only_probes(tmp_pat
     changed = pretrain(small_config("linear_epochs=4", "probe.encoder=context"), run, resume=True)
     assert changed.probe_hash != first.probe_hash and changed.pretrain_hash == first.pretrain_hash
     assert changed.probed_encoder == "context"
+    assert pretrain(small_config(), run, resume=True) == first  # kept beside it, and not probed again
+    assert json.loads((run / "result.json").read_text())["probe_hash"] == changed.probe_hash
     assert (run / "checkpoints" / "last.pt").stat().st_mtime_ns == stamp
 
 

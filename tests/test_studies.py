@@ -331,6 +331,8 @@ def test_where_a_trial_stands(tmp_path: Path) -> None:
     assert standing_of(pool, record).settled
     other_probe = record.model_copy(update={"probe_hash": "0" * 64})
     assert standing_of(pool, other_probe).state == "begun"
+    put_result(pool, other_probe)
+    assert standing_of(pool, other_probe).settled and standing_of(pool, record).settled  # neither undoes the other
     (run.path / "result.json").write_text('{"status": "fin')
     damaged = standing_of(pool, record)
     assert damaged.state == "unreadable" and "result.json cannot be read" in str(damaged.problem)

@@ -110,7 +110,7 @@ def _run(
     floors: Path | None,
 ) -> TrialResult:
     runtime = config.runtime
-    done = folder.read_result() if resume else None
+    done = folder.read_result(identity.probe_hash) if resume else None
     if done and done.status != "failed" and (done.pretrain_hash, done.probe_hash) == identity[:2]:
         return done
 

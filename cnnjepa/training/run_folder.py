@@ -72,18 +72,36 @@ class RunFolder:
             (self.path / "result.json").unlink()
 
     def write_result(self, result: TrialResult) -> None:
-        """Atomically, as the last thing of a run."""
+        """Atomically, as the last thing of a run. A result of other probe settings is kept in `results/`, so that two
+        studies that probe one run differently do not undo each other."""
+        try:
+            before = self.read_result()
+        except RunError:  # a damaged one is replaced
+            before = None
+        if before and before.status != "failed" and before.probe_hash != result.probe_hash:
+            self._kept(before.probe_hash).parent.mkdir(exist_ok=True)
+            write_atomically(self._kept(before.probe_hash), before.model_dump_json(indent=2).encode())
         write_atomically(self.path / "result.json", result.model_dump_json(indent=2).encode())
 
-    def read_result(self) -> TrialResult | None:
-        """The result, None when there is none yet. Raises RunError when it cannot be read."""
-        path = self.path / "result.json"
-        if not path.is_file():
-            return None
-        try:
-            return TrialResult.model_validate_json(path.read_bytes())
-        except ValidationError as error:
-            raise RunError(f"{path} cannot be read ({error.error_count()} fields are not as expected)") from None
+    def read_result(self, probe_hash: str | None = None) -> TrialResult | None:
+        """The last result, or the one of these probe settings if there is one; None when there is none yet. Raises
+        RunError when it cannot be read."""
+        last = _read(self.path / "result.json")
+        if last and last.status != "failed" and probe_hash not in (None, last.probe_hash):
+            return _read(self._kept(probe_hash)) or last
+        return last
+
+    def _kept(self, probe_hash: str) -> Path:
+        return self.path / "results" / f"{probe_hash}.json"
+
+
+def _read(path: Path) -> TrialResult | None:
+    if not path.is_file():
+        return None
+    try:
+        return TrialResult.model_validate_json(path.read_bytes())
+    except ValidationError as error:
+        raise RunError(f"{path} cannot be read ({error.error_count()} fields are not as expected)") from None
 
 
 def config_yaml(config: PretrainConfig) -> str:
