@@ -62,11 +62,13 @@ class StudyOptions(ClusterOptions):
 def taking(options: type[Any]) -> Callable[[Callable[..., None]], Callable[..., None]]:
     """Gives a command the fields of a dataclass as options of its own; it is called with one instance, first."""
     hints = typing.get_type_hints(options, include_extras=True)
+    # A command's own kind of options first, then where it runs.
+    fields = sorted(dataclasses.fields(options), key=lambda field: field.name not in options.__annotations__)
     shared = [
         inspect.Parameter(
             field.name, inspect.Parameter.KEYWORD_ONLY, default=field.default, annotation=hints[field.name]
         )
-        for field in dataclasses.fields(options)
+        for field in fields
     ]
 
     def decorate(command: Callable[..., None]) -> Callable[..., None]:
