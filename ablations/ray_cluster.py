@@ -64,10 +64,11 @@ def ray_at(address: str | None) -> Iterator[Capacity]:
 
 
 def _connect(ray: Any, address: str | None) -> None:
-    quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR", "configure_logging": True}
+    quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": "CRITICAL"}  # outcomes are told by us
     if address is None:
         os.environ.pop("RAY_ADDRESS", None)
-        ray.init(include_dashboard=False, _node_ip_address="127.0.0.1", **quiet)
+        # `local`, or Ray would join whatever cluster was last started on this machine, even one that is gone.
+        ray.init(address="local", include_dashboard=False, _node_ip_address="127.0.0.1", **quiet)
         return
     _refuse_silence(address)
     failure: list[BaseException] = []
@@ -86,7 +87,8 @@ def _connect(ray: Any, address: str | None) -> None:
         reason = str(failure[0]).strip().splitlines()[0] if failure else f"no answer within {_JOIN_SECONDS:g} s"
         raise ConfigError(
             f"--address {address}: no Ray cluster can be joined there ({reason}); `ray start --head` starts one, `ray "
-            "status` shows it, and without --address one is embedded in this machine"
+            "status` shows it. A cluster that asks for a token wants RAY_AUTH_MODE=token and its ~/.ray/auth_token "
+            "here (--address auto finds them itself). Without --address one is embedded in this machine"
         )
 
 

@@ -54,7 +54,7 @@ def test_a_trial_that_is_killed_goes_on_within_the_same_command(
     env = environment(tmp_path, STEP_KILL=f"11:{tmp_path / 'killed'}")
     code, out = run(words(tmp_path, "--executor", executor), env)
     assert code == 0, out
-    assert (tmp_path / "killed").exists()
+    assert (tmp_path / "killed").exists() and "Traceback" not in out
     assert_same_study(tmp_path, undisturbed)
     assert len(steps(tmp_path)) == 2 * STEPS + repeated(tmp_path)
 
