@@ -8,6 +8,12 @@ from cnnjepa.schemas import ConfigError
 from cnnjepa.schemas.overrides import full_path
 from cnnjepa.schemas.study import Study
 
+# What a study decides for every trial.
+_DECIDED = {
+    "runtime.seed": "seeds are repetitions, not settings; give them as the study's seeds (--seeds)",
+    "runtime.threads": "every process has as many threads as CPUs; give them with --cpus-per-trial",
+}
+
 
 @dataclass(frozen=True)
 class Arm:
@@ -23,17 +29,11 @@ class Arm:
 
 def study_changes(study: Study) -> dict[str, Any]:
     """The study's own changes to its base config, full paths. Raises ConfigError for a path that does not exist."""
-    return {full_path(key, "set:"): value for key, value in study.set.items()}
+    return {_path(key, "set:"): value for key, value in study.set.items()}
 
 
 def arms_of(study: Study) -> list[Arm]:
     """Every combination of the study's axes, the last axis fastest. Raises ConfigError naming the axis."""
-    if any(
-        full_path(axis, "axis") == "runtime.seed" for axis, values in study.axes.items() if isinstance(values, tuple)
-    ):
-        raise ConfigError(
-            "axis runtime.seed: seeds are repetitions, not arms; give them as the study's seeds (--seeds)"
-        )
     options = [_options(axis, values) for axis, values in study.axes.items()]
     labels = _short_names([axis for axis, values in study.axes.items() if isinstance(values, tuple)])
     arms = []
@@ -53,12 +53,20 @@ def arms_of(study: Study) -> list[Arm]:
 def _options(axis: str, values: Any) -> list[tuple[Any, dict[str, Any]]]:
     """(choice, changes) of every value of an axis."""
     if isinstance(values, tuple):
-        path = full_path(axis, "axis")
+        path = _path(axis, "axis")
         return [(value, {path: value}) for value in values]
     return [
-        (name, {full_path(key, f"axis {axis}, arm {name}:"): value for key, value in changes.items()})
+        (name, {_path(key, f"axis {axis}, arm {name}:"): value for key, value in changes.items()})
         for name, changes in values.items()
     ]
+
+
+def _path(key: str, asked_by: str) -> str:
+    """The full path, unless a study decides it otherwise."""
+    path = full_path(key, asked_by)
+    if path in _DECIDED:
+        raise ConfigError(f"{asked_by} {path}: {_DECIDED[path]}")
+    return path
 
 
 def _short_names(axes: list[str]) -> dict[str, str]:

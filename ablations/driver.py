@@ -1,9 +1,8 @@
 """Brings a study to its end: what is finished is used again, what was begun goes on, nothing runs twice."""
 
 import contextlib
-import os
-import platform
 import time
+import uuid
 from collections.abc import Callable
 from pathlib import Path
 from typing import Protocol
@@ -11,6 +10,7 @@ from typing import Protocol
 from cnnjepa.ablations.pool import Pool
 from cnnjepa.ablations.study_folder import StudyFolder, TrialRecord, standing_of
 from cnnjepa.ablations.trial import Outcome
+from cnnjepa.errors import InUseError, RunError
 
 # Seconds between looks at trials that another driver is running.
 _LOOK_AGAIN = 2.0
@@ -63,7 +63,7 @@ def run_study(
     left = unfinished(pool, records, retry_failed)
     if not left:
         return outcomes
-    stop_file = folder.path / f"stop-{platform.node()}-{os.getpid()}"
+    stop_file = folder.path / f"stop-{uuid.uuid4().hex}"
     executor: Executor | None = None
 
     def hear(record: TrialRecord, outcome: Outcome) -> None:
@@ -88,9 +88,18 @@ def run_study(
 
 def _forget_failure(pool: Pool, record: TrialRecord) -> None:
     """What is to be tried again has not failed. (Only failed and damaged results come here, by `unfinished`.)"""
-    if standing_of(pool, record).state in ("failed", "unreadable"):
-        with pool.folder(record.pretrain_hash).locked():
-            (pool.folder(record.pretrain_hash).path / "result.json").unlink(missing_ok=True)
+    if standing_of(pool, record).state not in ("failed", "unreadable"):
+        return
+    folder = pool.folder(record.pretrain_hash)
+    with contextlib.suppress(InUseError), folder.locked():  # in use: another driver tries it again already
+        # Not by its standing, which is "running" while it is held here.
+        try:
+            last = folder.read_result()
+            failed = last is not None and last.status == "failed"
+        except RunError:
+            failed = True
+        if failed:
+            (folder.path / "result.json").unlink(missing_ok=True)
 
 
 def _pause(stopping: Callable[[], bool]) -> None:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from cnnjepa.ablations.pool import Pool
 from cnnjepa.ablations.study_folder import StudyFolder, TrialRecord, standing_of
-from cnnjepa.ablations.trial import EXIT_CODES, Outcome
+from cnnjepa.ablations.trial import EXIT_CODES, Outcome, forget_note, recorded_note
 
 # Attempts at a trial whose process dies (killed for memory, say) before the others are gone on with.
 ATTEMPTS = 3
@@ -29,13 +29,17 @@ class LocalExecutor:
         """Tries every trial; `told` hears how each ended. While `stopping()`, the one at work is asked to stop by
         `stop_file` and no other is begun."""
         for record in records:
+            outcome = None
             for _ in range(ATTEMPTS):
                 if stopping():
                     return
+                if standing_of(self._pool, record).state not in ("waiting", "begun"):
+                    break  # another driver has it, or has finished it
                 outcome = self._attempt(record, stop_file, stopping)
-                if outcome.status != "died":
+                if outcome.status not in ("died", "stopped"):
                     break
-            told(record, outcome)
+            if outcome is not None:
+                told(record, outcome)
 
     def _attempt(self, record: TrialRecord, stop_file: Path, stopping: Callable[[], bool]) -> Outcome:
         log = self._folder.log(record.pretrain_hash)
@@ -44,6 +48,7 @@ class LocalExecutor:
             spec = Path(scratch) / "trial.json"
             spec.write_text(record.model_dump_json(), encoding="utf-8")
             run = self._pool.folder(record.pretrain_hash).path
+            forget_note(log)
             words = [*self._launcher(), "-m", "cnnjepa.ablations.trial", spec, run, log, stop_file]
             # A session of its own: Ctrl-C reaches the driver alone, which then asks the trial to stop.
             process = subprocess.Popen(
@@ -61,9 +66,10 @@ class LocalExecutor:
         return self._outcome(record, process.returncode, stopping())
 
     def _launcher(self) -> list[str]:
+        tied = [sys.executable, "-m", "cnnjepa.ablations.with_parent", str(os.getpid()), sys.executable]
         if self._workers == 1:
-            return [sys.executable]
-        return [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={self._workers}"]
+            return tied
+        return [*tied, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={self._workers}"]
 
     def _environment(self) -> dict[str, str]:
         threads = {"OMP_NUM_THREADS": str(self._threads)} if self._threads else {}
@@ -73,10 +79,12 @@ class LocalExecutor:
         """What is written down counts; torchrun turns every exit code but 0 into 1."""
         if code == EXIT_CODES["busy"]:
             return Outcome("busy")
+        log = self._folder.log(record.pretrain_hash)
+        recorded_note(record, self._pool.folder(record.pretrain_hash).path, log)
         standing = standing_of(self._pool, record)
         if standing.state in ("finished", "collapsed", "failed"):
             return Outcome(standing.state, standing.problem or "")
         if code == EXIT_CODES["stopped"] or stopping:
             return Outcome("stopped")
         how = f"signal {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
-        return Outcome("died", f"its process ended by {how}; its log is {self._folder.log(record.pretrain_hash)}")
+        return Outcome("died", f"its process ended by {how}; its log is {log}")

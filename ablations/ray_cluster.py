@@ -7,7 +7,7 @@ import threading
 from collections.abc import Iterator
 from typing import Any
 
-from cnnjepa.ablations.share import Capacity
+from cnnjepa.ablations.share import Capacity, this_machine
 from cnnjepa.schemas import ConfigError
 
 # A Ray address nobody answers is reported within 30 s: this long for the connection, the rest for Ray's own checks.
@@ -68,7 +68,8 @@ def _connect(ray: Any, address: str | None) -> None:
     if address is None:
         os.environ.pop("RAY_ADDRESS", None)
         # `local`, or Ray would join whatever cluster was last started on this machine, even one that is gone.
-        ray.init(address="local", include_dashboard=False, _node_ip_address="127.0.0.1", **quiet)
+        cpus = int(this_machine().cpus)  # those that this process may use; Ray would count all that there are
+        ray.init(address="local", num_cpus=cpus, include_dashboard=False, _node_ip_address="127.0.0.1", **quiet)
         return
     _refuse_silence(address)
     failure: list[BaseException] = []

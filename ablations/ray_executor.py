@@ -14,9 +14,8 @@ from cnnjepa.ablations.local_executor import ATTEMPTS, Told
 from cnnjepa.ablations.pool import Pool
 from cnnjepa.ablations.share import Capacity, Share
 from cnnjepa.ablations.study_folder import StudyFolder, TrialRecord
-from cnnjepa.ablations.trial import Outcome, run_trial
+from cnnjepa.ablations.trial import Outcome, forget_note, recorded_note, run_trial
 from cnnjepa.training.distributed import PATIENCE
-from cnnjepa.training.run_folder import RunFolder
 
 
 class RayExecutor:
@@ -30,7 +29,7 @@ class RayExecutor:
         """As LocalExecutor.run. A trial whose process or machine is lost is begun again elsewhere, from its
         checkpoint, up to three times in all."""
         specs = [self._spec(record, stop_file) for record in records]
-        queue = _Queue(records, specs, stopping, told)
+        queue = _Queue(records, specs, stopping, told, self._folder.log)
         # Tune keeps its own record, which is not needed: the pool knows what is done.
         with tempfile.TemporaryDirectory(prefix="ray-tune-", dir=self._folder.path.resolve()) as scratch:
             tune.Tuner(
@@ -98,10 +97,11 @@ class _Queue(NotKept, Searcher):
         specs: list[dict[str, Any]],
         stopping: Callable[[], bool],
         told: Told,
+        logs: Callable[[str], Path],
     ) -> None:
         super().__init__()
         self._left = list(zip(records, specs, strict=True))
-        self._stopping, self._told = stopping, told
+        self._stopping, self._told, self._logs = stopping, told, logs
         self._given: dict[str, TrialRecord] = {}
 
     def suggest(self, trial_id: str) -> Any:
@@ -113,11 +113,13 @@ class _Queue(NotKept, Searcher):
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
         """Tells what became of a trial."""
-        outcome = Outcome("died", "its process or its machine was lost") if error or not result else None
-        if outcome is None and result:
+        record = self._given[trial_id]
+        if error or not result:
+            log = self._logs(record.pretrain_hash)
+            outcome = Outcome("died", f"it ended {ATTEMPTS} times without a result; its log is {log}")
+        else:
             outcome = Outcome(result["status"], result["detail"])
-        assert outcome is not None
-        self._told(self._given[trial_id], outcome)
+        self._told(record, outcome)
 
 
 def ray_trial(config: dict[str, Any]) -> None:
@@ -125,6 +127,8 @@ def ray_trial(config: dict[str, Any]) -> None:
     spec = config["spec"]
     share = Share(**spec["share"])
     outcome = _alone(spec) if share.workers == 1 else run_on_workers(spec, share)
+    if outcome.status == "stopped" and not Path(spec["stop_file"]).exists():
+        raise RuntimeError(f"{outcome.detail}, which the study did not ask for")  # Tune begins it again
     tune.report({"status": outcome.status, "detail": outcome.detail})
 
 
@@ -150,13 +154,16 @@ def run_on_workers(spec: dict[str, Any], share: Share) -> Outcome:
             ),
             run_config=RunConfig(name="trial", storage_path=scratch, failure_config=FailureConfig(max_failures=0)),
         )
+        log = Path(spec["log"])
+        forget_note(log)
         try:
             outcome: Outcome = trainer.fit().return_value  # type: ignore[attr-defined]
         except TrainingFailedError:
-            result = RunFolder(Path(spec["run_dir"])).read_result()
-            if result is None or result.status != "failed":
+            record = TrialRecord.model_validate_json(spec["record"])
+            why = recorded_note(record, Path(spec["run_dir"]), log)
+            if why is None:
                 raise  # lost, not failed
-            return Outcome("failed", result.error or "")
+            return Outcome("failed", why)
     return outcome
 
 

@@ -54,6 +54,12 @@ class Capacity(NamedTuple):
 
     def trials(self, share: Share) -> int:
         """How many trials fit at once. Raises ConfigError when not even one does, so that nobody waits for it."""
+        a_process = share.gpus / share.workers
+        if a_process > 1 and a_process != int(a_process):
+            raise ConfigError(
+                f"--gpus-per-trial {share.gpus:g} over {share.workers} process(es) is {a_process:g} a process; "
+                "legal are whole numbers, and fractions below 1"
+            )
         count = self.processes(share) // share.workers
         if count:
             return count

@@ -68,6 +68,10 @@ class StudyFolder:
 
     def study(self) -> Study:
         """What was asked. Raises ConfigError when it is missing or damaged."""
+        if (self.path / "search.yaml").is_file():
+            raise ConfigError(
+                f"{self.path} holds a search, not a study; the search's own command shows what it found and goes on"
+            )
         if not self.begun:
             raise ConfigError(f"{self.path} holds no study{self._nearest()}")
         try:
@@ -79,9 +83,12 @@ class StudyFolder:
         """Its trials, in the order they are run. Raises ConfigError when they are missing or damaged."""
         path = self.path / "trials.json"
         try:
-            return [TrialRecord.model_validate(record) for record in json.loads(path.read_text(encoding="utf-8"))]
+            records = [TrialRecord.model_validate(record) for record in json.loads(path.read_text(encoding="utf-8"))]
         except (OSError, ValueError) as error:
             raise ConfigError(f"{path} cannot be read ({str(error).splitlines()[0]})") from None
+        if not records:
+            raise ConfigError(f"{path} cannot be read (it holds no trials)")
+        return records
 
     def refuse_other_study(self, study: Study, trials: list[TrialRecord], extend: bool) -> None:
         """Raises ConfigError when the folder holds another study, showing what differs. With `extend`, a study that

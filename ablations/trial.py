@@ -5,9 +5,6 @@ trials call `run_trial` in their actors.
 """
 
 import argparse
-import ctypes
-import os
-import signal
 import sys
 import time
 from collections.abc import Callable
@@ -77,7 +74,6 @@ def run_trial(
     `stop_file` appears it stops with a checkpoint. A failure is written into the run folder with the log's tail; an
     unexpected error of one process among several is raised, since it may only mean that another was lost."""
     log.parent.mkdir(parents=True, exist_ok=True)
-    is_main = os.environ.get("RANK", "0") == "0"
     with open(log, "a", encoding="utf-8") as out:
         said = _Log(out)
         said.say(f"--- {now()} {record.label}")
@@ -104,8 +100,10 @@ def run_trial(
             said.say(f"failed: {text}")
             if record.world_size > 1 and not known:
                 raise  # what a process sees when another is lost; nobody can say yet that the trial has failed
-            if is_main:
-                _write_failure(record, RunFolder(run_dir), text, log)
+            if record.world_size > 1:
+                _note(log).write_text(text, encoding="utf-8")  # the others hold the folder, and wait for this one
+            else:
+                record_failure(record, run_dir, text, log)
             return Outcome("failed", text)
     return Outcome("collapsed" if result.status == "collapsed" else "finished")
 
@@ -124,7 +122,29 @@ def _appears(file: Path) -> Callable[[], str | None]:
     return asked
 
 
-def _write_failure(record: TrialRecord, folder: RunFolder, error: str, log: Path) -> None:
+def _note(log: Path) -> Path:
+    """Where a process of a distributed trial says why it fails."""
+    return log.with_suffix(".failed")
+
+
+def forget_note(log: Path) -> None:
+    """Before an attempt at a distributed trial."""
+    _note(log).unlink(missing_ok=True)
+
+
+def recorded_note(record: TrialRecord, run_dir: Path, log: Path) -> str | None:
+    """After an attempt at a distributed trial whose processes have ended: why it failed, written down; None when no
+    process said so."""
+    try:
+        text = _note(log).read_text(encoding="utf-8")
+    except FileNotFoundError:
+        return None
+    record_failure(record, run_dir, text, log)
+    return text
+
+
+def record_failure(record: TrialRecord, run_dir: Path, error: str, log: Path) -> None:
+    """Writes the failure into the run folder, with the log's tail."""
     tail = "\n".join(log.read_text(encoding="utf-8", errors="replace").splitlines()[-_TAIL_LINES:])
     config = record.config
     result = TrialResult(
@@ -139,18 +159,12 @@ def _write_failure(record: TrialRecord, folder: RunFolder, error: str, log: Path
         log_tail=tail,
         finished=now(),
     )
+    folder = RunFolder(run_dir)
     try:
-        with folder.locked():
+        with folder.locked(_PATIENCE):
             folder.write_result(result)
     except (RunError, InUseError) as refusal:  # the disk is full, perhaps: the outcome still says what happened
         print(f"the failure could not be written down: {refusal}", file=sys.stderr)
-
-
-def _die_with_parent() -> None:
-    """On Linux: SIGTERM when the process that started this one dies, so that no trial is left behind."""
-    if sys.platform == "linux":
-        pr_set_pdeathsig = 1  # prctl(2)
-        ctypes.CDLL(None).prctl(pr_set_pdeathsig, signal.SIGTERM)
 
 
 def main() -> None:
@@ -159,7 +173,6 @@ def main() -> None:
     for name in ("record", "run_dir", "log", "stop_file"):
         parser.add_argument(name, type=Path)
     asked = parser.parse_args()
-    _die_with_parent()
     record = TrialRecord.model_validate_json(asked.record.read_text(encoding="utf-8"))
     outcome = run_trial(record, asked.run_dir, asked.log, asked.stop_file)
     sys.exit(EXIT_CODES[outcome.status])

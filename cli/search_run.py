@@ -1,8 +1,7 @@
 """Running a search as a person sees it."""
 
-import os
-import platform
 import sys
+import uuid
 from pathlib import Path
 from typing import Any
 
@@ -42,6 +41,8 @@ def asked_space(file: Path | None, ranges: list[str], sets: list[str], flags: di
         path, equals, span = text.partition("=")
         if not equals:
             raise ConfigError(f"--space {text}: write PATH=RANGE, for example --space 'optimizer.lr=log(1e-4, 1e-1)'")
+        if path.strip() in asked and file is None:
+            raise ConfigError(f"--space {path.strip()}: given twice; give every setting once")
         asked[path.strip()] = span.strip()
     if not asked:
         raise ConfigError("nothing to search: give SPACE.yaml or --space 'optimizer.lr=log(1e-4, 1e-1)'")
@@ -58,16 +59,21 @@ def asked_space(file: Path | None, ranges: list[str], sets: list[str], flags: di
 
 def run(space: SearchSpace, options: ClusterOptions, data: Path | None, trials: int, url: str | None) -> int:
     """Runs the search and shows what it found; gives the exit code."""
+    from cnnjepa.ablations.data_facts import Resolver
     from cnnjepa.ablations.ray_cluster import ray_at
     from cnnjepa.ablations.search.findings import draw, write_best
     from cnnjepa.ablations.search.points import check_search
     from cnnjepa.ablations.search.storage import open_study, storage_at, tried
 
     console = Console(stderr=True)
-    check_search(space, data)
+    config = check_search(space, data)
     folder = StudyFolder(options.root, space.name)
+    if folder.begun:
+        raise ConfigError(f"{folder.path} holds a study; give this search another --name")
+    images = Resolver("cpu", 1).facts(config).fingerprint
+    asked = {**space.model_dump(mode="json"), "images": images, "processes": options.workers_per_trial}
     with locked(folder.path):
-        _refuse_other_search(folder, space)
+        _refuse_other_search(folder, asked)
         storage = storage_at(url, folder.path)
         study = open_study(space, storage)
         trials = min(trials, _combinations(space) or trials)
@@ -75,7 +81,7 @@ def run(space: SearchSpace, options: ClusterOptions, data: Path | None, trials: 
         console.print(f"[bold]{folder.path}[/]  {done} of {trials} trials done before", highlight=False, soft_wrap=True)
         with StopRequest() as stop:
             if done < trials:
-                stop_file = folder.path / f"stop-{platform.node()}-{os.getpid()}"
+                stop_file = folder.path / f"stop-{uuid.uuid4().hex}"
                 with ray_at(options.address) as capacity:
                     # Not before: what `ray_at` sets must be there when Ray is first imported.
                     from cnnjepa.ablations.search.run import run_search
@@ -83,12 +89,14 @@ def run(space: SearchSpace, options: ClusterOptions, data: Path | None, trials: 
 
                     share = trial_share(
                         capacity, options.workers_per_trial, options.gpus_per_trial, options.cpus_per_trial,
-                        on_cpu=False, side_by_side=True,
+                        on_cpu=config.runtime.device == "cpu", side_by_side=True,
                     )  # fmt: skip
+                    capacity.trials(share)  # refuses a trial that would wait for ever
                     task = SearchTask(
                         space.model_dump_json(), None if data is None else str(data.resolve()),
                         str(options.root.resolve()), share, str(stop_file.resolve()),
                     )  # fmt: skip
+                    write_atomically(folder.path / "search.yaml", _yaml(asked).encode())
                     try:
                         study = run_search(
                             space, task, capacity, storage, trials, stop_file, lambda: stop.reason is not None,
@@ -102,10 +110,16 @@ def run(space: SearchSpace, options: ClusterOptions, data: Path | None, trials: 
     _show(study, space)
     look = [str(path) for path in [*([best] if best else []), *pictures]]
     print(f"Look:  {'  '.join(look)}" + ("" if url else f"  optuna-dashboard sqlite:///{folder.path / 'optuna.db'}"))
-    if stopped and len(tried(study)) < trials:
+    left = trials - len(tried(study))
+    if stopped and left:
         print(f"cnnjepa: stopped ({stopped}); the same command goes on", file=sys.stderr)
         return 75
-    return 0 if best else 1
+    if left:
+        print(
+            f"cnnjepa: {left} trial(s) were lost; their logs are in {folder.logs}; the same command goes on",
+            file=sys.stderr,
+        )
+    return 0 if best and not left else 1
 
 
 def _combinations(space: SearchSpace) -> int | None:
@@ -115,27 +129,25 @@ def _combinations(space: SearchSpace) -> int | None:
     return len(grid_points(space)) if space.sampler == "grid" else None
 
 
-def _refuse_other_search(folder: StudyFolder, space: SearchSpace) -> None:
-    """Writes down what is searched; raises ConfigError when the folder holds something else."""
+def _refuse_other_search(folder: StudyFolder, asked: dict[str, Any]) -> None:
+    """Raises ConfigError when the folder holds another search, or one on other images."""
     path = folder.path / "search.yaml"
-    if folder.begun:
-        raise ConfigError(f"{folder.path} holds a study; give this search another --name")
-    if path.is_file():
-        before, now = flat(yaml.safe_load(path.read_text(encoding="utf-8"))), flat(space.model_dump(mode="json"))
-        different = [
-            f"  {key}: there {before.get(key, '(none)')}, asked {now.get(key, '(none)')}"
-            for key in dict.fromkeys([*before, *now])
-            if before.get(key) != now.get(key)
-        ]
-        if different:
-            raise ConfigError(
-                f"{folder.path} holds another search. They differ in\n"
-                + "\n".join(different)
-                + "\nGive another --name."
-            )
+    if not path.is_file():
         return
-    text = yaml.safe_dump(space.model_dump(mode="json"), sort_keys=False, default_flow_style=None, width=100)
-    write_atomically(path, text.encode())
+    before, now = flat(yaml.safe_load(path.read_text(encoding="utf-8"))), flat(asked)
+    different = [
+        f"  {key}: there {before.get(key, '(none)')}, asked {now.get(key, '(none)')}"
+        for key in dict.fromkeys([*before, *now])
+        if before.get(key) != now.get(key)
+    ]
+    if different:
+        shown = "\n".join(different)
+        raise ConfigError(f"{folder.path} holds another search. They differ in\n{shown}\nGive another --name.")
+
+
+def _yaml(tree: dict[str, Any]) -> str:
+    text: str = yaml.safe_dump(tree, sort_keys=False, default_flow_style=None, width=100)
+    return text
 
 
 def _say(console: Console, number: int, how: str, value: float | None, detail: str) -> None:

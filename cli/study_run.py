@@ -10,7 +10,7 @@ from rich.markup import escape
 
 from cnnjepa.ablations.data_facts import Resolver, SetSize
 from cnnjepa.ablations.driver import Executor, distinct, run_study, unfinished
-from cnnjepa.ablations.estimate import calibrate, estimates
+from cnnjepa.ablations.estimate import Estimate, calibrate, estimates
 from cnnjepa.ablations.local_executor import LocalExecutor
 from cnnjepa.ablations.plan import asked_configs, baseline_arm, plan
 from cnnjepa.ablations.pool import Pool
@@ -46,8 +46,11 @@ def show_plan(request: StudyRequest) -> None:
         at_once = _at_once(options, share, capacity, len(configs)) if fits else 1
         rate, how = _speed(options, share, configs[0], at_once)
         each = estimates(configs, size, rate, share.workers)
+        different: dict[str, Estimate] = {}
+        for config, estimate in zip(configs, each, strict=True):
+            different.setdefault(config.model_dump_json(), estimate)
     console.print(plan_table([(arm, seed) for arm, seed, _ in asked], each))
-    for line in plan_lines(each, len(study.seeds), share, at_once, where, how):
+    for line in plan_lines(list(different.values()), len(asked), share, at_once, where, how):
         console.print(line, highlight=False, soft_wrap=True)
     if not fits:
         note = "a trial does not fit the machines here; the hours are those of one trial after another"
@@ -87,7 +90,10 @@ def run(request: StudyRequest) -> int:
     if stopped and unfinished(pool, records, False):
         print(f"cnnjepa: stopped ({stopped}); the same command goes on", file=sys.stderr)
         return 75
-    return 1 if problems else 0
+    left = unfinished(pool, records, False)
+    if left and not problems:
+        print(f"cnnjepa: {len(left)} trial(s) were not finished; the same command goes on", file=sys.stderr)
+    return 1 if problems or left else 0
 
 
 def print_outcome(folder: StudyFolder, pool: Pool, records: list[TrialRecord]) -> None:

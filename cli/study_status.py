@@ -5,6 +5,7 @@ from pathlib import Path
 
 from rich.console import Console, Group
 from rich.live import Live
+from rich.markup import escape
 
 from cnnjepa.ablations.pool import Pool, Standing
 from cnnjepa.ablations.study_folder import StudyFolder, TrialRecord, standing_of, study_names
@@ -18,8 +19,11 @@ def list_studies(console: Console, root: Path) -> None:
     if not names:
         raise ConfigError(f"no studies below {root / 'studies'}; `cnnjepa ablate predictor --depths 1,2` makes one")
     for name in names:
-        records, standings = _look(root, name)
-        console.print(f"[bold]{name}[/]  {counts_line(records, standings)}", highlight=False)
+        try:
+            line = counts_line(*_look(root, name))
+        except ConfigError as damage:
+            line = f"unreadable: {damage}"
+        console.print(f"[bold]{name}[/]  {escape(line)}", highlight=False, soft_wrap=True)
 
 
 def show_study(console: Console, root: Path, name: str) -> None:

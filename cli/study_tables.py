@@ -50,12 +50,14 @@ def _millions(count: int) -> str:
     return f"{count / 1e6:.1f} M" if count >= 1e5 else f"{count / 1e6:.3f} M"
 
 
-def plan_lines(each: list[Estimate], seeds: int, share: Share, at_once: int, images: str, speed: str) -> list[str]:
-    """The sums below the plan's table."""
+def plan_lines(each: list[Estimate], asked: int, share: Share, at_once: int, images: str, speed: str) -> list[str]:
+    """The sums below the plan's table, over trials that differ."""
+    same = f" ({asked} asked for; arms that are the same config share one)" if asked > len(each) else ""
     return [
-        f"{len(each)} trials: {len(each) // seeds} arms x {seeds} seed(s); {images}",
+        f"{len(each)} trials{same}; {images}",
         taking_line(each, share, at_once, speed),
-        f"disk {big(sum(estimate.disk_bytes for estimate in each))}B of checkpoints; nothing was run",
+        f"disk {big(sum(estimate.disk_bytes for estimate in each))}B of checkpoints; nothing was run, and what is "
+        "finished before would not be run again",
     ]
 
 

@@ -1,5 +1,6 @@
 """Watching a study while it runs: a live table on a terminal, a line a change elsewhere."""
 
+import contextlib
 import threading
 import time
 from types import TracebackType
@@ -14,6 +15,8 @@ from cnnjepa.ablations.pool import Pool, Standing
 from cnnjepa.ablations.study_folder import StudyFolder, TrialRecord, standing_of
 from cnnjepa.ablations.trial import Outcome
 from cnnjepa.cli.study_tables import counts_line, standings_table
+from cnnjepa.errors import InUseError
+from cnnjepa.training.locks import locked
 
 _LOOK_EVERY_SECONDS = 1.0
 
@@ -23,7 +26,8 @@ class StudyWatch:
 
     def __init__(self, console: Console, folder: StudyFolder, pool: Pool, records: list[TrialRecord]) -> None:
         self._console, self._pool, self._records = console, pool, records
-        self._board = StudyBoard(folder, pool, records)
+        self._folder, self._held = folder, contextlib.ExitStack()
+        self._board: StudyBoard | None = None
         self._settled: dict[str, Standing] = {}
         self._states: dict[str, str] = {}
         self._start = time.monotonic()
@@ -32,6 +36,9 @@ class StudyWatch:
         self._thread = threading.Thread(target=self._look_on, daemon=True)
 
     def __enter__(self) -> "StudyWatch":
+        with contextlib.suppress(InUseError):  # another driver of this study writes its curves
+            self._held.enter_context(locked(self._folder.path, patience=0))
+            self._board = StudyBoard(self._folder, self._pool, self._records)
         for record, standing in self._look().items():
             self._states[record] = standing.state
         if self._console.is_terminal:
@@ -47,7 +54,9 @@ class StudyWatch:
         if self._console.is_terminal:
             self._live.stop()
         self._show(self._look())
-        self._board.close()
+        if self._board:
+            self._board.close()
+        self._held.close()
 
     def told(self, record: TrialRecord, outcome: Outcome) -> None:
         """A trial ended some way that its folder does not show."""
@@ -70,7 +79,8 @@ class StudyWatch:
         return standings
 
     def _show(self, standings: dict[str, Standing]) -> None:
-        self._board.update(standings)
+        if self._board:
+            self._board.update(standings)
         if self._live.is_started:
             spent = f"{(time.monotonic() - self._start) / 60:.1f} min"
             line = Text(

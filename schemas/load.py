@@ -130,7 +130,11 @@ def _with_tags(tree: Tree) -> Tree:
 
 def explain(error: ValidationError, root: type[BaseModel], tree: Tree) -> str:
     """Pydantic's findings as one message: a line a finding, with field, value, what is legal, nearest name."""
-    return "\n".join(_line(finding, root, tree) for finding in error.errors(include_url=False))
+    findings = error.errors(include_url=False)
+    # A list whose items are wrong is reported again as too short; one line says it.
+    wrong = {finding["loc"][:-1] for finding in findings}
+    kept = [f for f in findings if not (f["type"] == "too_short" and f["loc"] in wrong)]
+    return "\n".join(_line(finding, root, tree) for finding in kept)
 
 
 def _line(finding: Any, root: type[BaseModel], tree: Tree) -> str:

@@ -38,8 +38,17 @@ class Range(Section):
             raise ValueError("int needs whole bounds")
         return self
 
+    @property
+    def ends(self) -> tuple[Any, ...]:
+        """Values that must all be legal: both bounds, and a number between them, or every choice."""
+        if self.kind == "choice":
+            return self.values
+        low, high = self.bounds
+        return (int(low), int(high)) if self.kind == "int" else (low, low + (high - low) / 2**0.5, high)
+
     def __str__(self) -> str:
-        inner = map(_yaml, self.values) if self.kind == "choice" else (f"{bound:g}" for bound in self.bounds)
+        numbers = (str(int(bound)) if self.kind == "int" else repr(bound) for bound in self.bounds)
+        inner = map(_yaml, self.values) if self.kind == "choice" else numbers
         return f"{self.kind}({', '.join(inner)})"
 
 

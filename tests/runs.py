@@ -121,3 +121,17 @@ def train_and_die(config: PretrainConfig, run: Path, at_event: int | None, tally
     pretrain.pretrain(config, run, resume=True)
     if tally:
         tally.write_text(json.dumps(seen))
+
+
+def write_images(folder: Path, train: int = 96, val: int = 48) -> None:
+    """Synthetic images as PNG files in ImageFolder layout."""
+    from torchvision.io import write_png
+
+    from cnnjepa.data.synthetic import CLASS_NAMES, render
+
+    for split, count in (("train", train), ("val", val)):
+        images, labels = render(split, count, 36)  # type: ignore[arg-type]
+        for i in range(count):
+            path = folder / split / CLASS_NAMES[int(labels[i])].replace("/", "-") / f"{i}.png"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            write_png(images[i], str(path))

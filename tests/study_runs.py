@@ -121,3 +121,15 @@ def repeated(root: Path) -> int:
             assert 0 <= lost <= CHECKPOINT_EVERY, (session, following, done)
             again += lost
     return again
+
+
+def processes_with(variable: bytes) -> list[int]:
+    """Processes that were started with an environment variable."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*/environ"):
+        try:
+            if variable in path.read_bytes().split(b"\0"):
+                found.append(int(path.parent.name))
+        except OSError:
+            continue
+    return found

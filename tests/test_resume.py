@@ -11,7 +11,16 @@ from pathlib import Path
 
 import pytest
 import torch
-from runs import SERVER, assert_same_run, in_process, lasting_trace, small_config, train_alone, train_and_die
+from runs import (
+    SERVER,
+    assert_same_run,
+    in_process,
+    lasting_trace,
+    small_config,
+    train_alone,
+    train_and_die,
+    write_images,
+)
 
 from cnnjepa.errors import RunError
 from cnnjepa.schemas import ConfigError, PretrainConfig
@@ -73,20 +82,6 @@ def test_the_number_of_workers_and_the_logging_may_change_on_resume(tmp_path: Pa
     more = small_config("resident=never", "workers=2", data=folder)
     assert in_process(train_alone, more, tmp_path / "run", True) == 0
     assert_same_run(tmp_path / "run", tmp_path / "alone")
-
-
-def write_images(folder: Path) -> None:
-    """Synthetic images as PNG files in ImageFolder layout."""
-    from torchvision.io import write_png
-
-    from cnnjepa.data.synthetic import CLASS_NAMES, render
-
-    for split, count in (("train", 96), ("val", 48)):
-        images, labels = render(split, count, 36)  # type: ignore[arg-type]
-        for i in range(count):
-            path = folder / split / CLASS_NAMES[int(labels[i])].replace("/", "-") / f"{i}.png"
-            path.parent.mkdir(parents=True, exist_ok=True)
-            write_png(images[i], str(path))
 
 
 def signal_after_steps(config: PretrainConfig, run: Path, number: int, steps: int) -> None:

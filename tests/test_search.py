@@ -29,12 +29,12 @@ def space(**fields: Any) -> SearchSpace:
 
 def test_a_space_is_read_as_people_write_it_and_reads_back() -> None:
     ranges = [
-        "lr=log(1e-4,1e-1)", "depth = int(1, 4)", "strategy=choice(mixed, random)",
+        "lr=log(1e-4,1e-1)", "depth = int(1, 1234567)", "strategy=choice(mixed, random)",
         "scale=choice([0.1, 0.2], [0.2, 0.3])",
     ]  # fmt: skip
     asked = asked_space(None, ranges, ["train_images=96"], {"preset": "smoke"})
     assert [str(r) for r in asked.space.values()] == [
-        "log(0.0001, 0.1)", "int(1, 4)", "choice(mixed, random)", "choice([0.1, 0.2], [0.2, 0.3])",
+        "log(0.0001, 0.1)", "int(1, 1234567)", "choice(mixed, random)", "choice([0.1, 0.2], [0.2, 0.3])",
     ]  # fmt: skip
     assert asked.set == {"data.train_images": 96} and asked.name == "search-smoke"
     assert SearchSpace.model_validate(asked.model_dump(mode="json")) == asked
@@ -53,6 +53,10 @@ def test_a_space_is_read_as_people_write_it_and_reads_back() -> None:
         (["depth=int(1,2.5)"], {}, r"space.depth: int needs whole bounds"),
         (["strategy=choice(mixed)"], {}, r"choice needs at least two different values"),
         (["lr=log(1e-4,1)"], {"sampler": "grid"}, r"sampler grid needs choice\(…\) or int\(…\)"),
+        (["depth=log(1,4)"], {}, r"--space method.predictor.depth=log\(1.0, 4.0\): method.predictor.depth: 3.12"),
+        (["strategy=choice(mixed, mixd)"], {}, r"--space .*=choice\(mixed, mixd\): .*'mixd' is not legal"),
+        (["lr=log(1e-4,1)", "optimizer.lr=log(1e-3,1)"], {}, "--space optimizer.lr: given twice"),
+        (["lr=log(1e-4,1)", "lr=log(1e-3,1)"], {}, "--space lr: given twice"),
         (["lr=log(1e-4,1)"], {"preset": "smok"}, "preset 'smok' does not exist"),
     ],
 )
@@ -65,6 +69,11 @@ def test_pruning_without_intermediate_probes_is_refused() -> None:
     with pytest.raises(ConfigError, match=r"probe.every_epochs is 0: --set probe.every_epochs=1, or --no-prune"):
         check_search(space(set={"probe.every_epochs": 0}), None)
     check_search(space(set={"probe.every_epochs": 0}, prune=False), None)
+
+
+def test_a_search_without_the_figure_it_is_judged_by_is_refused() -> None:
+    with pytest.raises(ConfigError, match=r"probe.protocols must have held_out"):
+        check_search(space(set={"probe.protocols": ["published"]}), None)
 
 
 def test_a_storage_that_cannot_be_opened_is_said(tmp_path: Path) -> None:
@@ -191,6 +200,9 @@ def test_a_search_whose_driver_is_killed_goes_on(tmp_path: Path) -> None:
     assert code == 0 and "4 of 4 trials done before" in out
     code, out = run(words(tmp_path, "--trials", "5", *LR, "--objective", "linear"), environment(tmp_path))
     assert code == 2 and "objective: there knn, asked linear" in out
+    other_images = words(tmp_path, "--trials", "5", *LR, "--set", "drawing_seed=1")
+    code, out = run(other_images, environment(tmp_path))
+    assert code == 2 and "images: there " in out
 
 
 def test_trials_that_are_behind_or_collapsed_are_given_up_and_kept_as_pruned(tmp_path: Path) -> None:

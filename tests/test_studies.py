@@ -159,7 +159,8 @@ def test_the_published_sets_are_those_of_the_presets() -> None:
         ({"loss": {"l2": {"loss.nam": "l2"}}}, "axis loss, arm l2: loss.nam: there is no such config field"),
         ({"loss": {"l2": "yes"}}, "axis 'loss', arm 'l2': give what it changes"),
         ({"name": ["adamw"]}, "axis name: ambiguous; it could be"),
-        ({"runtime.seed": [1, 2]}, "seeds are repetitions, not arms"),
+        ({"runtime.seed": [1, 2]}, "axis runtime.seed: seeds are repetitions, not settings"),
+        ({"arm": {"a": {"runtime.seed": 1}}}, "axis arm, arm a: runtime.seed: seeds are repetitions"),
         ({"predictor.depth": [1], "arm": {"x": {"predictor.depth": 2}}}, "is set by another axis too"),
         ({}, "axes"),
     ],
@@ -179,6 +180,9 @@ def test_a_wrong_axis_is_named(axes: dict[str, Any], message: str) -> None:
         ({"preset": "smok"}, "preset 'smok' does not exist; .*nearest is 'smoke'"),
         ({"baseline": {"predictor.depth": 9}}, "baseline: axis 'predictor.depth' has no 9; it has 1, 2"),
         ({"baseline": {"kernel": 9}}, "baseline names axis 'kernel'; the axes are predictor.depth"),
+        ({"seeds": ["a", "b"]}, "^test: seeds.0: 'a' is not legal; .*\nseeds.1: 'b' is not legal; [^\n]*$"),
+        ({"set": {"runtime.seed": 7}}, "set: runtime.seed: seeds are repetitions"),
+        ({"set": {"threads": 7}}, "set: runtime.threads: every process has as many threads as CPUs"),
         ({"set": {"depht": 1}}, "set: depht: there is no such config field; nearest is 'depth'"),
     ],
 )
@@ -208,6 +212,12 @@ def test_a_trial_that_fits_no_machine_is_refused_at_once() -> None:
     for share in (Share(1, 5, 1), Share(17, 0, 1), Share(1, 9, 9), Share(4, 20, 20)):
         with pytest.raises(ConfigError, match=r"more than there is .*lower --gpus-per-trial"):
             cluster.trials(share)
+
+
+@pytest.mark.parametrize("share", [Share(1, 1.5, 1), Share(1, 3, 2)])
+def test_a_broken_number_of_gpus_above_one_is_refused(share: Share) -> None:
+    with pytest.raises(ConfigError, match=r"is 1.5 a process; legal are whole numbers, and fractions below 1"):
+        Capacity([(8.0, 8.0)]).trials(share)
 
 
 def test_what_a_trial_takes_by_default() -> None:
@@ -334,8 +344,32 @@ def test_where_a_trial_stands(tmp_path: Path) -> None:
     put_result(pool, other_probe)
     assert standing_of(pool, other_probe).settled and standing_of(pool, record).settled  # neither undoes the other
     (run.path / "result.json").write_text('{"status": "fin')
-    damaged = standing_of(pool, record)
+    assert standing_of(pool, record).settled  # its own result is kept
+    damaged = standing_of(pool, other_probe)
     assert damaged.state == "unreadable" and "result.json cannot be read" in str(damaged.problem)
+
+
+def test_a_probe_that_fails_does_not_take_another_result_with_it(tmp_path: Path) -> None:
+    _, (record, *_) = written(tmp_path, study(axes={"predictor.depth": [1, 2]}))
+    pool = Pool(tmp_path)
+    put_result(pool, record)
+    other = record.model_copy(update={"probe_hash": "0" * 64})
+    put_result(pool, other)
+    put_result(pool, other, "failed", error="disk full")
+    assert standing_of(pool, record).settled and standing_of(pool, other).state == "failed"
+    (pool.folder(record.pretrain_hash).path / "result.json").unlink()
+    assert standing_of(pool, record).settled
+
+
+def test_a_damaged_study_does_not_hide_the_others(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    from cnnjepa.cli.study_status import list_studies
+
+    written(tmp_path, study(name="sound", axes={"predictor.depth": [1]}))
+    folder, _ = written(tmp_path, study(name="broken", axes={"predictor.depth": [1]}))
+    (folder.path / "trials.json").write_text("[]")
+    list_studies(Console(width=200), tmp_path)
+    out = capsys.readouterr().out
+    assert "sound  1 waiting" in out and "broken  unreadable:" in out and "it holds no trials" in out
 
 
 def test_the_outcome_counts_only_what_finished(tmp_path: Path) -> None:

@@ -7,11 +7,15 @@ import struct
 import tempfile
 from pathlib import Path
 
+import pytest
+from runs import write_images
 from study_runs import (
     STEPS,
     assert_same_study,
     environment,
     finish,
+    kill,
+    processes_with,
     repeated,
     results,
     run,
@@ -60,6 +64,29 @@ def test_a_distributed_trial_survives_the_loss_of_a_process_and_leaves_none_behi
     wait_until(lambda: not processes_with(b"MARK_OF_THIS_TEST=distributed"), seconds=30)
 
 
+def test_a_distributed_trial_ends_with_its_driver_under_the_local_executor(tmp_path: Path) -> None:
+    env = environment(tmp_path, STEP_PAUSE="0.2", MARK_OF_THIS_TEST="torchrun")
+    driver = start(words(tmp_path, "--workers-per-trial", "2", "--depths", "1", "--executor", "local"), env)
+    wait_until(lambda: len(steps(tmp_path)) >= 2)
+    kill(driver)
+    wait_until(lambda: not processes_with(b"MARK_OF_THIS_TEST=torchrun"), seconds=40)
+    assert len(steps(tmp_path)) < STEPS
+
+
+@pytest.mark.parametrize("executor", ["local", "ray"])
+def test_a_distributed_trial_that_one_process_alone_cannot_go_on_with_has_failed(executor: str, tmp_path: Path) -> None:
+    write_images(tmp_path / "images", train=96, val=48)
+    broken = sorted((tmp_path / "images" / "train").rglob("*.png"))[40]
+    broken.write_bytes(broken.read_bytes()[:40])
+    more = ["--data", str(tmp_path / "images"), "--set", "data.source=folder", "--set", "resident=never"]
+    flags = [*more, "--set", "val_images=null", "--set", "workers=0", "--workers-per-trial", "2", "--depths", "1"]
+    code, out = run(words(tmp_path, *flags, "--executor", executor), environment(tmp_path))
+    assert code == 1 and f"{broken.name} cannot be decoded" in out, out
+    (result,) = results(tmp_path).values()
+    assert result["status"] == "failed" and broken.name in result["error"]
+    assert len({process for process, *_ in steps(tmp_path)}) <= 2  # one attempt
+
+
 def test_a_distributed_trial_that_fails_is_recorded_and_not_tried_again(tmp_path: Path) -> None:
     arguments = words(tmp_path, "--workers-per-trial", "2", "--depths", "1", "--set", "optimizer.lr=1e12")
     code, out = run(arguments, environment(tmp_path))
@@ -67,18 +94,6 @@ def test_a_distributed_trial_that_fails_is_recorded_and_not_tried_again(tmp_path
     (result,) = results(tmp_path).values()
     assert result["status"] == "failed"
     assert len({process for process, *_ in steps(tmp_path)}) == 2
-
-
-def processes_with(variable: bytes) -> list[int]:
-    """Processes that were started with an environment variable."""
-    found = []
-    for path in Path("/proc").glob("[0-9]*/environ"):
-        try:
-            if variable in path.read_bytes().split(b"\0"):
-                found.append(int(path.parent.name))
-        except OSError:
-            continue
-    return found
 
 
 def test_embedded_ray_listens_on_this_machine_alone_and_joins_no_other(tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ from study_runs import (
     environment,
     finish,
     kill,
+    processes_with,
     repeated,
     results,
     run,
@@ -57,6 +58,24 @@ def test_a_trial_that_is_killed_goes_on_within_the_same_command(
     assert (tmp_path / "killed").exists() and "Traceback" not in out
     assert_same_study(tmp_path, undisturbed)
     assert len(steps(tmp_path)) == 2 * STEPS + repeated(tmp_path)
+
+
+def test_a_trial_that_is_stopped_alone_goes_on_within_the_same_command(undisturbed: Path, tmp_path: Path) -> None:
+    env = environment(tmp_path, STEP_KILL=f"11:{tmp_path / 'killed'}", STEP_SIGNAL="SIGTERM")
+    code, out = run(words(tmp_path, "--executor", "local"), env)
+    assert code == 0 and (tmp_path / "killed").exists(), out
+    assert_same_study(tmp_path, undisturbed)
+    assert len(steps(tmp_path)) == 2 * STEPS
+
+
+def test_a_trial_does_not_outlive_a_driver_that_is_killed_at_once(tmp_path: Path) -> None:
+    """While the trial still imports, and before it could know its parent."""
+    env = environment(tmp_path, MARK_OF_THIS_TEST="at once")
+    driver = start(words(tmp_path, "--executor", "local"), env)
+    wait_until(lambda: len(processes_with(b"MARK_OF_THIS_TEST=at once")) > 1)
+    kill(driver)
+    wait_until(lambda: not processes_with(b"MARK_OF_THIS_TEST=at once"), seconds=20)
+    assert steps(tmp_path) == []
 
 
 @pytest.mark.parametrize("executor", ["local", "ray"])

@@ -17,12 +17,25 @@ def config_of(space: SearchSpace, changes: dict[str, Any], data: Path | None) ->
     return load_config(space.preset, data=data, changes={**_CHEAP_PROBE, **base, **changes})
 
 
-def check_search(space: SearchSpace, data: Path | None) -> None:
-    """Raises ConfigError for what no trial could run: a bad path or base config, pruning without probes."""
-    for path in space.space:
-        full_path(path, "--space")
+def check_search(space: SearchSpace, data: Path | None) -> PretrainConfig:
+    """The base config. Raises ConfigError for what no trial could run: a bad path, base config or value, a figure that
+    would not be measured, pruning without probes."""
+    paths = [full_path(path, "--space") for path in space.space]
+    twice = [path for place, path in enumerate(paths) if path in paths[:place]]
+    if twice:
+        raise ConfigError(f"--space {twice[0]}: given twice; give every setting once")
     config = config_of(space, {}, data)
+    if "held_out" not in config.probe.protocols:
+        raise ConfigError("a search is judged on the held-out tenth, so probe.protocols must have held_out")
     if space.prune and not config.probe.every_epochs:
         raise ConfigError(
             "pruning needs intermediate probes, and probe.every_epochs is 0: --set probe.every_epochs=1, or --no-prune"
         )
+    for path, asked in zip(paths, space.space.values(), strict=True):
+        for value in asked.ends:
+            try:
+                config_of(space, {path: value}, data)
+            except ConfigError as error:
+                if str(error).startswith(path):  # of this field alone; what others must be for it, a trial finds out
+                    raise ConfigError(f"--space {path}={asked}: {error}") from None
+    return config

@@ -63,6 +63,9 @@ class _Proposals(NotKept, OptunaSearch):
             if value:
                 trial.set_user_attr(name, value)
         value, study = result.get("objective"), self._study
+        if how == "finished" and value is None:
+            how = "without a figure"
+            trial.set_user_attr(HOW, how)
         if how == "finished" and value is not None:
             study.tell(trial, value)
         elif how in ("pruned", "collapsed"):

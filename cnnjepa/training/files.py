@@ -1,6 +1,7 @@
 """Writing so that a reader, or a crash at any moment, finds the old file or the new one, never a part."""
 
 import os
+import secrets
 import shutil
 from pathlib import Path
 
@@ -9,7 +10,7 @@ from cnnjepa.errors import RunError
 
 def write_atomically(path: Path, content: bytes) -> None:
     """Writes aside, syncs, renames, syncs the folder. Raises RunError when the disk refuses; the old file stays."""
-    aside = path.with_name(f"{path.name}.{os.getpid()}.tmp")
+    aside = path.with_name(f"{path.name}.{secrets.token_hex(4)}.tmp")
     try:
         with open(aside, "wb") as file:
             file.write(content)
@@ -25,7 +26,7 @@ def write_atomically(path: Path, content: bytes) -> None:
 
 def keep_as(path: Path, name: str) -> None:
     """Gives the file at `path` a second name beside it, atomically (a hard link, a copy where there are none)."""
-    aside, wanted = path.with_name(f"{name}.{os.getpid()}.tmp"), path.with_name(name)
+    aside, wanted = path.with_name(f"{name}.{secrets.token_hex(4)}.tmp"), path.with_name(name)
     if wanted.exists() and wanted.samefile(path):
         return  # renaming one of a file's names to another is a no-op that would leave both
     try:

@@ -4,6 +4,7 @@ The pixels' floor is the same for every trial on the same images and probe setti
 trial with the same encoder and seed. Measuring them takes longer than training a small trial.
 """
 
+import contextlib
 import hashlib
 import json
 from collections.abc import Callable
@@ -13,6 +14,7 @@ from typing import Any
 import torch
 from pydantic import ValidationError
 
+from cnnjepa.errors import RunError
 from cnnjepa.probes.assessment import FloorName
 from cnnjepa.schemas import PretrainConfig, Probes
 from cnnjepa.training.files import write_atomically
@@ -34,8 +36,9 @@ class FloorStore:
             return Probes.model_validate_json(path.read_bytes())
         except (OSError, ValidationError):
             found = measure()
-        self._folder.mkdir(parents=True, exist_ok=True)
-        write_atomically(path, found.model_dump_json(indent=1).encode())
+        with contextlib.suppress(RunError, OSError):  # what cannot be kept is measured again
+            self._folder.mkdir(parents=True, exist_ok=True)
+            write_atomically(path, found.model_dump_json(indent=1).encode())
         return found
 
 

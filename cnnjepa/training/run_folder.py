@@ -81,15 +81,17 @@ class RunFolder:
         if before and before.status != "failed" and before.probe_hash != result.probe_hash:
             self._kept(before.probe_hash).parent.mkdir(exist_ok=True)
             write_atomically(self._kept(before.probe_hash), before.model_dump_json(indent=2).encode())
+        self._kept(result.probe_hash).unlink(missing_ok=True)  # a newer one replaces it
         write_atomically(self.path / "result.json", result.model_dump_json(indent=2).encode())
 
     def read_result(self, probe_hash: str | None = None) -> TrialResult | None:
-        """The last result, or the one of these probe settings if there is one; None when there is none yet. Raises
+        """The result of these probe settings if there is one, else the last; None when there is none yet. Raises
         RunError when it cannot be read."""
-        last = _read(self.path / "result.json")
-        if last and last.status != "failed" and probe_hash not in (None, last.probe_hash):
-            return _read(self._kept(probe_hash)) or last
-        return last
+        if probe_hash is not None:
+            kept = _read(self._kept(probe_hash))
+            if kept:
+                return kept
+        return _read(self.path / "result.json")
 
     def _kept(self, probe_hash: str) -> Path:
         return self.path / "results" / f"{probe_hash}.json"

@@ -1,7 +1,8 @@
 """Counts training steps in every process that has this folder on PYTHONPATH, and can cut one short.
 
 STEP_LOG: a file that gets a line a step: process, rank, seed, predictor depth. STEP_KILL: `n:marker` kills the process
-that is about to make line n (counted over all processes) unless the file `marker` exists, which it then makes.
+that is about to make line n (counted over all processes) unless the file `marker` exists, which it then makes;
+STEP_SIGNAL: with another signal than SIGKILL.
 STEP_PAUSE: seconds to wait before every step. LOOKS: what intermediate probes find by predictor depth,
 `depth:k-NN:feature spread` with commas between them.
 """
@@ -24,7 +25,7 @@ def _watched(train_step):
             done = len(Path(log).read_text().splitlines()) if Path(log).exists() else 0
             if done >= int(number) and not Path(marker).exists() and processes.rank == processes.world_size - 1:
                 Path(marker).touch()
-                os.kill(os.getpid(), signal.SIGKILL)
+                os.kill(os.getpid(), getattr(signal, os.environ.get("STEP_SIGNAL", "SIGKILL")))
         time.sleep(float(os.environ.get("STEP_PAUSE", "0")))
         loss = train_step(model, optimizer, images, masks, config, processes)
         line = f"{os.getpid()} {processes.rank} {config.runtime.seed} {config.method.predictor.depth}\n"
