@@ -13,11 +13,12 @@ from cnnjepa.data import DataSet, open_data
 from cnnjepa.data.batches import Normalizer, Order, training_batches
 from cnnjepa.encoders import build_trunk
 from cnnjepa.masks import sample_masks
-from cnnjepa.methods import build_method
+from cnnjepa.methods import StepDraw, build_method
 from cnnjepa.schemas import ConfigError, EncoderConfig, PretrainConfig, RandomMasking
 from cnnjepa.sparse import MaskedEncoder, PackedEncoder
 from cnnjepa.training.distributed import Processes, pick_device
 from cnnjepa.training.environment import environment
+from cnnjepa.training.optimizer import build_optimizer
 from cnnjepa.training.step import train_step
 
 # Relative error allowed between packed and masked in float64; measured about 1e-14 (tests/test_sparse.py).
@@ -121,15 +122,21 @@ def training_rate(config: PretrainConfig, device: torch.device) -> float:
     """Images/s of a training step on random pixels at the config's batch: median of four after one to warm up."""
     method = build_method(config).to(device).train()
     method.to(memory_format=torch.channels_last)
-    optimizer = torch.optim.AdamW([p for p in method.parameters() if p.requires_grad], lr=1e-4)
+    optimizer = build_optimizer(method, config.optimizer)
+    for group in optimizer.param_groups:
+        group["lr"] = 1e-4
     batch, size = config.runtime.batch_size, config.data.image_size
-    images = torch.rand(batch, 3, size, size, device=device).contiguous(memory_format=torch.channels_last)
+    views = tuple(
+        torch.rand(batch, 3, size, size, device=device).contiguous(memory_format=torch.channels_last)
+        for _ in config.method.views
+    )
     slots = torch.arange(batch, device=device)
 
     def step(number: int) -> None:
-        masks = method.draw_masks(config.grid, slots, 0, number)
-        method.follow(0.99)
-        train_step(method, optimizer, images, masks, config, Processes(0, 1, device))
+        inputs = method.inputs(views, slots % 2, StepDraw(config.grid, slots, 0, number))
+        if hasattr(config.method, "ema"):
+            method.follow(0.99)
+        train_step(method, optimizer, inputs, config, Processes(0, 1, device))
 
     step(0)
     times = [_seconds(lambda n=n: step(n), device) for n in range(1, 5)]  # type: ignore[misc]

@@ -12,9 +12,11 @@ from cnnjepa.schemas.data import (
     SyntheticData,
     TorchvisionData,
 )
+from cnnjepa.schemas.ema import EMAConfig
 from cnnjepa.schemas.encoder import EncoderConfig
 from cnnjepa.schemas.errors import ConfigError
 from cnnjepa.schemas.hashing import pretrain_hash, probe_hash
+from cnnjepa.schemas.joint_embedding import BYOLConfig, SimCLRConfig, VICRegConfig
 from cnnjepa.schemas.load import load_config, preset_names, read_config
 from cnnjepa.schemas.masking import (
     BlockMasking,
@@ -23,8 +25,8 @@ from cnnjepa.schemas.masking import (
     MultiBlockMasking,
     RandomMasking,
 )
-from cnnjepa.schemas.method import CNNJEPAConfig, EMAConfig, LossConfig
-from cnnjepa.schemas.optimization import OptimizerConfig, ScheduleConfig
+from cnnjepa.schemas.method import CNNJEPAConfig, LossConfig, MethodConfig, RandomInitConfig, SupervisedConfig
+from cnnjepa.schemas.optimization import AdamWConfig, LARSConfig, OptimizerConfig, ScheduleConfig
 from cnnjepa.schemas.predictor import PredictorConfig
 from cnnjepa.schemas.probe import ProbeConfig
 from cnnjepa.schemas.result import (
@@ -37,9 +39,12 @@ from cnnjepa.schemas.result import (
     TrialResult,
 )
 from cnnjepa.schemas.runtime import RuntimeConfig
+from cnnjepa.schemas.views import ViewConfig
 
 __all__ = [
+    "AdamWConfig",
     "AugmentationConfig",
+    "BYOLConfig",
     "BlockMasking",
     "CNNJEPAConfig",
     "ConfigError",
@@ -51,8 +56,10 @@ __all__ = [
     "Floors",
     "FolderData",
     "HDF5Data",
+    "LARSConfig",
     "LossConfig",
     "MaskingConfig",
+    "MethodConfig",
     "MixedMasking",
     "MultiBlockMasking",
     "OptimizerConfig",
@@ -61,13 +68,18 @@ __all__ = [
     "ProbeConfig",
     "ProbeFigures",
     "Probes",
+    "RandomInitConfig",
     "RandomMasking",
     "RuntimeConfig",
     "ScheduleConfig",
     "Selection",
+    "SimCLRConfig",
+    "SupervisedConfig",
     "SyntheticData",
     "TorchvisionData",
     "TrialResult",
+    "VICRegConfig",
+    "ViewConfig",
     "load_config",
     "preset_names",
     "pretrain_hash",

@@ -1,14 +1,15 @@
 """The whole of what a pretraining run is asked for, and the checks across its sections."""
 
-from typing import Self
+from typing import Literal, Self
 
 from pydantic import Field, model_validator
 
 from cnnjepa.schemas.base import Section
 from cnnjepa.schemas.data import DataConfig, SyntheticData
 from cnnjepa.schemas.encoder import EncoderConfig
-from cnnjepa.schemas.method import CNNJEPAConfig
-from cnnjepa.schemas.optimization import OptimizerConfig, ScheduleConfig
+from cnnjepa.schemas.joint_embedding import SimCLRConfig, VICRegConfig
+from cnnjepa.schemas.method import CNNJEPAConfig, MethodConfig, RandomInitConfig
+from cnnjepa.schemas.optimization import AdamWConfig, OptimizerConfig, ScheduleConfig
 from cnnjepa.schemas.probe import ProbeConfig
 from cnnjepa.schemas.runtime import RuntimeConfig
 
@@ -16,7 +17,7 @@ from cnnjepa.schemas.runtime import RuntimeConfig
 class PretrainConfig(Section):
     """A pretraining run: method, encoder, data, optimiser, schedule, probe, runtime."""
 
-    method: CNNJEPAConfig = CNNJEPAConfig()
+    method: MethodConfig = Field(default=CNNJEPAConfig(), discriminator="name")
     """What is learned, and from what."""
 
     encoder: EncoderConfig = EncoderConfig()
@@ -25,7 +26,7 @@ class PretrainConfig(Section):
     data: DataConfig = Field(default=SyntheticData(), discriminator="source")
     """The images."""
 
-    optimizer: OptimizerConfig = OptimizerConfig()
+    optimizer: OptimizerConfig = Field(default=AdamWConfig(), discriminator="name")
     """How weights are updated."""
 
     schedule: ScheduleConfig = ScheduleConfig()
@@ -44,8 +45,22 @@ class PretrainConfig(Section):
 
     @property
     def visible_share(self) -> float:
-        """Expected share of cells that the context encoder sees."""
-        return self.method.masking.mean_context(self.grid) / self.grid**2
+        """Expected share of cells that the encoder with gradients sees; 1 where nothing is masked."""
+        if isinstance(self.method, CNNJEPAConfig):
+            return self.method.masking.mean_context(self.grid) / self.grid**2
+        return 1.0
+
+    @property
+    def trained_epochs(self) -> int:
+        """Epochs of training: none for `random_init`."""
+        return 0 if isinstance(self.method, RandomInitConfig) else self.runtime.epochs
+
+    @property
+    def probed_encoder(self) -> Literal["target", "context"]:
+        """`probe.encoder` with `auto` decided: what the method's authors evaluate."""
+        if self.probe.encoder != "auto":
+            return self.probe.encoder
+        return "target" if isinstance(self.method, CNNJEPAConfig) else "context"
 
     @model_validator(mode="after")
     def _image_size_fits_stride(self) -> Self:
@@ -66,7 +81,17 @@ class PretrainConfig(Section):
 
     @model_validator(mode="after")
     def _masking_fits_grid(self) -> Self:
-        self.method.masking.check(self.grid)
+        if isinstance(self.method, CNNJEPAConfig):
+            self.method.masking.check(self.grid)
+        return self
+
+    @model_validator(mode="after")
+    def _probed_encoder_exists(self) -> Self:
+        if self.probe.encoder == "target" and not hasattr(self.method, "ema"):
+            raise ValueError(
+                f"probe.encoder=target: method {self.method.name} has no moving average, only the encoder that learns; "
+                "legal are auto and context"
+            )
         return self
 
     @model_validator(mode="after")
@@ -97,10 +122,15 @@ class PretrainConfig(Section):
     def cautions(self) -> list[str]:
         """Things that are legal but seldom meant, one sentence each."""
         found = []
-        kernel = self.method.predictor.kernel_size
-        if kernel > 2 * self.grid - 1:
+        if isinstance(self.method, CNNJEPAConfig) and (kernel := self.method.predictor.kernel_size) > 2 * self.grid - 1:
             found.append(
                 f"predictor.kernel_size {kernel} reaches past the {self.grid}x{self.grid} grid from every cell; "
                 f"weights beyond {2 * self.grid - 1} only ever see padding"
+            )
+        if self.runtime.accumulation > 1 and isinstance(self.method, SimCLRConfig | VICRegConfig):
+            found.append(
+                f"runtime.accumulation {self.runtime.accumulation}: {self.method.name} compares the images of one part "
+                f"only, {self.runtime.batch_size // self.runtime.accumulation} at a time; a smaller batch gives the "
+                "same at less waiting"
             )
         return found

@@ -52,6 +52,17 @@ def discriminator(model: type[BaseModel]) -> str | None:
     return None
 
 
+def arm_of(section: dict[str, Any], models: list[type[BaseModel]]) -> type[BaseModel] | None:
+    """The model that `section` asks for among `models`; None when it names none of them."""
+    if len(models) == 1:
+        return models[0]
+    for model in models:
+        tag = discriminator(model)
+        if tag and section.get(tag) == model.model_fields[tag].default:
+            return model
+    return None
+
+
 def nearest(given: str, legal: typing.Iterable[str]) -> str:
     """`; nearest is 'x'` for an error message, or nothing when no legal name is close."""
     match = difflib.get_close_matches(given, list(legal), n=1, cutoff=0.5)

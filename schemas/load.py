@@ -12,7 +12,7 @@ from pydantic import BaseModel, ValidationError
 
 from cnnjepa.schemas.config import PretrainConfig
 from cnnjepa.schemas.errors import ConfigError
-from cnnjepa.schemas.fields import arms, discriminator, nearest
+from cnnjepa.schemas.fields import arm_of, arms, discriminator, nearest
 from cnnjepa.schemas.overrides import Tree, merge, nested, parse_override
 
 _PRESETS = files("cnnjepa.schemas") / "presets"
@@ -48,7 +48,7 @@ def _parse(text: str, origin: str) -> Tree:
     base = tree.pop("extends", None)
     if base is None:
         return tree
-    return merge(_parse(preset_text(str(base)), f"preset {base}"), tree)
+    return merge(_with_tags(_parse(preset_text(str(base)), f"preset {base}")), tree)
 
 
 def _text_keys(node: Any) -> Any:
@@ -82,7 +82,7 @@ def load_config(
     """
     tree: Tree = _parse(preset_text(preset), f"preset {preset}") if preset else {}
     if file:
-        tree = merge(tree, _file_tree(file))
+        tree = merge(_with_tags(tree), _file_tree(file))
     tree = _with_tags(tree)
     parsed = [parse_override(text) for text in overrides]
     if data is not None:
@@ -117,15 +117,22 @@ def _validate(tree: Tree) -> PretrainConfig:
 
 def _with_tags(tree: Tree) -> Tree:
     """Fills in discriminators left out, from the defaults, so that `masking: {ratio: 0.5}` is understood."""
-    filled = json.loads(json.dumps(tree, default=str))
-    for path, default in (("method.masking.strategy", "mixed"), ("data.source", "synthetic")):
-        *sections, tag = path.split(".")
-        node: Any = filled
-        for name in sections:
-            node = node.get(name) if isinstance(node, dict) else None
-        if isinstance(node, dict):
-            node.setdefault(tag, default)
-    return dict(filled)
+    return _tagged(json.loads(json.dumps(tree, default=str)), PretrainConfig)
+
+
+def _tagged(section: Tree, model: type[BaseModel]) -> Tree:
+    for name, info in model.model_fields.items():
+        inner, options = section.get(name), arms(info.annotation)
+        if not options or not isinstance(inner, dict):
+            continue
+        if len(options) > 1:
+            tag = discriminator(options[0])
+            assert tag is not None
+            inner.setdefault(tag, getattr(info.default, tag))
+        chosen = arm_of(inner, options)
+        if chosen is not None:
+            _tagged(inner, chosen)
+    return section
 
 
 def explain(error: ValidationError, root: type[BaseModel], tree: Tree) -> str:

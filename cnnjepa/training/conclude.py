@@ -79,10 +79,10 @@ def finished_result(
     return TrialResult(
         **_known(config, data, identity, environment),
         status="collapsed" if collapsed else "finished",
-        epochs=config.runtime.epochs,
+        epochs=config.trained_epochs,
         final_loss=final_loss,
         skipped_images=tuple(sorted(every)),
-        probed_encoder=config.probe.encoder,
+        probed_encoder=config.probed_encoder,
         probes=assessment.probes,
         selection=assessment.selection,
         floors=assessment.floors,
@@ -108,7 +108,7 @@ def conclude(run: Run, state: RunState) -> TrialResult:
 
 
 def _judge_and_write(run: Run, state: RunState) -> None:
-    network = state.method.probed_encoder(run.config.probe.encoder)
+    network = state.method.probed_encoder(run.config.probed_encoder)
     shared = {} if run.floors is None else {"floor": FloorStore(run.floors, run.config, run.data.fingerprint)}
     assessment = assess(
         network, run.config, run.data, run.processes.device, run.folder.path, run.tick, run.watcher.phase, **shared
