@@ -148,5 +148,5 @@ def test_a_two_process_run_is_the_one_process_run(name: str, tmp_path: Path) -> 
     states = [torch.load(tmp_path / r / "checkpoints" / "last.pt", weights_only=True)["method"] for r in ("two", "one")]
     for key, value in states[1].items():
         torch.testing.assert_close(
-            states[0][key], value, rtol=2e-3, atol=2e-4, msg=lambda text, key=key: f"{key} {text}"
+            states[0][key], value, rtol=1e-2, atol=2e-3, msg=lambda text, key=key: f"{key} {text}"
         )
