@@ -44,7 +44,8 @@ def examine(config: PretrainConfig) -> Iterator[Finding]:
     yield Finding("GPUs", ", ".join(facts["gpus"]) or "none; training runs on the CPU")
     error = packed_error(device)
     yield Finding("packed encoder = masked encoder", f"relative error {error:.1e} (float64)", error < _TOLERANCE)
-    yield _speed(config, device)
+    if isinstance(config.encoder, EncoderConfig):
+        yield _speed(config, config.encoder, device)
     try:
         data = open_data(config.data, least_train=config.runtime.batch_size)
     except ConfigError as refusal:
@@ -88,9 +89,9 @@ def _relative(a: Tensor, b: Tensor) -> float:
     return float((a - b).detach().abs().max() / b.detach().abs().max().clamp(min=1e-12))
 
 
-def _speed(config: PretrainConfig, device: torch.device) -> Finding:
+def _speed(config: PretrainConfig, encoder: EncoderConfig, device: torch.device) -> Finding:
     """Packed against stock dense, forward and backward, alternately."""
-    trunk = build_trunk(config.encoder, 0).to(device, memory_format=torch.channels_last)
+    trunk = build_trunk(encoder, 0).to(device).to(memory_format=torch.channels_last)
     dense, packed = copy.deepcopy(trunk), PackedEncoder(trunk)
     size = config.data.image_size
     images = torch.rand(_BATCH, 3, size, size, device=device).contiguous(memory_format=torch.channels_last)

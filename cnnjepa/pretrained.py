@@ -5,14 +5,14 @@ from typing import Any, Literal
 
 import torch
 
-from cnnjepa.encoders import ResNetTrunk, build_trunk
+from cnnjepa.encoders import Trunk, build_trunk
 from cnnjepa.schemas import ConfigError, read_config
 from cnnjepa.training.checkpoint import read_checkpoint
 
 
 def load_encoder(
     run: str | Path, which: Literal["target", "context"] | None = None, checkpoint: str = "last.pt"
-) -> ResNetTrunk:
+) -> Trunk:
     """The encoder of a run in eval mode, on the CPU: images [B, 3, S, S] → features [B, C, G, G]. `which` is the one
     that the run probes unless it is given.
 

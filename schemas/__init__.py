@@ -13,13 +13,15 @@ from cnnjepa.schemas.data import (
     TorchvisionData,
 )
 from cnnjepa.schemas.ema import EMAConfig
-from cnnjepa.schemas.encoder import EncoderConfig
+from cnnjepa.schemas.encoder import AnyEncoderConfig, EncoderConfig, ViTConfig
 from cnnjepa.schemas.errors import ConfigError
 from cnnjepa.schemas.hashing import pretrain_hash, probe_hash
-from cnnjepa.schemas.joint_embedding import BYOLConfig, SimCLRConfig, VICRegConfig
+from cnnjepa.schemas.joint_embedding import BYOLConfig, LeJEPAConfig, SimCLRConfig, VICRegConfig
 from cnnjepa.schemas.load import load_config, preset_names, read_config
+from cnnjepa.schemas.masked_modelling import IJEPAConfig, SparKConfig
 from cnnjepa.schemas.masking import (
     BlockMasking,
+    IJEPAMasking,
     MaskingConfig,
     MixedMasking,
     MultiBlockMasking,
@@ -43,6 +45,7 @@ from cnnjepa.schemas.views import ViewConfig
 
 __all__ = [
     "AdamWConfig",
+    "AnyEncoderConfig",
     "AugmentationConfig",
     "BYOLConfig",
     "BlockMasking",
@@ -56,7 +59,10 @@ __all__ = [
     "Floors",
     "FolderData",
     "HDF5Data",
+    "IJEPAConfig",
+    "IJEPAMasking",
     "LARSConfig",
+    "LeJEPAConfig",
     "LossConfig",
     "MaskingConfig",
     "MethodConfig",
@@ -74,11 +80,13 @@ __all__ = [
     "ScheduleConfig",
     "Selection",
     "SimCLRConfig",
+    "SparKConfig",
     "SupervisedConfig",
     "SyntheticData",
     "TorchvisionData",
     "TrialResult",
     "VICRegConfig",
+    "ViTConfig",
     "ViewConfig",
     "load_config",
     "preset_names",

@@ -1,13 +1,14 @@
 """The whole of what a pretraining run is asked for, and the checks across its sections."""
 
-from typing import Literal, Self
+from typing import Literal, Self, get_args
 
 from pydantic import Field, model_validator
 
 from cnnjepa.schemas.base import Section
 from cnnjepa.schemas.data import DataConfig, SyntheticData
-from cnnjepa.schemas.encoder import EncoderConfig
+from cnnjepa.schemas.encoder import VIT_HEADS, AnyEncoderConfig, EncoderConfig, ViTConfig
 from cnnjepa.schemas.joint_embedding import SimCLRConfig, VICRegConfig
+from cnnjepa.schemas.masked_modelling import IJEPAConfig, SparKConfig
 from cnnjepa.schemas.method import CNNJEPAConfig, MethodConfig, RandomInitConfig
 from cnnjepa.schemas.optimization import AdamWConfig, OptimizerConfig, ScheduleConfig
 from cnnjepa.schemas.probe import ProbeConfig
@@ -20,7 +21,7 @@ class PretrainConfig(Section):
     method: MethodConfig = Field(default=CNNJEPAConfig(), discriminator="name")
     """What is learned, and from what."""
 
-    encoder: EncoderConfig = EncoderConfig()
+    encoder: AnyEncoderConfig = Field(default=EncoderConfig(), discriminator="arch")
     """The network that is pretrained."""
 
     data: DataConfig = Field(default=SyntheticData(), discriminator="source")
@@ -46,7 +47,7 @@ class PretrainConfig(Section):
     @property
     def visible_share(self) -> float:
         """Expected share of cells that the encoder with gradients sees; 1 where nothing is masked."""
-        if isinstance(self.method, CNNJEPAConfig):
+        if isinstance(self.method, CNNJEPAConfig | IJEPAConfig | SparKConfig):
             return self.method.masking.mean_context(self.grid) / self.grid**2
         return 1.0
 
@@ -60,7 +61,31 @@ class PretrainConfig(Section):
         """`probe.encoder` with `auto` decided: what the method's authors evaluate."""
         if self.probe.encoder != "auto":
             return self.probe.encoder
-        return "target" if isinstance(self.method, CNNJEPAConfig) else "context"
+        return "target" if isinstance(self.method, CNNJEPAConfig | IJEPAConfig) else "context"
+
+    @model_validator(mode="after")
+    def _method_can_use_encoder(self) -> Self:
+        transformer = isinstance(self.encoder, ViTConfig)
+        if transformer and isinstance(self.method, CNNJEPAConfig | SparKConfig):
+            legal = ", ".join(get_args(EncoderConfig.model_fields["arch"].annotation))
+            raise ValueError(
+                f"encoder.arch={self.encoder.arch}: method {self.method.name} hides patches of convolutional networks; "
+                f"legal with it are {legal}"
+            )
+        if isinstance(self.method, IJEPAConfig):
+            if not transformer:
+                raise ValueError(
+                    f"encoder.arch={self.encoder.arch}: method ijepa drops hidden tokens, which only transformers "
+                    "have; legal with it are vit_tiny, vit_small, vit_base"
+                )
+            heads = 4 * VIT_HEADS[self.encoder.arch]
+            if self.method.predictor.dim % heads:
+                lower = max(1, self.method.predictor.dim // heads) * heads
+                raise ValueError(
+                    f"predictor.dim {self.method.predictor.dim} is not a multiple of 4 x {heads // 4}, the heads of "
+                    f"{self.encoder.arch}; the nearest are {lower} and {lower + heads}"
+                )
+        return self
 
     @model_validator(mode="after")
     def _image_size_fits_stride(self) -> Self:
@@ -70,18 +95,18 @@ class PretrainConfig(Section):
             legal = f"{lower} or {upper}" if lower >= 2 * stride else f"{max(upper, 2 * stride)}"
             raise ValueError(
                 f"data.image_size {size} is not divisible by the encoder's total stride {stride} "
-                f"(stem {self.encoder.stem}, {self.encoder.stages} stages); the nearest legal is {legal}"
+                f"({_makes_stride(self.encoder)}); the nearest legal is {legal}"
             )
         if size < 2 * stride:
             raise ValueError(
                 f"data.image_size {size} gives a grid of one cell at total stride {stride}; use at least "
-                f"{2 * stride}, or a stem of smaller stride (half, small)"
+                f"{2 * stride}, or a {_smaller_stride(self.encoder)}"
             )
         return self
 
     @model_validator(mode="after")
     def _masking_fits_grid(self) -> Self:
-        if isinstance(self.method, CNNJEPAConfig):
+        if isinstance(self.method, CNNJEPAConfig | IJEPAConfig | SparKConfig):
             self.method.masking.check(self.grid)
         return self
 
@@ -134,3 +159,13 @@ class PretrainConfig(Section):
                 "same at less waiting"
             )
         return found
+
+
+def _makes_stride(encoder: EncoderConfig | ViTConfig) -> str:
+    if isinstance(encoder, ViTConfig):
+        return f"patch_size {encoder.patch_size}"
+    return f"stem {encoder.stem}, {encoder.stages} stages"
+
+
+def _smaller_stride(encoder: EncoderConfig | ViTConfig) -> str:
+    return "smaller patch_size" if isinstance(encoder, ViTConfig) else "stem of smaller stride (half, small)"

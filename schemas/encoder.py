@@ -1,6 +1,6 @@
-"""The encoder: which torchvision network, how its stem and width are changed, how it computes sparsely."""
+"""The encoder: which network, how its stem and width are changed, how it computes sparsely."""
 
-from typing import Literal, Self
+from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -9,6 +9,8 @@ from cnnjepa.schemas.base import Section
 Arch = Literal["resnet18", "resnet34", "resnet50", "resnet101", "resnet152", "wide_resnet50_2", "resnext50_32x4d"]
 Stem = Literal["imagenet", "half", "small"]
 Backend = Literal["packed", "masked"]
+
+VIT_HEADS = {"vit_tiny": 3, "vit_small": 6, "vit_base": 12}
 
 STEM_STRIDE: dict[Stem, int] = {"imagenet": 4, "half": 2, "small": 1}
 
@@ -51,3 +53,22 @@ class EncoderConfig(Section):
                 f"for example {max(least, round(unit * self.width)) / unit!r}"
             )
         return self
+
+
+class ViTConfig(Section):
+    """A vision transformer of timm's blocks with random weights: no class token, fixed sine-cosine positions."""
+
+    arch: Literal["vit_tiny", "vit_small", "vit_base"] = "vit_small"
+    """Width 192, 384 or 768 with 3, 6 or 12 heads; 12 blocks. Source: METHOD, ViT-S and ViT-B; vit_tiny is ours, for
+    small images."""
+
+    patch_size: int = Field(default=16, ge=2, le=32)
+    """Side of a patch in pixels. Source: METHOD, 16 and 14."""
+
+    @property
+    def total_stride(self) -> int:
+        """Input pixels to a side of one cell of the feature grid."""
+        return self.patch_size
+
+
+AnyEncoderConfig = Annotated[EncoderConfig | ViTConfig, Field(discriminator="arch")]

@@ -1,8 +1,8 @@
-"""Methods that make two views of an image agree: SimCLR, BYOL, VICReg."""
+"""Methods that make views of an image agree: SimCLR, BYOL, VICReg, LeJEPA."""
 
 from typing import ClassVar, Literal
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from cnnjepa.schemas.base import Section
 from cnnjepa.schemas.ema import StepwiseEMAConfig
@@ -106,3 +106,47 @@ class VICRegConfig(_TwoViews):
     def views(self) -> tuple[ViewConfig, ...]:
         """The views of every image, in order."""
         return (self.view, self.view)
+
+
+class LeJEPAConfig(_TwoViews):
+    """Views whose projections agree and are, over the batch, distributed as an isotropic Gaussian: no teacher, no
+    negatives (arXiv 2511.08544). All views have the training crop's size; the paper's smaller local crops are not made.
+    """
+
+    OWN_FIELDS: ClassVar[tuple[str, ...]] = ("view", "hidden_dim", "output_dim")
+
+    name: Literal["lejepa"] = "lejepa"
+    """Which method this section configures."""
+
+    view: SimCLRView = SimCLRView()
+    """Colours of all views. Source: assumption; the paper's are SimCLR's with some solarisation."""
+
+    num_views: int = Field(default=2, ge=2, le=16)
+    """Views an image. Source: ours, 2, to cost the same as the other methods; the paper uses 2 large and 6 small."""
+
+    hidden_dim: int = Field(default=2048, ge=8)
+    """Width of the projector's two hidden layers. Source: assumption, 2048."""
+
+    output_dim: int = Field(default=128, ge=2)
+    """Width of the projector's output. Source: assumption, 128."""
+
+    regularization: float = Field(default=0.05, gt=0, lt=1)
+    """Share λ of the Gaussian regularisation in the loss; 1 − λ is the views' agreement. Source: paper, 0.05."""
+
+    slices: int = Field(default=256, ge=1)
+    """Random directions onto which projections are projected, new at every step. Source: paper, Algorithm 1, 256."""
+
+    knots: int = Field(default=17, ge=3)
+    """Points at which characteristic functions are compared, odd, over [−5, 5]. Source: paper, 17."""
+
+    @field_validator("knots")
+    @classmethod
+    def _odd(cls, value: int) -> int:
+        if value % 2 == 0:
+            raise ValueError(f"must be odd, so that 0 is among them; the nearest are {value - 1} and {value + 1}")
+        return value
+
+    @property
+    def views(self) -> tuple[ViewConfig, ...]:
+        """The views of every image, in order."""
+        return (self.view,) * self.num_views

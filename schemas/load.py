@@ -12,7 +12,7 @@ from pydantic import BaseModel, ValidationError
 
 from cnnjepa.schemas.config import PretrainConfig
 from cnnjepa.schemas.errors import ConfigError
-from cnnjepa.schemas.fields import arm_of, arms, discriminator, nearest
+from cnnjepa.schemas.fields import arm_of, arms, discriminator, nearest, tag_values
 from cnnjepa.schemas.overrides import Tree, merge, nested, parse_override
 
 _PRESETS = files("cnnjepa.schemas") / "presets"
@@ -90,7 +90,7 @@ def load_config(
     for assignments in (parsed, list((changes or {}).items())):
         # Choices between arms first, so that the order of flags does not matter.
         for path, value in sorted(
-            assignments, key=lambda item: not item[0].endswith((".strategy", ".source", ".name"))
+            assignments, key=lambda item: not item[0].endswith((".strategy", ".source", ".name", ".arch"))
         ):
             tree = merge(tree, nested(path, value))
     return _validate(tree)
@@ -151,7 +151,7 @@ def _line(finding: Any, root: type[BaseModel], tree: Tree) -> str:
     if kind == "extra_forbidden":
         legal = list(owner.model_fields)
         tag = discriminator(owner)
-        of = f" of {tag} {owner.model_fields[tag].default!r}" if tag else ""
+        of = f" of {tag} {'/'.join(tag_values(owner))!r}" if tag and tag != "arch" else ""
         return f"{path}: no such field{of}; legal are {', '.join(legal)}{nearest(str(location[-1]), legal)}"
     if kind in ("union_tag_invalid", "literal_error"):
         expected = finding["ctx"].get("expected_tags") or finding["ctx"].get("expected", "")
@@ -176,7 +176,7 @@ def _owner(location: tuple[Any, ...], root: type[BaseModel], tree: Tree) -> tupl
         owner = model
         if len(options) > 1 and steps:
             tag = steps.pop(0)
-            model = next(m for m in options if m.model_fields[discriminator(m) or ""].default == tag)
+            model = next(m for m in options if tag in tag_values(m))
         elif options:
             model = options[0]
     return owner, ".".join(names)

@@ -6,7 +6,8 @@ from pydantic import Field, model_validator
 
 from cnnjepa.schemas.base import Section
 from cnnjepa.schemas.ema import EMAConfig
-from cnnjepa.schemas.joint_embedding import BYOLConfig, SimCLRConfig, VICRegConfig
+from cnnjepa.schemas.joint_embedding import BYOLConfig, LeJEPAConfig, SimCLRConfig, VICRegConfig
+from cnnjepa.schemas.masked_modelling import IJEPAConfig, SparKConfig
 from cnnjepa.schemas.masking import MaskingConfig, MixedMasking
 from cnnjepa.schemas.predictor import PredictorConfig
 from cnnjepa.schemas.views import PLAIN, ViewConfig
@@ -78,6 +79,14 @@ class RandomInitConfig(_OneView):
 
 
 MethodConfig = Annotated[
-    CNNJEPAConfig | SimCLRConfig | BYOLConfig | VICRegConfig | SupervisedConfig | RandomInitConfig,
+    CNNJEPAConfig
+    | SimCLRConfig
+    | BYOLConfig
+    | VICRegConfig
+    | IJEPAConfig
+    | SparKConfig
+    | LeJEPAConfig
+    | SupervisedConfig
+    | RandomInitConfig,
     Field(discriminator="name"),
 ]

@@ -13,26 +13,34 @@ from cnnjepa.schemas import ConfigError, PretrainConfig
 from cnnjepa.training.pretrain import pretrain
 
 HEADS = {"simclr": ("hidden_dim=32", "output_dim=16"), "byol": ("hidden_dim=32", "output_dim=16"),
-         "vicreg": ("hidden_dim=32", "output_dim=32")}  # fmt: skip
+         "vicreg": ("hidden_dim=32", "output_dim=32"), "lejepa": ("hidden_dim=32", "output_dim=8", "slices=16"),
+         "spark": ("decoder_dim=32",),
+         "ijepa": ("masking.min_keep=4", "predictor.depth=2", "predictor.dim=48")}  # fmt: skip
+VIT = ("arch=vit_tiny", "patch_size=4")
 LARS = ("optimizer.name=lars", "optimizer.lr=0.3", "weight_decay_end=1e-5")
 
 
 def config_of(name: str, *more: str) -> PretrainConfig:
     heads = tuple(f"method.{text}" for text in HEADS.get(name, ()))
-    return small_config(f"method.name={name}", *heads, *more)
+    return small_config(f"method.name={name}", *heads, *(VIT if name == "ijepa" else ()), *more)
 
 
-@pytest.mark.parametrize("name", ["simclr", "byol", "vicreg", "supervised"])
+@pytest.mark.parametrize("name", ["simclr", "byol", "vicreg", "supervised", "lejepa", "spark", "ijepa"])
 def test_a_run_ends_with_a_result_and_an_encoder(name: str, tmp_path: Path) -> None:
     run = tmp_path / "run"
     result = pretrain(config_of(name, "floors=false", "images_every_epochs=1"), run)
-    assert (result.method, result.status, result.probed_encoder) == (name, "finished", "context")
+    probed = "target" if name == "ijepa" else "context"
+    assert (result.method, result.status, result.probed_encoder) == (name, "finished", probed)
     line = json.loads((run / "metrics.jsonl").read_text().splitlines()[0])
-    assert ("ema" in line) == (name == "byol")
+    assert ("ema" in line) == (name in ("byol", "ijepa"))
     assert {"vicreg": "covariance", "supervised": "accuracy"}.get(name, "loss") in line
     encoder = cnnjepa.load_encoder(run)
     state = torch.load(run / "checkpoints" / "last.pt", weights_only=True)["method"]
-    assert torch.equal(encoder.conv1.weight, state["context_encoder.conv1.weight"])
+    if name == "ijepa":
+        assert torch.equal(encoder.norm.weight, state["target_encoder.norm.weight"])  # type: ignore[union-attr]
+        return
+    where = "context_encoder.network" if name == "spark" else "context_encoder"
+    assert torch.equal(encoder.conv1.weight, state[f"{where}.conv1.weight"])
     if name == "byol":
         assert torch.equal(cnnjepa.load_encoder(run, "target").conv1.weight, state["target_encoder.conv1.weight"])
     else:
@@ -56,7 +64,9 @@ def test_random_init_trains_nothing_and_is_the_untrained_floor(tmp_path: Path) -
     assert written and again.lasting() == result.lasting()
 
 
-@pytest.mark.parametrize(("name", "more"), [("byol", ()), ("simclr", LARS), ("supervised", ("clip_norm=1",))])
+@pytest.mark.parametrize(
+    ("name", "more"), [("byol", ()), ("simclr", LARS), ("supervised", ("clip_norm=1",)), ("lejepa", ())]
+)
 def test_a_run_killed_and_resumed_ends_the_same(name: str, more: tuple[str, ...], tmp_path: Path) -> None:
     config = config_of(name, "floors=false", *more)
     assert in_process(train_alone, config, tmp_path / "alone") == 0

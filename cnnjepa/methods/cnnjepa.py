@@ -88,7 +88,7 @@ class CNNJEPA(Method):
     def passes(self, config: PretrainConfig) -> list[Pass]:
         """The packed context encoder costs its visible share of a dense one; masked computes every cell."""
         images = (3, config.data.image_size, config.data.image_size)
-        share = config.visible_share if config.encoder.backend == "packed" else 1.0
+        share = config.visible_share if getattr(config.encoder, "backend", "") == "packed" else 1.0
         features = (self.feature_dim, config.grid, config.grid)
         found = [
             Pass(self.target_encoder, images, 1, trained=False),

@@ -7,7 +7,7 @@ from typing import Any
 from cnnjepa.cost import MethodCost
 from cnnjepa.data import DataSet
 from cnnjepa.probes import Assessment, assess
-from cnnjepa.schemas import Cost, EncoderConfig, PretrainConfig, TrialResult
+from cnnjepa.schemas import AnyEncoderConfig, Cost, PretrainConfig, TrialResult, ViTConfig
 from cnnjepa.schemas.overrides import flat
 from cnnjepa.training.distributed import Processes
 from cnnjepa.training.environment import peak_memory_bytes
@@ -23,8 +23,10 @@ def now() -> str:
     return datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
 
 
-def encoder_name(config: EncoderConfig) -> str:
-    """`resnet18/small/3 stages/x0.375`; parts at their defaults are left out."""
+def encoder_name(config: AnyEncoderConfig) -> str:
+    """`resnet18/small/3 stages/x0.375`, `vit_small/16`; parts at a residual network's defaults are left out."""
+    if isinstance(config, ViTConfig):
+        return f"{config.arch}/{config.patch_size}"
     parts: list[str] = [config.arch]
     parts += [config.stem] if config.stem != "imagenet" else []
     parts += [f"{config.stages} stages"] if config.stages != 4 else []
