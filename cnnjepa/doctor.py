@@ -3,7 +3,7 @@
 import copy
 import statistics
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import NamedTuple
 
 import torch
@@ -13,13 +13,11 @@ from cnnjepa.data import DataSet, open_data
 from cnnjepa.data.batches import Normalizer, Order, training_batches
 from cnnjepa.encoders import build_trunk
 from cnnjepa.masks import sample_masks
-from cnnjepa.methods import StepDraw, build_method
 from cnnjepa.schemas import ConfigError, EncoderConfig, PretrainConfig, RandomMasking
 from cnnjepa.sparse import MaskedEncoder, PackedEncoder
+from cnnjepa.step_timer import StepTimer, seconds
 from cnnjepa.training.distributed import Processes, pick_device
 from cnnjepa.training.environment import environment
-from cnnjepa.training.optimizer import build_optimizer
-from cnnjepa.training.step import train_step
 
 # Relative error allowed between packed and masked in float64; measured about 1e-14 (tests/test_sparse.py).
 _TOLERANCE = 1e-9
@@ -100,8 +98,8 @@ def _speed(config: PretrainConfig, encoder: EncoderConfig, device: torch.device)
     times: dict[str, list[float]] = {"dense": [], "packed": []}
     for _ in range(4):
         with torch.autocast(device.type, torch.bfloat16, enabled=config.runtime.precision == "bf16"):
-            times["dense"].append(_seconds(lambda: dense(images).float().square().mean().backward(), device))
-            times["packed"].append(_seconds(lambda: packed(images, context).float().square().mean().backward(), device))
+            times["dense"].append(seconds(lambda: dense(images).float().square().mean().backward(), device))
+            times["packed"].append(seconds(lambda: packed(images, context).float().square().mean().backward(), device))
     ratio = statistics.median(times["packed"][1:]) / statistics.median(times["dense"][1:])
     where = f"{100 * share:.0f} % visible, {config.runtime.precision}"
     text = f"{ratio:.2f} of the stock dense time at {where} (efficiency {share / ratio:.2f})"
@@ -109,39 +107,11 @@ def _speed(config: PretrainConfig, encoder: EncoderConfig, device: torch.device)
     return Finding("packed encoder's time", text + advice, True if ratio < 1 else None)
 
 
-def _seconds(work: Callable[[], object], device: torch.device) -> float:
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
-    start = time.perf_counter()
-    work()
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
-    return time.perf_counter() - start
-
-
 def training_rate(config: PretrainConfig, device: torch.device) -> float:
     """Images/s of a training step on random pixels at the config's batch: median of four after one to warm up."""
-    method = build_method(config).to(device).train()
-    method.to(memory_format=torch.channels_last)
-    optimizer = build_optimizer(method, config.optimizer)
-    for group in optimizer.param_groups:
-        group["lr"] = 1e-4
-    batch, size = config.runtime.batch_size, config.data.image_size
-    views = tuple(
-        torch.rand(batch, 3, size, size, device=device).contiguous(memory_format=torch.channels_last)
-        for _ in config.method.views
-    )
-    slots = torch.arange(batch, device=device)
-
-    def step(number: int) -> None:
-        inputs = method.inputs(views, slots % 2, StepDraw(config.grid, slots, 0, number))
-        if hasattr(config.method, "ema"):
-            method.follow(0.99)
-        train_step(method, optimizer, inputs, config, Processes(0, 1, device))
-
+    step = StepTimer(config, device)
     step(0)
-    times = [_seconds(lambda n=n: step(n), device) for n in range(1, 5)]  # type: ignore[misc]
-    return batch / statistics.median(times)
+    return config.runtime.batch_size / statistics.median([step(number) for number in range(1, 5)])
 
 
 def _data_rate(config: PretrainConfig, data: DataSet, device: torch.device) -> float:

@@ -58,11 +58,11 @@ class BYOLConfig(_TwoViews):
     """Colours of the second view."""
 
     hidden_dim: int = Field(default=4096, ge=8)
-    """Width of the hidden layers of projector and predictor. Source: METHOD, 4096 on in1k (1024 in the projector on
-    in100)."""
+    """Width of the projector's hidden layer. Source: METHOD, 4096 on in1k, 1024 on
+    in100."""
 
     predictor_hidden_dim: int = Field(default=4096, ge=8)
-    """Width of the predictor's hidden layer. Source: METHOD, 4096."""
+    """Width of the predictor's hidden layer. Source: METHOD, 4096 on in1k, 1024 on in100."""
 
     output_dim: int = Field(default=256, ge=8)
     """Width of projections and predictions. Source: METHOD, 256."""
