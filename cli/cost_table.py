@@ -4,6 +4,7 @@ import json
 import os
 from typing import Any
 
+from rich import box
 from rich.console import Console
 from rich.table import Table
 
@@ -68,28 +69,27 @@ def _with(config: PretrainConfig, fixed: dict[str, Any]) -> PretrainConfig:
 
 
 def _table(found: dict[str, StepCost], title: str) -> Table:
-    table = Table(title=title, title_justify="left", title_style="")
+    table = Table(title=title, title_justify="left", title_style="", box=box.SIMPLE_HEAD, pad_edge=False)
     table.add_column("method", no_wrap=True)
-    for name in ("s", "x", "images/s", "FLOP/image", "x", "memory", "x", "CNN-JEPA takes", "paper"):
+    for name in ("s a step", "images/s", "FLOP/image", "GiB", "cnnjepa\ntakes", "in the\npaper"):
         table.add_column(name, justify="right", no_wrap=True)
     ours = found["cnnjepa"]
     for name, cost in found.items():
+        rate, memory = cost.images / cost.median, cost.memory_bytes / 2**30
         table.add_row(
             name,
-            f"{cost.median:.2f}",
-            f"{cost.median / ours.median:.2f}",
-            f"{cost.images / cost.median:.3g}",
-            big(cost.flops_per_image).strip(),
-            f"{cost.flops_per_image / ours.flops_per_image:.2f}",
-            f"{cost.memory_bytes / 2**30:.2f} GiB",
-            f"{cost.memory_bytes / ours.memory_bytes:.2f}",
+            f"{cost.median:.3g} [dim]{cost.median / ours.median:.2f}x[/]",
+            f"{rate:.3g} [dim]{rate * ours.median / ours.images:.2f}x[/]",
+            f"{big(cost.flops_per_image).strip()} [dim]{cost.flops_per_image / ours.flops_per_image:.2f}x[/]",
+            f"{memory:.2f} [dim]{cost.memory_bytes / ours.memory_bytes:.2f}x[/]",
             f"{ours.median / cost.median:.2f}",
             f"{_PAPER[name]:.2f}" if name in _PAPER else "",
         )
     spread = max((max(c.seconds) - min(c.seconds)) / c.median for c in found.values())
     table.caption = (
-        f"medians of {len(ours.seconds)} alternating steps (spread up to {100 * spread:.0f} %); x: ratio to cnnjepa; "
-        "loading and augmenting left out; paper: share of the method's hours that CNN-JEPA took, loading included"
+        f"medians of {len(ours.seconds)} alternating steps (spread up to {100 * spread:.0f} %), ratios to cnnjepa; "
+        "loading and augmenting left out. Last: the share of a method's time that CNN-JEPA takes, here and in the paper, whose "
+        "hours include loading"
     )
     table.caption_justify = "left"
     return table

@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from cnnjepa import __version__
-from cnnjepa.cli import ablate, benchmark, config, data, doctor, masks, probe, report, search, status, train
+from cnnjepa.cli import ablate, benchmark, config, data, doctor, export, masks, probe, report, search, status, train
 
 # Exit codes; DESIGN and docs/cli.md list them.
 FAILED, WRONG, COLLAPSED, STOPPED = 1, 2, 3, 75
@@ -40,6 +40,7 @@ def _main(
 
 app.command(name="train", epilog=train.EXAMPLE)(train.train)
 app.command(name="probe", epilog=probe.EXAMPLE)(probe.probe)
+app.command(name="export", epilog=export.EXAMPLE)(export.export)
 app.command(name="masks", epilog=masks.EXAMPLE)(masks.masks)
 app.command(name="doctor", epilog=doctor.EXAMPLE)(doctor.doctor)
 app.add_typer(ablate.app, name="ablate")
