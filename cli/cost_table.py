@@ -71,7 +71,7 @@ def _with(config: PretrainConfig, fixed: dict[str, Any]) -> PretrainConfig:
 def _table(found: dict[str, StepCost], title: str) -> Table:
     table = Table(title=title, title_justify="left", title_style="", box=box.SIMPLE_HEAD, pad_edge=False)
     table.add_column("method", no_wrap=True)
-    for name in ("s a step", "images/s", "FLOP/image", "GiB", "cnnjepa\ntakes", "in the\npaper"):
+    for name in ("s a step", "images/s", "FLOP/image", "GiB", "takes", "paper"):
         table.add_column(name, justify="right", no_wrap=True)
     ours = found["cnnjepa"]
     for name, cost in found.items():
@@ -88,8 +88,8 @@ def _table(found: dict[str, StepCost], title: str) -> Table:
     spread = max((max(c.seconds) - min(c.seconds)) / c.median for c in found.values())
     table.caption = (
         f"medians of {len(ours.seconds)} alternating steps (spread up to {100 * spread:.0f} %), ratios to cnnjepa; "
-        "loading and augmenting left out. Last: the share of a method's time that CNN-JEPA takes, here and in the paper, whose "
-        "hours include loading"
+        "loading and augmenting left out. takes: the share of a method's time that CNN-JEPA takes; paper: the same of "
+        "its hours, which include loading"
     )
     table.caption_justify = "left"
     return table

@@ -12,15 +12,15 @@ from torch import Tensor, nn
 from cnnjepa.data import DataSet, open_data
 from cnnjepa.data.batches import Normalizer, Order, training_batches
 from cnnjepa.encoders import build_trunk
+from cnnjepa.encoders.custom import feature_dim_of, load_network
 from cnnjepa.masks import sample_masks
-from cnnjepa.schemas import ConfigError, EncoderConfig, PretrainConfig, RandomMasking
+from cnnjepa.schemas import ConfigError, EncoderConfig, PretrainConfig, RandomMasking, ViTConfig
 from cnnjepa.sparse import MaskedEncoder, PackedEncoder
+from cnnjepa.sparse.fitness import TOLERANCE, compare, judge_layers
 from cnnjepa.step_timer import StepTimer, seconds
 from cnnjepa.training.distributed import Processes, pick_device
 from cnnjepa.training.environment import environment
 
-# Relative error allowed between packed and masked in float64; measured about 1e-14 (tests/test_sparse.py).
-_TOLERANCE = 1e-9
 _BATCH = 16
 
 
@@ -41,9 +41,9 @@ def examine(config: PretrainConfig) -> Iterator[Finding]:
     yield Finding("CPU", f"{facts['cpu']}, {facts['cpu_count']} cores, {facts['threads']} threads used")
     yield Finding("GPUs", ", ".join(facts["gpus"]) or "none; training runs on the CPU")
     error = packed_error(device)
-    yield Finding("packed encoder = masked encoder", f"relative error {error:.1e} (float64)", error < _TOLERANCE)
-    if isinstance(config.encoder, EncoderConfig):
-        yield _speed(config, config.encoder, device)
+    yield Finding("packed encoder = masked encoder", f"relative error {error:.1e} (float64)", error < TOLERANCE)
+    if not isinstance(config.encoder, ViTConfig):
+        yield _speed(config, device)
     try:
         data = open_data(config.data, least_train=config.runtime.batch_size)
     except ConfigError as refusal:
@@ -61,6 +61,39 @@ def examine(config: PretrainConfig) -> Iterator[Finding]:
     else:
         need = max(1, round(config.runtime.workers * 1.2 * model / loader + 0.5))
         yield Finding("bottleneck", f"the data; about {need} workers would keep up (--set workers={need})", None)
+
+
+def examine_encoder(named: str) -> Iterator[Finding]:
+    """Whether the network `package.module:Name` can be a packed context encoder. Raises ConfigError when it cannot be
+    imported, or its features are no map."""
+    network = load_network(named)
+    stride = _stride_of(network, named)
+    dim = feature_dim_of(network, stride, named)
+    parameters = sum(p.numel() for p in network.parameters())
+    yield Finding("encoder", f"{named}, {parameters:,} parameters, {dim} channels, total stride {stride}")
+    refused = list(judge_layers(network))
+    for verdict in refused:
+        yield Finding(f"layer {verdict.layer}", verdict.finding, False)
+    if not refused:
+        verdict = compare(network, stride)
+        yield Finding(f"layer {verdict.layer}" if verdict.layer else "the whole", verdict.finding, verdict.ok)
+    if not refused and verdict.ok:
+        yield Finding("use it", f"--set encoder.arch=custom --set encoder.module={named} --set total_stride={stride}")
+
+
+@torch.no_grad()
+def _stride_of(network: nn.Module, named: str) -> int:
+    size = 256
+    training = network.training
+    features = network.eval()(torch.zeros(1, 3, size, size))
+    network.train(training)
+    if not isinstance(features, Tensor) or features.dim() != 4 or size % features.shape[-1]:
+        shape = list(features.shape) if isinstance(features, Tensor) else type(features).__name__
+        raise ConfigError(
+            f"encoder {named}: images of {size} px give {shape}; features must be a map [B, C, G, G] whose side "
+            "divides the image's. Leave out pooling and classifier"
+        )
+    return size // features.shape[-1]
 
 
 def packed_error(device: torch.device) -> float:
@@ -87,9 +120,9 @@ def _relative(a: Tensor, b: Tensor) -> float:
     return float((a - b).detach().abs().max() / b.detach().abs().max().clamp(min=1e-12))
 
 
-def _speed(config: PretrainConfig, encoder: EncoderConfig, device: torch.device) -> Finding:
+def _speed(config: PretrainConfig, device: torch.device) -> Finding:
     """Packed against stock dense, forward and backward, alternately."""
-    trunk = build_trunk(encoder, 0).to(device).to(memory_format=torch.channels_last)
+    trunk = build_trunk(config.encoder, 0).to(device).to(memory_format=torch.channels_last)
     dense, packed = copy.deepcopy(trunk), PackedEncoder(trunk)
     size = config.data.image_size
     images = torch.rand(_BATCH, 3, size, size, device=device).contiguous(memory_format=torch.channels_last)

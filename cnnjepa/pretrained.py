@@ -16,7 +16,7 @@ def load_encoder(
     """The encoder of a run in eval mode, on the CPU: images [B, 3, S, S] → features [B, C, G, G]. `which` is the one
     that the run probes unless it is given.
 
-    Parameter names are torchvision's; at width 1, imagenet stem and four stages
+    Parameter names of a ResNet are torchvision's; at width 1, imagenet stem and four stages
     `torchvision.models.<arch>().load_state_dict(encoder.state_dict(), strict=False)` misses only `fc`. Images
     are normalised with the run's `data.mean` and `data.std`. Raises ConfigError when the run or its checkpoint
     does not exist, or for the target encoder of a method without one.

@@ -13,7 +13,13 @@ from cnnjepa.schemas.data import (
     TorchvisionData,
 )
 from cnnjepa.schemas.ema import EMAConfig
-from cnnjepa.schemas.encoder import AnyEncoderConfig, EncoderConfig, ViTConfig
+from cnnjepa.schemas.encoder import (
+    AnyEncoderConfig,
+    ConvNeXtConfig,
+    CustomEncoderConfig,
+    EncoderConfig,
+    ViTConfig,
+)
 from cnnjepa.schemas.errors import ConfigError
 from cnnjepa.schemas.hashing import pretrain_hash, probe_hash
 from cnnjepa.schemas.joint_embedding import BYOLConfig, LeJEPAConfig, SimCLRConfig, VICRegConfig
@@ -51,7 +57,9 @@ __all__ = [
     "BlockMasking",
     "CNNJEPAConfig",
     "ConfigError",
+    "ConvNeXtConfig",
     "Cost",
+    "CustomEncoderConfig",
     "DataConfig",
     "Diagnostics",
     "EMAConfig",

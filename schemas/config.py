@@ -6,7 +6,7 @@ from pydantic import Field, model_validator
 
 from cnnjepa.schemas.base import Section
 from cnnjepa.schemas.data import DataConfig, SyntheticData
-from cnnjepa.schemas.encoder import VIT_HEADS, AnyEncoderConfig, EncoderConfig, ViTConfig
+from cnnjepa.schemas.encoder import VIT_HEADS, AnyEncoderConfig, ConvNeXtConfig, EncoderConfig, ViTConfig
 from cnnjepa.schemas.joint_embedding import SimCLRConfig, VICRegConfig
 from cnnjepa.schemas.masked_modelling import IJEPAConfig, SparKConfig
 from cnnjepa.schemas.method import CNNJEPAConfig, MethodConfig, RandomInitConfig
@@ -67,7 +67,11 @@ class PretrainConfig(Section):
     def _method_can_use_encoder(self) -> Self:
         transformer = isinstance(self.encoder, ViTConfig)
         if transformer and isinstance(self.method, CNNJEPAConfig | SparKConfig):
-            legal = ", ".join(get_args(EncoderConfig.model_fields["arch"].annotation))
+            legal = ", ".join(
+                arch
+                for model in (EncoderConfig, ConvNeXtConfig)
+                for arch in get_args(model.model_fields["arch"].annotation)
+            )
             raise ValueError(
                 f"encoder.arch={self.encoder.arch}: method {self.method.name} hides patches of convolutional networks; "
                 f"legal with it are {legal}"
@@ -161,11 +165,13 @@ class PretrainConfig(Section):
         return found
 
 
-def _makes_stride(encoder: EncoderConfig | ViTConfig) -> str:
+def _makes_stride(encoder: AnyEncoderConfig) -> str:
     if isinstance(encoder, ViTConfig):
         return f"patch_size {encoder.patch_size}"
-    return f"stem {encoder.stem}, {encoder.stages} stages"
+    return f"stem {encoder.stem}, {encoder.stages} stages" if isinstance(encoder, EncoderConfig) else str(encoder.arch)
 
 
-def _smaller_stride(encoder: EncoderConfig | ViTConfig) -> str:
-    return "smaller patch_size" if isinstance(encoder, ViTConfig) else "stem of smaller stride (half, small)"
+def _smaller_stride(encoder: AnyEncoderConfig) -> str:
+    if isinstance(encoder, ViTConfig):
+        return "smaller patch_size"
+    return "stem of smaller stride (half, small)" if isinstance(encoder, EncoderConfig) else "network of smaller stride"

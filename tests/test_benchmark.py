@@ -130,4 +130,4 @@ def test_the_cost_table_names_ratios_and_is_kept(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     record = json.loads((tmp_path / "benchmarks" / "method_cost.json").read_text())
     assert set(record["methods"]) == {"cnnjepa", "supervised"} and "batch 4, 32 px" in record["title"]
-    assert "CNN-JEPA" in done.stdout and torch.__version__.startswith(record["environment"]["torch"])
+    assert "cnnjepa" in done.stdout and torch.__version__.startswith(record["environment"]["torch"])

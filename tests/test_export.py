@@ -80,7 +80,7 @@ def test_a_network_of_our_own_is_exported_where_names_do_not_matter(to: str, thi
     folder, error = export_run(thin, to, tmp_path / to)
     assert error < 1e-5 and (folder / "encoder.json").is_file()
     for other in ("torchvision", "timm"):
-        with pytest.raises(ConfigError, match="is no network of that library; legal for it are safetensors, onnx"):
+        with pytest.raises(ConfigError, match="at full width; legal for it are safetensors, onnx"):
             export_run(thin, other, tmp_path / other)
 
 

@@ -1,24 +1,33 @@
-"""Networks without classifier: torchvision's residual ones at the stem, width and depth asked for; transformers."""
+"""Networks without classifier: torchvision's ResNets and ConvNeXts, vision transformers, and a user's own."""
 
-from typing import TYPE_CHECKING, Union
+from typing import TYPE_CHECKING, Union, assert_never
 
+from cnnjepa.encoders.convnext import ConvNeXtTrunk, build_convnext
+from cnnjepa.encoders.custom import CustomTrunk, build_custom
 from cnnjepa.encoders.trunk import ResNetTrunk, build_resnet
-from cnnjepa.schemas import AnyEncoderConfig, ViTConfig
+from cnnjepa.schemas import AnyEncoderConfig, ConvNeXtConfig, CustomEncoderConfig, EncoderConfig, ViTConfig
 
 if TYPE_CHECKING:
     from cnnjepa.encoders.vit import ViTTrunk
 
-Trunk = Union[ResNetTrunk, "ViTTrunk"]
+Trunk = Union[ResNetTrunk, ConvNeXtTrunk, CustomTrunk, "ViTTrunk"]
 
 
 def build_trunk(config: AnyEncoderConfig, seed: int) -> Trunk:
     """A trunk with random weights, a function of (config, seed) alone. Parameters are float32, on the CPU. Raises
-    ConfigError for a transformer where timm is not installed."""
-    if isinstance(config, ViTConfig):
-        from cnnjepa.encoders.vit import build_vit
+    ConfigError for a transformer where timm is not installed, and for a user's network that is not as stated."""
+    match config:
+        case EncoderConfig():
+            return build_resnet(config, seed)
+        case ConvNeXtConfig():
+            return build_convnext(config, seed)
+        case CustomEncoderConfig():
+            return build_custom(config, seed)
+        case ViTConfig():
+            from cnnjepa.encoders.vit import build_vit
 
-        return build_vit(config, seed)
-    return build_resnet(config, seed)
+            return build_vit(config, seed)
+    assert_never(config)
 
 
-__all__ = ["ResNetTrunk", "Trunk", "build_trunk"]
+__all__ = ["ConvNeXtTrunk", "CustomTrunk", "ResNetTrunk", "Trunk", "build_trunk"]

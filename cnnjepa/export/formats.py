@@ -13,7 +13,7 @@ from cnnjepa.encoders import ResNetTrunk
 from cnnjepa.export.card import data_licence, model_card
 from cnnjepa.export.parcel import Parcel, PooledEncoder
 from cnnjepa.optional import needed
-from cnnjepa.schemas import ConfigError
+from cnnjepa.schemas import ConfigError, ViTConfig
 
 
 def export_run(
@@ -76,8 +76,9 @@ def _timm_form(parcel: Parcel) -> tuple[str, dict[str, Any], dict[str, Tensor]]:
     encoder, state = parcel.config.encoder, dict(parcel.network.state_dict())
     if isinstance(parcel.network, ResNetTrunk):
         return str(encoder.arch), {"num_classes": 0}, state
-    from cnnjepa.encoders.vit import positions
+    from cnnjepa.encoders.vit import ViTTrunk, positions
 
+    assert isinstance(parcel.network, ViTTrunk)
     codes = positions(parcel.config.grid, parcel.network.feature_dim, next(iter(state.values())))
     arguments = {
         "num_classes": 0, "img_size": parcel.config.data.image_size, "patch_size": encoder.total_stride,
@@ -114,10 +115,12 @@ def _to_safetensors(parcel: Parcel, folder: Path) -> tuple[Tensor, str]:
     loading = """
 import json
 from cnnjepa.encoders import build_trunk
-from cnnjepa.schemas import EncoderConfig  # ViTConfig for a vit_… arch
+from cnnjepa.schemas import AnyEncoderConfig
+from pydantic import TypeAdapter
 from safetensors.torch import load_file
 
-encoder = build_trunk(EncoderConfig(**json.load(open("encoder.json"))["encoder"]), seed=0)
+config = TypeAdapter(AnyEncoderConfig).validate_python(json.load(open("encoder.json"))["encoder"])
+encoder = build_trunk(config, seed=0)
 encoder.load_state_dict(load_file("encoder.safetensors"))
 features = encoder.eval()(images).mean((2, 3))
 """
@@ -163,7 +166,7 @@ session = onnxruntime.InferenceSession("encoder.onnx")
 def _to_huggingface(parcel: Parcel, folder: Path) -> tuple[Tensor, str]:
     """In timm's layout, so that `timm.create_model("hf-hub:NAME")` loads it, where timm has the network."""
     safetensors = needed("safetensors.torch", "export", "--to huggingface")
-    if isinstance(parcel.network, ResNetTrunk) and not parcel.stock_resnet:
+    if not parcel.stock_resnet and not isinstance(parcel.config.encoder, ViTConfig):
         return _to_safetensors(parcel, folder)
     timm = needed("timm", "export", "--to huggingface")
     name, arguments, state = _timm_form(parcel)

@@ -10,7 +10,8 @@ from torch import Tensor, nn
 from cnnjepa.encoders import Trunk
 from cnnjepa.errors import RunError
 from cnnjepa.pretrained import load_encoder
-from cnnjepa.schemas import ConfigError, EncoderConfig, PretrainConfig, TrialResult, read_config
+from cnnjepa.schemas import ConfigError, EncoderConfig, PretrainConfig, TrialResult, ViTConfig, read_config
+from cnnjepa.training.conclude import encoder_name
 from cnnjepa.training.run_folder import RunFolder
 
 # Relative to the largest feature. Convolutions of another library add in another order.
@@ -62,11 +63,10 @@ class Parcel:
 
     def refuse_unless_stock(self, to: str) -> None:
         """Raises ConfigError for a residual network that no other library has."""
-        encoder = self.config.encoder
-        if isinstance(encoder, EncoderConfig) and not self.stock_resnet:
+        if not self.stock_resnet and not isinstance(self.config.encoder, ViTConfig):
             raise ConfigError(
-                f"--to {to}: {encoder.arch} with stem {encoder.stem}, {encoder.stages} stages and width "
-                f"{encoder.width:g} is no network of that library; legal for it are safetensors, onnx and huggingface"
+                f"--to {to}: {encoder_name(self.config.encoder)} is no ResNet of that library at full width; legal for "
+                "it are safetensors, onnx and huggingface"
             )
 
     def images(self) -> Tensor:

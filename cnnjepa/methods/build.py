@@ -20,7 +20,6 @@ from cnnjepa.randomness import key
 from cnnjepa.schemas import (
     BYOLConfig,
     CNNJEPAConfig,
-    EncoderConfig,
     IJEPAConfig,
     LeJEPAConfig,
     PretrainConfig,
@@ -29,6 +28,7 @@ from cnnjepa.schemas import (
     SparKConfig,
     SupervisedConfig,
     VICRegConfig,
+    ViTConfig,
 )
 from cnnjepa.sparse import ContextEncoder, MaskedEncoder, PackedEncoder
 
@@ -82,5 +82,5 @@ def _around(trunk: Trunk, config: PretrainConfig, classes: int) -> Method:
 
 
 def _sparse(trunk: Trunk, config: PretrainConfig) -> ContextEncoder:
-    assert isinstance(config.encoder, EncoderConfig)
+    assert not isinstance(config.encoder, ViTConfig)
     return PackedEncoder(trunk) if config.encoder.backend == "packed" else MaskedEncoder(trunk)

@@ -7,7 +7,15 @@ from typing import Any
 from cnnjepa.cost import MethodCost
 from cnnjepa.data import DataSet
 from cnnjepa.probes import Assessment, assess
-from cnnjepa.schemas import AnyEncoderConfig, Cost, PretrainConfig, TrialResult, ViTConfig
+from cnnjepa.schemas import (
+    AnyEncoderConfig,
+    ConvNeXtConfig,
+    Cost,
+    CustomEncoderConfig,
+    PretrainConfig,
+    TrialResult,
+    ViTConfig,
+)
 from cnnjepa.schemas.overrides import flat
 from cnnjepa.training.distributed import Processes
 from cnnjepa.training.environment import peak_memory_bytes
@@ -25,8 +33,13 @@ def now() -> str:
 
 def encoder_name(config: AnyEncoderConfig) -> str:
     """`resnet18/small/3 stages/x0.375`, `vit_small/16`; parts at a residual network's defaults are left out."""
-    if isinstance(config, ViTConfig):
-        return f"{config.arch}/{config.patch_size}"
+    match config:
+        case ViTConfig():
+            return f"{config.arch}/{config.patch_size}"
+        case CustomEncoderConfig():
+            return config.module
+        case ConvNeXtConfig():
+            return config.arch + (f"/x{config.width:g}" if config.width != 1 else "")
     parts: list[str] = [config.arch]
     parts += [config.stem] if config.stem != "imagenet" else []
     parts += [f"{config.stages} stages"] if config.stages != 4 else []
