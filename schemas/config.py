@@ -7,7 +7,7 @@ from pydantic import Field, model_validator
 from cnnjepa.schemas.base import Section
 from cnnjepa.schemas.data import DataConfig, SyntheticData
 from cnnjepa.schemas.encoder import VIT_HEADS, AnyEncoderConfig, ConvNeXtConfig, EncoderConfig, ViTConfig
-from cnnjepa.schemas.joint_embedding import SimCLRConfig, VICRegConfig
+from cnnjepa.schemas.joint_embedding import LeJEPAConfig, SimCLRConfig, VICRegConfig
 from cnnjepa.schemas.masked_modelling import IJEPAConfig, SparKConfig
 from cnnjepa.schemas.method import CNNJEPAConfig, MethodConfig, RandomInitConfig
 from cnnjepa.schemas.optimization import AdamWConfig, OptimizerConfig, ScheduleConfig
@@ -156,7 +156,7 @@ class PretrainConfig(Section):
                 f"predictor.kernel_size {kernel} reaches past the {self.grid}x{self.grid} grid from every cell; "
                 f"weights beyond {2 * self.grid - 1} only ever see padding"
             )
-        if self.runtime.accumulation > 1 and isinstance(self.method, SimCLRConfig | VICRegConfig):
+        if self.runtime.accumulation > 1 and isinstance(self.method, SimCLRConfig | VICRegConfig | LeJEPAConfig):
             found.append(
                 f"runtime.accumulation {self.runtime.accumulation}: {self.method.name} compares the images of one part "
                 f"only, {self.runtime.batch_size // self.runtime.accumulation} at a time; a smaller batch gives the "

@@ -130,7 +130,7 @@ def test_synchronising_keeps_parameters_and_their_names() -> None:
 STEPS = ("train_images=96", "epochs=1", "warmup_epochs=0", "log_every_steps=1", "checkpoint_every_steps=1")
 
 
-@pytest.mark.parametrize("name", ["simclr", "byol"])
+@pytest.mark.parametrize("name", ["simclr", "byol", "lejepa"])
 def test_a_two_process_run_is_the_one_process_run(name: str, tmp_path: Path) -> None:
     """Through the loop: views, SyncBN's equivalent, gathering, gradients, LARS. Global batch 32, float32."""
     from runs import in_process, small_config

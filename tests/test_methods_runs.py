@@ -9,8 +9,12 @@ import torch
 from runs import assert_same_run, in_process, small_config, train_alone, train_and_die
 
 import cnnjepa
+from cnnjepa.methods import StepDraw, build_method
 from cnnjepa.schemas import ConfigError, PretrainConfig
+from cnnjepa.training.distributed import Processes
+from cnnjepa.training.optimizer import build_optimizer
 from cnnjepa.training.pretrain import pretrain
+from cnnjepa.training.step import train_step
 
 HEADS = {"simclr": ("hidden_dim=32", "output_dim=16"), "byol": ("hidden_dim=32", "output_dim=16"),
          "vicreg": ("hidden_dim=32", "output_dim=32"), "lejepa": ("hidden_dim=32", "output_dim=8", "slices=16"),
@@ -96,3 +100,29 @@ def test_masks_of_a_method_without_them_are_refused(tmp_path: Path) -> None:
 
     with pytest.raises(ConfigError, match="only masks of cnnjepa can be drawn"):
         draw_picture(config_of("simclr"), tmp_path / "m.png", 1)
+
+
+@pytest.mark.parametrize("name", ["simclr", "byol", "vicreg", "supervised", "lejepa", "spark", "ijepa"])
+def test_a_bf16_step_is_close_to_a_float32_one(name: str) -> None:
+    losses = []
+    for precision in ("float32", "bf16"):
+        config = config_of(name, f"precision={precision}", "runtime.batch_size=16")
+        method = build_method(config)
+        g = torch.Generator().manual_seed(0)
+        views = tuple(torch.randn(16, 3, 32, 32, generator=g) for _ in config.method.views)
+        inputs = method.inputs(views, torch.arange(16) % 4, StepDraw(config.grid, torch.arange(16), 0, 0))
+        optimizer = build_optimizer(method, config.optimizer)
+        stepped = train_step(method, optimizer, inputs, config, Processes(0, 1, torch.device("cpu")))
+        assert stepped.loss.dtype == torch.float32
+        assert all(p.isfinite().all() and p.dtype == torch.float32 for p in method.parameters())
+        losses.append(float(stepped.loss))
+    assert losses[1] == pytest.approx(losses[0], rel=0.05)
+
+
+def test_batches_too_small_for_batch_norm_and_contrast_are_refused() -> None:
+    with pytest.raises(
+        ConfigError, match=r"runtime\.batch_size: 1 is not legal; input should be greater than or equal to 2"
+    ):
+        small_config("method.name=simclr", "runtime.batch_size=1")
+    with pytest.raises(ConfigError, match="into parts of at least 2 images"):
+        small_config("method.name=simclr", "runtime.batch_size=4", "accumulation=4")
