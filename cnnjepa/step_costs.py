@@ -10,6 +10,7 @@ import statistics
 from collections.abc import Callable, Mapping
 from multiprocessing.connection import Connection
 from multiprocessing.context import SpawnProcess
+from pathlib import Path
 from typing import NamedTuple
 
 import torch
@@ -93,7 +94,7 @@ def _serve(config: PretrainConfig, threads: int, pipe: Connection) -> None:
     """Steps as asked for, by number; None asks for the peak memory; a closed pipe ends it."""
     torch.set_num_threads(threads)
     device = pick_device(config.runtime.device)
-    before = _resident()
+    before = _peak_resident()
     timer = StepTimer(config, device)
     while True:
         try:
@@ -105,8 +106,14 @@ def _serve(config: PretrainConfig, threads: int, pipe: Connection) -> None:
         elif device.type == "cuda":
             pipe.send(torch.cuda.max_memory_allocated(device))
         else:
-            pipe.send(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 - before)
+            pipe.send(_peak_resident() - before)
 
 
-def _resident() -> int:
+def _peak_resident() -> int:
+    """The largest resident set of this process so far, in bytes. Linux's own figure where there is one, because
+    getrusage's also counts what the process was forked from."""
+    status = Path("/proc/self/status")
+    if status.is_file():
+        line = next(line for line in status.read_text().splitlines() if line.startswith("VmHWM:"))
+        return int(line.split()[1]) * 1024
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
