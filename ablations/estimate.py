@@ -55,20 +55,23 @@ def calibrate(config: PretrainConfig, device_type: str, threads: int, side_by_si
 def estimates(
     configs: Sequence[PretrainConfig], size: SetSize | None, images_per_s: float | None, world_size: int = 1
 ) -> list[Estimate]:
-    """One for every config. `images_per_s` is a process's for the first config; the others' follow from their FLOPs.
-    Floors count where they are first measured, since trials share them."""
+    """One for every config. `images_per_s` is a process's for the first config that trains; the others' follow from
+    their FLOPs. Floors count where they are first measured, since trials share them."""
     known: dict[str, MethodCost] = {}
-    found: list[Estimate] = []
-    floors: set[str] = set()
+    costs: list[MethodCost] = []
     for config in configs:
         key = config.model_copy(update={"runtime": config.runtime.model_copy(update={"seed": 0})}).model_dump_json()
         if key not in known:
             known[key] = method_cost(config)
-        cost = known[key]
+        costs.append(known[key])
+    step_flops = next((cost.flops_per_image for cost in costs if cost.flops_per_image), None)
+    found: list[Estimate] = []
+    floors: set[str] = set()
+    for config, cost in zip(configs, costs, strict=True):
         train_hours = probe_hours = None
-        if size and images_per_s:
-            flops_per_s = images_per_s * (found[0].cost if found else cost).flops_per_image
-            train = size.train * config.runtime.epochs * cost.flops_per_image / world_size
+        if size and images_per_s and step_flops:
+            flops_per_s = images_per_s * step_flops
+            train = size.train * config.trained_epochs * cost.flops_per_image / world_size
             untrained = f"{config.encoder.model_dump_json()} {config.runtime.seed}"
             new = {floor for floor in ("pixels", untrained) if config.probe.floors and floor not in floors}
             floors |= new
@@ -84,7 +87,7 @@ def probe_flops(config: PretrainConfig, cost: MethodCost, size: SetSize, untrain
     probe = config.probe
     dims = [cost.feature_dim, *([cost.feature_dim] if untrained else []), *([_PIXEL_DIM] if pixels else [])]
     features = (size.train + size.val) * cost.encoder_flops * (1 + untrained)
-    glances = (config.runtime.epochs - 1) // probe.every_epochs if probe.every_epochs else 0
+    glances = max(0, config.trained_epochs - 1) // probe.every_epochs if probe.every_epochs else 0
     glance = min(size.train, probe.online_images) * cost.encoder_flops
     # `held_out` trains every rate, then refits one for about half of the epochs.
     fits = ("published" in probe.protocols) + (len(probe.held_out_lrs) + 0.5) * ("held_out" in probe.protocols)

@@ -51,7 +51,7 @@ def predictor(
     from cnnjepa.ablations.flag_studies import predictor_study
 
     axes = listed(depths, "--depths"), listed(kernels, "--kernels"), listed(convs, "--convs")
-    _carry_out(predictor_study(*axes, options.preset or _DEFAULT_PRESET), options)
+    carry_out(predictor_study(*axes, options.preset or _DEFAULT_PRESET), options)
 
 
 @app.command(epilog="Example:  cnnjepa ablate masking --strategies mixed,multi_block,random")
@@ -73,7 +73,7 @@ def masking(
     from cnnjepa.ablations.flag_studies import masking_study
 
     axes = listed(strategies, "--strategies"), listed(ratios, "--ratios"), listed(blocks, "--blocks")
-    _carry_out(masking_study(*axes, options.preset or _DEFAULT_PRESET), options)
+    carry_out(masking_study(*axes, options.preset or _DEFAULT_PRESET), options)
 
 
 @app.command(epilog="Example:  cnnjepa ablate my_study.yaml --seeds 0,1,2")
@@ -88,7 +88,7 @@ def file(
     """
     from cnnjepa.ablations.study_files import read_study
 
-    _carry_out(read_study(study), options)
+    carry_out(read_study(study), options)
 
 
 @app.command(epilog="Example:  cnnjepa ablate studies")
@@ -106,7 +106,8 @@ def studies() -> None:
                 console.print(f"    {line[2:]}", highlight=False, markup=False, soft_wrap=True)
 
 
-def _carry_out(study: "Study", options: StudyOptions) -> None:
+def carry_out(study: "Study", options: StudyOptions) -> None:
+    """Runs a study as the options say, or shows its plan."""
     from cnnjepa.ablations.study_files import changed
     from cnnjepa.cli.study_run import StudyRequest, run, show_plan
     from cnnjepa.schemas.overrides import parse_override

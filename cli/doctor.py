@@ -1,5 +1,7 @@
 """`cnnjepa doctor`."""
 
+from typing import Annotated
+
 import typer
 
 from cnnjepa.cli.options import ConfigOption, DataOption, PresetOption, SetOption, asked_config
@@ -8,21 +10,29 @@ EXAMPLE = "Example:  cnnjepa doctor --preset in100 --data /data/imagenet100"
 
 
 def doctor(
-    preset: PresetOption = None, config: ConfigOption = None, sets: SetOption = None, data: DataOption = None
+    preset: PresetOption = None,
+    config: ConfigOption = None,
+    sets: SetOption = None,
+    data: DataOption = None,
+    encoder: Annotated[
+        str | None,
+        typer.Option("--encoder", help="Only judge a network of your own as encoder.", metavar="MODULE:NAME"),
+    ] = None,
 ) -> None:
     """Check this machine for a config (the demo's by default): versions, devices, whether the packed encoder is
     right and fast here, how many images/s data and model reach, and which is the bottleneck.
 
-    Exit code 1 when something is wrong.
+    With --encoder: whether that network can be packed, or which layer cannot and why (docs/own_encoder.md). Exit code 1
+    when something is wrong.
     """
     asked = asked_config(preset, config, sets, data, default="demo")
     from rich.console import Console
 
-    from cnnjepa.doctor import examine
+    from cnnjepa.doctor import examine, examine_encoder
 
     console = Console()
     wrong = 0
-    for finding in examine(asked):
+    for finding in examine_encoder(encoder) if encoder else examine(asked):
         mark = {True: "[green]ok[/]  ", False: "[red]bad[/] ", None: "    "}[finding.ok]
         console.print(f"{mark} {finding.name:<34} {finding.value}", highlight=False, soft_wrap=True)
         wrong += finding.ok is False

@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from cnnjepa import __version__
-from cnnjepa.cli import ablate, config, data, doctor, masks, probe, report, search, status, train
+from cnnjepa.cli import ablate, benchmark, config, data, doctor, export, masks, probe, report, search, status, train
 
 # Exit codes; DESIGN and docs/cli.md list them.
 FAILED, WRONG, COLLAPSED, STOPPED = 1, 2, 3, 75
@@ -40,9 +40,11 @@ def _main(
 
 app.command(name="train", epilog=train.EXAMPLE)(train.train)
 app.command(name="probe", epilog=probe.EXAMPLE)(probe.probe)
+app.command(name="export", epilog=export.EXAMPLE)(export.export)
 app.command(name="masks", epilog=masks.EXAMPLE)(masks.masks)
 app.command(name="doctor", epilog=doctor.EXAMPLE)(doctor.doctor)
 app.add_typer(ablate.app, name="ablate")
+app.command(name="benchmark", epilog=benchmark.EXAMPLE)(benchmark.benchmark)
 app.command(name="search", epilog=search.EXAMPLE)(search.search)
 app.command(name="status", epilog=status.EXAMPLE)(status.status)
 app.command(name="report", epilog=report.EXAMPLE)(report.report)

@@ -44,7 +44,7 @@ def show_plan(request: StudyRequest) -> None:
         size, where = _set_to_plan_with(request, share, configs)
         fits = capacity.processes(share) >= share.workers
         at_once = _at_once(options, share, capacity, len(configs)) if fits else 1
-        rate, how = _speed(options, share, configs[0], at_once)
+        rate, how = _speed(options, share, configs, at_once)
         each = estimates(configs, size, rate, share.workers)
         different: dict[str, Estimate] = {}
         for config, estimate in zip(configs, each, strict=True):
@@ -123,7 +123,7 @@ def _announce(
     if not left:
         return
     at_once = _at_once(request.options, share, capacity, len(left))
-    rate, how = _speed(request.options, share, left[0].config, at_once)
+    rate, how = _speed(request.options, share, [record.config for record in left], at_once)
     each = estimates([r.config for r in left], size, rate, share.workers)
     say(taking_line(each, share, at_once, how))
 
@@ -185,8 +185,13 @@ def _at_once(options: StudyOptions, share: Share, capacity: Capacity, trials: in
     return min(trials, capacity.trials(share)) if options.executor == "ray" else 1
 
 
-def _speed(options: StudyOptions, share: Share, config: PretrainConfig, at_once: int) -> tuple[float | None, str]:
-    """(images/s of a process, how it is known)."""
+def _speed(
+    options: StudyOptions, share: Share, configs: list[PretrainConfig], at_once: int
+) -> tuple[float | None, str]:
+    """(images/s of a process with the first config that trains, how it is known)."""
+    config = next((config for config in configs if config.trained_epochs), None)
+    if config is None:
+        return None, "not known: nothing is to be trained"
     if options.images_per_s is not None:
         return options.images_per_s, "as given"
     if share.gpus and not this_machine().gpus:

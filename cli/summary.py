@@ -70,9 +70,9 @@ def _lines(result: TrialResult, run_dir: Path) -> list[str]:
     lines = ["±: half of the 95 % interval (Wilson) of this one run over its validation images; seeds add to it."]
     if result.diagnostics:
         health = result.diagnostics
+        loss = "" if result.final_loss is None else f", final loss {result.final_loss:.4f}"
         lines.append(
-            f"RankMe {health.rankme:.1f} of {health.feature_dim}, feature spread {health.feature_std:.3f}, final loss "
-            f"{result.final_loss:.4f}"
+            f"RankMe {health.rankme:.1f} of {health.feature_dim}, feature spread {health.feature_std:.3f}{loss}"
         )
     if result.cost:
         cost = result.cost

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from cnnjepa.methods import CNNJEPA, build_method
+from cnnjepa.methods import Method, Pass, build_method
 from cnnjepa.schemas import PretrainConfig
 
 
@@ -16,7 +16,7 @@ class MethodCost(NamedTuple):
 
     encoder_params: int
     predictor_params: int
-    """Predictor, token and projection head."""
+    """Everything else that learns: predictor, token, projection head, classifier."""
     flops_per_image: float
     """A training step's, forward and backward, at the mean visible share."""
     encoder_flops: float
@@ -25,41 +25,39 @@ class MethodCost(NamedTuple):
     """Channels of its features."""
 
 
-def method_cost(config: PretrainConfig, method: CNNJEPA | None = None) -> MethodCost:
+def method_cost(config: PretrainConfig, method: Method | None = None) -> MethodCost:
     """Counts on the meta device: nothing is computed. A backward costs twice its forward, less the input
-    gradient of the first convolution; the packed context encoder's forward costs its
-    visible share of a dense one."""
+    gradient of the first convolution."""
     method = method or build_method(config)
-    count = sum(p.numel() for p in method.target_encoder.parameters())
+    encoder = method.probed_encoder(config.probed_encoder)
+    count = sum(p.numel() for p in encoder.parameters())
     trainable = sum(p.numel() for p in method.parameters() if p.requires_grad)
-    encoder, stem = _encoder_flops(method.target_encoder, config.data.image_size)
-    predictor = _flops_at(method.predictor, method.token.numel(), config.grid)
-    head = 0.0
-    if isinstance(method.projection, nn.Conv2d):
-        head = _flops_at(method.projection, method.projection.in_channels, config.grid)
-    share = config.visible_share if config.encoder.backend == "packed" else 1.0  # masked computes every cell
-    context = share * (3 * encoder - stem)
-    step = (encoder + head) + context + 3 * (predictor + head)  # target, context, predictor
-    return MethodCost(count, trainable - count, step, encoder, method.feature_dim)
+    size = config.data.image_size
+    counted: dict[tuple[int, tuple[int, ...]], tuple[float, float]] = {}
+
+    def flops(module: nn.Module, shape: tuple[int, ...]) -> tuple[float, float]:
+        key = (id(module), shape)
+        if key not in counted:
+            counted[key] = _forward_flops(module, shape)
+        return counted[key]
+
+    step = sum(_step_flops(part, *flops(part.module, part.shape)) for part in method.passes(config))
+    return MethodCost(count, trainable - count, step, flops(encoder, (3, size, size))[0], method.feature_dim)
 
 
-def _encoder_flops(network: nn.Module, size: int) -> tuple[float, float]:
-    """(the whole forward, its first convolution) for one image."""
-    meta = _on_meta(network)
+def _step_flops(part: Pass, forward: float, first: float) -> float:
+    passes = 3 * forward - (first if part.sees_images else 0.0) if part.trained else forward
+    return part.forwards * passes
+
+
+def _forward_flops(module: nn.Module, shape: tuple[int, ...]) -> tuple[float, float]:
+    """(the whole forward, its first convolution or linear layer) for one input of `shape`."""
+    meta = copy.deepcopy(module).to("meta").eval()
+    layer = next((name for name, m in meta.named_modules() if isinstance(m, nn.Conv2d | nn.Linear)), None)
     with FlopCounterMode(display=False) as counter:
-        meta(torch.empty(1, 3, size, size, device="meta"))
-    by_module = counter.get_flop_counts()
-    stem = sum(next(flops for name, flops in by_module.items() if name.endswith(".conv1")).values())
-    return float(counter.get_total_flops()), float(stem)
-
-
-def _flops_at(module: nn.Module, channels: int, grid: int) -> float:
-    """One forward on a feature map [1, channels, grid, grid]."""
-    meta = _on_meta(module)
-    with FlopCounterMode(display=False) as counter:
-        meta(torch.empty(1, channels, grid, grid, device="meta"))
-    return float(counter.get_total_flops())
-
-
-def _on_meta(module: nn.Module) -> nn.Module:
-    return copy.deepcopy(module).to("meta").eval()
+        meta(torch.empty(1, *shape, device="meta"))
+    if layer is None:
+        return float(counter.get_total_flops()), 0.0
+    named = f"{type(meta).__name__}.{layer}" if layer else type(meta).__name__
+    first = counter.get_flop_counts().get(named, {})
+    return float(counter.get_total_flops()), float(sum(first.values()))

@@ -3,7 +3,7 @@
 import copy
 import statistics
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import NamedTuple
 
 import torch
@@ -12,16 +12,15 @@ from torch import Tensor, nn
 from cnnjepa.data import DataSet, open_data
 from cnnjepa.data.batches import Normalizer, Order, training_batches
 from cnnjepa.encoders import build_trunk
+from cnnjepa.encoders.custom import feature_dim_of, load_network
 from cnnjepa.masks import sample_masks
-from cnnjepa.methods import build_method
-from cnnjepa.schemas import ConfigError, EncoderConfig, PretrainConfig, RandomMasking
+from cnnjepa.schemas import ConfigError, EncoderConfig, PretrainConfig, RandomMasking, ViTConfig
 from cnnjepa.sparse import MaskedEncoder, PackedEncoder
+from cnnjepa.sparse.fitness import TOLERANCE, compare, judge_layers
+from cnnjepa.step_timer import StepTimer, seconds
 from cnnjepa.training.distributed import Processes, pick_device
 from cnnjepa.training.environment import environment
-from cnnjepa.training.step import train_step
 
-# Relative error allowed between packed and masked in float64; measured about 1e-14 (tests/test_sparse.py).
-_TOLERANCE = 1e-9
 _BATCH = 16
 
 
@@ -42,8 +41,9 @@ def examine(config: PretrainConfig) -> Iterator[Finding]:
     yield Finding("CPU", f"{facts['cpu']}, {facts['cpu_count']} cores, {facts['threads']} threads used")
     yield Finding("GPUs", ", ".join(facts["gpus"]) or "none; training runs on the CPU")
     error = packed_error(device)
-    yield Finding("packed encoder = masked encoder", f"relative error {error:.1e} (float64)", error < _TOLERANCE)
-    yield _speed(config, device)
+    yield Finding("packed encoder = masked encoder", f"relative error {error:.1e} (float64)", error < TOLERANCE)
+    if not isinstance(config.encoder, ViTConfig):
+        yield _speed(config, device)
     try:
         data = open_data(config.data, least_train=config.runtime.batch_size)
     except ConfigError as refusal:
@@ -61,6 +61,39 @@ def examine(config: PretrainConfig) -> Iterator[Finding]:
     else:
         need = max(1, round(config.runtime.workers * 1.2 * model / loader + 0.5))
         yield Finding("bottleneck", f"the data; about {need} workers would keep up (--set workers={need})", None)
+
+
+def examine_encoder(named: str) -> Iterator[Finding]:
+    """Whether the network `package.module:Name` can be a packed context encoder. Raises ConfigError when it cannot be
+    imported, or its features are no map."""
+    network = load_network(named)
+    stride = _stride_of(network, named)
+    dim = feature_dim_of(network, stride, named)
+    parameters = sum(p.numel() for p in network.parameters())
+    yield Finding("encoder", f"{named}, {parameters:,} parameters, {dim} channels, total stride {stride}")
+    refused = list(judge_layers(network))
+    for verdict in refused:
+        yield Finding(f"layer {verdict.layer}", verdict.finding, False)
+    if not refused:
+        verdict = compare(network, stride)
+        yield Finding(f"layer {verdict.layer}" if verdict.layer else "the whole", verdict.finding, verdict.ok)
+    if not refused and verdict.ok:
+        yield Finding("use it", f"--set encoder.arch=custom --set encoder.module={named} --set total_stride={stride}")
+
+
+@torch.no_grad()
+def _stride_of(network: nn.Module, named: str) -> int:
+    size = 256
+    training = network.training
+    features = network.eval()(torch.zeros(1, 3, size, size))
+    network.train(training)
+    if not isinstance(features, Tensor) or features.dim() != 4 or size % features.shape[-1]:
+        shape = list(features.shape) if isinstance(features, Tensor) else type(features).__name__
+        raise ConfigError(
+            f"encoder {named}: images of {size} px give {shape}; features must be a map [B, C, G, G] whose side "
+            "divides the image's. Leave out pooling and classifier"
+        )
+    return size // features.shape[-1]
 
 
 def packed_error(device: torch.device) -> float:
@@ -89,7 +122,7 @@ def _relative(a: Tensor, b: Tensor) -> float:
 
 def _speed(config: PretrainConfig, device: torch.device) -> Finding:
     """Packed against stock dense, forward and backward, alternately."""
-    trunk = build_trunk(config.encoder, 0).to(device, memory_format=torch.channels_last)
+    trunk = build_trunk(config.encoder, 0).to(device).to(memory_format=torch.channels_last)
     dense, packed = copy.deepcopy(trunk), PackedEncoder(trunk)
     size = config.data.image_size
     images = torch.rand(_BATCH, 3, size, size, device=device).contiguous(memory_format=torch.channels_last)
@@ -98,8 +131,8 @@ def _speed(config: PretrainConfig, device: torch.device) -> Finding:
     times: dict[str, list[float]] = {"dense": [], "packed": []}
     for _ in range(4):
         with torch.autocast(device.type, torch.bfloat16, enabled=config.runtime.precision == "bf16"):
-            times["dense"].append(_seconds(lambda: dense(images).float().square().mean().backward(), device))
-            times["packed"].append(_seconds(lambda: packed(images, context).float().square().mean().backward(), device))
+            times["dense"].append(seconds(lambda: dense(images).float().square().mean().backward(), device))
+            times["packed"].append(seconds(lambda: packed(images, context).float().square().mean().backward(), device))
     ratio = statistics.median(times["packed"][1:]) / statistics.median(times["dense"][1:])
     where = f"{100 * share:.0f} % visible, {config.runtime.precision}"
     text = f"{ratio:.2f} of the stock dense time at {where} (efficiency {share / ratio:.2f})"
@@ -107,33 +140,11 @@ def _speed(config: PretrainConfig, device: torch.device) -> Finding:
     return Finding("packed encoder's time", text + advice, True if ratio < 1 else None)
 
 
-def _seconds(work: Callable[[], object], device: torch.device) -> float:
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
-    start = time.perf_counter()
-    work()
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
-    return time.perf_counter() - start
-
-
 def training_rate(config: PretrainConfig, device: torch.device) -> float:
     """Images/s of a training step on random pixels at the config's batch: median of four after one to warm up."""
-    method = build_method(config).to(device).train()
-    method.to(memory_format=torch.channels_last)
-    optimizer = torch.optim.AdamW([p for p in method.parameters() if p.requires_grad], lr=1e-4)
-    batch, size = config.runtime.batch_size, config.data.image_size
-    images = torch.rand(batch, 3, size, size, device=device).contiguous(memory_format=torch.channels_last)
-    slots = torch.arange(batch, device=device)
-
-    def step(number: int) -> None:
-        masks = method.draw_masks(config.grid, slots, 0, number)
-        method.follow(0.99)
-        train_step(method, optimizer, images, masks, config, Processes(0, 1, device))
-
+    step = StepTimer(config, device)
     step(0)
-    times = [_seconds(lambda n=n: step(n), device) for n in range(1, 5)]  # type: ignore[misc]
-    return batch / statistics.median(times)
+    return config.runtime.batch_size / statistics.median([step(number) for number in range(1, 5)])
 
 
 def _data_rate(config: PretrainConfig, data: DataSet, device: torch.device) -> float:

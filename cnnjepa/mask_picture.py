@@ -11,7 +11,7 @@ from cnnjepa.data.open import open_sources
 from cnnjepa.data.source import Subset, stratified
 from cnnjepa.data.synthetic import render
 from cnnjepa.masks import sample_masks
-from cnnjepa.schemas import PretrainConfig, SyntheticData
+from cnnjepa.schemas import CNNJEPAConfig, ConfigError, MaskingConfig, PretrainConfig, SyntheticData
 from cnnjepa.schemas.masking import RandomMasking
 
 _SAMPLES = 8
@@ -19,10 +19,11 @@ _BATCH = 64
 
 
 def draw_picture(config: PretrainConfig, out: Path, batches: int) -> dict[str, str]:
-    """Writes the picture; gives the figures in it, by name, for printing."""
+    """Writes the picture; gives the figures in it, by name, for printing. Raises ConfigError for a method whose masks
+    are not CNN-JEPA's."""
+    masking = masking_of(config)
     context_rate, target_rate, targets = cell_rates(config, batches)
     grid = config.grid
-    masking = config.method.masking
     facts = {
         "grid": f"{grid}x{grid} ({config.data.image_size} px, stride {config.encoder.total_stride})",
         "strategy": masking.strategy,
@@ -36,6 +37,13 @@ def draw_picture(config: PretrainConfig, out: Path, batches: int) -> dict[str, s
     return facts
 
 
+def masking_of(config: PretrainConfig) -> MaskingConfig:
+    """CNN-JEPA's masking. Raises ConfigError for another method."""
+    if not isinstance(config.method, CNNJEPAConfig):
+        raise ConfigError(f"method.name={config.method.name}: only masks of cnnjepa can be drawn")
+    return config.method.masking
+
+
 def cell_rates(config: PretrainConfig, batches: int) -> tuple[Tensor, Tensor, Tensor]:
     """Over so many batches of 64: (context rate [G, G], target rate [G, G], target cells of every sample)."""
     slots = torch.arange(_BATCH)
@@ -43,7 +51,7 @@ def cell_rates(config: PretrainConfig, batches: int) -> tuple[Tensor, Tensor, Te
     target = torch.zeros_like(context)
     counts = []
     for step in range(batches):
-        masks = sample_masks(config.method.masking, config.grid, slots, config.runtime.seed, step)
+        masks = sample_masks(masking_of(config), config.grid, slots, config.runtime.seed, step)
         context += masks.context.double().mean(0)
         target += masks.target.double().mean(0)
         counts.append(masks.target.flatten(1).sum(1))
@@ -61,7 +69,7 @@ def _draw(
     figure = plt.figure(figsize=(12, 7.5), layout="constrained")
     top, bottom = figure.subfigures(2, 1, height_ratios=(1.25, 1))  # type: ignore[misc]
     axes = top.subplots(3, _SAMPLES)
-    masks = sample_masks(config.method.masking, config.grid, torch.arange(_SAMPLES), config.runtime.seed, 0)
+    masks = sample_masks(masking_of(config), config.grid, torch.arange(_SAMPLES), config.runtime.seed, 0)
     images = _images(config)
     p = config.encoder.total_stride
     for row, (name, mask) in enumerate((("image", None), ("context", masks.context), ("target", masks.target))):

@@ -1,31 +1,43 @@
 """A pretrained encoder out of a run folder, for use elsewhere."""
 
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 
-from cnnjepa.encoders import ResNetTrunk, build_trunk
+from cnnjepa.encoders import Trunk, build_trunk
 from cnnjepa.schemas import ConfigError, read_config
 from cnnjepa.training.checkpoint import read_checkpoint
 
 
 def load_encoder(
-    run: str | Path, which: Literal["target", "context"] = "target", checkpoint: str = "last.pt"
-) -> ResNetTrunk:
-    """The encoder of a run in eval mode, on the CPU: images [B, 3, S, S] → features [B, C, G, G].
+    run: str | Path, which: Literal["target", "context"] | None = None, checkpoint: str = "last.pt"
+) -> Trunk:
+    """The encoder of a run in eval mode, on the CPU: images [B, 3, S, S] → features [B, C, G, G]. `which` is the one
+    that the run probes unless it is given.
 
-    Parameter names are torchvision's; at width 1, imagenet stem and four stages
+    Parameter names of a ResNet are torchvision's; at width 1, imagenet stem and four stages
     `torchvision.models.<arch>().load_state_dict(encoder.state_dict(), strict=False)` misses only `fc`. Images
     are normalised with the run's `data.mean` and `data.std`. Raises ConfigError when the run or its checkpoint
-    does not exist.
+    does not exist, or for the target encoder of a method without one.
     """
     run = Path(run)
     if not (run / "config.yaml").is_file():
         raise ConfigError(f"{run} is not a run folder: it has no config.yaml")
     config = read_config(run / "config.yaml")
     state = read_checkpoint(run / "checkpoints" / checkpoint)["method"]
-    prefix = "target_encoder." if which == "target" else "context_encoder.network."
+    which = which or config.probed_encoder
+    if which == "target" and not hasattr(config.method, "ema"):
+        raise ConfigError(f"{run}: method {config.method.name} has no target encoder; legal is context")
     trunk = build_trunk(config.encoder, config.runtime.seed)
+    prefix = _prefix(which, state)
     trunk.load_state_dict({k.removeprefix(prefix): v for k, v in state.items() if k.startswith(prefix)})
     return trunk.eval().to(memory_format=torch.contiguous_format)
+
+
+def _prefix(which: str, state: dict[str, Any]) -> str:
+    """Where a method's checkpoint keeps an encoder's weights."""
+    sparse = "context_encoder.network."
+    if which == "context" and any(name.startswith(sparse) for name in state):
+        return sparse
+    return f"{which}_encoder."

@@ -12,19 +12,29 @@ from cnnjepa.schemas.data import (
     SyntheticData,
     TorchvisionData,
 )
-from cnnjepa.schemas.encoder import EncoderConfig
+from cnnjepa.schemas.ema import EMAConfig
+from cnnjepa.schemas.encoder import (
+    AnyEncoderConfig,
+    ConvNeXtConfig,
+    CustomEncoderConfig,
+    EncoderConfig,
+    ViTConfig,
+)
 from cnnjepa.schemas.errors import ConfigError
 from cnnjepa.schemas.hashing import pretrain_hash, probe_hash
+from cnnjepa.schemas.joint_embedding import BYOLConfig, LeJEPAConfig, SimCLRConfig, VICRegConfig
 from cnnjepa.schemas.load import load_config, preset_names, read_config
+from cnnjepa.schemas.masked_modelling import IJEPAConfig, SparKConfig
 from cnnjepa.schemas.masking import (
     BlockMasking,
+    IJEPAMasking,
     MaskingConfig,
     MixedMasking,
     MultiBlockMasking,
     RandomMasking,
 )
-from cnnjepa.schemas.method import CNNJEPAConfig, EMAConfig, LossConfig
-from cnnjepa.schemas.optimization import OptimizerConfig, ScheduleConfig
+from cnnjepa.schemas.method import CNNJEPAConfig, LossConfig, MethodConfig, RandomInitConfig, SupervisedConfig
+from cnnjepa.schemas.optimization import AdamWConfig, LARSConfig, OptimizerConfig, ScheduleConfig
 from cnnjepa.schemas.predictor import PredictorConfig
 from cnnjepa.schemas.probe import ProbeConfig
 from cnnjepa.schemas.result import (
@@ -37,13 +47,19 @@ from cnnjepa.schemas.result import (
     TrialResult,
 )
 from cnnjepa.schemas.runtime import RuntimeConfig
+from cnnjepa.schemas.views import ViewConfig
 
 __all__ = [
+    "AdamWConfig",
+    "AnyEncoderConfig",
     "AugmentationConfig",
+    "BYOLConfig",
     "BlockMasking",
     "CNNJEPAConfig",
     "ConfigError",
+    "ConvNeXtConfig",
     "Cost",
+    "CustomEncoderConfig",
     "DataConfig",
     "Diagnostics",
     "EMAConfig",
@@ -51,8 +67,13 @@ __all__ = [
     "Floors",
     "FolderData",
     "HDF5Data",
+    "IJEPAConfig",
+    "IJEPAMasking",
+    "LARSConfig",
+    "LeJEPAConfig",
     "LossConfig",
     "MaskingConfig",
+    "MethodConfig",
     "MixedMasking",
     "MultiBlockMasking",
     "OptimizerConfig",
@@ -61,13 +82,20 @@ __all__ = [
     "ProbeConfig",
     "ProbeFigures",
     "Probes",
+    "RandomInitConfig",
     "RandomMasking",
     "RuntimeConfig",
     "ScheduleConfig",
     "Selection",
+    "SimCLRConfig",
+    "SparKConfig",
+    "SupervisedConfig",
     "SyntheticData",
     "TorchvisionData",
     "TrialResult",
+    "VICRegConfig",
+    "ViTConfig",
+    "ViewConfig",
     "load_config",
     "preset_names",
     "pretrain_hash",

@@ -1,14 +1,16 @@
 """The whole of what a pretraining run is asked for, and the checks across its sections."""
 
-from typing import Self
+from typing import Literal, Self, get_args
 
 from pydantic import Field, model_validator
 
 from cnnjepa.schemas.base import Section
 from cnnjepa.schemas.data import DataConfig, SyntheticData
-from cnnjepa.schemas.encoder import EncoderConfig
-from cnnjepa.schemas.method import CNNJEPAConfig
-from cnnjepa.schemas.optimization import OptimizerConfig, ScheduleConfig
+from cnnjepa.schemas.encoder import VIT_HEADS, AnyEncoderConfig, ConvNeXtConfig, EncoderConfig, ViTConfig
+from cnnjepa.schemas.joint_embedding import LeJEPAConfig, SimCLRConfig, VICRegConfig
+from cnnjepa.schemas.masked_modelling import IJEPAConfig, SparKConfig
+from cnnjepa.schemas.method import CNNJEPAConfig, MethodConfig, RandomInitConfig
+from cnnjepa.schemas.optimization import AdamWConfig, OptimizerConfig, ScheduleConfig
 from cnnjepa.schemas.probe import ProbeConfig
 from cnnjepa.schemas.runtime import RuntimeConfig
 
@@ -16,16 +18,16 @@ from cnnjepa.schemas.runtime import RuntimeConfig
 class PretrainConfig(Section):
     """A pretraining run: method, encoder, data, optimiser, schedule, probe, runtime."""
 
-    method: CNNJEPAConfig = CNNJEPAConfig()
+    method: MethodConfig = Field(default=CNNJEPAConfig(), discriminator="name")
     """What is learned, and from what."""
 
-    encoder: EncoderConfig = EncoderConfig()
+    encoder: AnyEncoderConfig = Field(default=EncoderConfig(), discriminator="arch")
     """The network that is pretrained."""
 
     data: DataConfig = Field(default=SyntheticData(), discriminator="source")
     """The images."""
 
-    optimizer: OptimizerConfig = OptimizerConfig()
+    optimizer: OptimizerConfig = Field(default=AdamWConfig(), discriminator="name")
     """How weights are updated."""
 
     schedule: ScheduleConfig = ScheduleConfig()
@@ -44,8 +46,50 @@ class PretrainConfig(Section):
 
     @property
     def visible_share(self) -> float:
-        """Expected share of cells that the context encoder sees."""
-        return self.method.masking.mean_context(self.grid) / self.grid**2
+        """Expected share of cells that the encoder with gradients sees; 1 where nothing is masked."""
+        if isinstance(self.method, CNNJEPAConfig | IJEPAConfig | SparKConfig):
+            return self.method.masking.mean_context(self.grid) / self.grid**2
+        return 1.0
+
+    @property
+    def trained_epochs(self) -> int:
+        """Epochs of training: none for `random_init`."""
+        return 0 if isinstance(self.method, RandomInitConfig) else self.runtime.epochs
+
+    @property
+    def probed_encoder(self) -> Literal["target", "context"]:
+        """`probe.encoder` with `auto` decided: what the method's authors evaluate."""
+        if self.probe.encoder != "auto":
+            return self.probe.encoder
+        return "target" if isinstance(self.method, CNNJEPAConfig | IJEPAConfig) else "context"
+
+    @model_validator(mode="after")
+    def _method_can_use_encoder(self) -> Self:
+        transformer = isinstance(self.encoder, ViTConfig)
+        if transformer and isinstance(self.method, CNNJEPAConfig | SparKConfig):
+            legal = ", ".join(
+                arch
+                for model in (EncoderConfig, ConvNeXtConfig)
+                for arch in get_args(model.model_fields["arch"].annotation)
+            )
+            raise ValueError(
+                f"encoder.arch={self.encoder.arch}: method {self.method.name} hides patches of convolutional networks; "
+                f"legal with it are {legal}"
+            )
+        if isinstance(self.method, IJEPAConfig):
+            if not transformer:
+                raise ValueError(
+                    f"encoder.arch={self.encoder.arch}: method ijepa drops hidden tokens, which only transformers "
+                    "have; legal with it are vit_tiny, vit_small, vit_base"
+                )
+            heads = 4 * VIT_HEADS[self.encoder.arch]
+            if self.method.predictor.dim % heads:
+                lower = max(1, self.method.predictor.dim // heads) * heads
+                raise ValueError(
+                    f"predictor.dim {self.method.predictor.dim} is not a multiple of 4 x {heads // 4}, the heads of "
+                    f"{self.encoder.arch}; the nearest are {lower} and {lower + heads}"
+                )
+        return self
 
     @model_validator(mode="after")
     def _image_size_fits_stride(self) -> Self:
@@ -55,18 +99,28 @@ class PretrainConfig(Section):
             legal = f"{lower} or {upper}" if lower >= 2 * stride else f"{max(upper, 2 * stride)}"
             raise ValueError(
                 f"data.image_size {size} is not divisible by the encoder's total stride {stride} "
-                f"(stem {self.encoder.stem}, {self.encoder.stages} stages); the nearest legal is {legal}"
+                f"({_makes_stride(self.encoder)}); the nearest legal is {legal}"
             )
         if size < 2 * stride:
             raise ValueError(
                 f"data.image_size {size} gives a grid of one cell at total stride {stride}; use at least "
-                f"{2 * stride}, or a stem of smaller stride (half, small)"
+                f"{2 * stride}, or a {_smaller_stride(self.encoder)}"
             )
         return self
 
     @model_validator(mode="after")
     def _masking_fits_grid(self) -> Self:
-        self.method.masking.check(self.grid)
+        if isinstance(self.method, CNNJEPAConfig | IJEPAConfig | SparKConfig):
+            self.method.masking.check(self.grid)
+        return self
+
+    @model_validator(mode="after")
+    def _probed_encoder_exists(self) -> Self:
+        if self.probe.encoder == "target" and not hasattr(self.method, "ema"):
+            raise ValueError(
+                f"probe.encoder=target: method {self.method.name} has no moving average, only the encoder that learns; "
+                "legal are auto and context"
+            )
         return self
 
     @model_validator(mode="after")
@@ -97,10 +151,27 @@ class PretrainConfig(Section):
     def cautions(self) -> list[str]:
         """Things that are legal but seldom meant, one sentence each."""
         found = []
-        kernel = self.method.predictor.kernel_size
-        if kernel > 2 * self.grid - 1:
+        if isinstance(self.method, CNNJEPAConfig) and (kernel := self.method.predictor.kernel_size) > 2 * self.grid - 1:
             found.append(
                 f"predictor.kernel_size {kernel} reaches past the {self.grid}x{self.grid} grid from every cell; "
                 f"weights beyond {2 * self.grid - 1} only ever see padding"
             )
+        if self.runtime.accumulation > 1 and isinstance(self.method, SimCLRConfig | VICRegConfig | LeJEPAConfig):
+            found.append(
+                f"runtime.accumulation {self.runtime.accumulation}: {self.method.name} compares the images of one part "
+                f"only, {self.runtime.batch_size // self.runtime.accumulation} at a time; a smaller batch gives the "
+                "same at less waiting"
+            )
         return found
+
+
+def _makes_stride(encoder: AnyEncoderConfig) -> str:
+    if isinstance(encoder, ViTConfig):
+        return f"patch_size {encoder.patch_size}"
+    return f"stem {encoder.stem}, {encoder.stages} stages" if isinstance(encoder, EncoderConfig) else str(encoder.arch)
+
+
+def _smaller_stride(encoder: AnyEncoderConfig) -> str:
+    if isinstance(encoder, ViTConfig):
+        return "smaller patch_size"
+    return "stem of smaller stride (half, small)" if isinstance(encoder, EncoderConfig) else "network of smaller stride"

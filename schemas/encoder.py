@@ -1,6 +1,6 @@
-"""The encoder: which torchvision network, how its stem and width are changed, how it computes sparsely."""
+"""The encoder: which network, how its stem and width are changed, how it computes sparsely."""
 
-from typing import Literal, Self
+from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -9,6 +9,8 @@ from cnnjepa.schemas.base import Section
 Arch = Literal["resnet18", "resnet34", "resnet50", "resnet101", "resnet152", "wide_resnet50_2", "resnext50_32x4d"]
 Stem = Literal["imagenet", "half", "small"]
 Backend = Literal["packed", "masked"]
+
+VIT_HEADS = {"vit_tiny": 3, "vit_small": 6, "vit_base": 12}
 
 STEM_STRIDE: dict[Stem, int] = {"imagenet": 4, "half": 2, "small": 1}
 
@@ -51,3 +53,69 @@ class EncoderConfig(Section):
                 f"for example {max(least, round(unit * self.width)) / unit!r}"
             )
         return self
+
+
+class ConvNeXtConfig(Section):
+    """A torchvision ConvNeXt with random weights (no classifier, no stochastic depth): 7x7 depthwise convolutions,
+    layer norm over channels. Its total stride is 32."""
+
+    arch: Literal["convnext_tiny", "convnext_small"] = "convnext_tiny"
+    """Network of torchvision. Source: arXiv 2201.03545; not in the paper."""
+
+    width: float = Field(default=1.0, gt=0, le=4)
+    """Multiplies the channels of every layer (1 = torchvision's); 96·width must be a whole number of at least 8."""
+
+    backend: Backend = "packed"
+    """How the context encoder computes; as of residual networks."""
+
+    @property
+    def total_stride(self) -> int:
+        """Input pixels to a side of one cell of the feature grid."""
+        return 32
+
+    @model_validator(mode="after")
+    def _whole_channels(self) -> Self:
+        if (96 * self.width) % 1 or 96 * self.width < 8:
+            raise ValueError(
+                f"width {self.width:g} gives {self.arch} {96 * self.width:g} channels in its stem; 96·width must be a "
+                f"whole number of at least 8, for example {max(8, round(96 * self.width)) / 96!r}"
+            )
+        return self
+
+
+class CustomEncoderConfig(Section):
+    """A convolutional network of your own; see docs/own_encoder.md."""
+
+    arch: Literal["custom"] = "custom"
+    """A class named by `module`."""
+
+    module: str = Field(pattern=r"^[A-Za-z_][\w.]*:[A-Za-z_]\w*$")
+    """`package.module:Name` of a torch module that is made without arguments and maps images [B, 3, S, S] to features
+    [B, C, S / total_stride, S / total_stride]. Its code is not part of a run's name: rename it when it changes."""
+
+    total_stride: int = Field(ge=2, le=64)
+    """Input pixels to a side of one cell of its feature map."""
+
+    backend: Backend = "packed"
+    """How the context encoder computes; `cnnjepa doctor --encoder` says whether it can be packed."""
+
+
+class ViTConfig(Section):
+    """A vision transformer of timm's blocks with random weights: no class token, fixed sine-cosine positions."""
+
+    arch: Literal["vit_tiny", "vit_small", "vit_base"] = "vit_small"
+    """Width 192, 384 or 768 with 3, 6 or 12 heads; 12 blocks. Source: METHOD, ViT-S and ViT-B; vit_tiny is ours, for
+    small images."""
+
+    patch_size: int = Field(default=16, ge=2, le=32)
+    """Side of a patch in pixels. Source: METHOD, 16 and 14."""
+
+    @property
+    def total_stride(self) -> int:
+        """Input pixels to a side of one cell of the feature grid."""
+        return self.patch_size
+
+
+AnyEncoderConfig = Annotated[
+    EncoderConfig | ConvNeXtConfig | ViTConfig | CustomEncoderConfig, Field(discriminator="arch")
+]

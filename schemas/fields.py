@@ -44,11 +44,29 @@ def config_fields(model: type[BaseModel] = PretrainConfig, prefix: str = "") -> 
 
 
 def discriminator(model: type[BaseModel]) -> str | None:
-    """The field that tells the arms of a union apart, for a model that is such an arm."""
+    """The field that tells the arms of a union apart, for a model that is such an arm; `arch` of encoders, where an arm
+    has several values."""
     for name in ("strategy", "source", "name"):
         info = model.model_fields.get(name)
         if info is not None and len(get_args(info.annotation)) == 1 and isinstance(info.default, str):
             return name
+    return "arch" if "arch" in model.model_fields else None
+
+
+def tag_values(model: type[BaseModel]) -> tuple[str, ...]:
+    """The values of its discriminator that mean this arm."""
+    tag = discriminator(model)
+    return () if tag is None else get_args(model.model_fields[tag].annotation)
+
+
+def arm_of(section: dict[str, Any], models: list[type[BaseModel]]) -> type[BaseModel] | None:
+    """The model that `section` asks for among `models`; None when it names none of them."""
+    if len(models) == 1:
+        return models[0]
+    for model in models:
+        tag = discriminator(model)
+        if tag and section.get(tag) in tag_values(model):
+            return model
     return None
 
 

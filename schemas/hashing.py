@@ -30,6 +30,13 @@ _NOT_HASHED = {
     ),
 }
 
+# Settings that came later, at the values with which runs before them were made: there they are left out, so that
+# those runs keep their names.
+_CAME_LATER: dict[str, dict[str, Any]] = {
+    "optimizer": {"weight_decay_end": None, "decays": "all"},
+    "schedule": {"warmup_start_factor": 0.0},
+}
+
 
 def _sha256(value: Any) -> str:
     canonical = json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False)
@@ -46,6 +53,10 @@ def hashed_settings(config: PretrainConfig, dataset_fingerprint: str, world_size
     for section, names in _NOT_HASHED.items():
         for name in names:
             settings[section].pop(name, None)
+    for section, before in _CAME_LATER.items():
+        for name, value in before.items():
+            if settings[section].get(name, value) == value:
+                settings[section].pop(name, None)
     unresolved = [
         f"{section}.{name}"
         for section, name in (("runtime", "device"), ("data", "resident"))
@@ -66,4 +77,4 @@ def pretrain_hash(config: PretrainConfig, dataset_fingerprint: str, world_size: 
 
 def probe_hash(config: PretrainConfig) -> str:
     """SHA-256 (64 hex digits) of the probe section."""
-    return _sha256(config.probe.model_dump(mode="json"))
+    return _sha256({**config.probe.model_dump(mode="json"), "encoder": config.probed_encoder})

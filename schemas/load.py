@@ -12,7 +12,7 @@ from pydantic import BaseModel, ValidationError
 
 from cnnjepa.schemas.config import PretrainConfig
 from cnnjepa.schemas.errors import ConfigError
-from cnnjepa.schemas.fields import arms, discriminator, nearest
+from cnnjepa.schemas.fields import arm_of, arms, discriminator, nearest, tag_values
 from cnnjepa.schemas.overrides import Tree, merge, nested, parse_override
 
 _PRESETS = files("cnnjepa.schemas") / "presets"
@@ -48,7 +48,7 @@ def _parse(text: str, origin: str) -> Tree:
     base = tree.pop("extends", None)
     if base is None:
         return tree
-    return merge(_parse(preset_text(str(base)), f"preset {base}"), tree)
+    return merge(_with_tags(_parse(preset_text(str(base)), f"preset {base}")), tree)
 
 
 def _text_keys(node: Any) -> Any:
@@ -82,7 +82,7 @@ def load_config(
     """
     tree: Tree = _parse(preset_text(preset), f"preset {preset}") if preset else {}
     if file:
-        tree = merge(tree, _file_tree(file))
+        tree = merge(_with_tags(tree), _file_tree(file))
     tree = _with_tags(tree)
     parsed = [parse_override(text) for text in overrides]
     if data is not None:
@@ -90,7 +90,7 @@ def load_config(
     for assignments in (parsed, list((changes or {}).items())):
         # Choices between arms first, so that the order of flags does not matter.
         for path, value in sorted(
-            assignments, key=lambda item: not item[0].endswith((".strategy", ".source", ".name"))
+            assignments, key=lambda item: not item[0].endswith((".strategy", ".source", ".name", ".arch"))
         ):
             tree = merge(tree, nested(path, value))
     return _validate(tree)
@@ -117,15 +117,22 @@ def _validate(tree: Tree) -> PretrainConfig:
 
 def _with_tags(tree: Tree) -> Tree:
     """Fills in discriminators left out, from the defaults, so that `masking: {ratio: 0.5}` is understood."""
-    filled = json.loads(json.dumps(tree, default=str))
-    for path, default in (("method.masking.strategy", "mixed"), ("data.source", "synthetic")):
-        *sections, tag = path.split(".")
-        node: Any = filled
-        for name in sections:
-            node = node.get(name) if isinstance(node, dict) else None
-        if isinstance(node, dict):
-            node.setdefault(tag, default)
-    return dict(filled)
+    return _tagged(json.loads(json.dumps(tree, default=str)), PretrainConfig)
+
+
+def _tagged(section: Tree, model: type[BaseModel]) -> Tree:
+    for name, info in model.model_fields.items():
+        inner, options = section.get(name), arms(info.annotation)
+        if not options or not isinstance(inner, dict):
+            continue
+        if len(options) > 1:
+            tag = discriminator(options[0])
+            assert tag is not None
+            inner.setdefault(tag, getattr(info.default, tag))
+        chosen = arm_of(inner, options)
+        if chosen is not None:
+            _tagged(inner, chosen)
+    return section
 
 
 def explain(error: ValidationError, root: type[BaseModel], tree: Tree) -> str:
@@ -144,7 +151,7 @@ def _line(finding: Any, root: type[BaseModel], tree: Tree) -> str:
     if kind == "extra_forbidden":
         legal = list(owner.model_fields)
         tag = discriminator(owner)
-        of = f" of {tag} {owner.model_fields[tag].default!r}" if tag else ""
+        of = f" of {tag} {'/'.join(tag_values(owner))!r}" if tag and tag != "arch" else ""
         return f"{path}: no such field{of}; legal are {', '.join(legal)}{nearest(str(location[-1]), legal)}"
     if kind in ("union_tag_invalid", "literal_error"):
         expected = finding["ctx"].get("expected_tags") or finding["ctx"].get("expected", "")
@@ -169,7 +176,7 @@ def _owner(location: tuple[Any, ...], root: type[BaseModel], tree: Tree) -> tupl
         owner = model
         if len(options) > 1 and steps:
             tag = steps.pop(0)
-            model = next(m for m in options if m.model_fields[discriminator(m) or ""].default == tag)
+            model = next(m for m in options if tag in tag_values(m))
         elif options:
             model = options[0]
     return owner, ".".join(names)

@@ -133,6 +133,49 @@ class MultiBlockMasking(_Blocks):
         return self.num_blocks
 
 
+class IJEPAMasking(_Blocks):
+    """I-JEPA's: several target blocks, and a larger context block without their cells (arXiv 2301.08243)."""
+
+    strategy: Literal["ijepa"] = "ijepa"
+    """Which strategy this section configures."""
+
+    num_blocks: int = Field(default=4, ge=1, le=64)
+    """Target blocks a sample, each predicted on its own. Source: METHOD, 4."""
+
+    context_scale: tuple[float, float] = (0.85, 1.0)
+    """Least and greatest share of the grid's cells in the square context block. Source: METHOD, 0.85 to 1."""
+
+    min_keep: int = Field(default=10, ge=0)
+    """A block or a context of at most this many cells is drawn again. Source: METHOD, 10."""
+
+    @field_validator("context_scale")
+    @classmethod
+    def _context_share(cls, value: tuple[float, float]) -> tuple[float, float]:
+        if not 0 < value[0] <= value[1] <= 1:
+            raise ValueError("must be two numbers, 0 < least <= greatest <= 1")
+        return value
+
+    @property
+    def blocks(self) -> int:
+        return self.num_blocks
+
+    def mean_context(self, grid: int) -> float:
+        """Expected visible cells a sample, with context and targets taken as placed independently."""
+        blocks = block_sizes(grid, self.context_scale, (1.0, 1.0), self.min_keep)
+        share = sum(block.height * block.width * block.probability for block in blocks) / grid**2
+        return share * super().mean_context(grid)
+
+    def check(self, grid: int) -> None:
+        """Raises ValueError when no block can exceed min_keep or when too little context is left."""
+        super().check(grid)
+        if not block_sizes(grid, self.context_scale, (1.0, 1.0), self.min_keep):
+            raise ValueError(
+                f"masking.context_scale {list(self.context_scale)} gives no context block of more than "
+                f"masking.min_keep {self.min_keep} cells on the {grid}x{grid} grid; use a larger context_scale, a "
+                "finer grid or a smaller min_keep"
+            )
+
+
 class MixedMasking(_Blocks):
     """Each batch is multi-block with a probability, else random: the published setting."""
 

@@ -1,32 +1,16 @@
-"""The method CNN-JEPA: predictor, masking, EMA and loss."""
+"""What is learned, and from what: one arm a method."""
 
-from typing import Literal, Self
+from typing import Annotated, ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
 from cnnjepa.schemas.base import Section
+from cnnjepa.schemas.ema import EMAConfig
+from cnnjepa.schemas.joint_embedding import BYOLConfig, LeJEPAConfig, SimCLRConfig, VICRegConfig
+from cnnjepa.schemas.masked_modelling import IJEPAConfig, SparKConfig
 from cnnjepa.schemas.masking import MaskingConfig, MixedMasking
 from cnnjepa.schemas.predictor import PredictorConfig
-
-
-class EMAConfig(Section):
-    """The target encoder's momentum: cosine from `start` to `end`, applied before the forward pass."""
-
-    start: float = Field(default=0.996, ge=0, le=1)
-    """Momentum at the first update. Source: paper IV-C, 0.996."""
-
-    end: float = Field(default=1.0, ge=0, le=1)
-    """Momentum at the last update. Source: paper IV-C, 1.0."""
-
-    update: Literal["per_epoch", "per_step"] = "per_epoch"
-    """Whether the momentum changes once an epoch (the authors' code: it is 1 throughout the last epoch) or
-    every step. The average itself is taken every step in both."""
-
-    @model_validator(mode="after")
-    def _rises(self) -> Self:
-        if self.end < self.start:
-            raise ValueError(f"ema.end {self.end:g} is below ema.start {self.start:g}; the momentum must not fall")
-        return self
+from cnnjepa.schemas.views import PLAIN, ViewConfig
 
 
 class LossConfig(Section):
@@ -50,8 +34,19 @@ class LossConfig(Section):
         return self
 
 
-class CNNJEPAConfig(Section):
+class _OneView(Section):
+    """Methods that see one crop of an image, its colours untouched."""
+
+    @property
+    def views(self) -> tuple[ViewConfig, ...]:
+        """The views of every image, in order."""
+        return (PLAIN,)
+
+
+class CNNJEPAConfig(_OneView):
     """Predict the target encoder's features at masked cells from the visible ones (arXiv 2408.07514)."""
+
+    OWN_FIELDS: ClassVar[tuple[str, ...]] = ("predictor", "masking", "ema", "loss")
 
     name: Literal["cnnjepa"] = "cnnjepa"
     """Which method this section configures."""
@@ -67,3 +62,31 @@ class CNNJEPAConfig(Section):
 
     loss: LossConfig = LossConfig()
     """The comparison of prediction and target."""
+
+
+class SupervisedConfig(_OneView):
+    """A linear classifier on pooled features, trained together with the encoder on the labels: the ceiling."""
+
+    name: Literal["supervised"] = "supervised"
+    """Which method this section configures."""
+
+
+class RandomInitConfig(_OneView):
+    """No training: random weights, batch-norm statistics calibrated on training images. The floor."""
+
+    name: Literal["random_init"] = "random_init"
+    """Which method this section configures."""
+
+
+MethodConfig = Annotated[
+    CNNJEPAConfig
+    | SimCLRConfig
+    | BYOLConfig
+    | VICRegConfig
+    | IJEPAConfig
+    | SparKConfig
+    | LeJEPAConfig
+    | SupervisedConfig
+    | RandomInitConfig,
+    Field(discriminator="name"),
+]

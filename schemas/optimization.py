@@ -1,14 +1,27 @@
 """The optimiser and the learning-rate schedule."""
 
-from typing import Literal
+from typing import Annotated, ClassVar, Literal, Self
 
-from pydantic import Field, field_validator
+from pydantic import Field, field_validator, model_validator
 
 from cnnjepa.schemas.base import Section
 
 
-class OptimizerConfig(Section):
-    """AdamW over all parameters, weight decay on all of them."""
+class _Optimizer(Section):
+    """What all optimisers have."""
+
+    OWN_FIELDS: ClassVar[tuple[str, ...]] = ("lr", "weight_decay", "weight_decay_end")
+
+    weight_decay_end: float | None = Field(default=None, ge=0)
+    """Weight decay of the last step, reached along a cosine; None = constant. Source: BYOL on in1k moves from 1e-6 to
+    1e-5, I-JEPA from 0.04 to 0.4 (METHOD)."""
+
+    clip_norm: float | None = Field(default=None, gt=0)
+    """Global gradient norm above which gradients are scaled down; None = no clipping, as the authors."""
+
+
+class AdamWConfig(_Optimizer):
+    """Adam with decoupled weight decay."""
 
     name: Literal["adamw"] = "adamw"
     """Source: paper IV-C."""
@@ -17,10 +30,14 @@ class OptimizerConfig(Section):
     """Peak learning rate; not scaled by the batch size. Source: paper IV-C, 0.01 at a global batch of 512."""
 
     weight_decay: float = Field(default=0.01, ge=0)
-    """Decoupled weight decay, on biases and norms too. Source: paper IV-C and the authors' code."""
+    """Decoupled weight decay. Source: paper IV-C and the authors' code."""
 
     betas: tuple[float, float] = (0.9, 0.999)
     """AdamW's moment decays. Source: the authors' code (the framework's defaults)."""
+
+    decays: Literal["all", "matrices"] = "all"
+    """Which parameters decay: `all`, biases and norms too (the authors' code), or `matrices`, those of at least two
+    dimensions (I-JEPA)."""
 
     @field_validator("betas")
     @classmethod
@@ -29,8 +46,41 @@ class OptimizerConfig(Section):
             raise ValueError("must be two numbers of at least 0 and below 1")
         return value
 
-    clip_norm: float | None = Field(default=None, gt=0)
-    """Global gradient norm above which gradients are scaled down; None = no clipping, as the authors."""
+
+class LARSConfig(_Optimizer):
+    """Momentum SGD whose step is scaled by each layer's weight and gradient norms (arXiv 1708.03888)."""
+
+    name: Literal["lars"] = "lars"
+    """Source: METHOD's table; SimCLR, VICReg, and BYOL on in1k."""
+
+    lr: float = Field(default=0.5, gt=0)
+    """Peak learning rate; not scaled by the batch size. Source: METHOD, SimCLR 1.7, BYOL 0.45, VICReg 0.5."""
+
+    weight_decay: float = Field(default=1e-6, ge=0)
+    """Weight decay, added to the gradient before it is scaled. Source: METHOD, 1e-6."""
+
+    momentum: float = Field(default=0.9, ge=0, lt=1)
+    """Decay of the accumulated steps. Source: METHOD, 0.9."""
+
+    trust: float = Field(default=0.001, gt=0)
+    """A layer's step is at most about this share of its weights' norm, times the learning rate. Source: METHOD,
+    0.001."""
+
+    excluded: tuple[str, ...] = ("bias", "bn", "norm")
+    """Parameters whose name holds one of these are neither decayed nor scaled. By name, so `downsample.1.weight` and a
+    projector's norms are not among them. Source: METHOD."""
+
+    @model_validator(mode="after")
+    def _decay_stays_above_zero(self) -> Self:
+        if self.weight_decay == 0 and self.weight_decay_end:
+            raise ValueError(
+                "weight_decay 0 with weight_decay_end above 0: LARS does not scale what does not decay, so layers "
+                "would be scaled from the second step on; begin above 0, 1e-6 say"
+            )
+        return self
+
+
+OptimizerConfig = Annotated[AdamWConfig | LARSConfig, Field(discriminator="name")]
 
 
 class ScheduleConfig(Section):
@@ -38,6 +88,9 @@ class ScheduleConfig(Section):
 
     warmup_epochs: float = Field(default=10, ge=0)
     """Epochs of linear warm-up, lr·(step+1)/warm-up steps. Source: paper IV-C, 10."""
+
+    warmup_start_factor: float = Field(default=0.0, ge=0, le=1)
+    """Where the warm-up begins, as a share of the peak. Source: the authors' code, 0; I-JEPA begins at 0.2."""
 
     final_lr_factor: float = Field(default=0.001, ge=0, le=1)
     """The last step's learning rate as a share of the peak. Source: the authors' code, 0.001."""

@@ -7,7 +7,7 @@ from pydantic import BaseModel
 
 from cnnjepa.schemas.config import PretrainConfig
 from cnnjepa.schemas.errors import ConfigError
-from cnnjepa.schemas.fields import arms, config_fields, discriminator, nearest
+from cnnjepa.schemas.fields import arm_of, arms, config_fields, discriminator, nearest
 
 Tree = dict[str, Any]
 
@@ -47,11 +47,11 @@ def merge(base: Tree, over: Tree) -> Tree:
 
 
 def _merge(base: Tree, over: Tree, models: list[type[BaseModel]]) -> Tree:
-    model = _arm({**base, **{k: v for k, v in over.items() if not isinstance(v, dict)}}, models)
+    model = arm_of({**base, **{k: v for k, v in over.items() if not isinstance(v, dict)}}, models)
     merged = dict(base)
     tag = discriminator(model) if model and len(models) > 1 else None
     if model and tag and tag in over and over[tag] != base.get(tag, over[tag]):
-        own = {*_own(model), *_own(_arm(base, models))}
+        own = {*_own(model), *_own(arm_of(base, models))}
         merged = {key: value for key, value in base.items() if key in model.model_fields and key not in own}
     for key, value in over.items():
         if isinstance(value, dict) and isinstance(merged.get(key), dict):
@@ -65,17 +65,6 @@ def _merge(base: Tree, over: Tree, models: list[type[BaseModel]]) -> Tree:
 def _own(model: type[BaseModel] | None) -> tuple[str, ...]:
     """Fields of an arm that mean something else in the others, so that they are never carried over."""
     return getattr(model, "OWN_FIELDS", ())
-
-
-def _arm(section: Tree, models: list[type[BaseModel]]) -> type[BaseModel] | None:
-    """The model that `section` asks for among `models`; None when it names none of them."""
-    if len(models) == 1:
-        return models[0]
-    for model in models:
-        tag = discriminator(model)
-        if tag and section.get(tag) == model.model_fields[tag].default:
-            return model
-    return None
 
 
 def nested(path: str, value: Any) -> Tree:

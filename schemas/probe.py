@@ -19,8 +19,9 @@ class ProbeConfig(Section):
     online_images: int = Field(default=20_000, ge=100)
     """Most training images used by a probe during training, evenly over classes; keeps it cheap on large sets."""
 
-    encoder: Literal["target", "context"] = "target"
-    """Which encoder is probed: `target` (the EMA one, as the authors) or `context` (the one with gradients)."""
+    encoder: Literal["auto", "target", "context"] = "auto"
+    """Which encoder is probed: `target` (the moving average) or `context` (the one with gradients). `auto` is what the
+    method's authors evaluate: the target of CNN-JEPA, the context encoder of SimCLR, BYOL and VICReg."""
 
     protocols: tuple[Protocol, ...] = Field(default=("published", "held_out"), min_length=1)
     """`published`: best of all epochs on the validation set, as in the paper (optimistic). `held_out`: epoch,

@@ -7,7 +7,7 @@ from pydantic import BaseModel
 from pydantic_core import PydanticUndefined
 
 from cnnjepa.schemas.config import PretrainConfig
-from cnnjepa.schemas.fields import arms, discriminator
+from cnnjepa.schemas.fields import arms, discriminator, tag_values
 
 
 def config_reference() -> str:
@@ -27,7 +27,7 @@ def _sections(path: str, models: list[type[BaseModel]]) -> list[str]:
     lines: list[str] = []
     for model in models:
         tag = discriminator(model) if len(models) > 1 else None
-        suffix = f", {tag}: {model.model_fields[tag].default}" if tag else ""
+        suffix = f", {tag}: {', '.join(tag_values(model))}" if tag else ""
         lines += ["", f"## `{path}`{suffix}", "", (model.__doc__ or "").strip(), ""]
         inner: list[str] = []
         for name, info in model.model_fields.items():

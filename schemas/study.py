@@ -7,6 +7,7 @@ from pydantic import Field, field_validator, model_validator
 from cnnjepa.schemas.base import Section
 
 PublishedTable = Literal[
+    "main",
     "main_authors_log",
     "predictor_depth",
     "predictor_depth_in1k",

@@ -11,7 +11,7 @@ import torch
 from runs import small_config
 
 import cnnjepa
-from cnnjepa.methods import build_method
+from cnnjepa.methods import StepDraw, build_method
 from cnnjepa.schemas import TrialResult
 from cnnjepa.training.distributed import Processes
 from cnnjepa.training.pretrain import pretrain
@@ -27,13 +27,13 @@ def one_step(*overrides: str) -> tuple[float, dict[str, torch.Tensor]]:
     if config.runtime.precision == "float32":
         method.double()
     images = torch.randn(8, 3, 32, 32, generator=torch.Generator().manual_seed(0), dtype=method.token.dtype)
-    masks = method.draw_masks(config.grid, torch.arange(8), 0, 0)
+    inputs = method.inputs((images,), torch.zeros(8), StepDraw(config.grid, torch.arange(8), 0, 0))
     optimizer = torch.optim.SGD([p for p in method.parameters() if p.requires_grad], lr=0.0)
     kept: dict[str, torch.Tensor] = {}
     optimizer.register_step_pre_hook(
         lambda *_: kept.update({n: p.grad.clone() for n, p in method.named_parameters() if p.grad is not None})
     )
-    loss = train_step(method, optimizer, images, masks, config, CPU)
+    loss = train_step(method, optimizer, inputs, config, CPU).loss
     return float(loss), kept
 
 
@@ -61,10 +61,10 @@ def test_accumulation_averages_over_all_target_cells() -> None:
         split = small_config("runtime.batch_size=8", f"accumulation={parts}")
         method = build_method(config).double().eval()
         images = torch.randn(8, 3, 32, 32, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
-        masks = method.draw_masks(config.grid, torch.arange(8), 0, 0)
-        assert len(set(masks.target.flatten(1).sum(1).tolist())) > 1  # parts weigh differently
+        inputs = method.inputs((images,), torch.zeros(8), StepDraw(config.grid, torch.arange(8), 0, 0))
+        assert len(set(inputs[2].flatten(1).sum(1).tolist())) > 1  # parts weigh differently
         optimizer = torch.optim.SGD([method.token], lr=1.0)
-        losses.append((train_step(method, optimizer, images, masks, split, CPU), method.token.detach().clone()))
+        losses.append((train_step(method, optimizer, inputs, split, CPU).loss, method.token.detach().clone()))
     assert losses[0][0] == pytest.approx(float(losses[1][0]), rel=1e-6)
     torch.testing.assert_close(losses[0][1], losses[1][1], rtol=1e-6, atol=1e-12)
 

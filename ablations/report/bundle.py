@@ -79,7 +79,8 @@ def _draw(made: StudyBundle) -> None:
     if made.comparisons:
         drawn.append(cost.draw_cost(cost_comparisons(made.comparisons), file_name(study, "cost_accuracy")))
     drawn.append(curves.draw_curves(study, made.curves, file_name(study, "curves")))
-    drawn.append(masks.draw_masks(study, file_name(study, "masks")))
+    if masks.maskings(study):
+        drawn.append(masks.draw_masks(study, file_name(study, "masks")))
     made.pictures += [picture for picture in drawn if picture]
     damaged = [(path, log.problem) for path, log in made.curves.items() if log.problem and path.is_dir()]
     if damaged:

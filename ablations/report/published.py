@@ -1,8 +1,8 @@
 """The published numbers, and which arm of ours each stands beside.
 
-A published row belongs to a setting: the preset of its data set (`in100`, `in1k`; they follow the authors' code, from
-which the numbers came) with the row's own changes. An arm matches a row when its config has the row's values; among
-several that do, those that differ least from the published setting.
+A published row belongs to a setting: the preset of its data set (`in100`, `in1k`, or `in100-byol` and so on for another
+method; they follow the authors' code, from which the numbers came) with the row's own changes. An arm matches a row
+when its config has the row's values; among several that do, those that differ least from the published setting.
 """
 
 from dataclasses import dataclass
@@ -13,7 +13,7 @@ from typing import Any
 import yaml
 from pydantic import Field
 
-from cnnjepa.schemas import PretrainConfig, load_config
+from cnnjepa.schemas import PretrainConfig, load_config, preset_names
 from cnnjepa.schemas.base import Section
 from cnnjepa.schemas.overrides import flat
 
@@ -150,7 +150,9 @@ def _preset(name: str) -> PretrainConfig:
 
 
 def _setting(row: PublishedRow) -> PretrainConfig:
-    return _preset(row.dataset)
+    """The preset of the row's method on its data set."""
+    name = f"{row.dataset}-{row.arm.get('method')}"
+    return _preset(name if name in preset_names() else row.dataset)
 
 
 def _different(ours: dict[str, Any], theirs: dict[str, Any]) -> list[str]:

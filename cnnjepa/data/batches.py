@@ -1,6 +1,7 @@
 """Training batches from any step on, the same whatever the number of workers.
 
-The order of an epoch is a function of (seed, epoch); crops are a function of (seed, epoch, image). Every
+The order of an epoch is a function of (seed, epoch); crops and colours are a function of (seed, epoch, image,
+view). Every
 process walks the same order and takes its own slice of each global batch; the last partial batch is dropped.
 """
 
@@ -14,15 +15,18 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 from torchvision.transforms import InterpolationMode
 from torchvision.transforms.v2 import functional as transforms
 
+from cnnjepa.data.colours import colour_one, draw_colours
 from cnnjepa.data.crops import Crops, draw_crops
 from cnnjepa.data.open import DataSet
+from cnnjepa.data.recolour import recolour
 from cnnjepa.data.resample import crop_and_resize
 from cnnjepa.data.resident import ResidentSource
 from cnnjepa.data.source import ImageSource
 from cnnjepa.data.workers import quiet_worker, usable_workers, whole_batch
 from cnnjepa.errors import ImageError, RunError
 from cnnjepa.randomness import generator
-from cnnjepa.schemas import DataConfig
+from cnnjepa.schemas import DataConfig, ViewConfig
+from cnnjepa.schemas.views import PLAIN
 
 
 @dataclass(frozen=True)
@@ -80,21 +84,35 @@ class Normalizer:
 class TrainingBatch(NamedTuple):
     """One process's images of one step."""
 
-    pixels: Tensor
-    """[B, 3, S, S] in [0, 255]; uint8 from loader processes, float32 on the device where resident."""
+    views: tuple[Tensor, ...]
+    """Of every view [B, 3, S, S] in [0, 255]; uint8 from loader processes, float32 on the device where resident."""
+    labels: Tensor
+    """int64 [B], on the CPU."""
     skipped: list[str]
     """Unreadable images that were replaced by the next readable one, by name and reason."""
 
+    @property
+    def pixels(self) -> Tensor:
+        """The first view."""
+        return self.views[0]
+
 
 def training_batches(
-    data: DataSet, config: DataConfig, order: Order, first_step: int, last_step: int, workers: int, device: torch.device
+    data: DataSet,
+    config: DataConfig,
+    order: Order,
+    first_step: int,
+    last_step: int,
+    workers: int,
+    device: torch.device,
+    views: tuple[ViewConfig, ...] = (PLAIN,),
 ) -> Iterator[TrainingBatch]:
-    """The batches of the steps [first_step, last_step)."""
+    """The batches of the steps [first_step, last_step), every image in the views that the method wants."""
     if isinstance(data.train, ResidentSource):
-        yield from _resident(data.train, config, order, first_step, last_step, device)
+        yield from _resident(data.train, config, order, first_step, last_step, device, views)
         return
     loader = DataLoader(
-        _CroppedImages(data.train, config, order.seed),
+        _CroppedImages(data.train, config, order.seed, views),
         batch_sampler=cast("Sampler[list[int]]", _Steps(order, first_step, last_step)),
         num_workers=usable_workers(workers),
         collate_fn=whole_batch,
@@ -109,16 +127,27 @@ def training_batches(
 
 
 def _resident(
-    source: ResidentSource, config: DataConfig, order: Order, first_step: int, last_step: int, device: torch.device
+    source: ResidentSource,
+    config: DataConfig,
+    order: Order,
+    first_step: int,
+    last_step: int,
+    device: torch.device,
+    views: tuple[ViewConfig, ...],
 ) -> Iterator[TrainingBatch]:
     images = source.images.to(device)
     height, width = images.shape[2:]
     for epoch, index_B in order.walk(first_step, last_step):
-        index_B = index_B.to(device)
-        size_B = torch.ones_like(index_B)
-        crops = draw_crops(config.augmentation, index_B, size_B * height, size_B * width, order.seed, epoch)
-        pixels = crop_and_resize(images[index_B], crops, config.image_size, config.augmentation.interpolation)
-        yield TrainingBatch(pixels, [])
+        here_B = index_B.to(device)
+        size_B, whole = torch.ones_like(here_B), images[here_B]
+        seen = []
+        for number, view in enumerate(views):
+            crops = draw_crops(config.augmentation, here_B, size_B * height, size_B * width, order.seed, epoch, number)
+            pixels = crop_and_resize(whole, crops, config.image_size, config.augmentation.interpolation)
+            if not view.plain:
+                pixels = recolour(pixels, draw_colours(view, index_B, order.seed, epoch, number), view)
+            seen.append(pixels)
+        yield TrainingBatch(tuple(seen), source.labels[index_B], [])
 
 
 class _Steps:
@@ -136,37 +165,44 @@ class _Steps:
 
 
 class _CroppedImages(Dataset[TrainingBatch]):
-    """Decodes and crops one batch in a loader process. An unreadable image travels as text, because an
+    """Decodes, crops and colours one batch in a loader process. An unreadable image travels as text, because an
     exception raised here would arrive as a traceback."""
 
-    def __init__(self, source: ImageSource, config: DataConfig, seed: int) -> None:
-        self._source, self._config, self._seed = source, config, seed
+    def __init__(self, source: ImageSource, config: DataConfig, seed: int, views: tuple[ViewConfig, ...]) -> None:
+        self._source, self._config, self._seed, self._views = source, config, seed, views
 
     def __getitems__(self, keys: list[tuple[int, int]]) -> TrainingBatch | str:
         images: list[Tensor] = []
+        labels: list[int] = []
         skipped: list[str] = []
         try:
             for _, index in keys:
-                images.append(self._load(index, skipped))
+                image, label = self._load(index, skipped)
+                images.append(image)
+                labels.append(label)
         except RunError as error:
             return str(error)
-        crops = draw_crops(
-            self._config.augmentation,
-            torch.tensor([index for _, index in keys]),
-            torch.tensor([image.shape[1] for image in images]),
-            torch.tensor([image.shape[2] for image in images]),
-            self._seed,
-            keys[0][0],
-        )
-        pixels = torch.stack([self._crop(image, crops, place) for place, image in enumerate(images)])
-        return TrainingBatch(pixels, skipped)
+        seen = tuple(self._view(number, images, keys) for number in range(len(self._views)))
+        return TrainingBatch(seen, torch.tensor(labels), skipped)
 
-    def _load(self, index: int, skipped: list[str]) -> Tensor:
-        """The image, or under `on_error: skip` the next readable one."""
+    def _view(self, number: int, images: list[Tensor], keys: list[tuple[int, int]]) -> Tensor:
+        index_B, epoch = torch.tensor([index for _, index in keys]), keys[0][0]
+        heights = torch.tensor([image.shape[1] for image in images])
+        widths = torch.tensor([image.shape[2] for image in images])
+        crops = draw_crops(self._config.augmentation, index_B, heights, widths, self._seed, epoch, number)
+        view, cropped = self._views[number], [self._crop(image, crops, place) for place, image in enumerate(images)]
+        if not view.plain:
+            colours = draw_colours(view, index_B, self._seed, epoch, number)
+            cropped = [colour_one(image, colours, place, view) for place, image in enumerate(cropped)]
+        return torch.stack(cropped)
+
+    def _load(self, index: int, skipped: list[str]) -> tuple[Tensor, int]:
+        """The image and its label, or under `on_error: skip` the next readable one's."""
         count = self._source.labels.numel()
         for offset in range(count):
             try:
-                return self._source.load((index + offset) % count)
+                found = (index + offset) % count
+                return self._source.load(found), int(self._source.labels[found])
             except ImageError as error:
                 if self._config.on_error == "raise":
                     raise

@@ -1,4 +1,4 @@
-"""Where each training crop lies: random resized crop and flip as a function of (seed, epoch, image).
+"""Where each training crop lies: random resized crop and flip as a function of (seed, epoch, image, view).
 
 The distribution is torchvision's RandomResizedCrop: up to ten draws of area and log aspect until one fits, then
 a uniform position; else the largest central crop within the aspect limits.
@@ -28,10 +28,11 @@ class Crops(NamedTuple):
 
 
 def draw_crops(
-    config: AugmentationConfig, index_B: Tensor, height_B: Tensor, width_B: Tensor, seed: int, epoch: int
+    config: AugmentationConfig, index_B: Tensor, height_B: Tensor, width_B: Tensor, seed: int, epoch: int, view: int = 0
 ) -> Crops:
-    """Crops of the images `index_B` (int64 [B]) of size `height_B` x `width_B` (int64 [B], pixels) in `epoch`."""
-    draws = uniforms(key(seed, "crop", epoch), index_B, 2 * _ATTEMPTS + 3)
+    """Crops of the images `index_B` (int64 [B]) of size `height_B` x `width_B` (int64 [B], pixels) in `epoch`; each
+    further `view` of them has crops of its own."""
+    draws = uniforms(key(seed, "crop", epoch, *([view] if view else [])), index_B, 2 * _ATTEMPTS + 3)
     area_BA, aspect_BA = draws[:, :_ATTEMPTS], draws[:, _ATTEMPTS : 2 * _ATTEMPTS]
     (least, most), (narrow, wide) = config.crop_scale, config.crop_ratio
     area_BA = (height_B * width_B)[:, None] * (least + area_BA * (most - least))

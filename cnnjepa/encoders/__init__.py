@@ -1,5 +1,33 @@
-"""Residual networks of torchvision, without classifier, at the stem, width and depth asked for."""
+"""Networks without classifier: torchvision's ResNets and ConvNeXts, vision transformers, and a user's own."""
 
-from cnnjepa.encoders.trunk import ResNetTrunk, build_trunk
+from typing import TYPE_CHECKING, Union, assert_never
 
-__all__ = ["ResNetTrunk", "build_trunk"]
+from cnnjepa.encoders.convnext import ConvNeXtTrunk, build_convnext
+from cnnjepa.encoders.custom import CustomTrunk, build_custom
+from cnnjepa.encoders.trunk import ResNetTrunk, build_resnet
+from cnnjepa.schemas import AnyEncoderConfig, ConvNeXtConfig, CustomEncoderConfig, EncoderConfig, ViTConfig
+
+if TYPE_CHECKING:
+    from cnnjepa.encoders.vit import ViTTrunk
+
+Trunk = Union[ResNetTrunk, ConvNeXtTrunk, CustomTrunk, "ViTTrunk"]
+
+
+def build_trunk(config: AnyEncoderConfig, seed: int) -> Trunk:
+    """A trunk with random weights, a function of (config, seed) alone. Parameters are float32, on the CPU. Raises
+    ConfigError for a transformer where timm is not installed, and for a user's network that is not as stated."""
+    match config:
+        case EncoderConfig():
+            return build_resnet(config, seed)
+        case ConvNeXtConfig():
+            return build_convnext(config, seed)
+        case CustomEncoderConfig():
+            return build_custom(config, seed)
+        case ViTConfig():
+            from cnnjepa.encoders.vit import build_vit
+
+            return build_vit(config, seed)
+    assert_never(config)
+
+
+__all__ = ["ConvNeXtTrunk", "CustomTrunk", "ResNetTrunk", "Trunk", "build_trunk"]

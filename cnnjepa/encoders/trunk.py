@@ -81,7 +81,7 @@ class ResNetTrunk(ResNet):  # type: ignore[misc]
         return features
 
 
-def build_trunk(config: EncoderConfig, seed: int) -> ResNetTrunk:
+def build_resnet(config: EncoderConfig, seed: int) -> ResNetTrunk:
     """A trunk with random weights, a function of (config, seed) alone. Parameters are float32, on the CPU."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(key(seed, "encoder_init") >> 1)

@@ -1,39 +1,27 @@
 """CNN-JEPA (arXiv 2408.07514, section III): predict features of masked patches from the visible ones."""
 
-from typing import NamedTuple
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
 
 from cnnjepa.masks import Masks, sample_masks
+from cnnjepa.methods.following import follow
 from cnnjepa.methods.loss import cell_loss
+from cnnjepa.methods.method import Method, Pass, StepDraw, StepLoss
 from cnnjepa.methods.predictor import Predictor
-from cnnjepa.schemas.masking import MaskingConfig, MixedMasking
-from cnnjepa.schemas.method import EMAConfig, LossConfig
+from cnnjepa.schemas import EMAConfig, LossConfig, MaskingConfig, MixedMasking, PretrainConfig
 from cnnjepa.sparse import ContextEncoder
 
 
-class StepLoss(NamedTuple):
-    """What a method's forward gives. The step's loss is the sum over processes and parts of `total`, divided by
-    the sum of `weight`."""
-
-    total: Tensor
-    """Sum of the loss over this batch's terms, with gradient."""
-    weight: Tensor
-    """Number of those terms (target cells)."""
-
-    @property
-    def mean(self) -> Tensor:
-        """The loss of this batch alone."""
-        return self.total / self.weight
-
-
-class CNNJEPA(nn.Module):
+class CNNJEPA(Method):
     """Context encoder, target encoder, token, predictor and loss.
 
     `encoder` computes the context sparsely; the target encoder is a dense copy of it that follows by moving
     average. `projection` is an optional 1x1 head on both feature maps (off in every published number).
     """
+
+    encoders: ClassVar[dict[str, str]] = {"context": "context_encoder.network", "target": "target_encoder"}
 
     def __init__(
         self,
@@ -65,7 +53,19 @@ class CNNJEPA(nn.Module):
         """The masks of a step; see `sample_masks`."""
         return sample_masks(self.masking, grid, slots_B, seed, step)
 
-    def forward(self, images_BCHW: Tensor, context_mask: Tensor, target_mask: Tensor) -> StepLoss:
+    def inputs(self, views: tuple[Tensor, ...], labels_B: Tensor, draw: StepDraw) -> tuple[Tensor, ...]:
+        """The view and its masks."""
+        return (*views, *self.draw_masks(draw.grid, draw.slots, draw.seed, draw.step))
+
+    def masks(self, *inputs: Tensor) -> Masks:
+        """The masks among the inputs."""
+        return Masks(*inputs[1:])
+
+    def terms(self, *inputs: Tensor) -> Tensor:
+        """Target cells."""
+        return inputs[2].sum(dtype=torch.float32)
+
+    def forward(self, images_BCHW: Tensor, context_mask: Tensor, target_mask: Tensor) -> StepLoss:  # type: ignore[override]
         """The loss over the target cells of this batch. Masks are boolean [B, G, G]; no cell may be both."""
         context = self.projection(self.context_encoder(images_BCHW, context_mask))
         token = self.token.to(context.dtype)[:, None, None]
@@ -75,19 +75,33 @@ class CNNJEPA(nn.Module):
         losses = cell_loss(prediction, target, self.loss)
         return StepLoss(torch.where(target_mask, losses, losses.new_zeros(())).sum(), target_mask.sum())
 
-    @torch.no_grad()
     def follow(self, momentum: float) -> None:
         """ξ ← m ξ + (1 − m) θ over parameters only; running statistics stay the target's own."""
-        pairs = [
-            *zip(self.target_encoder.parameters(), self.context_encoder.network.parameters(), strict=True),
-            *zip(self.target_projection.parameters(), self.projection.parameters(), strict=True),
-        ]
-        targets: list[Tensor] = [p for p, _ in pairs]
-        torch._foreach_lerp_(targets, [p.detach() for _, p in pairs], 1.0 - momentum)
+        follow(
+            (
+                (self.target_encoder, self.context_encoder.network),
+                (self.target_projection, self.projection),
+            ),
+            momentum,
+        )
 
-    def probed_encoder(self, which: str) -> nn.Module:
-        """The dense network whose features are judged: `target`, or `context` run without a mask."""
-        return self.target_encoder if which == "target" else self.context_encoder.network
+    def passes(self, config: PretrainConfig) -> list[Pass]:
+        """The packed context encoder costs its visible share of a dense one; masked computes every cell."""
+        images = (3, config.data.image_size, config.data.image_size)
+        share = config.visible_share if getattr(config.encoder, "backend", "") == "packed" else 1.0
+        features = (self.feature_dim, config.grid, config.grid)
+        found = [
+            Pass(self.target_encoder, images, 1, trained=False),
+            Pass(self.target_encoder, images, share, sees_images=True),
+            Pass(self.predictor, (self.token.numel(), config.grid, config.grid), 1),
+        ]
+        if isinstance(self.projection, nn.Conv2d):
+            found += [Pass(self.projection, features, 1, trained=False), Pass(self.projection, features, 1)]
+        return found
+
+    def compiled(self) -> list[nn.Module]:
+        """Not the packed encoder: its number of cells differs from step to step."""
+        return [self.target_encoder, self.predictor]
 
 
 def _twin(convolution: nn.Conv2d) -> nn.Conv2d:

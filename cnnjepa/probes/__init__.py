@@ -1,5 +1,6 @@
 """Judging frozen features: linear and k-NN probes, floors, diagnostics."""
 
 from cnnjepa.probes.assessment import Assessment, Glance, assess, glance
+from cnnjepa.probes.floors import calibrate
 
-__all__ = ["Assessment", "Glance", "assess", "glance"]
+__all__ = ["Assessment", "Glance", "assess", "calibrate", "glance"]

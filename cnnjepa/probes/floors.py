@@ -20,7 +20,13 @@ def untrained_encoder(config: PretrainConfig, data: DataSet, device: torch.devic
     network = build_trunk(config.encoder, config.runtime.seed).to(device)
     if config.runtime.channels_last:
         network = network.to(memory_format=torch.channels_last)
+    return calibrate(network, config, data, device)
+
+
+def calibrate(network: nn.Module, config: PretrainConfig, data: DataSet, device: torch.device) -> nn.Module:
+    """Replaces the network's batch-norm statistics by averages over training images, and gives it in eval mode."""
     norms = [m for m in network.modules() if isinstance(m, nn.BatchNorm2d)]
+    momenta = [norm.momentum for norm in norms]
     for norm in norms:
         norm.reset_running_stats()
         norm.momentum = None  # a plain average over batches
@@ -32,4 +38,6 @@ def untrained_encoder(config: PretrainConfig, data: DataSet, device: torch.devic
         for batch in evaluation_batches(images, config.data, config.probe.resize, 128, config.runtime.workers):
             if batch.pixels.shape[0] > 1:
                 network(normalize(batch.pixels.to(device)))
+    for norm, momentum in zip(norms, momenta, strict=True):
+        norm.momentum = momentum
     return network.eval()

@@ -71,10 +71,19 @@ class PackedConv2d(nn.Conv2d):
         kernel, stride, padding = self.kernel_size[0], self.stride[0], int(self.padding[0])
         if kernel == 1 and input.shape[2] <= 2 and self.groups == 1:
             return self._on_rows(input[:, :, ::stride, ::stride])
+        if padding > input.shape[2]:
+            return self._on_map(input, grid)
         padded = with_halo(input, grid, *rim(kernel, stride, padding))
         if padded.shape[2] == kernel and self.groups == 1:
             return self._on_windows(padded)
         return F.conv2d(padded, self.weight, self.bias, self.stride, 0, 1, self.groups)
+
+    def _on_map(self, x: Tensor, grid: PatchGrid) -> Tensor:
+        """Where the halo is wider than a cell, cells would be copied up to 49 times: convolved as a map instead."""
+        dense = F.conv2d(
+            grid.unpack_cells(x), self.weight, self.bias, self.stride, int(self.padding[0]), 1, self.groups
+        )
+        return grid.take_cells(dense)
 
     def _on_rows(self, x: Tensor) -> Tensor:
         """1x1 as a matrix product on rows of channels: faster on cells of at most 2 pixels (docs/log.md)."""

@@ -10,6 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
+from torchvision.models.convnext import LayerNorm2d
+from torchvision.ops import Permute
 
 
 class MaskedEncoder(nn.Module):
@@ -40,13 +42,22 @@ class MaskedEncoder(nn.Module):
         for layer in self.network.modules():
             if isinstance(layer, nn.BatchNorm2d):
                 handles += _norm_over_visible(layer, context_BGG)
-            elif not any(layer.children()):
+            elif not any(layer.children()) and not _works_on_channels_last(layer):
                 handles.append(layer.register_forward_hook(zero))
         return handles
 
     def dense_copy(self) -> nn.Module:
         """A plain copy of the network, sharing nothing with it."""
         return copy.deepcopy(self.network)
+
+
+def _works_on_channels_last(layer: nn.Module) -> bool:
+    """Layers of [B, H, W, C] inside a ConvNeXt block. They look at one position at a time, so they need no mask; the
+    permutation at the block's end gives a map again, which is masked."""
+    if isinstance(layer, Permute):
+        return layer.dims == [0, 2, 3, 1]
+    plain = isinstance(layer, nn.LayerNorm) and not isinstance(layer, LayerNorm2d)
+    return plain or isinstance(layer, nn.Linear | nn.GELU)
 
 
 def _norm_over_visible(norm: nn.BatchNorm2d, context_BGG: Tensor) -> list[RemovableHandle]:

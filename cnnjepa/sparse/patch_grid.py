@@ -55,6 +55,28 @@ class PatchGrid:
     def unpack(self, packed_nC: Tensor) -> Tensor:
         """Dense map [B, C, G, G] of cell vectors [n, C], zero where masked."""
         rows = packed_nC.new_zeros(self.batch * self.side**2, packed_nC.shape[1])
-        flat_n = (self.sample_n * self.side + self.row_n) * self.side + self.column_n
-        rows = rows.index_copy(0, flat_n, packed_nC)
+        rows = rows.index_copy(0, self._flat_n, packed_nC)
         return rows.view(self.batch, self.side, self.side, -1).permute(0, 3, 1, 2)
+
+    @property
+    def _flat_n(self) -> Tensor:
+        """Number of every visible cell among all cells of the batch."""
+        return (self.sample_n * self.side + self.row_n) * self.side + self.column_n
+
+    def unpack_cells(self, packed_nCpp: Tensor) -> Tensor:
+        """Dense map [B, C, G·p, G·p] of packed cells, zero where masked."""
+        _, c, p, _ = packed_nCpp.shape
+        cells = packed_nCpp.new_zeros(self.batch * self.side**2, c, p, p)
+        cells = cells.index_copy(0, self._flat_n, packed_nCpp)
+        return (
+            cells.view(self.batch, self.side, self.side, c, p, p)
+            .permute(0, 3, 1, 4, 2, 5)
+            .reshape(self.batch, c, self.side * p, self.side * p)
+        )
+
+    def take_cells(self, map_BCHW: Tensor) -> Tensor:
+        """As `pack`; its gradient is written without accumulation, since no cell is taken twice."""
+        b, c, height, _ = map_BCHW.shape
+        p = height // self.side
+        cells = map_BCHW.view(b, c, self.side, p, self.side, p).permute(0, 2, 4, 1, 3, 5).reshape(-1, c, p, p)
+        return cells.index_select(0, self._flat_n)

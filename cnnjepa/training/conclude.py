@@ -7,7 +7,15 @@ from typing import Any
 from cnnjepa.cost import MethodCost
 from cnnjepa.data import DataSet
 from cnnjepa.probes import Assessment, assess
-from cnnjepa.schemas import Cost, EncoderConfig, PretrainConfig, TrialResult
+from cnnjepa.schemas import (
+    AnyEncoderConfig,
+    ConvNeXtConfig,
+    Cost,
+    CustomEncoderConfig,
+    PretrainConfig,
+    TrialResult,
+    ViTConfig,
+)
 from cnnjepa.schemas.overrides import flat
 from cnnjepa.training.distributed import Processes
 from cnnjepa.training.environment import peak_memory_bytes
@@ -23,8 +31,15 @@ def now() -> str:
     return datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
 
 
-def encoder_name(config: EncoderConfig) -> str:
-    """`resnet18/small/3 stages/x0.375`; parts at their defaults are left out."""
+def encoder_name(config: AnyEncoderConfig) -> str:
+    """`resnet18/small/3 stages/x0.375`, `vit_small/16`; parts at a residual network's defaults are left out."""
+    match config:
+        case ViTConfig():
+            return f"{config.arch}/{config.patch_size}"
+        case CustomEncoderConfig():
+            return config.module
+        case ConvNeXtConfig():
+            return config.arch + (f"/x{config.width:g}" if config.width != 1 else "")
     parts: list[str] = [config.arch]
     parts += [config.stem] if config.stem != "imagenet" else []
     parts += [f"{config.stages} stages"] if config.stages != 4 else []
@@ -79,10 +94,10 @@ def finished_result(
     return TrialResult(
         **_known(config, data, identity, environment),
         status="collapsed" if collapsed else "finished",
-        epochs=config.runtime.epochs,
+        epochs=config.trained_epochs,
         final_loss=final_loss,
         skipped_images=tuple(sorted(every)),
-        probed_encoder=config.probe.encoder,
+        probed_encoder=config.probed_encoder,
         probes=assessment.probes,
         selection=assessment.selection,
         floors=assessment.floors,
@@ -108,7 +123,7 @@ def conclude(run: Run, state: RunState) -> TrialResult:
 
 
 def _judge_and_write(run: Run, state: RunState) -> None:
-    network = state.method.probed_encoder(run.config.probe.encoder)
+    network = state.method.probed_encoder(run.config.probed_encoder)
     shared = {} if run.floors is None else {"floor": FloorStore(run.floors, run.config, run.data.fingerprint)}
     assessment = assess(
         network, run.config, run.data, run.processes.device, run.folder.path, run.tick, run.watcher.phase, **shared

@@ -47,9 +47,10 @@ class Journal:
             if isinstance(value, int | float) and math.isfinite(value):
                 self._board.add_scalar(f"{kind}/{name}", value, step)
 
-    def images(self, step: int, pixels: Tensor, masks: Masks) -> None:
-        """A panel of a few samples: image, context, target."""
-        self._board.add_image("images/image_context_target", panel(pixels, masks), step)
+    def images(self, step: int, views: tuple[Tensor, ...], masks: Masks | None) -> None:
+        """A panel of a few samples: image, context, target; or all views where nothing is masked."""
+        name = "views" if masks is None else "image_context_target"
+        self._board.add_image(f"images/{name}", panel(views, masks), step)
 
     def hparams(self, settings: dict[str, Any], outcome: dict[str, float]) -> None:
         """The run's settings beside its outcome, for TensorBoard's comparison of runs."""
@@ -76,12 +77,13 @@ def final_loss(run_dir: Path, step: int) -> float | None:
     return float(losses[-1]) if losses else None
 
 
-def panel(pixels_BCHW: Tensor, masks: Masks, count: int = 8) -> Tensor:
-    """uint8 [3, 3·S, count·S]: images, their context, their targets, in rows. Pixels are in [0, 255]."""
-    pixels = pixels_BCHW[:count].to(torch.uint8).cpu()
-    p = pixels.shape[2] // masks.context.shape[1]
-    rows = [pixels]
-    for mask in masks:
+def panel(views: tuple[Tensor, ...], masks: Masks | None, count: int = 8) -> Tensor:
+    """uint8 [3, rows·S, count·S]: the views [B, 3, S, S] in rows, then their context and targets. Pixels are in
+    [0, 255]."""
+    rows = [view[:count].to(torch.uint8).cpu() for view in views]
+    pixels = rows[0]
+    for mask in masks or ():
+        p = pixels.shape[2] // mask.shape[1]
         shown = mask[:count].cpu().repeat_interleave(p, 1).repeat_interleave(p, 2)[:, None]
         rows.append(torch.where(shown, pixels, torch.full_like(pixels, 128)))
     return torch.cat([torch.cat(list(row), dim=2) for row in rows], dim=1)

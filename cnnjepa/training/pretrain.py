@@ -8,7 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from cnnjepa.cost import method_cost
@@ -16,8 +16,9 @@ from cnnjepa.data import DataSet, open_data
 from cnnjepa.data.batches import Normalizer, Order, training_batches
 from cnnjepa.data.workers import usable_workers
 from cnnjepa.errors import RunError, Stopped
-from cnnjepa.methods import CNNJEPA, build_method
-from cnnjepa.probes import glance
+from cnnjepa.methods import Method, StepDraw, build_method
+from cnnjepa.methods.synchronised import synchronise
+from cnnjepa.probes import calibrate, glance
 from cnnjepa.schemas import ConfigError, PretrainConfig, TrialResult
 from cnnjepa.training import distributed
 from cnnjepa.training.conclude import conclude, failed_result, now
@@ -25,6 +26,7 @@ from cnnjepa.training.distributed import Processes
 from cnnjepa.training.environment import environment
 from cnnjepa.training.files import keep_as, write_atomically
 from cnnjepa.training.journal import Journal
+from cnnjepa.training.optimizer import build_optimizer
 from cnnjepa.training.resolve import Identity, identify, resolve
 from cnnjepa.training.restore import restore
 from cnnjepa.training.run import Run
@@ -114,15 +116,14 @@ def _run(
     if done and done.status != "failed" and (done.pretrain_hash, done.probe_hash) == identity[:2]:
         return done
 
-    method = build_method(config)
+    method = build_method(config, data.classes)
     cost = method_cost(config, method)
     method.to(processes.device)
     if runtime.channels_last:
         method.to(memory_format=torch.channels_last)
-    trainable = [p for p in method.parameters() if p.requires_grad]
-    optimizer = torch.optim.AdamW(
-        trainable, lr=config.optimizer.lr, betas=config.optimizer.betas, weight_decay=config.optimizer.weight_decay
-    )
+    if getattr(config.method, "sync_batch_norm", False) and processes.world_size > 1:
+        synchronise(method, processes.device)
+    optimizer = build_optimizer(method, config.optimizer)
     order = Order(data.train.labels.numel(), runtime.batch_size, processes.rank, processes.world_size, runtime.seed)
     schedule = Schedule(config, order.steps_per_epoch)
     state = RunState(method, optimizer, identity, folder.checkpoints, started=now())
@@ -182,6 +183,11 @@ def _train(run: Run, state: RunState) -> None:
     if processes.is_main:  # a crash may have come between a checkpoint and its further names
         state.keep_best()
         _keep_asked(run, state)
+    if config.trained_epochs == 0 and state.saved_step is None:  # what is judged is what a checkpoint holds
+        if processes.is_main:
+            calibrate(state.method.probed_encoder(config.probed_encoder), config, run.data, device)
+            state.save()
+        return
     if state.step >= total:
         return
     model = _wrapped(state.method, config, processes)
@@ -191,27 +197,31 @@ def _train(run: Run, state: RunState) -> None:
     state.method.train()
     state.start_clock()
     mark = (state.step, state.train_seconds)
-    batches = training_batches(run.data, config.data, run.order, state.step, total, runtime.workers, device)
+    views = config.method.views
+    batches = training_batches(run.data, config.data, run.order, state.step, total, runtime.workers, device, views)
     try:
         for batch in batches:
             step = state.step
-            images = normalize(batch.pixels.to(device, non_blocking=True))
-            masks = state.method.draw_masks(config.grid, slots, runtime.seed, step)
-            for group in state.optimizer.param_groups:
-                group["lr"] = run.schedule.lr(step)
-            state.method.follow(run.schedule.momentum(step))
-            loss = train_step(model, state.optimizer, images, masks, config, processes)
+            seen = tuple(normalize(view.to(device, non_blocking=True)) for view in batch.views)
+            draw = StepDraw(config.grid, slots, runtime.seed, step)
+            inputs = state.method.inputs(seen, batch.labels.to(device, non_blocking=True), draw)
+            run.schedule.set_rates(state.optimizer, step)
+            momentum = run.schedule.momentum(step)
+            if momentum is not None:
+                state.method.follow(momentum)
+            stepped = train_step(model, state.optimizer, inputs, config, processes)
             for name in set(batch.skipped) - set(state.skipped):
                 run.watcher.warned(f"skipped: {name}")
-            state.count(loss, batch.skipped)
+            state.count(stepped.loss, batch.skipped)
             run.watcher.stepped(state.step)
 
             epoch, into_epoch = divmod(state.step, run.order.steps_per_epoch)
             epoch_ends = into_epoch == 0
             if state.step % runtime.log_every_steps == 0 or state.step == total:
-                mark = _log(run, state, journal, mark)
+                mark = _log(run, state, journal, mark, stepped.scalars)
             if journal and epoch_ends and _due(epoch, runtime.images_every_epochs, runtime.epochs):
-                journal.images(state.step, normalize.undo(images[:8]), masks)
+                shown = tuple(normalize.undo(view[:8]) for view in seen)
+                journal.images(state.step, shown, state.method.masks(*inputs))
             if epoch_ends and epoch < runtime.epochs and _due(epoch, config.probe.every_epochs):
                 _glance(run, state, journal)
                 mark = (state.step, state.train_seconds)
@@ -226,11 +236,10 @@ def _train(run: Run, state: RunState) -> None:
             journal.close()
 
 
-def _wrapped(method: CNNJEPA, config: PretrainConfig, processes: Processes) -> nn.Module:
+def _wrapped(method: Method, config: PretrainConfig, processes: Processes) -> nn.Module:
     if config.runtime.compile:
-        # Only what has fixed shapes; the packed encoder's number of cells differs from step to step.
-        method.target_encoder.compile()
-        method.predictor.compile()
+        for module in method.compiled():
+            module.compile()
     if processes.world_size == 1:
         return method
     device_ids = [processes.device.index] if processes.device.type == "cuda" else None
@@ -248,8 +257,11 @@ def _due(epoch: int, every: int, last: int | None = None) -> bool:
     return every > 0 and (epoch % every == 0 or epoch == last)
 
 
-def _log(run: Run, state: RunState, journal: Journal | None, mark: tuple[int, float]) -> tuple[int, float]:
-    """A line about the interval since `mark`, (step, training seconds); gives the new mark."""
+def _log(
+    run: Run, state: RunState, journal: Journal | None, mark: tuple[int, float], scalars: dict[str, Tensor]
+) -> tuple[int, float]:
+    """A line about the interval since `mark`, (step, training seconds); gives the new mark. The method's `scalars` are
+    those of the last step, so that a line does not depend on where a run was resumed."""
     losses = state.losses()
     seconds = state.train_seconds - mark[1]
     images = (state.step - mark[0]) * run.order.batch_size * run.order.world_size
@@ -257,7 +269,8 @@ def _log(run: Run, state: RunState, journal: Journal | None, mark: tuple[int, fl
         "epoch": round(state.step / run.order.steps_per_epoch, 4),
         "loss": sum(losses) / len(losses),
         "lr": run.schedule.lr(state.step - 1),
-        "ema": run.schedule.momentum(state.step - 1),
+        **({} if (momentum := run.schedule.momentum(state.step - 1)) is None else {"ema": momentum}),
+        **{name: float(value) for name, value in scalars.items()},
         "images_per_s": round(images / seconds, 2),
         "seconds": round(state.train_seconds, 3),
         **({"skipped": len(state.skipped)} if run.config.data.on_error == "skip" else {}),
@@ -277,7 +290,7 @@ def _glance(run: Run, state: RunState, journal: Journal | None) -> None:
     def look() -> None:
         assert journal
         run.watcher.phase("probing")
-        network = state.method.probed_encoder(run.config.probe.encoder)
+        network = state.method.probed_encoder(run.config.probed_encoder)
         # Not stopped half-way: the checkpoint that follows needs the figure.
         seen = glance(network, run.config, run.data, run.processes.device, run.folder.path)
         line = {"epoch": state.step // run.order.steps_per_epoch, **seen._asdict()}

@@ -4,11 +4,12 @@ from collections.abc import Callable
 from pathlib import Path
 
 import torch
+from torch import nn
 
 from cnnjepa.cost import method_cost
 from cnnjepa.data import open_data
 from cnnjepa.data.batches import Order
-from cnnjepa.methods import build_method
+from cnnjepa.pretrained import load_encoder
 from cnnjepa.probes import assess
 from cnnjepa.schemas import ConfigError, TrialResult, load_config, probe_hash
 from cnnjepa.schemas.overrides import parse_override
@@ -47,19 +48,16 @@ def reprobe(
     state = read_checkpoint(folder.checkpoints / checkpoint)
 
     data = open_data(config.data)
-    method = build_method(config)
-    method.load_state_dict(state["method"])
-    method.to(device).eval()
+    network: nn.Module = load_encoder(run_dir, config.probed_encoder, checkpoint).to(device)
     if config.runtime.channels_last:
-        method.to(memory_format=torch.channels_last)
+        network = network.to(memory_format=torch.channels_last)
     with folder.locked():
-        network = method.probed_encoder(config.probe.encoder)
         assessment = assess(network, config, data, device, run_dir, say=say)
         world_size = int(state["settings"]["world_size"])
         before = folder.read_result()
         processes = Processes(0, 1, device)
         cost = (before and before.cost) or run_cost(
-            config, state["step"], state["train_seconds"], method_cost(config, method), processes
+            config, state["step"], state["train_seconds"], method_cost(config), processes
         )
         result = finished_result(
             config,

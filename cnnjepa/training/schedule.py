@@ -1,7 +1,9 @@
-"""Learning rate and EMA momentum as functions of the step."""
+"""Learning rate, weight decay and EMA momentum as functions of the step."""
 
 import math
 from dataclasses import dataclass
+
+import torch
 
 from cnnjepa.schemas import EMAConfig, PretrainConfig
 
@@ -21,20 +23,36 @@ class Schedule:
     @property
     def total_steps(self) -> int:
         """Optimiser steps of the whole run."""
-        return self.steps_per_epoch * self.config.runtime.epochs
+        return self.steps_per_epoch * self.config.trained_epochs
+
+    def set_rates(self, optimizer: torch.optim.Optimizer, step: int) -> None:
+        """Learning rate and weight decay of this step; groups that do not decay stay so."""
+        for group in optimizer.param_groups:
+            group["lr"] = self.lr(step)
+            if self.config.optimizer.weight_decay_end is not None and group.get("decays", True):
+                group["weight_decay"] = self.weight_decay(step)
+
+    def weight_decay(self, step: int) -> float:
+        """Constant, or along a cosine to weight_decay_end in the last step."""
+        start, end = self.config.optimizer.weight_decay, self.config.optimizer.weight_decay_end
+        return start if end is None else cosine(start, end, step / max(1, self.total_steps - 1))
 
     def lr(self, step: int) -> float:
-        """Linear warm-up, peak·(step+1)/warm-up steps, then cosine; the last step has final_lr_factor·peak."""
+        """Linear warm-up from start to peak, reached in its last step, then cosine; the last step of all has
+        final_lr_factor·peak. Where the start is 0, warm-up is peak·(step+1)/warm-up steps."""
         peak, schedule = self.config.optimizer.lr, self.config.schedule
         warmup = round(schedule.warmup_epochs * self.steps_per_epoch)
         if step < warmup:
-            return peak * (step + 1) / warmup
+            start = peak * schedule.warmup_start_factor
+            return start + (peak - start) * (step + 1) / warmup
         share = (step - warmup) / max(1, self.total_steps - 1 - warmup)
         return cosine(peak, peak * schedule.final_lr_factor, share)
 
-    def momentum(self, step: int) -> float:
-        """The target encoder's momentum in the update before this step's forward pass."""
-        ema: EMAConfig = self.config.method.ema
+    def momentum(self, step: int) -> float | None:
+        """The target encoder's momentum in the update before this step's forward pass; None for methods without one."""
+        ema: EMAConfig | None = getattr(self.config.method, "ema", None)
+        if ema is None:
+            return None
         if ema.update == "per_epoch":
             return cosine(ema.start, ema.end, step // self.steps_per_epoch / max(1, self.config.runtime.epochs - 1))
         return cosine(ema.start, ema.end, step / max(1, self.total_steps - 1))

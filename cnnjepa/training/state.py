@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from cnnjepa.errors import RunError
-from cnnjepa.methods import CNNJEPA
+from cnnjepa.methods import Method
 from cnnjepa.training.checkpoint import FORMAT, Checkpoint, write_checkpoint
 from cnnjepa.training.files import keep_as
 from cnnjepa.training.resolve import Identity
@@ -19,7 +19,7 @@ from cnnjepa.training.resolve import Identity
 class RunState:
     """The run between two steps."""
 
-    method: CNNJEPA
+    method: Method
     optimizer: torch.optim.Optimizer
     identity: Identity
     checkpoints: Path

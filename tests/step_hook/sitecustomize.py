@@ -17,7 +17,7 @@ from pathlib import Path
 
 
 def _watched(train_step):
-    def step(model, optimizer, images, masks, config, processes):
+    def step(model, optimizer, inputs, config, processes):
         log = os.environ["STEP_LOG"]
         kill = os.environ.get("STEP_KILL")
         if kill:
@@ -27,7 +27,7 @@ def _watched(train_step):
                 Path(marker).touch()
                 os.kill(os.getpid(), getattr(signal, os.environ.get("STEP_SIGNAL", "SIGKILL")))
         time.sleep(float(os.environ.get("STEP_PAUSE", "0")))
-        loss = train_step(model, optimizer, images, masks, config, processes)
+        loss = train_step(model, optimizer, inputs, config, processes)
         line = f"{os.getpid()} {processes.rank} {config.runtime.seed} {config.method.predictor.depth}\n"
         descriptor = os.open(log, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
         os.write(descriptor, line.encode())

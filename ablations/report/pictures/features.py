@@ -42,7 +42,7 @@ class Seen:
 def see(run: Path, config: PretrainConfig) -> Seen:
     """Loads the run's probed encoder and at most 1,000 validation images, evenly over classes. Raises ConfigError or
     RunError when the checkpoint or the images are gone."""
-    encoder = load_encoder(run, config.probe.encoder)
+    encoder = load_encoder(run, config.probed_encoder)
     source = open_sources(config.data)["val"]
     count = min(_MOST_IMAGES, source.labels.numel())
     few = Subset(source, stratified(source.labels, count))

@@ -2,19 +2,20 @@
 
 from cnnjepa.ablations.report.pictures.style import Picture, canvas, picture
 from cnnjepa.ablations.report.reading import StudyData
-from cnnjepa.mask_picture import cell_rates, heat_map
-from cnnjepa.schemas import PretrainConfig
+from cnnjepa.mask_picture import cell_rates, heat_map, masking_of
+from cnnjepa.schemas import CNNJEPAConfig, PretrainConfig
 
 _BATCHES = 50  # of 64 samples: a rate is known to about 0.9 points, less than its colour shows
 _MOST = 6
 
 
 def maskings(study: StudyData) -> dict[str, PretrainConfig]:
-    """First arm's label → config, for every masking on every grid that the study uses."""
+    """First arm's label → config, for every masking of CNN-JEPA on every grid that the study uses."""
     found: dict[str, tuple[str, PretrainConfig]] = {}
     for arm in study.arms:
-        key = f"{arm.config.grid} {arm.config.method.masking.model_dump_json()}"
-        found.setdefault(key, (arm.label, arm.config))
+        if isinstance(arm.config.method, CNNJEPAConfig):
+            key = f"{arm.config.grid} {arm.config.method.masking.model_dump_json()}"
+            found.setdefault(key, (arm.label, arm.config))
     return dict(found.values())
 
 
@@ -28,7 +29,7 @@ def draw_masks(study: StudyData, name: str) -> Picture:
         axes = figure.subplots(rows, columns, squeeze=False).reshape(-1)
         for place, (label, config) in enumerate(shown.items()):
             context, target, _ = cell_rates(config, _BATCHES)
-            strategy = config.method.masking.strategy
+            strategy = masking_of(config).strategy
             head = strategy if len(shown) == 1 or strategy == label else f"{label}\n{strategy}"
             for row, (rate, word) in enumerate(((context, "context"), (target, "target"))):
                 axis = axes[place + row * len(shown)]

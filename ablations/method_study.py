@@ -1,0 +1,86 @@
+"""The main table as a study: every method with its own preset's settings, on the same images."""
+
+from typing import Any
+
+from cnnjepa.ablations.study_files import validated
+from cnnjepa.schemas import ConfigError, PretrainConfig, load_config, preset_names
+from cnnjepa.schemas.fields import nearest
+from cnnjepa.schemas.overrides import flat
+from cnnjepa.schemas.study import Study
+
+# Order of the table; further presets of a base follow.
+_ORDER = ("random_init", "supervised", "cnnjepa", "simclr", "byol", "vicreg", "ijepa", "ijepa-base", "spark", "lejepa")
+
+
+def methods_of(preset: str) -> list[str]:
+    """Methods that can be compared on a preset: its own, those with a preset `PRESET-METHOD`, and no training at all.
+    Raises ConfigError for a preset that is not of CNN-JEPA or has no other methods."""
+    own = load_config(preset).method.name
+    others = [name.removeprefix(f"{preset}-") for name in preset_names() if name.startswith(f"{preset}-")]
+    if own != "cnnjepa" or not others:
+        bases = [n for n in preset_names() if f"{n}-simclr" in preset_names()]
+        raise ConfigError(f"preset {preset!r} has no other methods to compare with; legal are {', '.join(bases)}")
+    found = [own, "random_init", *others]
+    return sorted(found, key=lambda name: (_ORDER.index(name) if name in _ORDER else len(_ORDER), name))
+
+
+def changes_of(preset: str, method: str) -> dict[str, Any]:
+    """What a method's preset changes of its base, full config paths. Raises ConfigError for a method without one."""
+    legal = methods_of(preset)
+    if method not in legal:
+        raise ConfigError(
+            f"--methods: {method!r} is not legal with preset {preset}; legal are {', '.join(legal)}"
+            f"{nearest(str(method), legal)}"
+        )
+    if method == "cnnjepa":
+        return {}
+    if method == "random_init":
+        return {"method.name": "random_init"}
+    wanted = load_config(f"{preset}-{method}")
+    base, other = (flat(config.model_dump(mode="json")) for config in (load_config(preset), wanted))
+    gone = object()
+    # Another method, encoder or optimiser keeps nothing of the base's, so all of its own is said at first,
+    changes = {
+        path: value
+        for path, value in other.items()
+        if path.startswith(("method.", "encoder.", "optimizer.")) or base.get(path, gone) != value
+    }
+    # then what it has anyway is left out.
+    for path in list(changes):
+        fewer = {other: value for other, value in changes.items() if other != path}
+        if _gives(preset, fewer, wanted):
+            changes = fewer
+    return changes
+
+
+def _gives(preset: str, changes: dict[str, Any], wanted: PretrainConfig) -> bool:
+    try:
+        return load_config(preset, changes=changes) == wanted
+    except ConfigError:  # a default that does not fit the rest, a patch size say
+        return False
+
+
+def method_config(preset: str, method: str) -> PretrainConfig:
+    """The config of a method's arm."""
+    return load_config(preset, changes=changes_of(preset, method))
+
+
+def method_study(preset: str, methods: list[Any] | None, fixed: dict[str, Any]) -> Study:
+    """An arm a method; all of the preset's by default. `fixed` (full config path → value) holds for every arm, over
+    what its preset says. Raises ConfigError."""
+    chosen = methods if methods is not None else methods_of(preset)
+    arms = {
+        str(method): {path: value for path, value in changes_of(preset, method).items() if path not in fixed}
+        for method in chosen
+    }
+    return validated(
+        {
+            "name": f"methods-{preset}",
+            "question": "How does CNN-JEPA compare with other ways of learning from the same images?",
+            "published": "main" if preset in ("in100", "in1k") else None,
+            "preset": preset,
+            "axes": {"method": arms},
+            "baseline": {"method": "cnnjepa"} if "cnnjepa" in arms else None,
+        },
+        "benchmark",
+    )

@@ -1,0 +1,52 @@
+"""`cnnjepa benchmark`: methods against each other."""
+
+import dataclasses
+from typing import Annotated
+
+import typer
+
+from cnnjepa.cli.options import listed
+from cnnjepa.cli.study_options import StudyOptions, taking
+
+EXAMPLE = "Example:  cnnjepa benchmark --preset demo --methods cnnjepa,byol,random_init"
+
+# Where --preset is not given: the embedded images, and for costs the paper's networks.
+_DEFAULT_PRESET, _DEFAULT_COST_PRESET = "demo", "in100"
+
+
+@taking(StudyOptions)
+def benchmark(
+    options: StudyOptions,
+    methods: Annotated[
+        str | None, typer.Option("--methods", help="cnnjepa,simclr,…; all by default.", metavar="LIST")
+    ] = None,
+    cost: Annotated[
+        bool, typer.Option("--cost", help="Only measure training steps on random pixels, in turns; train nothing.")
+    ] = False,
+    batch: Annotated[int, typer.Option("--batch", help="With --cost: images a step.", min=2)] = 16,
+    image_size: Annotated[
+        int | None, typer.Option("--image-size", help="With --cost: pixels a side; the preset's by default.", min=16)
+    ] = None,
+    rounds: Annotated[int, typer.Option("--rounds", help="With --cost: steps of every method.", min=1)] = 5,
+    threads: Annotated[
+        int | None, typer.Option("--threads", help="With --cost: CPU threads; all cores by default.", min=1)
+    ] = None,
+) -> None:
+    """The main table: CNN-JEPA beside other methods, each with its own preset PRESET-METHOD, on the same images.
+
+    A study like those of `ablate`: planned, run, resumed and reported alike. `--set` holds for every method. With
+    --cost, every method's step at equal batch and image size instead: seconds, images/s, FLOPs, peak memory, each also
+    as a ratio to CNN-JEPA's. Exit codes as of `ablate predictor`.
+    """
+    if cost:
+        from cnnjepa.cli.cost_table import measure
+
+        measure(options, listed(methods, "--methods"), batch, image_size, rounds, threads, _DEFAULT_COST_PRESET)
+        return
+    from cnnjepa.ablations.method_study import method_study
+    from cnnjepa.cli.ablate import carry_out
+    from cnnjepa.schemas.overrides import parse_override
+
+    fixed = dict(parse_override(text) for text in options.sets or [])
+    study = method_study(options.preset or _DEFAULT_PRESET, listed(methods, "--methods"), fixed)
+    carry_out(study, dataclasses.replace(options, preset=None))

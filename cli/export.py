@@ -1,0 +1,38 @@
+"""`cnnjepa export`."""
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+EXAMPLE = "Example:  cnnjepa export runs/demo-seed0 --to onnx"
+
+
+def export(
+    run: Annotated[Path, typer.Argument(help="A run folder.", metavar="RUN")],
+    to: Annotated[
+        Literal["torchvision", "timm", "safetensors", "onnx", "huggingface"], typer.Option("--to", help="Format.")
+    ],
+    out: Annotated[
+        Path | None, typer.Option("--out", help="Folder; RUN/export/FORMAT by default.", metavar="DIR")
+    ] = None,
+    encoder: Annotated[
+        Literal["target", "context"] | None, typer.Option("--encoder", help="Which encoder; the probed one by default.")
+    ] = None,
+    checkpoint: Annotated[
+        str, typer.Option("--checkpoint", help="File below checkpoints/.", metavar="NAME")
+    ] = "last.pt",
+    data_licence: Annotated[
+        str | None,
+        typer.Option("--data-licence", help="Licence of the images, for the model card.", metavar="TEXT"),
+    ] = None,
+) -> None:
+    """Write a run's encoder for use elsewhere, with a model card: config, data and its licence, probe figures.
+
+    What was written is loaded back by the other library and must give the same features (relative error 1e-5).
+    """
+    from cnnjepa.export import export_run
+
+    folder, error = export_run(run, to, out, encoder, checkpoint, data_licence)
+    print(f"features loaded back with {to}: relative error {error:.1e}")
+    print(f"Look:  {folder}/README.md")

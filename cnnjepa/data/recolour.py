@@ -1,0 +1,121 @@
+"""Colours of a whole batch on its device, every image with parameters of its own.
+
+Our own, because libraries that augment batches on the device (kornia, for one) draw their parameters from a generator's
+state, while here every draw is a function of (seed, epoch, image, view), and because both paths must mean the same:
+these are torchvision's definitions on float pixels in [0, 255], without its rounding to whole values between steps.
+
+Which images take part in what is known on the CPU, so that the device is never waited for.
+"""
+
+import torch
+from torch import Tensor
+
+from cnnjepa.data.colours import BRIGHTNESS, CONTRAST, HUE, SATURATION, Colours, kernel_radius
+from cnnjepa.schemas import ViewConfig
+
+_LUMA = (0.2989, 0.587, 0.114)  # torchvision's weights of red, green and blue
+
+
+def recolour(pixels_BCHW: Tensor, colours: Colours, view: ViewConfig) -> Tensor:
+    """Float pixels [B, 3, S, S] in [0, 255] → the same; see the module. `colours` are on the CPU."""
+    if view.plain:
+        return pixels_BCHW
+    pixels = pixels_BCHW.clone()
+    _jitter(pixels, colours, view)
+    _change(pixels, colours.grey, _grey)
+    if view.solarise_first:
+        _change(pixels, colours.solarise, _solarised)
+    rows = _rows(colours.blur, pixels)
+    if rows.numel():
+        sigma = _to(colours.sigma[colours.blur], pixels)
+        pixels[rows] = blurred(pixels[rows], sigma, kernel_radius(pixels.shape[-1]))
+    if not view.solarise_first:
+        _change(pixels, colours.solarise, _solarised)
+    return pixels.clamp_(0, 255)  # sums of weights round
+
+
+def _to(values: Tensor, pixels: Tensor) -> Tensor:
+    return values.to(pixels.dtype).to(pixels.device, non_blocking=True)
+
+
+def _rows(chosen_B: Tensor, pixels: Tensor) -> Tensor:
+    return chosen_B.nonzero()[:, 0].to(pixels.device, non_blocking=True)
+
+
+def _change(pixels: Tensor, chosen_B: Tensor, change) -> None:  # type: ignore[no-untyped-def]
+    rows = _rows(chosen_B, pixels)
+    if rows.numel():
+        pixels[rows] = change(pixels[rows])
+
+
+def _jitter(pixels: Tensor, colours: Colours, view: ViewConfig) -> None:
+    asked = (view.brightness, view.contrast, view.saturation, view.hue)
+    for place in range(4):
+        for which in (BRIGHTNESS, CONTRAST, SATURATION, HUE):
+            chosen = colours.jitter & (colours.order[:, place] == which)
+            rows = _rows(chosen, pixels)
+            if asked[which] and rows.numel():
+                amount = _to(colours.factors[chosen, which], pixels)[:, None, None, None]
+                pixels[rows] = _JITTERS[which](pixels[rows], amount)
+
+
+def _luma(pixels: Tensor) -> Tensor:
+    red, green, blue = pixels.unbind(1)
+    return (_LUMA[0] * red + _LUMA[1] * green + _LUMA[2] * blue)[:, None]
+
+
+def _blend(pixels: Tensor, other: Tensor, share: Tensor) -> Tensor:
+    return (share * pixels + (1 - share) * other).clamp_(0, 255)
+
+
+def _brighter(pixels: Tensor, factor: Tensor) -> Tensor:
+    return (pixels * factor).clamp_(0, 255)
+
+
+def _contrasted(pixels: Tensor, factor: Tensor) -> Tensor:
+    return _blend(pixels, _luma(pixels).mean((2, 3), keepdim=True), factor)
+
+
+def _saturated(pixels: Tensor, factor: Tensor) -> Tensor:
+    return _blend(pixels, _luma(pixels), factor)
+
+
+def _grey(pixels: Tensor) -> Tensor:
+    return _luma(pixels).expand_as(pixels)
+
+
+def _solarised(pixels: Tensor) -> Tensor:
+    return torch.where(pixels >= 128, 255 - pixels, pixels)
+
+
+def _hue_turned(pixels: Tensor, turn: Tensor) -> Tensor:
+    """Turns the hue of the hexagonal HSV model; greatest and least value of a pixel stay."""
+    most, brightest = pixels.max(1)
+    span = most - pixels.amin(1)
+    red, green, blue = pixels.unbind(1)
+    safe = torch.where(span == 0, torch.ones_like(span), span)
+    hue = torch.where(brightest == 0, (green - blue) / safe, (blue - red) / safe + 2)
+    hue = torch.where(brightest == 2, (red - green) / safe + 4, hue)  # sixths of the circle
+    hue = hue + 6 * turn[:, 0]
+    # A channel falls from the greatest to the least value between one and two sixths from its own hue.
+    offset = torch.tensor([5.0, 3.0, 1.0], dtype=pixels.dtype, device=pixels.device)[:, None, None]
+    sixth = (offset + hue[:, None]) % 6
+    share = torch.minimum(sixth, 4 - sixth).clamp(0, 1)
+    return most[:, None] - span[:, None] * share
+
+
+_JITTERS = {BRIGHTNESS: _brighter, CONTRAST: _contrasted, SATURATION: _saturated, HUE: _hue_turned}
+
+
+def blurred(pixels_BCHW: Tensor, sigma_B: Tensor, radius: int) -> Tensor:
+    """Gaussian blur with a standard deviation an image, edges reflected, as two batched matrix products."""
+    side = pixels_BCHW.shape[-1]
+    offset = torch.arange(-radius, radius + 1, device=pixels_BCHW.device)
+    kernel = torch.exp(-0.5 * (offset / sigma_B[:, None]) ** 2)
+    kernel = kernel / kernel.sum(1, keepdim=True)
+    source = torch.arange(side, device=pixels_BCHW.device)[:, None] + offset
+    source = source.abs()
+    source = torch.where(source >= side, 2 * (side - 1) - source, source)
+    weights = torch.zeros(sigma_B.shape[0], side, side, dtype=pixels_BCHW.dtype, device=pixels_BCHW.device)
+    weights.scatter_add_(2, source.expand(sigma_B.shape[0], -1, -1), kernel[:, None].expand(-1, side, -1))
+    return weights[:, None] @ pixels_BCHW @ weights[:, None].transpose(2, 3)

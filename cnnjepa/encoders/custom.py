@@ -1,0 +1,66 @@
+"""A network of the user's own as a trunk."""
+
+import importlib
+import os
+import sys
+
+import torch
+from torch import Tensor, nn
+
+from cnnjepa.randomness import key
+from cnnjepa.schemas import ConfigError, CustomEncoderConfig
+
+
+class CustomTrunk(nn.Module):
+    """images [B, 3, H, W] → features [B, C, H/s, W/s], by a user's `network`."""
+
+    def __init__(self, network: nn.Module, feature_dim: int, total_stride: int) -> None:
+        super().__init__()
+        self.body = network
+        self.feature_dim, self.total_stride = feature_dim, total_stride
+
+    def forward(self, x: Tensor) -> Tensor:
+        """See the class."""
+        features: Tensor = self.body(x)
+        return features
+
+
+def load_network(named: str) -> nn.Module:
+    """An instance of the class `package.module:Name`, looked for from the working directory too. Raises ConfigError
+    when it cannot be imported or made."""
+    module, _, name = named.partition(":")
+    if os.getcwd() not in sys.path:
+        sys.path.insert(0, os.getcwd())
+    try:
+        made = getattr(importlib.import_module(module), name)()
+    except (ImportError, AttributeError, TypeError) as error:
+        raise ConfigError(
+            f"encoder {named}: {error}; give package.module:Name of a torch module that is made without arguments"
+        ) from None
+    if not isinstance(made, nn.Module):
+        raise ConfigError(f"encoder {named} is a {type(made).__name__}, not a torch module")
+    return made
+
+
+def build_custom(config: CustomEncoderConfig, seed: int) -> CustomTrunk:
+    """The user's network, made with torch's generator seeded by `seed`. Raises ConfigError when its feature map is not
+    that of the stated total stride."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(key(seed, "encoder_init") >> 1)
+        network = load_network(config.module)
+    return CustomTrunk(network, feature_dim_of(network, config.total_stride, config.module), config.total_stride)
+
+
+@torch.no_grad()
+def feature_dim_of(network: nn.Module, stride: int, named: str) -> int:
+    """Channels of the features. Raises ConfigError when an image of two strides does not give two cells a side."""
+    training = network.training
+    features = network.eval()(torch.zeros(1, 3, 2 * stride, 2 * stride))
+    network.train(training)
+    shape = list(features.shape) if isinstance(features, Tensor) else type(features).__name__
+    if not isinstance(features, Tensor) or features.dim() != 4 or list(features.shape[2:]) != [2, 2]:
+        raise ConfigError(
+            f"encoder {named}: images of {2 * stride} px must give features [1, C, 2, 2] at total stride {stride}; "
+            f"they give {shape}. Leave out pooling and classifier, and state the stride of the last feature map"
+        )
+    return int(features.shape[1])

@@ -1,0 +1,88 @@
+"""The model card: what the encoder is, what it was trained on and how, what it is worth, and whose images they were."""
+
+import yaml
+
+from cnnjepa import __version__
+from cnnjepa.export.parcel import Parcel
+from cnnjepa.schemas import ConfigError, ProbeFigures, SyntheticData, TorchvisionData
+from cnnjepa.training.conclude import encoder_name
+
+_LICENCES = {
+    "cifar10": "stated by none of its sources; the images come from 80 Million Tiny Images, since withdrawn",
+    "cifar100": "stated by none of its sources; the images come from 80 Million Tiny Images, since withdrawn",
+    "stl10": "none stated; the images come from ImageNet, whose terms allow non-commercial research and education",
+    "imagenette": "the selection is Apache-2.0; the images are ImageNet's, whose terms allow non-commercial research "
+    "and education",
+}
+
+
+def data_licence(parcel: Parcel, given: str | None) -> str:
+    """The licence of the images. Raises ConfigError for a user's own images without one."""
+    if given:
+        return given
+    match parcel.config.data:
+        case SyntheticData():
+            return "none needed: the images were drawn by CNN-JEPA Bench (Apache-2.0)"
+        case TorchvisionData() as data:
+            return _LICENCES[data.name]
+    raise ConfigError(
+        "--data-licence: the licence of these images is not known here, and whoever gets the weights must know it; "
+        'give it in words, for example --data-licence "ImageNet terms of access, non-commercial research"'
+    )
+
+
+def model_card(parcel: Parcel, licence: str, loading: str) -> str:
+    """Markdown with the hub's YAML head; `loading` is Python that loads this export."""
+    config, result = parcel.config, parcel.result
+    head = {
+        "library_name": "timm" if "timm" in loading else "pytorch",
+        "tags": ["image-feature-extraction", "self-supervised", config.method.name],
+        "license": "other",
+        "license_name": "see-card",
+    }
+    dataset = result.dataset if result else config.data.source
+    lines = [
+        "---", yaml.safe_dump(head, sort_keys=False).strip(), "---", "",
+        f"# {encoder_name(config.encoder)} pretrained with {config.method.name}", "",
+        f"The {parcel.which} encoder of a run of CNN-JEPA Bench {__version__}, without classifier. It maps images to "
+        f"{parcel.network.feature_dim} features, averaged over positions.", "",
+        "## Use", "", "```python", loading.strip(), "```", "",
+        f"Inputs are {config.data.image_size} px crops of pixels in [0, 1], less `{list(config.data.mean)}`, over "
+        f"`{list(config.data.std)}`.", "",
+        "## Images", "", f"- Data set: {dataset}", f"- Licence of the images: {licence}",
+    ]  # fmt: skip
+    if result and result.train_images:
+        lines.append(f"- Training images: {result.train_images:,}; validation images: {result.val_images:,}")
+    lines += ["", "## What it is worth", "", *_figures(parcel), "", "## How it was trained", "", "```yaml"]
+    shown = config.model_dump(mode="json")
+    shown["data"].pop("path", None)  # a place on one machine
+    lines += [yaml.safe_dump(shown, sort_keys=False, default_flow_style=None, width=100).strip(), "```"]
+    if result:
+        lines += ["", f"Name of these settings on these images: `{result.pretrain_hash}`."]
+    return "\n".join(lines) + "\n"
+
+
+def _figures(parcel: Parcel) -> list[str]:
+    result = parcel.result
+    if result is None or result.probed_encoder != parcel.which:
+        return ["This encoder was not probed."]
+    rows = [
+        "| protocol | features | linear top-1 | linear top-5 | k-NN top-1 | k-NN top-5 |",
+        "|---|---|---|---|---|---|",
+    ]
+    sources = (
+        ("this encoder", result.probes), ("untrained encoder", result.floors.untrained),
+        ("raw pixels", result.floors.pixels),
+    )  # fmt: skip
+    for protocol in ("held_out", "published"):
+        for name, probes in sources:
+            figures: ProbeFigures | None = getattr(probes, protocol) if probes else None
+            if figures:
+                cells = [figures.linear_top1, figures.linear_top5, figures.knn_top1, figures.knn_top5]
+                shown = " | ".join("–" if value is None else f"{value:.2f}" for value in cells)
+                rows.append(f"| `{protocol}` | {name} | {shown} |")
+    return [
+        *rows, "",
+        "Percent, one run. `held_out`: everything chosen on a tenth of the training images. `published`: the linear "
+        "probe's best epoch on the validation images (optimistic).",
+    ]  # fmt: skip

@@ -1,0 +1,208 @@
+"""One function a format: writes into a folder, loads it back as a user would, compares the features."""
+
+import json
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from cnnjepa.encoders import ResNetTrunk
+from cnnjepa.export.card import data_licence, model_card
+from cnnjepa.export.parcel import Parcel, PooledEncoder
+from cnnjepa.optional import needed
+from cnnjepa.schemas import ConfigError, ViTConfig
+
+
+def export_run(
+    run: Path,
+    to: str,
+    out: Path | None = None,
+    which: Literal["target", "context"] | None = None,
+    checkpoint: str = "last.pt",
+    licence: str | None = None,
+) -> tuple[Path, float]:
+    """Writes the run's encoder (the probed one unless `which` is given) as `to` into `out` (RUN/export/TO by default);
+    gives the folder and the largest relative difference between its features, loaded back, and ours.
+
+    Raises ConfigError for what cannot be exported so, a folder that holds other things, a missing package, or images of
+    unknown licence; RunError when the features differ by more than 1e-5.
+    """
+    if to not in FORMATS:
+        raise ConfigError(f"--to {to!r} is not legal; legal are {', '.join(FORMATS)}")
+    parcel = Parcel.of(run, which, checkpoint)
+    rights = data_licence(parcel, licence)
+    folder = out or run / "export" / to
+    if folder.exists() and (not folder.is_dir() or (any(folder.iterdir()) and not (folder / "README.md").is_file())):
+        raise ConfigError(f"--out {folder} holds something else; give an empty or new folder")
+    folder.mkdir(parents=True, exist_ok=True)
+    features, loading = FORMATS[to](parcel, folder)
+    error = parcel.compare(features, to)
+    settings = {"encoder": parcel.config.encoder.model_dump(mode="json"), "preprocessing": parcel.preprocessing()}
+    (folder / "encoder.json").write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")
+    (folder / "README.md").write_text(model_card(parcel, rights, loading), encoding="utf-8")
+    return folder, error
+
+
+def _to_torchvision(parcel: Parcel, folder: Path) -> tuple[Tensor, str]:
+    import torchvision
+
+    parcel.refuse_unless_stock("torchvision")
+    if not isinstance(parcel.network, ResNetTrunk):
+        raise ConfigError(
+            "--to torchvision: its vision transformers have a class token, this encoder has none; use timm"
+        )
+    arch = parcel.config.encoder.arch
+    torch.save(parcel.network.state_dict(), folder / "encoder.pt")
+    stock = getattr(torchvision.models, arch)()
+    stock.fc = nn.Identity()
+    stock.load_state_dict(torch.load(folder / "encoder.pt", weights_only=True))
+    loading = f"""
+import torch, torchvision
+
+model = torchvision.models.{arch}()
+model.fc = torch.nn.Identity()
+model.load_state_dict(torch.load("encoder.pt", weights_only=True))
+features = model.eval()(images)
+"""
+    with torch.inference_mode():
+        return stock.eval()(parcel.images()), loading
+
+
+def _timm_form(parcel: Parcel) -> tuple[str, dict[str, Any], dict[str, Tensor]]:
+    """(timm's name of the network, arguments, state dict)."""
+    encoder, state = parcel.config.encoder, dict(parcel.network.state_dict())
+    if isinstance(parcel.network, ResNetTrunk):
+        return str(encoder.arch), {"num_classes": 0}, state
+    from cnnjepa.encoders.vit import ViTTrunk, positions
+
+    assert isinstance(parcel.network, ViTTrunk)
+    codes = positions(parcel.config.grid, parcel.network.feature_dim, next(iter(state.values())))
+    arguments = {
+        "num_classes": 0, "img_size": parcel.config.data.image_size, "patch_size": encoder.total_stride,
+        "class_token": False, "global_pool": "avg", "fc_norm": False,
+    }  # fmt: skip
+    return f"{encoder.arch}_patch16_224", arguments, {**state, "pos_embed": codes[None]}
+
+
+def _to_timm(parcel: Parcel, folder: Path) -> tuple[Tensor, str]:
+    parcel.refuse_unless_stock("timm")
+    timm = needed("timm", "export", "--to timm")
+    name, arguments, state = _timm_form(parcel)
+    torch.save(state, folder / "encoder.pt")
+    model = timm.create_model(name, **arguments)
+    model.load_state_dict(torch.load(folder / "encoder.pt", weights_only=True))
+    words = ", ".join(f"{key}={value!r}" for key, value in arguments.items())
+    loading = f"""
+import timm, torch
+
+model = timm.create_model("{name}", {words})
+model.load_state_dict(torch.load("encoder.pt", weights_only=True))
+features = model.eval()(images)
+"""
+    with torch.inference_mode():
+        return model.eval()(parcel.images()), loading
+
+
+def _to_safetensors(parcel: Parcel, folder: Path) -> tuple[Tensor, str]:
+    safetensors = needed("safetensors.torch", "export", "--to safetensors")
+    state = {name: value.contiguous() for name, value in parcel.network.state_dict().items()}
+    safetensors.save_file(state, folder / "encoder.safetensors", {"format": "pt"})
+    again = _rebuilt(parcel)
+    again.load_state_dict(safetensors.load_file(folder / "encoder.safetensors"))
+    loading = """
+import json
+from cnnjepa.encoders import build_trunk
+from cnnjepa.schemas import AnyEncoderConfig
+from pydantic import TypeAdapter
+from safetensors.torch import load_file
+
+config = TypeAdapter(AnyEncoderConfig).validate_python(json.load(open("encoder.json"))["encoder"])
+encoder = build_trunk(config, seed=0)
+encoder.load_state_dict(load_file("encoder.safetensors"))
+features = encoder.eval()(images).mean((2, 3))
+"""
+    with torch.inference_mode():
+        return PooledEncoder(again.eval())(parcel.images()), loading
+
+
+def _rebuilt(parcel: Parcel) -> nn.Module:
+    from cnnjepa.encoders import build_trunk
+
+    return build_trunk(parcel.config.encoder, parcel.config.runtime.seed + 1)
+
+
+def _to_onnx(parcel: Parcel, folder: Path) -> tuple[Tensor, str]:
+    for module in ("onnx", "onnxscript"):
+        needed(module, "export", "--to onnx")
+    runtime = needed("onnxruntime", "export", "--to onnx")
+    path = folder / "encoder.onnx"
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # the exporter's own, about versions of its operators
+        torch.onnx.export(
+            PooledEncoder(parcel.network).eval(),
+            (parcel.images(),),
+            path,
+            input_names=["images"],
+            output_names=["features"],
+            dynamic_shapes={"images": {0: torch.export.Dim("batch")}},
+            dynamo=True,
+            external_data=False,
+            verbose=False,
+        )
+    session = runtime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+    (features,) = session.run(None, {"images": parcel.images().numpy()})
+    loading = """
+import onnxruntime
+
+session = onnxruntime.InferenceSession("encoder.onnx")
+(features,) = session.run(None, {"images": images})  # float32 [batch, 3, S, S]
+"""
+    return torch.from_numpy(features), loading
+
+
+def _to_huggingface(parcel: Parcel, folder: Path) -> tuple[Tensor, str]:
+    """In timm's layout, so that `timm.create_model("hf-hub:NAME")` loads it, where timm has the network."""
+    safetensors = needed("safetensors.torch", "export", "--to huggingface")
+    if not parcel.stock_resnet and not isinstance(parcel.config.encoder, ViTConfig):
+        return _to_safetensors(parcel, folder)
+    timm = needed("timm", "export", "--to huggingface")
+    name, arguments, state = _timm_form(parcel)
+    safetensors.save_file({k: v.contiguous() for k, v in state.items()}, folder / "model.safetensors", {"format": "pt"})
+    preparation = parcel.preprocessing()
+    arguments.pop("num_classes")
+    settings = {
+        "architecture": name, "num_classes": 0, "num_features": parcel.network.feature_dim,
+        "model_args": arguments,
+        "pretrained_cfg": {
+            "tag": parcel.config.method.name, "custom_load": False, "input_size": preparation["input_size"],
+            "interpolation": preparation["interpolation"], "mean": preparation["mean"], "std": preparation["std"],
+            "crop_pct": preparation["input_size"][1] / preparation["resize"], "num_classes": 0,
+            "pool_size": [parcel.config.grid] * 2,
+            "first_conv": "patch_embed.proj" if "patch" in name else "conv1",
+            "classifier": "head" if "patch" in name else "fc",
+        },
+    }  # fmt: skip
+    (folder / "config.json").write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")
+    model = timm.create_model(f"local-dir:{folder}", pretrained=True)
+    loading = """
+import timm
+
+model = timm.create_model("hf-hub:YOU/NAME", pretrained=True)  # or "local-dir:FOLDER"
+features = model.eval()(images)
+"""
+    with torch.inference_mode():
+        return model.eval()(parcel.images()), loading
+
+
+FORMATS: dict[str, Callable[[Parcel, Path], tuple[Tensor, str]]] = {
+    "torchvision": _to_torchvision,
+    "timm": _to_timm,
+    "safetensors": _to_safetensors,
+    "onnx": _to_onnx,
+    "huggingface": _to_huggingface,
+}
+"""Format → writes the parcel into a folder; gives the features of `Parcel.images` as the loaded export has them, and
+the Python that loads it."""

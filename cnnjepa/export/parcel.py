@@ -1,0 +1,99 @@
+"""What is exported: an encoder with what a user of it must know."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from cnnjepa.encoders import Trunk
+from cnnjepa.errors import RunError
+from cnnjepa.pretrained import load_encoder
+from cnnjepa.schemas import ConfigError, EncoderConfig, PretrainConfig, TrialResult, ViTConfig, read_config
+from cnnjepa.training.conclude import encoder_name
+from cnnjepa.training.run_folder import RunFolder
+
+# Relative to the largest feature. Convolutions of another library add in another order.
+TOLERANCE = 1e-5
+
+
+class PooledEncoder(nn.Module):
+    """images [B, 3, S, S] → features averaged over positions [B, C], as the probes see them."""
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, images: Tensor) -> Tensor:
+        """See the class."""
+        features: Tensor = self.network(images).mean((2, 3))
+        return features
+
+
+@dataclass
+class Parcel:
+    """One encoder of one run."""
+
+    run: Path
+    config: PretrainConfig
+    result: TrialResult | None
+    """None while the run has not ended."""
+    which: Literal["target", "context"]
+    network: Trunk
+    """In eval mode, on the CPU."""
+
+    @classmethod
+    def of(cls, run: Path, which: Literal["target", "context"] | None, checkpoint: str) -> "Parcel":
+        """Raises ConfigError when there is no such run, checkpoint or encoder."""
+        network = load_encoder(run, which, checkpoint)
+        config = read_config(run / "config.yaml")
+        result = RunFolder(run).read_result() if checkpoint == "last.pt" else None
+        return cls(run, config, result, which or config.probed_encoder, network)
+
+    @property
+    def stock_resnet(self) -> bool:
+        """Whether it is one of torchvision's networks, unchanged but for its missing classifier."""
+        encoder = self.config.encoder
+        return isinstance(encoder, EncoderConfig) and (encoder.stem, encoder.stages, encoder.width) == (
+            "imagenet",
+            4,
+            1,
+        )
+
+    def refuse_unless_stock(self, to: str) -> None:
+        """Raises ConfigError for a residual network that no other library has."""
+        if not self.stock_resnet and not isinstance(self.config.encoder, ViTConfig):
+            raise ConfigError(
+                f"--to {to}: {encoder_name(self.config.encoder)} is no ResNet of that library at full width; legal for "
+                "it are safetensors, onnx and huggingface"
+            )
+
+    def images(self) -> Tensor:
+        """Four random images of the size trained on, normalised, for comparing features."""
+        size = self.config.data.image_size
+        return torch.randn(4, 3, size, size, generator=torch.Generator().manual_seed(0))
+
+    @torch.inference_mode()
+    def features(self) -> Tensor:
+        """Pooled features [4, C] of `images`."""
+        return PooledEncoder(self.network)(self.images())
+
+    def compare(self, theirs: Tensor, where: str) -> float:
+        """The largest relative difference of features. Raises RunError when it exceeds the tolerance."""
+        ours = self.features()
+        error = float((ours - theirs).abs().max() / ours.abs().max())
+        if not error <= TOLERANCE:
+            raise RunError(f"the exported encoder gives other features in {where}: relative error {error:.1e}")
+        return error
+
+    def preprocessing(self) -> dict[str, Any]:
+        """How images become inputs."""
+        data, resize = self.config.data, self.config.probe.resize
+        return {
+            "input_size": [3, data.image_size, data.image_size],
+            "resize": resize or data.image_size,
+            "mean": list(data.mean),
+            "std": list(data.std),
+            "interpolation": "bilinear",
+        }

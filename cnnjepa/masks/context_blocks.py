@@ -1,0 +1,73 @@
+"""I-JEPA's masks (arXiv 2301.08243): one context block, several target blocks that are taken out of it.
+
+Shapes: B samples, G cells a side, N target blocks, T cells a target block, K cells kept of every context.
+"""
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from cnnjepa.randomness import key, uniform, uniforms
+from cnnjepa.schemas import IJEPAMasking
+from cnnjepa.schemas.block_sizes import block_size_of, positions
+
+_MOST_DRAWS = 1000  # settings that leave too little context are refused when the config is loaded
+
+
+class BlockIndices(NamedTuple):
+    """Cells by number, in reading order; int64 on the CPU."""
+
+    context: Tensor
+    """[B, K]; K is the smallest context of the batch, to which the others are cut in reading order (as I-JEPA's code
+    does), so that a batch is one tensor."""
+    targets: Tensor
+    """[B, N, T]; blocks may overlap."""
+
+
+def draw_context_blocks(masking: IJEPAMasking, grid: int, slots_B: Tensor, seed: int, step: int) -> BlockIndices:
+    """The cells of the samples at places `slots_B` of step `step`'s global batch. Sizes are a function of (seed, step),
+    positions of the place too."""
+    draw = uniform(seed, "ijepa_target_size", step)
+    target = block_size_of(draw, grid, masking.scale, masking.aspect, masking.min_keep)
+    draw = uniform(seed, "ijepa_context_size", step)
+    context = block_size_of(draw, grid, masking.context_scale, (1.0, 1.0), masking.min_keep)
+    slots = slots_B.cpu()
+    targets, kept = _draw(masking, grid, slots, key(seed, "ijepa_position", step, 0), target, context)
+    for attempt in range(1, _MOST_DRAWS):
+        small = kept.flatten(1).sum(1) <= masking.min_keep
+        if not small.any():
+            return _indices(targets, kept, target)
+        again = _draw(masking, grid, slots, key(seed, "ijepa_position", step, attempt), target, context)
+        targets = torch.where(small[:, None, None, None], again[0], targets)
+        kept = torch.where(small[:, None, None], again[1], kept)
+    raise RuntimeError(f"no context of more than {masking.min_keep} cells in {_MOST_DRAWS} draws ({masking})")
+
+
+def _draw(
+    masking: IJEPAMasking, grid: int, slots_B: Tensor, draw_key: int, target: tuple[int, int], context: tuple[int, int]
+) -> tuple[Tensor, Tensor]:
+    """(target blocks [B, N, G, G], context [B, G, G]), boolean."""
+    draws = uniforms(draw_key, slots_B, 2 * (masking.blocks + 1)).view(-1, masking.blocks + 1, 2)
+    faithful = masking.sampler == "faithful"
+    targets = _rectangles(draws[:, 1:], grid, target, faithful)
+    whole = _rectangles(draws[:, :1], grid, context, faithful)[:, 0]
+    return targets, whole & ~targets.any(1)
+
+
+def _rectangles(draws_BN2: Tensor, grid: int, size: tuple[int, int], faithful: bool) -> Tensor:
+    line = torch.arange(grid)
+    inside = []
+    for axis in (0, 1):
+        first = (draws_BN2[..., axis, None] * positions(grid, size[axis], faithful)).long()
+        inside.append((line >= first) & (line < first + size[axis]))
+    return inside[0][..., :, None] & inside[1][..., None, :]
+
+
+def _indices(targets: Tensor, kept: Tensor, size: tuple[int, int]) -> BlockIndices:
+    cells = torch.arange(kept[0].numel())
+    flat = kept.flatten(1)
+    least = int(flat.sum(1).min())
+    context = flat.long().mul(len(cells)).sub(cells).argsort(dim=1, descending=True, stable=True)[:, :least]
+    places = targets.flatten(2).nonzero()[:, 2].view(*targets.shape[:2], size[0] * size[1])
+    return BlockIndices(context, places)

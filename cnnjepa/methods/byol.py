@@ -1,0 +1,61 @@
+"""BYOL (arXiv 2006.07733): predict a moving average's projection of the other view."""
+
+import copy
+from typing import ClassVar
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from cnnjepa.methods.following import follow
+from cnnjepa.methods.method import Method, Pass, StepLoss
+from cnnjepa.methods.pooled import full_precision, pooled
+from cnnjepa.schemas import PretrainConfig
+
+
+def negative_cosines(prediction_BD: Tensor, target_BD: Tensor) -> Tensor:
+    """Minus the cosine of every row's angle, [B]; the target has no gradient."""
+    with full_precision(prediction_BD, target_BD.detach()) as (prediction, target):
+        return -(F.normalize(prediction, dim=1) * F.normalize(target, dim=1)).sum(1)
+
+
+class BYOL(Method):
+    """Encoder, projector and predictor; encoder and projector are followed by moving averages. Views pass one after the
+    other, so batch-norm statistics are a view's."""
+
+    encoders: ClassVar[dict[str, str]] = {"context": "context_encoder", "target": "target_encoder"}
+
+    def __init__(self, trunk: nn.Module, feature_dim: int, projector: nn.Module, predictor: nn.Module) -> None:
+        super().__init__()
+        self.feature_dim = feature_dim
+        self.context_encoder, self.projector, self.predictor = trunk, projector, predictor
+        self.target_encoder, self.target_projector = copy.deepcopy(trunk), copy.deepcopy(projector)
+        for module in (self.target_encoder, self.target_projector):
+            module.requires_grad_(False)
+
+    def forward(self, *inputs: Tensor) -> StepLoss:
+        """Two views [B, 3, S, S]. The loss is the mean of both directions."""
+        predictions = [self.predictor(self.projector(pooled(self.context_encoder, view))) for view in inputs]
+        with torch.no_grad():
+            targets = [self.target_projector(pooled(self.target_encoder, view)) for view in inputs]
+        losses = negative_cosines(predictions[0], targets[1]) + negative_cosines(predictions[1], targets[0])
+        return StepLoss(losses.sum() / 2, self.terms(*inputs))
+
+    def follow(self, momentum: float) -> None:
+        """Encoder and projector, parameters only."""
+        follow(((self.target_encoder, self.context_encoder), (self.target_projector, self.projector)), momentum)
+
+    def passes(self, config: PretrainConfig) -> list[Pass]:
+        images, width = (3, config.data.image_size, config.data.image_size), self._width
+        return [
+            Pass(self.context_encoder, images, 2, sees_images=True),
+            Pass(self.projector, (self.feature_dim,), 2),
+            Pass(self.predictor, (width,), 2),
+            Pass(self.target_encoder, images, 2, trained=False),
+            Pass(self.target_projector, (self.feature_dim,), 2, trained=False),
+        ]
+
+    @property
+    def _width(self) -> int:
+        """Of projections."""
+        return next(m for m in self.predictor.modules() if isinstance(m, nn.Linear)).in_features

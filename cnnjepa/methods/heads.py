@@ -1,0 +1,20 @@
+"""Projectors and predictors of two-view methods: linear layers with batch norm and ReLU between them.
+
+A linear layer before a batch norm has no bias (METHOD). Modules are numbered, not named, so that LARS's exclusion by
+name leaves the head's norms decayed, as the authors' does.
+"""
+
+import itertools
+
+from torch import nn
+
+
+def mlp(*widths: int, norm_last: bool = False, bias_last: bool = True) -> nn.Sequential:
+    """[B, widths[0]] → [B, widths[-1]]; `norm_last` puts a batch norm on the output too."""
+    layers: list[nn.Module] = []
+    for before, after in itertools.pairwise(widths[:-1]):
+        layers += [nn.Linear(before, after, bias=False), nn.BatchNorm1d(after), nn.ReLU(inplace=True)]
+    layers.append(nn.Linear(widths[-2], widths[-1], bias=bias_last and not norm_last))
+    if norm_last:
+        layers.append(nn.BatchNorm1d(widths[-1]))
+    return nn.Sequential(*layers)

@@ -1,0 +1,118 @@
+"""I-JEPA (arXiv 2301.08243): predict a moving average's features of several blocks from one context block.
+
+Shapes: B images, N target blocks of T cells, K context cells, D channels of the encoder, P of the predictor.
+"""
+
+import copy
+from typing import ClassVar
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from cnnjepa.encoders.vit import ViTTrunk, blocks, positions, start_linear
+from cnnjepa.masks import Masks
+from cnnjepa.masks.context_blocks import draw_context_blocks
+from cnnjepa.methods.following import follow
+from cnnjepa.methods.method import Method, Pass, StepDraw, StepLoss
+from cnnjepa.methods.pooled import full_precision
+from cnnjepa.schemas import IJEPAConfig, IJEPAMasking, PretrainConfig
+
+
+class TransformerPredictor(nn.Module):
+    """Context tokens and, for one target block, a mask token at each of its positions → the block's features."""
+
+    def __init__(self, encoder_dim: int, dim: int, depth: int, heads: int) -> None:
+        super().__init__()
+        self.enter = nn.Linear(encoder_dim, dim)
+        self.token = nn.Parameter(nn.init.trunc_normal_(torch.empty(dim), std=0.02))
+        self.blocks = blocks(depth, dim, heads)
+        self.norm = nn.LayerNorm(dim, eps=1e-6)
+        self.leave = nn.Linear(dim, encoder_dim)
+        start_linear(self.enter)
+        start_linear(self.leave)
+
+    def forward(self, context_BKD: Tensor, keep_BK: Tensor, targets_BNT: Tensor, grid: int) -> Tensor:
+        """Predictions [B, N, T, D]; every block is predicted on its own."""
+        codes = positions(grid, self.token.numel(), self.token)
+        seen = self.enter(context_BKD) + codes[keep_BK]
+        asked = self.token + codes[targets_BNT]  # [B, N, T, P]
+        n, t = targets_BNT.shape[1:]
+        seen = seen[:, None].expand(-1, n, -1, -1).flatten(0, 1)
+        both = torch.cat([seen, asked.flatten(0, 1).to(seen.dtype)], 1)
+        predicted: Tensor = self.leave(self.norm(self.blocks(both))[:, -t:])
+        return predicted.unflatten(0, (-1, n))
+
+
+class IJEPA(Method):
+    """Context encoder, target encoder, predictor."""
+
+    encoders: ClassVar[dict[str, str]] = {"context": "context_encoder", "target": "target_encoder"}
+
+    def __init__(self, trunk: ViTTrunk, config: IJEPAConfig) -> None:
+        super().__init__()
+        self.feature_dim = trunk.feature_dim
+        self.masking: IJEPAMasking = config.masking
+        self.context_encoder = trunk
+        self.target_encoder = copy.deepcopy(trunk).requires_grad_(False)
+        self.predictor = TransformerPredictor(
+            trunk.feature_dim, config.predictor.dim, config.predictor.depth, trunk.heads
+        )
+
+    def inputs(self, views: tuple[Tensor, ...], labels_B: Tensor, draw: StepDraw) -> tuple[Tensor, ...]:
+        """The view, context cells int64 [B, K], target cells int64 [B, N, T]."""
+        drawn = draw_context_blocks(self.masking, draw.grid, draw.slots, draw.seed, draw.step)
+        return (*views, *(cells.to(views[0].device) for cells in drawn))
+
+    def masks(self, *inputs: Tensor) -> Masks:
+        """The union of the targets, and the context."""
+        images, keep, targets = inputs
+        grid = images.shape[-1] // self.context_encoder.total_stride
+        shown = []
+        for cells in (keep, targets.flatten(1)):
+            flat = torch.zeros(cells.shape[0], grid**2, dtype=torch.bool, device=cells.device)
+            shown.append(flat.scatter(1, cells, True).view(-1, grid, grid))
+        return Masks(*shown)
+
+    def terms(self, *inputs: Tensor) -> Tensor:
+        """Target cells, a cell of two blocks counted twice."""
+        return inputs[0].new_tensor(float(inputs[2].numel()))
+
+    def forward(self, *inputs: Tensor) -> StepLoss:
+        """Smooth-L1 (β = 1) between predictions and layer-normed targets, mean over channels and target cells."""
+        images, keep, targets = inputs
+        grid = images.shape[-1] // self.context_encoder.total_stride
+        predicted = self.predictor(self.context_encoder.tokens(images, keep), keep, targets, grid)
+        with torch.no_grad():
+            whole = self.target_encoder(images).flatten(2).transpose(1, 2)
+        with full_precision(predicted, whole) as (prediction, features):
+            features = F.layer_norm(features, (self.feature_dim,))
+            cells = targets.flatten(1)[..., None].expand(-1, -1, self.feature_dim)
+            wanted = features.gather(1, cells).view_as(prediction)
+            loss = F.smooth_l1_loss(prediction, wanted, reduction="none").mean(-1).sum()
+        return StepLoss(loss, self.terms(*inputs))
+
+    def follow(self, momentum: float) -> None:
+        """The target encoder follows."""
+        follow(((self.target_encoder, self.context_encoder),), momentum)
+
+    def compiled(self) -> list[nn.Module]:
+        """Not the context encoder and the predictor: their number of tokens differs from step to step."""
+        return [self.target_encoder]
+
+    def passes(self, config: PretrainConfig) -> list[Pass]:
+        """At the mean number of context and target tokens."""
+        size, cells = config.data.image_size, config.grid**2
+        context = max(1, round(config.visible_share * cells))
+        n, dim = self.masking.num_blocks, self.predictor.token.numel()
+        block = max(1, round(cells * sum(self.masking.scale) / 2))
+        patches = self.context_encoder.patch_embed.proj
+        assert isinstance(patches, nn.Module)
+        return [
+            Pass(self.target_encoder, (3, size, size), 1, trained=False),
+            Pass(patches, (3, size, size), 1, sees_images=True),
+            Pass(self.context_encoder.blocks, (context, self.feature_dim), 1),
+            Pass(self.predictor.enter, (context, self.feature_dim), 1),
+            Pass(self.predictor.blocks, (context + block, dim), n),
+            Pass(self.predictor.leave, (block, dim), n),
+        ]

@@ -1,0 +1,73 @@
+"""LeJEPA (arXiv 2511.08544): views agree, and their projections are distributed as an isotropic Gaussian.
+
+Shapes: V views, N images of the global batch, D outputs of the projector, M slices.
+"""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from cnnjepa.methods.across import gathered
+from cnnjepa.methods.method import Method, Pass, StepDraw, StepLoss
+from cnnjepa.methods.pooled import full_precision, pooled
+from cnnjepa.randomness import generator
+from cnnjepa.schemas import LeJEPAConfig, PretrainConfig
+
+_REACH = 5.0  # characteristic functions are compared on [−5, 5] (Algorithm 1); the weight is 4e-6 at its ends
+
+
+def draw_slices(dim: int, count: int, seed: int, step: int) -> Tensor:
+    """Unit vectors [D, M], uniform on the sphere, float32 on the CPU: a function of (seed, step)."""
+    return F.normalize(torch.randn(dim, count, generator=generator(seed, "slices", step)), dim=0)
+
+
+def epps_pulley(values_NM: Tensor, knots: int) -> Tensor:
+    """The Epps–Pulley statistic of every column against N(0, 1), [M]: N ∫ |φ̂(t) − e^(−t²/2)|² e^(−t²/2) dt, by the
+    trapezoidal rule. The integrand is even, so only t ≥ 0 is computed."""
+    half = (knots - 1) // 2
+    t = torch.linspace(0.0, _REACH, half + 1, dtype=values_NM.dtype, device=values_NM.device)
+    gaussian = torch.exp(-0.5 * t**2)
+    weight = torch.full_like(t, 2 * _REACH / half)
+    weight[0] = weight[-1] = _REACH / half
+    angle = values_NM[..., None] * t
+    error = (angle.cos().mean(0) - gaussian).square() + angle.sin().mean(0).square()
+    return values_NM.shape[0] * (error * gaussian * weight).sum(-1)
+
+
+class LeJEPA(Method):
+    """Encoder and projector; all views pass in one batch."""
+
+    def __init__(self, trunk: nn.Module, feature_dim: int, projector: nn.Module, config: LeJEPAConfig) -> None:
+        super().__init__()
+        self.feature_dim = feature_dim
+        self.context_encoder, self.projector = trunk, projector
+        self._config = config
+
+    def inputs(self, views: tuple[Tensor, ...], labels_B: Tensor, draw: StepDraw) -> tuple[Tensor, ...]:
+        """The views, and for every image the step's slices [B, D, M] (one copy, shown B times)."""
+        config = self._config
+        slices = draw_slices(config.output_dim, config.slices, draw.seed, draw.step).to(views[0])
+        return (*views, slices.expand(views[0].shape[0], -1, -1))
+
+    def forward(self, *inputs: Tensor) -> StepLoss:
+        """(1 − λ) · mean squared distance to the views' centre + λ · mean statistic over views and slices, of the
+        global batch."""
+        *views, slices = inputs
+        projected = self.projector(pooled(self.context_encoder, torch.cat(views)))
+        with full_precision(projected, slices[0]) as (z, directions):
+            own_VND = z.unflatten(0, (len(views), -1))
+            agreement = (own_VND - own_VND.mean(0)).square().mean()
+            everyone = [gathered(view) for view in own_VND]
+            statistic = torch.stack([epps_pulley(view @ directions, self._config.knots).mean() for view in everyone])
+            gaussianity, share = statistic.mean(), self._config.regularization
+            loss = (1 - share) * agreement + share * gaussianity
+        images = self.terms(*inputs)
+        scalars = {"agreement": agreement.detach(), "gaussianity": gaussianity.detach()}
+        return StepLoss(loss * images, images, scalars)
+
+    def passes(self, config: PretrainConfig) -> list[Pass]:
+        size, views = config.data.image_size, self._config.num_views
+        return [
+            Pass(self.context_encoder, (3, size, size), views, sees_images=True),
+            Pass(self.projector, (self.feature_dim,), views),
+        ]

@@ -1,0 +1,47 @@
+"""SimCLR (arXiv 2002.05709): an image's two views are told from all other views of the global batch."""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from cnnjepa.methods.across import gathered, world
+from cnnjepa.methods.method import Method, Pass, StepLoss
+from cnnjepa.methods.pooled import full_precision, pooled
+from cnnjepa.schemas import PretrainConfig
+
+
+def nt_xent(first_BD: Tensor, second_BD: Tensor, temperature: float) -> Tensor:
+    """The sum over this process's images of the normalised, temperature-scaled cross-entropy (equation 1), averaged
+    over an image's two views. Every other view of the global batch is a negative."""
+    with full_precision(first_BD, second_BD) as (first, second):
+        first, second = F.normalize(first, dim=1), F.normalize(second, dim=1)
+        all_first, all_second = gathered(first), gathered(second)
+        own = world()[0] * first.shape[0] + torch.arange(first.shape[0], device=first.device)
+        total = first.new_zeros(())
+        for view, same, other in ((first, all_first, all_second), (second, all_second, all_first)):
+            to_same = (view @ same.T / temperature).scatter(1, own[:, None], float("-inf"))  # not with itself
+            logits = torch.cat([view @ other.T / temperature, to_same], 1)
+            total = total + F.cross_entropy(logits, own, reduction="sum")
+        return total / 2
+
+
+class SimCLR(Method):
+    """Encoder and projector; both views pass in one batch, so batch-norm statistics are over both."""
+
+    def __init__(self, trunk: nn.Module, feature_dim: int, projector: nn.Module, temperature: float) -> None:
+        super().__init__()
+        self.feature_dim = feature_dim
+        self.context_encoder, self.projector = trunk, projector
+        self.temperature = temperature
+
+    def forward(self, *inputs: Tensor) -> StepLoss:
+        """Two views [B, 3, S, S]."""
+        first, second = self.projector(pooled(self.context_encoder, torch.cat(inputs))).chunk(2)
+        return StepLoss(nt_xent(first, second, self.temperature), self.terms(*inputs))
+
+    def passes(self, config: PretrainConfig) -> list[Pass]:
+        size = config.data.image_size
+        return [
+            Pass(self.context_encoder, (3, size, size), 2, sees_images=True),
+            Pass(self.projector, (self.feature_dim,), 2),
+        ]

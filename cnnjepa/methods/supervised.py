@@ -1,0 +1,49 @@
+"""The ceiling: encoder and linear classifier trained on the labels. And the floor: no training at all."""
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from cnnjepa.methods.method import Method, Pass, StepDraw, StepLoss
+from cnnjepa.methods.pooled import full_precision, pooled
+from cnnjepa.schemas import PretrainConfig
+
+
+class Supervised(Method):
+    """Cross-entropy of a linear layer on pooled features."""
+
+    def __init__(self, trunk: nn.Module, feature_dim: int, classes: int) -> None:
+        super().__init__()
+        self.feature_dim = feature_dim
+        self.context_encoder = trunk
+        self.classifier = nn.Linear(feature_dim, classes)
+
+    def inputs(self, views: tuple[Tensor, ...], labels_B: Tensor, draw: StepDraw) -> tuple[Tensor, ...]:
+        """The view and its labels."""
+        return (*views, labels_B)
+
+    def forward(self, *inputs: Tensor) -> StepLoss:
+        """Images [B, 3, S, S] and labels int64 [B]."""
+        images, labels = inputs
+        with full_precision(self.classifier(pooled(self.context_encoder, images))) as (logits,):
+            loss = F.cross_entropy(logits, labels, reduction="sum")
+        right = (logits.detach().argmax(1) == labels).double().mean()
+        return StepLoss(loss, self.terms(*inputs), {"accuracy": 100 * right})
+
+    def passes(self, config: PretrainConfig) -> list[Pass]:
+        size = config.data.image_size
+        return [
+            Pass(self.context_encoder, (3, size, size), 1, sees_images=True),
+            Pass(self.classifier, (self.feature_dim,), 1),
+        ]
+
+
+class RandomInit(Method):
+    """An encoder as it was initialised; the loop makes no step with it."""
+
+    def __init__(self, trunk: nn.Module, feature_dim: int) -> None:
+        super().__init__()
+        self.feature_dim = feature_dim
+        self.context_encoder = trunk
+
+    def passes(self, config: PretrainConfig) -> list[Pass]:
+        return []

@@ -1,0 +1,69 @@
+"""Batch norm over the global batch of several processes.
+
+On GPUs it is torch's SyncBatchNorm, which refuses tensors on the CPU. There this module's norm does the same: means and
+variances over all processes' values, sums and their gradients taken by all-reduce. One process needs neither.
+"""
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from cnnjepa.methods.across import summed, world
+
+
+class GatheredBatchNorm(_BatchNorm):
+    """A batch norm of the parameters, buffers and names of the one it replaces. In evaluation mode it is that one."""
+
+    @classmethod
+    def of(cls, norm: _BatchNorm) -> "GatheredBatchNorm":
+        """Takes over a norm's parameters and statistics."""
+        with torch.device("meta"):
+            new = cls(norm.num_features, norm.eps, norm.momentum, norm.affine, norm.track_running_stats)
+        new.weight, new.bias = norm.weight, norm.bias
+        for name, value in norm.named_buffers(recurse=False):
+            setattr(new, name, value)
+        return new.train(norm.training)
+
+    def _check_input_dim(self, input: Tensor) -> None:
+        if input.dim() < 2:
+            raise ValueError(f"batch norm takes [N, C, …]; given {list(input.shape)}")
+
+    def forward(self, input: Tensor) -> Tensor:
+        """[N, C, …] → the same."""
+        if not self.training or world()[1] == 1:
+            return super().forward(input)
+        # Statistics in float32, as torch's are under autocast.
+        x = input if input.dtype == torch.float64 else input.float()
+        axes = [0, *range(2, x.dim())]
+        count = summed(x.new_tensor(float(x.numel() // x.shape[1])))
+        shape = (1, -1, *[1] * (x.dim() - 2))
+        mean = summed(x.sum(axes)) / count
+        centred = x - mean.view(shape)
+        variance = summed(centred.square().sum(axes)) / count
+        self._remember(mean.detach(), variance.detach() * count / (count - 1))
+        scaled = centred * (variance + self.eps).rsqrt().view(shape)
+        if self.affine:
+            scaled = scaled * self.weight.view(shape) + self.bias.view(shape)
+        return scaled.to(input.dtype)
+
+    @torch.no_grad()
+    def _remember(self, mean: Tensor, variance: Tensor) -> None:
+        if not self.track_running_stats:
+            return
+        assert self.num_batches_tracked is not None
+        assert self.running_mean is not None and self.running_var is not None
+        self.num_batches_tracked.add_(1)
+        share = 1 / float(self.num_batches_tracked) if self.momentum is None else self.momentum
+        self.running_mean.lerp_(mean.to(self.running_mean.dtype), share)
+        self.running_var.lerp_(variance.to(self.running_var.dtype), share)
+
+
+def synchronise(module: nn.Module, device: torch.device) -> None:
+    """Exchanges every batch norm below `module`, in place; parameters and their names stay."""
+    for name, child in list(module.named_children()):
+        if not isinstance(child, _BatchNorm):
+            synchronise(child, device)
+        elif device.type == "cuda":
+            setattr(module, name, nn.SyncBatchNorm.convert_sync_batchnorm(child))
+        else:
+            setattr(module, name, GatheredBatchNorm.of(child))

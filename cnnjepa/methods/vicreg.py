@@ -1,0 +1,65 @@
+"""VICReg (arXiv 2105.04906): equal projections of both views, held apart by their variance and covariance."""
+
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from cnnjepa.methods.method import Method, Pass, StepLoss
+from cnnjepa.methods.pooled import full_precision, pooled
+from cnnjepa.schemas import PretrainConfig, VICRegConfig
+
+_EPSILON = 1e-4  # added to variances before the root (the paper's)
+
+
+class Terms(NamedTuple):
+    """The three terms of a batch, not weighted."""
+
+    invariance: Tensor
+    """Mean squared difference of the views' projections, over images and outputs."""
+    variance: Tensor
+    """Mean over outputs of max(0, 1 − standard deviation), averaged over views."""
+    covariance: Tensor
+    """Sum of squared covariances between different outputs over their number, summed over views."""
+
+
+def vicreg_terms(first_BD: Tensor, second_BD: Tensor) -> Terms:
+    """Equations 1 to 4, with the mean over outputs too in the invariance, as the weights 25, 25, 1 are meant."""
+    with full_precision(first_BD, second_BD) as views:
+        invariance = F.mse_loss(views[0], views[1])
+        variance = covariance = views[0].new_zeros(())
+        for view in views:
+            centred = view - view.mean(0)
+            squared = centred.T @ centred / (view.shape[0] - 1)
+            deviations = (squared.diagonal() + _EPSILON).sqrt()
+            variance = variance + F.relu(1 - deviations).mean() / 2
+            others = squared.square().sum() - squared.diagonal().square().sum()
+            covariance = covariance + others / view.shape[1]
+        return Terms(invariance, variance, covariance)
+
+
+class VICReg(Method):
+    """Encoder and projector; both views pass in one batch. The terms are a process's own (METHOD: not gathered)."""
+
+    def __init__(self, trunk: nn.Module, feature_dim: int, projector: nn.Module, config: VICRegConfig) -> None:
+        super().__init__()
+        self.feature_dim = feature_dim
+        self.context_encoder, self.projector = trunk, projector
+        self._weights = (config.invariance, config.variance, config.covariance)
+
+    def forward(self, *inputs: Tensor) -> StepLoss:
+        """Two views [B, 3, S, S]."""
+        first, second = self.projector(pooled(self.context_encoder, torch.cat(inputs))).chunk(2)
+        terms = vicreg_terms(first, second)
+        loss = sum(weight * term for weight, term in zip(self._weights, terms, strict=True))
+        scalars = {name: term.detach() for name, term in terms._asdict().items()}
+        images = self.terms(*inputs)
+        return StepLoss(loss * images, images, scalars)
+
+    def passes(self, config: PretrainConfig) -> list[Pass]:
+        size = config.data.image_size
+        return [
+            Pass(self.context_encoder, (3, size, size), 2, sees_images=True),
+            Pass(self.projector, (self.feature_dim,), 2),
+        ]

@@ -1,0 +1,54 @@
+"""A config's training step on random pixels, timed."""
+
+import time
+from collections.abc import Callable
+
+import torch
+
+from cnnjepa.methods import StepDraw, build_method
+from cnnjepa.schemas import PretrainConfig
+from cnnjepa.training.distributed import Processes
+from cnnjepa.training.optimizer import build_optimizer
+from cnnjepa.training.step import train_step
+
+
+class StepTimer:
+    """Calling it with a step's number makes that step (inputs, moving average, forward, backward, update) and gives its
+    seconds. Loading and augmenting images is left out."""
+
+    def __init__(self, config: PretrainConfig, device: torch.device) -> None:
+        self._config, self._device = config, device
+        self._method = build_method(config).to(device).train()
+        self._method.to(memory_format=torch.channels_last)
+        self._optimizer = build_optimizer(self._method, config.optimizer)
+        for group in self._optimizer.param_groups:
+            group["lr"] = 1e-4
+        batch, size = config.runtime.batch_size, config.data.image_size
+        self._views = tuple(
+            torch.rand(batch, 3, size, size, device=device).contiguous(memory_format=torch.channels_last)
+            for _ in config.method.views
+        )
+        self._slots = torch.arange(batch, device=device)
+
+    def __call__(self, step: int) -> float:
+        """Seconds of step number `step`, which decides its masks."""
+        return seconds(lambda: self._make(step), self._device)
+
+    def _make(self, step: int) -> None:
+        config = self._config
+        draw = StepDraw(config.grid, self._slots, 0, step)
+        inputs = self._method.inputs(self._views, self._slots % 2, draw)
+        if hasattr(config.method, "ema"):
+            self._method.follow(0.99)
+        train_step(self._method, self._optimizer, inputs, config, Processes(0, 1, self._device))
+
+
+def seconds(work: Callable[[], object], device: torch.device) -> float:
+    """How long `work` takes, the device's part included."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    start = time.perf_counter()
+    work()
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    return time.perf_counter() - start

@@ -1,0 +1,34 @@
+"""The moving average by which a target network follows the one that learns."""
+
+from typing import Literal, Self
+
+from pydantic import Field, model_validator
+
+from cnnjepa.schemas.base import Section
+
+
+class EMAConfig(Section):
+    """The target encoder's momentum: cosine from `start` to `end`, applied before the forward pass."""
+
+    start: float = Field(default=0.996, ge=0, le=1)
+    """Momentum at the first update. Source: paper IV-C, 0.996."""
+
+    end: float = Field(default=1.0, ge=0, le=1)
+    """Momentum at the last update. Source: paper IV-C, 1.0."""
+
+    update: Literal["per_epoch", "per_step"] = "per_epoch"
+    """Whether the momentum changes once an epoch (the authors' code: it is 1 throughout the last epoch) or
+    every step. The average itself is taken every step in both."""
+
+    @model_validator(mode="after")
+    def _rises(self) -> Self:
+        if self.end < self.start:
+            raise ValueError(f"ema.end {self.end:g} is below ema.start {self.start:g}; the momentum must not fall")
+        return self
+
+
+class StepwiseEMAConfig(EMAConfig):
+    """The same, moved every step: BYOL and I-JEPA."""
+
+    update: Literal["per_epoch", "per_step"] = "per_step"
+    """Whether the momentum changes once an epoch or every step. Source: I-JEPA and BYOL, every step."""

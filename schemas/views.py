@@ -1,0 +1,136 @@
+"""Views: what happens to a crop's colours, drawn for every image and view anew.
+
+Crop and flip are `data.augmentation`'s and alike for all views. In this order: jitter (its four parts in an order of
+its own for every image), grey, blur and solarisation.
+"""
+
+from typing import Self
+
+from pydantic import Field, field_validator, model_validator
+
+from cnnjepa.schemas.base import Section
+
+
+class ViewConfig(Section):
+    """Colours of one view; everything is off by default."""
+
+    jitter: float = Field(default=0.0, ge=0, le=1)
+    """Probability of colour jitter. Source: 0.8 in SimCLR, BYOL and VICReg."""
+
+    brightness: float = Field(default=0.0, ge=0)
+    """Brightness is multiplied by a factor within 1 ± this (not below 0). Source: torchvision's meaning."""
+
+    contrast: float = Field(default=0.0, ge=0)
+    """Contrast is multiplied by a factor within 1 ± this (not below 0). Source: torchvision's meaning."""
+
+    saturation: float = Field(default=0.0, ge=0)
+    """Saturation is multiplied by a factor within 1 ± this (not below 0). Source: torchvision's meaning."""
+
+    hue: float = Field(default=0.0, ge=0, le=0.5)
+    """Hue is turned by up to this share of the circle either way. Source: torchvision's meaning."""
+
+    grey: float = Field(default=0.0, ge=0, le=1)
+    """Probability that the view loses its colours. Source: 0.2 in SimCLR, BYOL and VICReg."""
+
+    blur: float = Field(default=0.0, ge=0, le=1)
+    """Probability of a Gaussian blur; its kernel spans a tenth of the view's side. Source: SimCLR, appendix A."""
+
+    blur_sigma: tuple[float, float] = (0.1, 2.0)
+    """Least and greatest standard deviation of the blur in pixels. Source: SimCLR, 0.1 to 2."""
+
+    solarise: float = Field(default=0.0, ge=0, le=1)
+    """Probability that pixels of at least half the greatest value are inverted. Source: BYOL and VICReg."""
+
+    solarise_first: bool = False
+    """Whether solarisation comes before the blur (VICReg) or after it (BYOL)."""
+
+    @field_validator("blur_sigma")
+    @classmethod
+    def _ordered(cls, value: tuple[float, float]) -> tuple[float, float]:
+        if not 0 < value[0] <= value[1]:
+            raise ValueError("must be two numbers, 0 < least <= greatest")
+        return value
+
+    @model_validator(mode="after")
+    def _jitter_does_something(self) -> Self:
+        if self.jitter and not any((self.brightness, self.contrast, self.saturation, self.hue)):
+            raise ValueError(
+                f"jitter {self.jitter:g} without brightness, contrast, saturation or hue changes nothing; set one of "
+                "them, or jitter=0"
+            )
+        return self
+
+    @property
+    def plain(self) -> bool:
+        """Whether colours stay as they are."""
+        return not any((self.jitter, self.grey, self.blur, self.solarise))
+
+
+class SimCLRView(ViewConfig):
+    """Both views of SimCLR (arXiv 2002.05709, appendix A; METHOD's table)."""
+
+    jitter: float = Field(default=0.8, ge=0, le=1)
+    """Probability of colour jitter. Source: METHOD, 0.8."""
+
+    brightness: float = Field(default=0.8, ge=0)
+    """Range of the brightness factor, 1 ± this. Source: METHOD, 0.8."""
+
+    contrast: float = Field(default=0.8, ge=0)
+    """Range of the contrast factor, 1 ± this. Source: METHOD, 0.8."""
+
+    saturation: float = Field(default=0.8, ge=0)
+    """Range of the saturation factor, 1 ± this. Source: METHOD, 0.8."""
+
+    hue: float = Field(default=0.2, ge=0, le=0.5)
+    """Greatest turn of the hue, a share of the circle. Source: METHOD, 0.2."""
+
+    grey: float = Field(default=0.2, ge=0, le=1)
+    """Probability that the view loses its colours. Source: METHOD, 0.2."""
+
+    blur: float = Field(default=0.5, ge=0, le=1)
+    """Probability of a Gaussian blur. Source: METHOD, 0.5."""
+
+
+class BYOLFirstView(SimCLRView):
+    """BYOL's first view: weaker jitter, always blurred (arXiv 2006.07733, table 6)."""
+
+    brightness: float = Field(default=0.4, ge=0)
+    """Range of the brightness factor, 1 ± this. Source: METHOD, 0.4."""
+
+    contrast: float = Field(default=0.4, ge=0)
+    """Range of the contrast factor, 1 ± this. Source: METHOD, 0.4."""
+
+    saturation: float = Field(default=0.2, ge=0)
+    """Range of the saturation factor, 1 ± this. Source: METHOD, 0.2."""
+
+    hue: float = Field(default=0.1, ge=0, le=0.5)
+    """Greatest turn of the hue, a share of the circle. Source: METHOD, 0.1."""
+
+    blur: float = Field(default=1.0, ge=0, le=1)
+    """Probability of a Gaussian blur. Source: METHOD, 1.0 in the first view."""
+
+
+class BYOLSecondView(BYOLFirstView):
+    """BYOL's second view: seldom blurred, sometimes solarised (arXiv 2006.07733, table 6)."""
+
+    blur: float = Field(default=0.1, ge=0, le=1)
+    """Probability of a Gaussian blur. Source: METHOD, 0.1 in the second view."""
+
+    solarise: float = Field(default=0.2, ge=0, le=1)
+    """Probability of solarisation. Source: METHOD, 0.2 in the second view."""
+
+
+class VICRegView(BYOLFirstView):
+    """Both views of VICReg (arXiv 2105.04906; METHOD's table)."""
+
+    blur: float = Field(default=0.5, ge=0, le=1)
+    """Probability of a Gaussian blur. Source: METHOD, 0.5."""
+
+    solarise: float = Field(default=0.1, ge=0, le=1)
+    """Probability of solarisation. Source: METHOD, 0.1."""
+
+    solarise_first: bool = True
+    """Whether solarisation comes before the blur. Source: METHOD, before."""
+
+
+PLAIN = ViewConfig()

@@ -1,0 +1,133 @@
+"""The main table as a study, the presets behind it, and the cost of steps side by side."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from cnnjepa.ablations.method_study import changes_of, method_config, method_study, methods_of
+from cnnjepa.ablations.plan import asked_configs, baseline_arm
+from cnnjepa.schemas import ConfigError, LARSConfig, PretrainConfig, load_config
+from cnnjepa.step_costs import step_costs
+
+BASES = ("demo", "tiny64", "cifar", "in100", "in1k")
+METHODS = ("simclr", "byol", "vicreg", "ijepa", "spark", "lejepa", "supervised", "random_init", "cnnjepa")
+
+
+@pytest.mark.parametrize("preset", BASES)
+def test_every_base_has_every_method(preset: str) -> None:
+    assert set(METHODS) <= set(methods_of(preset))
+    for method in METHODS:
+        config = method_config(preset, method)
+        assert config.method.name == method
+        if method not in ("cnnjepa", "random_init"):
+            assert config == load_config(f"{preset}-{method}")
+    same = {
+        load_config(f"{preset}-{m}" if m not in ("cnnjepa", "random_init") else preset).data.source for m in METHODS
+    }
+    assert len(same) == 1
+
+
+def lars(name: str) -> LARSConfig:
+    optimizer = load_config(name).optimizer
+    assert isinstance(optimizer, LARSConfig)
+    return optimizer
+
+
+def test_the_imagenet_presets_have_the_settings_of_the_methods_table() -> None:
+    assert (lars("in100-simclr").lr, lars("in1k-simclr").weight_decay) == (1.7, 1e-6)
+    assert lars("in1k-vicreg").lr == 0.5 and lars("in100-simclr").trust == 0.001
+    byol = lars("in1k-byol")
+    assert (byol.lr, byol.weight_decay, byol.weight_decay_end) == (0.45, 1e-6, 1e-5)
+    assert load_config("in1k-byol").method.hidden_dim == 4096 and load_config("in100-byol").method.hidden_dim == 1024
+    assert load_config("in100-byol").optimizer.name == "adamw" and load_config("in100-byol").optimizer.lr == 0.01
+    for name in ("simclr", "byol", "vicreg"):
+        assert load_config(f"in100-{name}").data.augmentation.crop_scale == (0.08, 1.0)
+        assert load_config(f"in100-{name}").method.sync_batch_norm
+        assert (load_config(f"in100-{name}").runtime.epochs, load_config(f"in1k-{name}").runtime.epochs) == (200, 100)
+    ijepa = load_config("in100-ijepa")
+    assert (ijepa.optimizer.lr, ijepa.optimizer.weight_decay, ijepa.optimizer.weight_decay_end) == (1e-3, 0.04, 0.4)
+    assert ijepa.optimizer.lr * ijepa.schedule.warmup_start_factor == pytest.approx(2e-4)
+    assert ijepa.optimizer.lr * ijepa.schedule.final_lr_factor == pytest.approx(1e-6)
+    assert (ijepa.schedule.warmup_epochs, ijepa.runtime.epochs, 4 * ijepa.runtime.batch_size) == (40, 300, 2048)
+    assert ijepa.data.augmentation.flip == 0 and ijepa.data.augmentation.crop_scale == (0.3, 1.0)
+    assert ijepa.encoder.arch == "vit_small" and load_config("in1k-ijepa-base").encoder.arch == "vit_base"
+    assert load_config("in100-ijepa", overrides=["patch_size=14"]).grid == 16
+    assert load_config("in100-supervised").optimizer.lr == 1e-3
+
+
+def test_the_study_has_an_arm_a_method_with_its_presets_settings() -> None:
+    study = method_study("demo", ["byol", "cnnjepa", "random_init"], {})
+    found = {arm.label: config for arm, _, config in asked_configs(study)}
+    assert found == {"byol": load_config("demo-byol"), "cnnjepa": load_config("demo"),
+                     "random_init": load_config("demo", overrides=["method.name=random_init"])}  # fmt: skip
+    assert baseline_arm(study).label == "cnnjepa"
+    assert "view.blur" not in " ".join(changes_of("demo", "byol"))  # what the method has anyway is not said
+    assert method_study("in100", None, {}).published == "main"
+
+
+def test_what_is_set_holds_for_every_method() -> None:
+    study = method_study("demo", ["simclr", "supervised"], {"optimizer.lr": 0.5, "runtime.epochs": 3})
+    study = study.model_copy(update={"set": {"optimizer.lr": 0.5, "runtime.epochs": 3}})
+    for _, _, config in asked_configs(study):
+        assert (config.optimizer.lr, config.runtime.epochs) == (0.5, 3)
+
+
+def test_wrong_methods_and_presets_are_refused_with_the_legal_ones() -> None:
+    with pytest.raises(ConfigError, match=r"'simcrl' is not legal with preset demo; legal are .*nearest is 'simclr'"):
+        method_study("demo", ["simcrl"], {})
+    with pytest.raises(
+        ConfigError, match="no other methods to compare with; legal are cifar, demo, in100, in1k, tiny64"
+    ):
+        method_study("smoke", None, {})
+
+
+def command(*arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "cnnjepa", "benchmark", *arguments], capture_output=True, text=True, timeout=300
+    )
+
+
+def test_one_command_compares_methods_and_runs_nothing_twice(tmp_path: Path) -> None:
+    sets = ["train_images=96", "val_images=64", "runtime.batch_size=16", "runtime.epochs=2", "linear_epochs=2",
+            "linear_batch_size=32", "width=0.125", "device=cpu"]  # fmt: skip
+    flags = [word for text in sets for word in ("--set", text)]
+    asked = ["--methods", "cnnjepa,simclr,random_init", *flags, "--executor", "local", "--root", str(tmp_path)]
+    done = command(*asked)
+    assert done.returncode == 0, done.stderr
+    assert all(name in done.stdout for name in ("cnnjepa (baseline)", "simclr", "random_init"))
+    again = command(*asked)
+    assert again.returncode == 0 and "3 done before, 0 left" in again.stderr
+
+
+def test_a_missing_method_on_the_command_line_is_one_message() -> None:
+    done = command("--methods", "moco")
+    assert done.returncode == 2 and "legal are random_init, supervised, cnnjepa" in done.stderr
+    assert "Traceback" not in done.stderr
+    done = command("--cost", "--methods", "random_init")
+    assert done.returncode == 2 and "makes no step" in done.stderr
+
+
+def small(method: str) -> PretrainConfig:
+    return load_config("smoke", overrides=[f"method.name={method}", "runtime.batch_size=8", "device=cpu"])
+
+
+def test_steps_are_measured_in_turns_in_processes_of_their_own() -> None:
+    told: list[str] = []
+    found = step_costs({"cnnjepa": small("cnnjepa"), "byol": small("byol")}, 3, 1, told.append)
+    assert [len(cost.seconds) for cost in found.values()] == [3, 3]
+    assert all(cost.memory_bytes > 0 and cost.flops_per_image > 0 and cost.median > 0 for cost in found.values())
+    assert found["byol"].memory_bytes > found["cnnjepa"].memory_bytes  # its heads are wider than this encoder
+    assert told[-3:] == ["round 1 of 3", "round 2 of 3", "round 3 of 3"]
+
+
+def test_the_cost_table_names_ratios_and_is_kept(tmp_path: Path) -> None:
+    asked = ["--methods", "supervised", "--batch", "4", "--rounds", "1", "--threads", "1", "--root", str(tmp_path)]
+    done = command("--cost", "--preset", "demo", *asked)
+    assert done.returncode == 0, done.stderr
+    record = json.loads((tmp_path / "benchmarks" / "method_cost.json").read_text())
+    assert set(record["methods"]) == {"cnnjepa", "supervised"} and "batch 4, 32 px" in record["title"]
+    assert "cnnjepa" in done.stdout and torch.__version__.startswith(record["environment"]["torch"])

@@ -1,0 +1,145 @@
+"""Exported encoders: loaded by other libraries, they give the same features; what their cards say; what is refused."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from runs import small_config
+
+import cnnjepa
+from cnnjepa.errors import RunError
+from cnnjepa.export import FORMATS, export_run
+from cnnjepa.export.parcel import Parcel
+from cnnjepa.schemas import ConfigError
+from cnnjepa.training.pretrain import pretrain
+
+QUICK = ("train_images=32", "val_images=32", "epochs=1", "warmup_epochs=0", "floors=false", "runtime.batch_size=8",
+         "checkpoint_every_steps=100", "linear_epochs=1")  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def stock(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A whole ResNet-18 of torchvision's."""
+    run = tmp_path_factory.mktemp("stock") / "run"
+    whole = ("arch=resnet18", "stages=4", "stem=imagenet", "width=1", "image_size=64", "strategy=random")
+    pretrain(small_config(*QUICK, *whole), run)
+    return run
+
+
+@pytest.fixture(scope="module")
+def thin(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The demo's kind of network, which no other library has."""
+    run = tmp_path_factory.mktemp("thin") / "run"
+    pretrain(small_config(*QUICK, "method.name=simclr"), run)
+    return run
+
+
+@pytest.fixture(scope="module")
+def transformer(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    run = tmp_path_factory.mktemp("vit") / "run"
+    vit = ("method.name=ijepa", "arch=vit_tiny", "patch_size=4", "masking.min_keep=4", "predictor.dim=48")
+    pretrain(small_config(*QUICK, *vit), run)
+    return run
+
+
+def images(size: int) -> torch.Tensor:
+    return torch.randn(3, 3, size, size, generator=torch.Generator().manual_seed(5))
+
+
+def ours(run: Path, size: int) -> torch.Tensor:
+    with torch.no_grad():
+        return cnnjepa.load_encoder(run)(images(size)).mean((2, 3))
+
+
+def shown_loading(folder: Path) -> str:
+    """The card's Python."""
+    return (folder / "README.md").read_text().split("```python\n")[1].split("```")[0]
+
+
+@pytest.mark.filterwarnings("ignore")  # the exporters' own
+@pytest.mark.parametrize("to", FORMATS)
+def test_a_stock_network_is_loaded_by_what_its_card_says(
+    to: str, stock: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder, error = export_run(stock, to, tmp_path / to)
+    assert error < 1e-5
+    monkeypatch.chdir(folder)
+    loading = shown_loading(folder).replace("hf-hub:YOU/NAME", f"local-dir:{folder}")
+    seen = images(64)
+    found = {"images": seen.numpy() if to == "onnx" else seen}
+    exec(loading, found)
+    features = torch.as_tensor(found["features"]).detach()
+    expected = ours(stock, 64)
+    assert (features - expected).abs().max() < 1e-5 * expected.abs().max()
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("to", ["safetensors", "onnx", "huggingface"])
+def test_a_network_of_our_own_is_exported_where_names_do_not_matter(to: str, thin: Path, tmp_path: Path) -> None:
+    folder, error = export_run(thin, to, tmp_path / to)
+    assert error < 1e-5 and (folder / "encoder.json").is_file()
+    for other in ("torchvision", "timm"):
+        with pytest.raises(ConfigError, match="at full width; legal for it are safetensors, onnx"):
+            export_run(thin, other, tmp_path / other)
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("to", ["timm", "safetensors", "onnx", "huggingface"])
+def test_a_transformer_is_timms(to: str, transformer: Path, tmp_path: Path) -> None:
+    assert export_run(transformer, to, tmp_path / to)[1] < 1e-5
+    with pytest.raises(ConfigError, match="have a class token"):
+        export_run(transformer, "torchvision", tmp_path / "torchvision")
+
+
+def test_the_card_carries_config_data_figures_and_licence(stock: Path, tmp_path: Path) -> None:
+    folder, _ = export_run(stock, "torchvision", tmp_path / "card")
+    card = (folder / "README.md").read_text()
+    result = json.loads((stock / "result.json").read_text())
+    assert "synthetic-64" in card and "Licence of the images: none needed" in card
+    assert f"{result['probes']['held_out']['linear_top1']:.2f}" in card and result["pretrain_hash"] in card
+    assert "strategy: random" in card and "name: cnnjepa" in card and str(tmp_path) not in card
+    assert card.startswith("---\n") and "library_name:" in card.split("---")[1]
+    assert export_run(stock, "torchvision", tmp_path / "card")[0] == folder  # again over its own
+    context, _ = export_run(stock, "torchvision", tmp_path / "context", "context")
+    assert "This encoder was not probed." in (context / "README.md").read_text()
+
+
+def test_own_images_need_their_licence_told(tmp_path: Path) -> None:
+    from test_resume import write_images
+
+    write_images(tmp_path / "images")
+    run = tmp_path / "run"
+    pretrain(small_config(*QUICK, data=tmp_path / "images"), run)
+    with pytest.raises(ConfigError, match="licence of these images is not known here"):
+        export_run(run, "safetensors")
+    folder, _ = export_run(run, "safetensors", licence="CC0")
+    assert folder == run / "export" / "safetensors"
+    assert "Licence of the images: CC0" in (folder / "README.md").read_text()
+
+
+def test_other_folders_formats_and_runs_are_refused(stock: Path, tmp_path: Path) -> None:
+    (tmp_path / "thesis.tex").write_text("x")
+    with pytest.raises(ConfigError, match="holds something else"):
+        export_run(stock, "torchvision", tmp_path)
+    with pytest.raises(ConfigError, match="legal are torchvision, timm"):
+        export_run(stock, "keras", tmp_path / "k")
+    with pytest.raises(ConfigError, match="not a run folder"):
+        export_run(tmp_path, "timm")
+
+
+def test_features_that_differ_are_an_error(stock: Path) -> None:
+    parcel = Parcel.of(stock, None, "last.pt")
+    assert parcel.compare(parcel.features(), "itself") == 0
+    with pytest.raises(RunError, match="gives other features in timm: relative error"):
+        parcel.compare(parcel.features() * 1.001, "timm")
+
+
+def test_a_missing_package_is_told_with_the_command(
+    stock: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import sys
+
+    monkeypatch.setitem(sys.modules, "onnxruntime", None)
+    with pytest.raises(ConfigError, match=r"--to onnx needs onnxruntime.*pip install 'cnnjepa\[export\]'"):
+        export_run(stock, "onnx", tmp_path / "o")

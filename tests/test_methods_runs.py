@@ -1,0 +1,128 @@
+"""Other methods through the loop: every one to a result, resumed bit for bit, and what is refused."""
+
+import json
+import signal
+from pathlib import Path
+
+import pytest
+import torch
+from runs import assert_same_run, in_process, small_config, train_alone, train_and_die
+
+import cnnjepa
+from cnnjepa.methods import StepDraw, build_method
+from cnnjepa.schemas import ConfigError, PretrainConfig
+from cnnjepa.training.distributed import Processes
+from cnnjepa.training.optimizer import build_optimizer
+from cnnjepa.training.pretrain import pretrain
+from cnnjepa.training.step import train_step
+
+HEADS = {"simclr": ("hidden_dim=32", "output_dim=16"), "byol": ("hidden_dim=32", "output_dim=16"),
+         "vicreg": ("hidden_dim=32", "output_dim=32"), "lejepa": ("hidden_dim=32", "output_dim=8", "slices=16"),
+         "spark": ("decoder_dim=32",),
+         "ijepa": ("masking.min_keep=4", "predictor.depth=2", "predictor.dim=48")}  # fmt: skip
+VIT = ("arch=vit_tiny", "patch_size=4")
+LARS = ("optimizer.name=lars", "optimizer.lr=0.3", "weight_decay_end=1e-5")
+
+
+def config_of(name: str, *more: str) -> PretrainConfig:
+    heads = tuple(f"method.{text}" for text in HEADS.get(name, ()))
+    return small_config(f"method.name={name}", *heads, *(VIT if name == "ijepa" else ()), *more)
+
+
+@pytest.mark.parametrize("name", ["simclr", "byol", "vicreg", "supervised", "lejepa", "spark", "ijepa"])
+def test_a_run_ends_with_a_result_and_an_encoder(name: str, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    result = pretrain(config_of(name, "floors=false", "images_every_epochs=1"), run)
+    probed = "target" if name == "ijepa" else "context"
+    assert (result.method, result.status, result.probed_encoder) == (name, "finished", probed)
+    line = json.loads((run / "metrics.jsonl").read_text().splitlines()[0])
+    assert ("ema" in line) == (name in ("byol", "ijepa"))
+    assert {"vicreg": "covariance", "supervised": "accuracy"}.get(name, "loss") in line
+    encoder = cnnjepa.load_encoder(run)
+    state = torch.load(run / "checkpoints" / "last.pt", weights_only=True)["method"]
+    if name == "ijepa":
+        assert torch.equal(encoder.norm.weight, state["target_encoder.norm.weight"])  # type: ignore[union-attr]
+        return
+    where = "context_encoder.network" if name == "spark" else "context_encoder"
+    assert torch.equal(encoder.conv1.weight, state[f"{where}.conv1.weight"])
+    if name == "byol":
+        assert torch.equal(cnnjepa.load_encoder(run, "target").conv1.weight, state["target_encoder.conv1.weight"])
+    else:
+        with pytest.raises(ConfigError, match="has no target encoder"):
+            cnnjepa.load_encoder(run, "target")
+
+
+def test_random_init_trains_nothing_and_is_the_untrained_floor(tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    result = pretrain(config_of("random_init"), run)
+    assert result.status == "finished" and result.epochs == 0 and result.final_loss is None
+    assert result.probes == result.floors.untrained
+    assert result.cost and result.cost.train_seconds == 0 and result.cost.flops_per_image == 0
+    start = torch.load(run / "checkpoints" / "last.pt", weights_only=True)
+    assert start["step"] == 0
+    (run / "result.json").unlink()
+    assert pretrain(config_of("random_init"), run, resume=True).lasting() == result.lasting()
+    from cnnjepa.training.reprobe import reprobe
+
+    again, written = reprobe(run)
+    assert written and again.lasting() == result.lasting()
+
+
+@pytest.mark.parametrize(
+    ("name", "more"), [("byol", ()), ("simclr", LARS), ("supervised", ("clip_norm=1",)), ("lejepa", ())]
+)
+def test_a_run_killed_and_resumed_ends_the_same(name: str, more: tuple[str, ...], tmp_path: Path) -> None:
+    config = config_of(name, "floors=false", *more)
+    assert in_process(train_alone, config, tmp_path / "alone") == 0
+    for moment in (25, 60):
+        run = tmp_path / f"killed-{moment}"
+        assert in_process(train_and_die, config, run, moment, None) == -signal.SIGKILL
+        assert in_process(train_alone, config, run, True) == 0
+        assert_same_run(run, tmp_path / "alone")
+
+
+def test_probing_a_run_again_works_for_methods_with_heads_of_the_datas_size(tmp_path: Path) -> None:
+    from cnnjepa.training.reprobe import reprobe
+
+    run = tmp_path / "run"
+    first = pretrain(config_of("supervised", "floors=false"), run)
+    again, written = reprobe(run)
+    assert written and again.lasting() == first.lasting()
+
+
+def test_accumulation_of_a_contrastive_loss_is_cautioned() -> None:
+    (caution,) = config_of("simclr", "accumulation=2").cautions()
+    assert "compares the images of one part only, 8 at a time" in caution
+
+
+def test_masks_of_a_method_without_them_are_refused(tmp_path: Path) -> None:
+    from cnnjepa.mask_picture import draw_picture
+
+    with pytest.raises(ConfigError, match="only masks of cnnjepa can be drawn"):
+        draw_picture(config_of("simclr"), tmp_path / "m.png", 1)
+
+
+@pytest.mark.parametrize("name", ["simclr", "byol", "vicreg", "supervised", "lejepa", "spark", "ijepa"])
+def test_a_bf16_step_is_close_to_a_float32_one(name: str) -> None:
+    losses = []
+    for precision in ("float32", "bf16"):
+        config = config_of(name, f"precision={precision}", "runtime.batch_size=16")
+        method = build_method(config)
+        g = torch.Generator().manual_seed(0)
+        views = tuple(torch.randn(16, 3, 32, 32, generator=g) for _ in config.method.views)
+        inputs = method.inputs(views, torch.arange(16) % 4, StepDraw(config.grid, torch.arange(16), 0, 0))
+        optimizer = build_optimizer(method, config.optimizer)
+        stepped = train_step(method, optimizer, inputs, config, Processes(0, 1, torch.device("cpu")))
+        assert stepped.loss.dtype == torch.float32
+        assert all(p.isfinite().all() and p.dtype == torch.float32 for p in method.parameters())
+        losses.append(float(stepped.loss))
+    assert losses[1] == pytest.approx(losses[0], rel=0.05)
+
+
+def test_batches_too_small_for_batch_norm_and_contrast_are_refused() -> None:
+    with pytest.raises(
+        ConfigError, match=r"runtime\.batch_size: 1 is not legal; input should be greater than or equal to 2"
+    ):
+        small_config("method.name=simclr", "runtime.batch_size=1")
+    with pytest.raises(ConfigError, match="into parts of at least 2 images"):
+        small_config("method.name=simclr", "runtime.batch_size=4", "accumulation=4")
