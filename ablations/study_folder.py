@@ -87,7 +87,7 @@ class StudyFolder:
         except (OSError, ValueError) as error:
             raise ConfigError(f"{path} cannot be read ({str(error).splitlines()[0]})") from None
         if not records:
-            raise ConfigError(f"{path} cannot be read (it holds no trials)")
+            raise ConfigError(f"{path} lists no trials; run the study's command again")
         return records
 
     def refuse_other_study(self, study: Study, trials: list[TrialRecord], extend: bool) -> None:

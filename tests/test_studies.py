@@ -369,7 +369,7 @@ def test_a_damaged_study_does_not_hide_the_others(tmp_path: Path, capsys: pytest
     (folder.path / "trials.json").write_text("[]")
     list_studies(Console(width=200), tmp_path)
     out = capsys.readouterr().out
-    assert "sound  1 waiting" in out and "broken  unreadable:" in out and "it holds no trials" in out
+    assert "sound  1 waiting" in out and "broken  unreadable:" in out and "lists no trials" in out
 
 
 def test_the_outcome_counts_only_what_finished(tmp_path: Path) -> None:
