@@ -8,14 +8,15 @@ from typing import Any
 import optuna
 import pytest
 from optuna.trial import TrialState
-from study_runs import SMALL, environment, finish, kill, run, start, steps, wait_until
+from runs import assert_same_run, in_process, train_alone
+from study_runs import SMALL, environment, finish, kill, repeated, run, start, steps, wait_until
 
 from cnnjepa.ablations.pool import Pool
 from cnnjepa.ablations.search.findings import completed, importances, write_best
 from cnnjepa.ablations.search.points import check_search
 from cnnjepa.ablations.search.storage import AGAIN, changes_of, grid_points, open_study, storage_at, tried
 from cnnjepa.cli.search_run import asked_space
-from cnnjepa.schemas import ConfigError, load_config
+from cnnjepa.schemas import ConfigError, load_config, read_config
 from cnnjepa.schemas.space import SearchSpace
 
 
@@ -194,7 +195,13 @@ def test_a_search_whose_driver_is_killed_goes_on(tmp_path: Path) -> None:
     assert lost and {t.number: t.params for t in lost} == again
     # What the lost trials had trained was taken up: no more than a checkpoint's interval was made twice by each.
     assert 4 * 18 <= len(steps(tmp_path)) <= 4 * 18 + 4 * len(lost)
+    assert len(steps(tmp_path)) == 4 * 18 + repeated(tmp_path)
     assert len(list((tmp_path / "runs" / "by_hash").glob("*/result.json"))) == 4
+    # A trial that was lost ended as one that is left alone.
+    (first,) = [trial for trial in ended if trial.user_attrs.get(AGAIN) == lost[0].number]
+    run_dir = tmp_path / "runs" / "by_hash" / first.user_attrs["pretrain_hash"]
+    assert in_process(train_alone, read_config(run_dir / "config.yaml"), tmp_path / "alone") == 0
+    assert_same_run(run_dir, tmp_path / "alone")
     assert "4 finished" in out and (tmp_path / "studies" / "s" / "best.yaml").is_file()
     code, out = run(words(tmp_path, "--trials", "4", *LR), environment(tmp_path))
     assert code == 0 and "4 of 4 trials done before" in out

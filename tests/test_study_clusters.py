@@ -64,14 +64,21 @@ def test_a_distributed_trial_survives_the_loss_of_a_process_and_leaves_none_behi
     wait_until(lambda: not processes_with(b"MARK_OF_THIS_TEST=distributed"), seconds=30)
 
 
-def test_a_distributed_trial_ends_with_its_driver_under_the_local_executor(tmp_path: Path) -> None:
-    env = environment(tmp_path, STEP_PAUSE="0.2", MARK_OF_THIS_TEST="torchrun")
-    long = ["--workers-per-trial", "2", "--depths", "1", "--set", "runtime.epochs=100"]
-    driver = start(words(tmp_path, *long, "--executor", "local"), env)
-    wait_until(lambda: len(steps(tmp_path)) >= 2)
+def test_a_distributed_trial_ends_with_its_driver_and_goes_on_under_the_local_executor(tmp_path: Path) -> None:
+    alone, killed = tmp_path / "alone", tmp_path / "killed"
+    more = ["--workers-per-trial", "2", "--depths", "1", "--executor", "local", "--set", "runtime.epochs=30"]
+    more += ["--set", "probe.every_epochs=0"]
+    code, out = run(words(alone, *more), environment(alone))
+    assert code == 0, out
+    driver = start(words(killed, *more), environment(killed, STEP_PAUSE="0.1", MARK_OF_THIS_TEST="torchrun"))
+    wait_until(lambda: len(steps(killed)) >= 12)
     kill(driver)
     wait_until(lambda: not processes_with(b"MARK_OF_THIS_TEST=torchrun"), seconds=40)
-    assert len(steps(tmp_path)) < 2 * 300  # 300 steps of each process would be a minute
+    assert len(steps(killed)) < 2 * 90  # three steps an epoch, two processes
+    code, out = run(words(killed, *more), environment(killed))
+    assert code == 0, out
+    assert_same_study(killed, alone)
+    assert sum(rank == "0" for _, rank, _, _ in steps(killed)) == 90 + repeated(killed)
 
 
 @pytest.mark.parametrize("executor", ["local", "ray"])

@@ -68,7 +68,7 @@ def test_a_trial_that_is_stopped_alone_goes_on_within_the_same_command(undisturb
     assert len(steps(tmp_path)) == 2 * STEPS
 
 
-def test_a_trial_does_not_outlive_a_driver_that_is_killed_at_once(tmp_path: Path) -> None:
+def test_a_trial_does_not_outlive_a_driver_that_is_killed_at_once(undisturbed: Path, tmp_path: Path) -> None:
     """While the trial still imports, and before it could know its parent."""
     env = environment(tmp_path, MARK_OF_THIS_TEST="at once")
     driver = start(words(tmp_path, "--executor", "local"), env)
@@ -76,6 +76,10 @@ def test_a_trial_does_not_outlive_a_driver_that_is_killed_at_once(tmp_path: Path
     kill(driver)
     wait_until(lambda: not processes_with(b"MARK_OF_THIS_TEST=at once"), seconds=20)
     assert steps(tmp_path) == []
+    code, out = run(words(tmp_path, "--executor", "local"), environment(tmp_path))
+    assert code == 0, out
+    assert_same_study(tmp_path, undisturbed)
+    assert len(steps(tmp_path)) == 2 * STEPS
 
 
 @pytest.mark.parametrize("executor", ["local", "ray"])

@@ -3,6 +3,7 @@
 Shapes: B images, S pixels a side, G cells a side.
 """
 
+from abc import ABC, abstractmethod
 from typing import ClassVar, NamedTuple
 
 from torch import Tensor, nn
@@ -53,7 +54,7 @@ class Pass(NamedTuple):
     """Whether its input needs no gradient, which saves the first layer's."""
 
 
-class Method(nn.Module):
+class Method(nn.Module, ABC):
     """One way of learning an encoder. Its views are its config's; the loop calls, at every step, `inputs`, `follow`,
     `terms` and `forward`."""
 
@@ -71,22 +72,22 @@ class Method(nn.Module):
         """The number of loss terms of these inputs: the `weight` that `forward` will give."""
         return inputs[0].new_tensor(float(inputs[0].shape[0]))
 
+    @abstractmethod
     def forward(self, *inputs: Tensor) -> StepLoss:
         """The loss over these inputs."""
-        raise NotImplementedError
 
     def follow(self, momentum: float) -> None:
         """Before every step: moves what follows by moving average. Methods without one have no `ema` in their config
         and are not asked."""
-        raise NotImplementedError
+        raise AssertionError(f"{type(self).__name__} has an ema in its config and nothing that follows")
 
     def masks(self, *inputs: Tensor) -> Masks | None:
         """What of these inputs is context and target, for pictures; None where nothing is masked."""
         return None
 
+    @abstractmethod
     def passes(self, config: PretrainConfig) -> list[Pass]:
         """The parts of a training step on one image. Losses, norms and activations are left out."""
-        raise NotImplementedError
 
     def compiled(self) -> list[nn.Module]:
         """Modules of fixed shapes, which torch.compile may take."""

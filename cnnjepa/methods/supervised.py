@@ -45,5 +45,8 @@ class RandomInit(Method):
         self.feature_dim = feature_dim
         self.context_encoder = trunk
 
+    def forward(self, *inputs: Tensor) -> StepLoss:
+        raise AssertionError("random_init has no loss: the loop makes no step with it")
+
     def passes(self, config: PretrainConfig) -> list[Pass]:
         return []
