@@ -2,6 +2,7 @@
 
 import json
 import math
+import os
 import shutil
 import warnings
 from pathlib import Path
@@ -53,27 +54,37 @@ class _Run:
     def __init__(self, record: TrialRecord, metrics: Path, board: Path) -> None:
         self._record, self._metrics, self._board = record, metrics, board
         self._writer: Any = None
-        self._read = 0
+        self._read, self._inode = 0, -1
         self._concluded = False
 
     def follow(self) -> None:
         try:
-            size = self._metrics.stat().st_size
+            file = open(self._metrics, "rb")  # noqa: SIM115 - closed by the block below
         except FileNotFoundError:
             return
-        if size < self._read:  # cut back by a resume: the points come again
-            self.close()
-            shutil.rmtree(self._board, ignore_errors=True)
-            self._read = 0
-        if size == self._read:
-            return
-        with open(self._metrics, "rb") as file:
+        with file:
+            found = os.fstat(file.fileno())
+            # A resume writes a new file, its last lines cut away; by size alone it could look like the old one, grown.
+            if found.st_ino != self._inode or found.st_size < self._read:
+                self._anew()
+                self._inode = found.st_ino
             file.seek(self._read)
             new = file.read()
         whole = new[: new.rfind(b"\n") + 1]
+        try:
+            lines = [json.loads(text) for text in whole.splitlines()]
+        except ValueError:  # a line torn by a crash, which the resume will cut away
+            self._anew()
+            return
         self._read += len(whole)
-        for text in whole.splitlines():
-            self._add(json.loads(text))
+        for line in lines:
+            self._add(line)
+
+    def _anew(self) -> None:
+        """The points come again."""
+        self.close()
+        shutil.rmtree(self._board, ignore_errors=True)
+        self._read = 0
 
     def _add(self, line: dict[str, Any]) -> None:
         for name, value in line.items():

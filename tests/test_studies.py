@@ -477,7 +477,13 @@ def test_tensorboard_follows_every_trial_under_its_arms_name(tmp_path: Path) -> 
     board = StudyBoard(folder, pool, records)
     standings = {record.pretrain_hash: standing_of(pool, record) for record in records}
     board.update(standings)
-    (run / "metrics.jsonl").write_text(line.format(step=1, loss=0.75))  # cut back by a resume
+    again = run / "metrics.jsonl.tmp"  # cut back by a resume, and since grown beyond what was read
+    again.write_text(
+        line.format(step=1, loss=0.5) + line.format(step=2, loss=0.123456789) + line.format(step=3, loss=1)
+    )
+    again.replace(run / "metrics.jsonl")
+    board.update(standings)
+    (run / "metrics.jsonl").write_text(line.format(step=1, loss=0.75))
     board.update(standings)
     put_result(pool, records[0], probes=Probes(held_out=ProbeFigures(knn_top1=40.0)).model_dump())
     board.update({record.pretrain_hash: standing_of(pool, record) for record in records})
