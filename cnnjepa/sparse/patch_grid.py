@@ -3,8 +3,13 @@
 Shapes: B samples, G cells a side, n visible cells in the batch, p pixels a side of a cell at some depth.
 """
 
+from collections.abc import Callable, Hashable
+from typing import Any, TypeVar, cast
+
 import torch
 from torch import Tensor
+
+Kept = TypeVar("Kept")
 
 
 class PatchGrid:
@@ -26,18 +31,26 @@ class PatchGrid:
         places = torch.full_like(context_BGG, self.n, dtype=torch.int64)
         places[self.sample_n, self.row_n, self.column_n] = torch.arange(self.n, device=places.device)
         self._places_BGG = places
-        self._neighbours: dict[tuple[int, int], Tensor] = {}
+        self._kept: dict[Any, Any] = {}
+
+    def kept(self, key: Hashable, build: Callable[[], Kept]) -> Kept:
+        """What `build` gives, made once a grid: layers of one depth share their tables."""
+        if key not in self._kept:
+            self._kept[key] = build()
+        return cast(Kept, self._kept[key])
 
     def neighbour(self, down: int, right: int) -> Tensor:
         """Index [n] of the cell `down` rows and `right` columns away; n where it is masked, n + 1 where it lies
         outside the image."""
-        if (down, right) not in self._neighbours:
+
+        def build() -> Tensor:
             row_n, column_n = self.row_n + down, self.column_n + right
             inside_n = (row_n >= 0) & (row_n < self.side) & (column_n >= 0) & (column_n < self.side)
             last = self.side - 1
             index_n = self._places_BGG[self.sample_n, row_n.clamp(0, last), column_n.clamp(0, last)]
-            self._neighbours[down, right] = torch.where(inside_n, index_n, self.n + 1)
-        return self._neighbours[down, right]
+            return torch.where(inside_n, index_n, self.n + 1)
+
+        return self.kept(("neighbour", down, right), build)
 
     def pack(self, map_BCHW: Tensor) -> Tensor:
         """Visible cells [n, C, p, p] of a dense map [B, C, G·p, G·p]; masked pixels are never read."""
