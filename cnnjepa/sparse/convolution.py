@@ -122,3 +122,24 @@ def by_cells(x: Tensor, weight: Tensor, bias: Tensor | None, grid: PatchGrid, ge
     """The same as an unpadded convolution of padded cells. Differentiable once."""
     found: Tensor = _Padded.apply(x, weight, bias, grid, geometry)
     return found
+
+
+class _Every(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, stride: int) -> Tensor:
+        ctx.stride, ctx.side = stride, x.shape[2]
+        return x[:, :, ::stride, ::stride].contiguous(memory_format=torch.channels_last)
+
+    @staticmethod
+    @once_differentiable  # type: ignore[untyped-decorator]
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
+        spread = grad.new_zeros(grad.shape[0], ctx.side, ctx.side, grad.shape[1]).permute(0, 3, 1, 2)
+        spread[:, :, :: ctx.stride, :: ctx.stride] = grad
+        return spread, None
+
+
+def every(x: Tensor, stride: int) -> Tensor:
+    """Every `stride`-th pixel of packed cells, in channels-last memory, and so its gradient: a slice's own gradient is in
+    contiguous memory, and every layer up to the last stride would then read two formats at once."""
+    found: Tensor = x if stride == 1 else _Every.apply(x, stride)
+    return found

@@ -106,5 +106,8 @@ def as_rows(cells: Tensor) -> Tensor:
 
 
 def as_cells(rows: Tensor, p: int) -> Tensor:
-    """[n·p·p, C] → [n, C, p, p], a view in channels-last memory."""
+    """[n·p·p, C] → [n, C, p, p], a view in channels-last memory. Cells of one pixel get the strides that batch norm gives
+    its output: with two kinds of strides its backward took 40 times as long."""
+    if p == 1:
+        return rows[:, :, None, None]
     return rows.unflatten(0, (-1, p, p)).permute(0, 3, 1, 2)

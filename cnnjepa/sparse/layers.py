@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from cnnjepa.sparse.convolution import Geometry, by_cells, by_windows
+from cnnjepa.sparse.convolution import Geometry, by_cells, by_windows, every
 from cnnjepa.sparse.halo import as_cells, as_rows, with_halo
 from cnnjepa.sparse.patch_grid import PatchGrid
 from cnnjepa.sparse.products import rows_product
@@ -70,8 +70,8 @@ class PackedConv2d(nn.Conv2d):
         side = x.shape[2] // geometry.stride
         if self.groups == 1 and side <= _product_side(x, geometry.kernel):
             if geometry.kernel == 1:
-                cells = x[:, :, :: geometry.stride, :: geometry.stride]
-                return as_cells(rows_product(as_rows(cells).contiguous(), weight.flatten(1), bias), side)
+                rows = as_rows(every(x, geometry.stride))
+                return as_cells(rows_product(rows, weight.flatten(1), bias), side)
             return by_windows(x, weight, bias, grid, geometry)
         return by_cells(x, weight, bias, grid, geometry)
 
@@ -89,7 +89,7 @@ def _product_side(x: Tensor, kernel: int) -> int:
     (docs/performance.md)."""
     if x.device.type != "cpu":
         return 2 if kernel == 1 else 1
-    return sys.maxsize if kernel == 1 else 4
+    return sys.maxsize if kernel == 1 else 8 // x.element_size()
 
 
 def _autocast(x: Tensor, weight: Tensor, bias: Tensor | None) -> tuple[Tensor, Tensor, Tensor | None]:
