@@ -1,7 +1,7 @@
 """kxk convolutions of packed cells, with gradients that gather.
 
-Shapes: n visible cells, C input and O output channels, p pixels a side of an input cell and q = p / stride of an output
-cell, k the kernel's side. Nothing but the unpadded input is kept for the backward: it is kept anyway by the layer before.
+Shapes: n visible cells, C input and O output channels, p pixels a side of an input cell and q = p / stride of an
+output cell, k the kernel's side. Only the unpadded input is kept for the backward: the layer before keeps it anyway.
 """
 
 from typing import Any, NamedTuple
@@ -11,9 +11,9 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from cnnjepa.matmul import linear
 from cnnjepa.sparse.halo import PixelIndex, as_cells, as_rows, halo_index, padded_cells, window_index
 from cnnjepa.sparse.patch_grid import PatchGrid
-from cnnjepa.sparse.products import product, weight_gradient
 
 
 class Geometry(NamedTuple):
@@ -40,19 +40,19 @@ class _Windows(torch.autograd.Function):
     def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, index: PixelIndex) -> Tensor:
         ctx.save_for_backward(x, weight)
         ctx.index = index
-        return as_cells(product(_windows(x, index), _flat(weight), bias), index.places.shape[1])
+        return as_cells(linear(_windows(x, index), _flat(weight), bias), index.places.shape[1])
 
     @staticmethod
-    @once_differentiable  # type: ignore[untyped-decorator]
+    @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, Tensor | None, Tensor | None, None]:
         x, weight = ctx.saved_tensors
         grad_RO, (c, p), k = as_rows(grad), x.shape[1:3], weight.shape[2]
         grad_x = grad_weight = None
         if ctx.needs_input_grad[0]:
-            by_window = product(grad_RO, _flat(weight).t())
+            by_window = linear(grad_RO, _flat(weight).t())
             grad_x = as_cells(ctx.index.sum_back(by_window.view(-1, c)), p)
         if ctx.needs_input_grad[1]:
-            flat = weight_gradient(grad_RO, _windows(x, ctx.index))
+            flat = linear(grad_RO.t(), _windows(x, ctx.index).t())
             grad_weight = flat.view(-1, k, k, c).permute(0, 3, 1, 2)
         return grad_x, grad_weight, grad_RO.sum(0) if ctx.needs_input_grad[2] else None, None
 
@@ -81,7 +81,7 @@ class _Padded(torch.autograd.Function):
         return F.conv2d(padded, weight, bias, geometry.stride, 0, 1, geometry.groups)
 
     @staticmethod
-    @once_differentiable  # type: ignore[untyped-decorator]
+    @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, Tensor | None, Tensor | None, None, None]:
         x, weight = ctx.saved_tensors
         geometry: Geometry = ctx.geometry
@@ -89,8 +89,8 @@ class _Padded(torch.autograd.Function):
         index = halo_index(ctx.grid, x.shape[2], *geometry.rim)
         grad_x = None
         if for_x and geometry.stride == 1:
-            # As a convolution of the gradient with its own rims: a padded cell's gradient has more pixels than the cell,
-            # 100 for 64 at p = 8.
+            # As a convolution of the gradient with its own rims: the gradient of a padded cell has more pixels than the
+            # cell, 100 for 64 at p = 8.
             around = halo_index(ctx.grid, x.shape[2], *reversed(geometry.rim))
             turned = _turned(weight, geometry.groups)
             grad_x = F.conv2d(padded_cells(grad, around), turned, None, 1, 0, 1, geometry.groups)
@@ -131,7 +131,7 @@ class _Every(torch.autograd.Function):
         return x[:, :, ::stride, ::stride].contiguous(memory_format=torch.channels_last)
 
     @staticmethod
-    @once_differentiable  # type: ignore[untyped-decorator]
+    @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
         spread = grad.new_zeros(grad.shape[0], ctx.side, ctx.side, grad.shape[1]).permute(0, 3, 1, 2)
         spread[:, :, :: ctx.stride, :: ctx.stride] = grad
@@ -139,7 +139,7 @@ class _Every(torch.autograd.Function):
 
 
 def every(x: Tensor, stride: int) -> Tensor:
-    """Every `stride`-th pixel of packed cells, in channels-last memory, and so its gradient: a slice's own gradient is in
-    contiguous memory, and every layer up to the last stride would then read two formats at once."""
+    """Every `stride`-th pixel of packed cells, in channels-last memory, and so its gradient: a slice's own gradient is
+    in contiguous memory, and every layer up to the last stride would then read two formats at once."""
     found: Tensor = x if stride == 1 else _Every.apply(x, stride)
     return found

@@ -78,7 +78,7 @@ class _Halo(torch.autograd.Function):
         return padded_cells(x, index, outside)
 
     @staticmethod
-    @once_differentiable  # type: ignore[untyped-decorator]
+    @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:
         return as_cells(ctx.index.sum_back(as_rows(grad)), ctx.shape[2]), None, None
 
@@ -106,8 +106,8 @@ def as_rows(cells: Tensor) -> Tensor:
 
 
 def as_cells(rows: Tensor, p: int) -> Tensor:
-    """[n·p·p, C] → [n, C, p, p], a view in channels-last memory. Cells of one pixel get the strides that batch norm gives
-    its output: with two kinds of strides its backward took 40 times as long."""
+    """[n·p·p, C] → [n, C, p, p], a view in channels-last memory. Cells of one pixel get the strides that batch norm
+    gives its output: with two kinds of strides its backward took 40 times as long."""
     if p == 1:
         return rows[:, :, None, None]
     return rows.unflatten(0, (-1, p, p)).permute(0, 3, 1, 2)
