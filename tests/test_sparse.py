@@ -269,3 +269,15 @@ def test_gradients_stay_in_channels_last_memory() -> None:
     with Watch():
         encoder(images, random_context(3, 3)).square().sum().backward()
     assert mixed == []
+
+
+@pytest.mark.parametrize("arch", ["resnet18", "resnet50"])
+def test_building_the_tables_never_waits_for_a_device(arch: Arch) -> None:
+    """A tensor without data refuses whatever a GPU would make the host wait for: sizes and branches that depend on
+    values. The mask is the host's."""
+    encoder = PackedEncoder(build_trunk(EncoderConfig(arch=arch), 0)).to("meta")
+    context = random_context(3, 3)
+    features = encoder(torch.empty(3, 3, 96, 96, device="meta"), context)
+    features.sum().backward()
+    assert features.shape == (3, encoder.network.feature_dim, 3, 3)
+    assert all(p.grad is not None and p.grad.shape == p.shape for p in encoder.parameters())

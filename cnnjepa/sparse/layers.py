@@ -95,7 +95,8 @@ def _product_side(x: Tensor, kernel: int) -> int:
 def _autocast(x: Tensor, weight: Tensor, bias: Tensor | None) -> tuple[Tensor, Tensor, Tensor | None]:
     """A convolution's arguments as autocast, where it is on, would cast them."""
     kind = x.device.type
-    if not torch.is_autocast_enabled(kind) or x.dtype == torch.float64:
+    on = torch.amp.is_autocast_available(kind) and torch.is_autocast_enabled(kind)
+    if not on or x.dtype == torch.float64:
         return x, weight, bias
     to = torch.get_autocast_dtype(kind)
     return x.to(to), weight.to(to), None if bias is None else bias.to(to)

@@ -32,8 +32,11 @@ class PackedEncoder(nn.Module):
         return None
 
     def forward(self, images_BCHW: Tensor, context_BGG: Tensor) -> Tensor:
-        """Features [B, C, G, G] of the context (boolean [B, G, G], True = visible); zero at masked cells."""
-        grid = PatchGrid(context_BGG)
+        """Features [B, C, G, G] of the context (boolean [B, G, G], True = visible); zero at masked cells.
+
+        A mask in host memory saves a GPU's caller from waiting for the number of visible cells.
+        """
+        grid = PatchGrid(context_BGG, images_BCHW.device)
         stride = getattr(self.network, "total_stride", images_BCHW.shape[-1] // grid.side)
         if images_BCHW.shape[-1] != grid.side * stride:
             raise ValueError(

@@ -16,19 +16,23 @@ class PatchGrid:
     """Index tables for one batch's visible cells, built from a boolean mask [B, G, G] (True = visible).
 
     Packed tensors [n, C, p, p] hold the visible cells in the order of `cells` (sample, then row, then column).
+
+    The tables lie on `device`, the mask's by default. How many cells there are is the one thing the host has to know:
+    of a mask in host memory it knows it without waiting, a GPU it has to ask once. Nothing after that waits.
     """
 
-    def __init__(self, context_BGG: Tensor) -> None:
+    def __init__(self, context_BGG: Tensor, device: torch.device | None = None) -> None:
         if context_BGG.dtype != torch.bool or context_BGG.dim() != 3 or context_BGG.shape[1] != context_BGG.shape[2]:
             raise ValueError(
                 f"a context mask is boolean [B, G, G]; given {context_BGG.dtype} {list(context_BGG.shape)}"
             )
         self.batch, self.side = context_BGG.shape[0], context_BGG.shape[1]
-        self.sample_n, self.row_n, self.column_n = context_BGG.nonzero(as_tuple=True)
-        self.n = self.sample_n.numel()
+        cells_n3 = context_BGG.nonzero()
+        self.n = cells_n3.shape[0]
         if self.n == 0:
             raise ValueError("a context mask without any visible cell; at least one is needed in the batch")
-        places = torch.full_like(context_BGG, self.n, dtype=torch.int64)
+        self.sample_n, self.row_n, self.column_n = _moved(cells_n3, device or context_BGG.device).unbind(1)
+        places = self.row_n.new_full(context_BGG.shape, self.n)
         places[self.sample_n, self.row_n, self.column_n] = torch.arange(self.n, device=places.device)
         self._places_BGG = places
         self._kept: dict[Any, Any] = {}
@@ -93,3 +97,10 @@ class PatchGrid:
         p = height // self.side
         cells = map_BCHW.view(b, c, self.side, p, self.side, p).permute(0, 2, 4, 1, 3, 5).reshape(-1, c, p, p)
         return cells.index_select(0, self._flat_n)
+
+
+def _moved(table: Tensor, device: torch.device) -> Tensor:
+    """On `device`, without waiting for the copy."""
+    if device.type == "cuda" and table.device.type == "cpu":
+        table = table.pin_memory()
+    return table.to(device, non_blocking=True)
