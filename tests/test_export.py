@@ -38,7 +38,14 @@ def thin(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def transformer(tmp_path_factory: pytest.TempPathFactory) -> Path:
     run = tmp_path_factory.mktemp("vit") / "run"
-    vit = ("method.name=ijepa", "arch=vit_tiny", "patch_size=4", "masking.min_keep=4", "predictor.dim=48")
+    vit = (
+        "method.name=ijepa",
+        "arch=vit_tiny",
+        "patch_size=4",
+        "encoder.blocks=3",
+        "masking.min_keep=4",
+        "predictor.dim=48",
+    )
     pretrain(small_config(*QUICK, *vit), run)
     return run
 

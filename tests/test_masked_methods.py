@@ -59,7 +59,7 @@ def timms(trunk: ViTTrunk, grid: int) -> nn.Module:
 
     p = trunk.total_stride
     stock = VisionTransformer(
-        img_size=grid * p, patch_size=p, embed_dim=trunk.feature_dim, depth=12, num_heads=trunk.heads,
+        img_size=grid * p, patch_size=p, embed_dim=trunk.feature_dim, depth=len(trunk.blocks), num_heads=trunk.heads,
         class_token=False, global_pool="avg", num_classes=0, fc_norm=False,
     ).double()  # fmt: skip
     codes = positions(grid, trunk.feature_dim, torch.zeros(1).double())
@@ -68,7 +68,7 @@ def timms(trunk: ViTTrunk, grid: int) -> nn.Module:
 
 
 def test_the_transformers_features_are_timms_for_all_tokens_and_for_some() -> None:
-    trunk = build_vit(ViTConfig(arch="vit_tiny", patch_size=8), 0).double()
+    trunk = build_vit(ViTConfig(arch="vit_tiny", patch_size=8, blocks=5), 0).double()
     images = torch.randn(2, 3, 48, 48, dtype=torch.float64)
     stock = timms(trunk, 6)
     whole = stock.forward_features(images)  # type: ignore[operator]

@@ -82,6 +82,7 @@ def _timm_form(parcel: Parcel) -> tuple[str, dict[str, Any], dict[str, Tensor]]:
     codes = positions(parcel.config.grid, parcel.network.feature_dim, next(iter(state.values())))
     arguments = {
         "num_classes": 0, "img_size": parcel.config.data.image_size, "patch_size": encoder.total_stride,
+        "depth": len(parcel.network.blocks),
         "class_token": False, "global_pool": "avg", "fc_norm": False,
     }  # fmt: skip
     return f"{encoder.arch}_patch16_224", arguments, {**state, "pos_embed": codes[None]}
