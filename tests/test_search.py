@@ -1,5 +1,6 @@
 """Search: what may be asked, a storage that is gone on with, and real searches on Ray."""
 
+import re
 import signal
 from collections.abc import Iterator
 from pathlib import Path
@@ -8,7 +9,6 @@ from typing import Any
 import optuna
 import pytest
 from optuna.trial import TrialState
-from runs import assert_same_run, in_process, train_alone
 from study_runs import SMALL, environment, finish, kill, repeated, run, start, steps, wait_until
 
 from cnnjepa.ablations.pool import Pool
@@ -18,6 +18,7 @@ from cnnjepa.ablations.search.storage import AGAIN, changes_of, grid_points, ope
 from cnnjepa.cli.search_run import asked_space
 from cnnjepa.schemas import ConfigError, load_config, read_config
 from cnnjepa.schemas.space import SearchSpace
+from runs import assert_same_run, in_process, train_alone
 
 
 def space(**fields: Any) -> SearchSpace:
@@ -225,6 +226,11 @@ def test_trials_that_are_behind_or_collapsed_are_given_up_and_kept_as_pruned(tmp
         TrialState.COMPLETE, TrialState.PRUNED, TrialState.PRUNED,
     ]  # fmt: skip
     assert trials[2].intermediate_values == {1: 20.0}
+    # The terminal tells what each one tries, its figures on the way and how it ended.
+    told = ("begins +predictor.depth 4", "epoch 1 +20.00 %", r"pruned +after 0.\d min", "finished .*best so far",
+            r"\(4 of 4 done\)")  # fmt: skip
+    for line in told:
+        assert re.search(line, out), (line, out)
     # Those that were given up made fewer steps than a whole trial, and nobody holds their folders.
     made = [depth for _, _, _, depth in steps(tmp_path)]
     assert made.count("4") == 18 and made.count("2") < 18 and made.count("1") < 18
