@@ -53,7 +53,13 @@ def measure(
     path = options.root / "benchmarks" / "method_cost.json"
     path.parent.mkdir(parents=True, exist_ok=True)
     facts = {key: value for key, value in environment(Processes(0, 1, device)).items() if key != "host"}
-    record = {"title": title, "methods": {name: cost._asdict() for name, cost in found.items()}, "environment": facts}
+    asked = {"preset": preset, "batch": batch, "image_size": first.data.image_size}
+    record = {
+        "title": title,
+        **asked,
+        "methods": {name: cost._asdict() for name, cost in found.items()},
+        "environment": facts,
+    }
     path.write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
     Console().print(f"Look:  {path}", soft_wrap=True)
 

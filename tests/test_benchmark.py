@@ -8,12 +8,14 @@ from pathlib import Path
 import pytest
 import torch
 
+from cnnjepa.ablations.arms import arms_of
+from cnnjepa.ablations.equal_time import equal_time_epochs
 from cnnjepa.ablations.method_study import changes_of, method_config, method_study, methods_of
 from cnnjepa.ablations.plan import asked_configs, baseline_arm
 from cnnjepa.schemas import ConfigError, LARSConfig, PretrainConfig, load_config
 from cnnjepa.step_costs import step_costs
 
-BASES = ("demo", "tiny64", "cifar", "in100", "in1k")
+BASES = ("demo", "tiny64", "tiny64_cpu", "cifar", "in100", "in1k")
 METHODS = ("simclr", "byol", "vicreg", "ijepa", "spark", "lejepa", "supervised", "random_init", "cnnjepa")
 
 
@@ -85,6 +87,43 @@ def test_wrong_methods_and_presets_are_refused_with_the_legal_ones() -> None:
         method_study("smoke", None, {})
 
 
+def costs_file(path: Path, **changes: object) -> Path:
+    seconds = {"cnnjepa": [0.2, 0.1, 0.3], "simclr": [0.3, 0.4, 0.5], "byol": [9.0]}
+    record = {"preset": "demo", "batch": 32, "image_size": 32,
+              "methods": {name: {"seconds": times} for name, times in seconds.items()}, **changes}  # fmt: skip
+    path.write_text(json.dumps(record))
+    return path
+
+
+def test_equal_time_gives_each_method_the_epochs_that_take_as_long(tmp_path: Path) -> None:
+    costs = costs_file(tmp_path / "costs.json")
+    asked, fixed = ["random_init", "cnnjepa", "simclr", "byol"], {"runtime.epochs": 12}
+    epochs = equal_time_epochs(costs, "demo", asked, fixed)
+    assert epochs == {"cnnjepa": 12, "simclr": 6, "byol": 1}  # half as fast; 0.27 epochs of BYOL are one
+    study = method_study("demo", asked, fixed, epochs)
+    lengths = {arm.label: arm.changes.get("runtime.epochs") for arm in arms_of(study)}
+    assert lengths == {"random_init": None, **epochs} and study.name == "methods-demo-equal-time"
+
+
+@pytest.mark.parametrize(
+    ("changes", "methods", "message"),
+    [
+        ({"batch": 16}, ["cnnjepa"], "batch 16 there, 32 asked.*--cost --preset demo --batch 32 --image-size 32"),
+        ({"preset": "tiny64"}, ["cnnjepa"], "preset tiny64 there, demo asked"),
+        ({}, ["vicreg"], "vicreg was not measured; it has byol, cnnjepa, simclr"),
+        ({"methods": {"byol": {"seconds": [1.0]}}}, ["byol"], "lacks the time of cnnjepa's step"),
+        ({"methods": {"cnnjepa": {"seconds": []}}}, ["cnnjepa"], "is not a file that .* wrote"),
+    ],
+)
+def test_times_of_something_else_are_refused(
+    changes: dict[str, object], methods: list[str], message: str, tmp_path: Path
+) -> None:
+    with pytest.raises(ConfigError, match=message):
+        equal_time_epochs(costs_file(tmp_path / "costs.json", **changes), "demo", methods, {})
+    with pytest.raises(ConfigError, match=r"is not a file that .* wrote"):
+        equal_time_epochs(tmp_path / "none.json", "demo", methods, {})
+
+
 def command(*arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [sys.executable, "-m", "cnnjepa", "benchmark", *arguments], capture_output=True, text=True, timeout=300
@@ -129,5 +168,6 @@ def test_the_cost_table_names_ratios_and_is_kept(tmp_path: Path) -> None:
     done = command("--cost", "--preset", "demo", *asked)
     assert done.returncode == 0, done.stderr
     record = json.loads((tmp_path / "benchmarks" / "method_cost.json").read_text())
+    assert (record["preset"], record["batch"], record["image_size"]) == ("demo", 4, 32)
     assert set(record["methods"]) == {"cnnjepa", "supervised"} and "batch 4, 32 px" in record["title"]
     assert "cnnjepa" in done.stdout and torch.__version__.startswith(record["environment"]["torch"])
