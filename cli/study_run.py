@@ -18,7 +18,7 @@ from cnnjepa.ablations.published import published_set
 from cnnjepa.ablations.share import Capacity, Share, this_machine, trial_share
 from cnnjepa.ablations.study_folder import StudyFolder, TrialRecord, records_of
 from cnnjepa.cli.study_options import StudyOptions
-from cnnjepa.cli.study_tables import failures, outcome_table, plan_lines, plan_table, taking_line
+from cnnjepa.cli.study_tables import failures, outcome_table, plan_lines, plan_table, power_line, taking_line
 from cnnjepa.cli.study_watch import StudyWatch
 from cnnjepa.schemas import ConfigError, PretrainConfig
 from cnnjepa.schemas.study import Study
@@ -52,6 +52,9 @@ def show_plan(request: StudyRequest) -> None:
     console.print(plan_table([(arm, seed) for arm, seed, _ in asked], each))
     for line in plan_lines(list(different.values()), len(asked), share, at_once, where, how):
         console.print(line, highlight=False, soft_wrap=True)
+    power = power_line(len(study.seeds), len({arm.label for arm, _, _ in asked}) - 1)
+    if power:
+        console.print(power, highlight=False, soft_wrap=True)
     if not fits:
         note = "a trial does not fit the machines here; the hours are those of one trial after another"
         console.print(note, soft_wrap=True)

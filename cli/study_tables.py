@@ -12,6 +12,7 @@ from cnnjepa.ablations.arms import Arm
 from cnnjepa.ablations.driver import distinct
 from cnnjepa.ablations.estimate import Estimate
 from cnnjepa.ablations.pool import Pool, Standing
+from cnnjepa.ablations.report.statistics import POWER, smallest_effect
 from cnnjepa.ablations.share import Share
 from cnnjepa.ablations.study_folder import TrialRecord, standing_of
 from cnnjepa.ablations.trial import Outcome
@@ -19,6 +20,8 @@ from cnnjepa.cli.summary import big
 from cnnjepa.probes.interval import wilson
 from cnnjepa.schemas import TrialResult
 from cnnjepa.schemas.study import Study
+
+_MORE_SEEDS = (3, 5, 8, 12)
 
 _STATES = ("running", "finished", "collapsed", "failed", "unreadable", "begun", "waiting")
 _COLOURS = {"running": "cyan", "finished": "green", "collapsed": "red", "failed": "red", "unreadable": "red"}
@@ -59,6 +62,22 @@ def plan_lines(each: list[Estimate], asked: int, share: Share, at_once: int, ima
         f"disk {big(sum(estimate.disk_bytes for estimate in each))}B of checkpoints; nothing was run, and what is "
         "finished before would not be run again",
     ]
+
+
+def power_line(seeds: int, others: int) -> str | None:
+    """What so many seeds can tell apart, and what more could; None where nothing is compared. Every other arm is tested
+    against the baseline by linear and k-NN top-1."""
+    tests = 2 * others
+    if others < 1:
+        return None
+    counts = [seeds, *(n for n in _MORE_SEEDS if n > seeds)][:3]
+    found = [(n, smallest_effect(n, tests)) for n in counts]
+    parts = [f"{n} seeds {effect:.1f}" for n, effect in found if effect is not None]
+    one = "one seed allows no test; " if seeds == 1 else ""
+    return (
+        f"{one}smallest difference told apart ({100 * POWER:.0f} % power, Holm over {tests} tests), in standard "
+        f"deviations of a seed's difference: {', '.join(parts)}"
+    )
 
 
 def taking_line(each: list[Estimate], share: Share, at_once: int, speed: str) -> str:
