@@ -6,7 +6,14 @@ from pydantic import Field, model_validator
 
 from cnnjepa.schemas.base import Section
 from cnnjepa.schemas.data import DataConfig, SyntheticData
-from cnnjepa.schemas.encoder import VIT_HEADS, AnyEncoderConfig, ConvNeXtConfig, EncoderConfig, ViTConfig
+from cnnjepa.schemas.encoder import (
+    VIT_HEADS,
+    AnyEncoderConfig,
+    ConvNeXtConfig,
+    CustomEncoderConfig,
+    EncoderConfig,
+    ViTConfig,
+)
 from cnnjepa.schemas.joint_embedding import LeJEPAConfig, SimCLRConfig, VICRegConfig
 from cnnjepa.schemas.masked_modelling import IJEPAConfig, SparKConfig
 from cnnjepa.schemas.method import CNNJEPAConfig, MethodConfig, RandomInitConfig
@@ -67,15 +74,12 @@ class PretrainConfig(Section):
     def _method_can_use_encoder(self) -> Self:
         transformer = isinstance(self.encoder, ViTConfig)
         if transformer and isinstance(self.method, CNNJEPAConfig | SparKConfig):
-            legal = ", ".join(
-                arch
-                for model in (EncoderConfig, ConvNeXtConfig)
-                for arch in get_args(model.model_fields["arch"].annotation)
-            )
             raise ValueError(
                 f"encoder.arch={self.encoder.arch}: method {self.method.name} hides patches of convolutional networks; "
-                f"legal with it are {legal}"
+                f"legal with it are {_convolutional()}"
             )
+        if isinstance(self.method, SparKConfig):
+            self._spark_can_use_encoder(self.method)
         if isinstance(self.method, IJEPAConfig):
             if not transformer:
                 raise ValueError(
@@ -90,6 +94,22 @@ class PretrainConfig(Section):
                     f"{self.encoder.arch}; the nearest are {lower} and {lower + heads}"
                 )
         return self
+
+    def _spark_can_use_encoder(self, method: SparKConfig) -> None:
+        if isinstance(self.encoder, CustomEncoderConfig):
+            raise ValueError(
+                "encoder.arch=custom: method spark takes a map after every stage, and a network of your own has no "
+                f"stages that it knows of; legal with it are {_convolutional()}"
+            )
+        stride, width = self.encoder.total_stride, method.decoder_dim
+        if width is not None and width % stride:
+            lower = width // stride * stride
+            nearest = f"{lower} or {lower + stride}" if lower else str(stride)
+            raise ValueError(
+                f"method.decoder_dim {width} is not a multiple of the encoder's total stride {stride} "
+                f"({_makes_stride(self.encoder)}), so it cannot be halved at each of {stride.bit_length() - 1} "
+                f"upsamplings; the nearest legal is {nearest}"
+            )
 
     @model_validator(mode="after")
     def _image_size_fits_stride(self) -> Self:
@@ -163,6 +183,11 @@ class PretrainConfig(Section):
                 "same at less waiting"
             )
         return found
+
+
+def _convolutional() -> str:
+    models = (EncoderConfig, ConvNeXtConfig)
+    return ", ".join(arch for model in models for arch in get_args(model.model_fields["arch"].annotation))
 
 
 def _makes_stride(encoder: AnyEncoderConfig) -> str:

@@ -18,7 +18,6 @@ from cnnjepa.training.step import train_step
 
 HEADS = {"simclr": ("hidden_dim=32", "output_dim=16"), "byol": ("hidden_dim=32", "output_dim=16"),
          "vicreg": ("hidden_dim=32", "output_dim=32"), "lejepa": ("hidden_dim=32", "output_dim=8", "slices=16"),
-         "spark": ("decoder_dim=32",),
          "ijepa": ("masking.min_keep=4", "predictor.depth=2", "predictor.dim=48")}  # fmt: skip
 VIT = ("arch=vit_tiny", "patch_size=4")
 LARS = ("optimizer.name=lars", "optimizer.lr=0.3", "weight_decay_end=1e-5")
