@@ -20,6 +20,9 @@ from cnnjepa.schemas.method import CNNJEPAConfig, MethodConfig, RandomInitConfig
 from cnnjepa.schemas.optimization import AdamWConfig, OptimizerConfig, ScheduleConfig
 from cnnjepa.schemas.probe import ProbeConfig
 from cnnjepa.schemas.runtime import RuntimeConfig
+from cnnjepa.schemas.views import View
+
+_LOCAL_SHARE = 98 / 224  # sides of LeJEPA's local and global views in its paper
 
 
 class PretrainConfig(Section):
@@ -50,6 +53,27 @@ class PretrainConfig(Section):
     def grid(self) -> int:
         """Cells a side of the feature grid."""
         return self.data.image_size // self.encoder.total_stride
+
+    @property
+    def views(self) -> tuple[View, ...]:
+        """The views of every image, in order; LeJEPA's local ones last."""
+        data, local = self.data, self.method if isinstance(self.method, LeJEPAConfig) else None
+        whole = len(self.method.views) - (local.local_views if local else 0)
+        small = local and data.augmentation.model_copy(update={"crop_scale": local.local_scale})
+        return tuple(
+            View(colours, self.local_size, small)
+            if small and number >= whole
+            else View(colours, data.image_size, data.augmentation)
+            for number, colours in enumerate(self.method.views)
+        )
+
+    @property
+    def local_size(self) -> int:
+        """`method.local_size` of LeJEPA, decided; otherwise, and where there are no local views, `data.image_size`."""
+        if not isinstance(self.method, LeJEPAConfig) or not self.method.local_views:
+            return self.data.image_size
+        stride = self.encoder.total_stride
+        return self.method.local_size or stride * max(1, int(_LOCAL_SHARE * self.data.image_size / stride + 0.5))
 
     @property
     def visible_share(self) -> float:
@@ -125,6 +149,18 @@ class PretrainConfig(Section):
             raise ValueError(
                 f"data.image_size {size} gives a grid of one cell at total stride {stride}; use at least "
                 f"{2 * stride}, or a {_smaller_stride(self.encoder)}"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _local_size_fits_stride(self) -> Self:
+        size, stride, largest = self.local_size, self.encoder.total_stride, self.data.image_size
+        if size % stride or size > largest:
+            lower = min(size // stride * stride, largest) or stride
+            legal = f"{lower} or {lower + stride}" if stride <= lower and lower + stride <= largest else str(lower)
+            raise ValueError(
+                f"method.local_size {size} must be a multiple of the encoder's total stride {stride} "
+                f"({_makes_stride(self.encoder)}) of at most data.image_size {largest}; the nearest legal is {legal}"
             )
         return self
 

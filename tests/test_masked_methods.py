@@ -30,7 +30,7 @@ def asked(name: str, *more: str) -> PretrainConfig:
     own = {
         "ijepa": IJEPA_SMALL,
         "spark": ("method.name=spark",),
-        "lejepa": ("method.name=lejepa", "hidden_dim=24", "output_dim=8", "slices=32"),
+        "lejepa": ("method.name=lejepa", "hidden_dim=24", "output_dim=8", "slices=32", "local_views=3"),
     }[name]
     return load_config("smoke", overrides=[*own, "runtime.batch_size=6", *more])
 
@@ -197,6 +197,23 @@ def test_slices_are_unit_vectors_of_the_step() -> None:
     assert slices.mean().abs() < 0.02
 
 
+def test_local_views_are_98_of_224_pixels_to_the_nearest_multiple_of_the_stride() -> None:
+    def sizes(preset: str, *more: str) -> list[int]:
+        return [view.size for view in load_config(preset, overrides=more).views]
+
+    assert sizes("in100-lejepa") == [224] * 2 + [96] * 6
+    assert sizes("in100", "method.name=lejepa", "arch=vit_small", "patch_size=14") == [224] * 2 + [98] * 6
+    assert sizes("tiny64-lejepa") == [64, 64, 32, 32] and sizes("demo-lejepa") == [32, 32, 16, 16]
+    assert sizes("demo-lejepa", "local_size=24", "local_views=1") == [32, 32, 24]
+    assert sizes("demo-simclr") == [32, 32]
+    with pytest.raises(ConfigError, match=r"method\.local_size 18 must be a multiple .* stride 4 .* legal is 16 or 20"):
+        load_config("demo-lejepa", overrides=["local_size=18"])
+    with pytest.raises(ConfigError, match=r"of at most data\.image_size 32; the nearest legal is 32"):
+        load_config("demo-lejepa", overrides=["local_size=64"])
+    with pytest.raises(ConfigError, match="are one view, which has nothing to agree with"):
+        load_config("demo-lejepa", overrides=["global_views=1", "local_views=0"])
+
+
 # --- SparK's patches ----------------------------------------------------------------------------------------------
 
 
@@ -269,9 +286,12 @@ def test_a_small_presets_step_takes_fewer_flops_than_cnnjepas(preset: str, chang
 
 
 def lejepa_loss(method: LeJEPA, inputs: tuple[Tensor, ...], config: PretrainConfig) -> Tensor:
+    """Algorithm 2 of the paper: two global views of 32 px, three local ones of 16."""
     *views, slices = inputs
-    z = method.projector(method.context_encoder(torch.cat(views)).mean((2, 3))).chunk(len(views))
-    centre = sum(z) / len(z)
+    assert [view.shape[-1] for view in views] == [32, 32, 16, 16, 16]
+    encoded = torch.cat([method.context_encoder(torch.cat(part)).mean((2, 3)) for part in (views[:2], views[2:])])
+    z = method.projector(encoded).chunk(5)
+    centre = (z[0] + z[1]) / 2
     agreement = sum(((view - centre) ** 2).mean() for view in z) / len(z)
     t = torch.linspace(-5, 5, 17, dtype=torch.float64)
     statistics = []
@@ -308,7 +328,9 @@ def test_two_whole_steps_are_those_of_the_definition(name: str) -> None:
     by_hand = torch.optim.AdamW([{"params": g} for g in groups], betas=(0.9, 0.999))
     g = torch.Generator().manual_seed(0)
     for step in range(2):
-        views = tuple(torch.randn(6, 3, 32, 32, generator=g, dtype=torch.float64) for _ in config.method.views)
+        views = tuple(
+            torch.randn(6, 3, view.size, view.size, generator=g, dtype=torch.float64) for view in config.views
+        )
         draw = StepDraw(config.grid, torch.arange(6), 0, step)
         inputs = method.inputs(views, torch.zeros(6), draw)
         schedule.set_rates(optimizer, step)
@@ -372,7 +394,7 @@ def test_flops_are_those_of_a_real_step(name: str, rest: float) -> None:
 
     config = asked(name, "runtime.batch_size=6")
     method = build_method(config)
-    views = tuple(torch.randn(6, 3, 32, 32) for _ in config.method.views)
+    views = tuple(torch.randn(6, 3, view.size, view.size) for view in config.views)
     inputs = method.inputs(views, torch.zeros(6), StepDraw(8, torch.arange(6), 0, 0))
     with FlopCounterMode(display=False) as counter:
         method(*inputs).total.backward()

@@ -17,7 +17,8 @@ from cnnjepa.training.pretrain import pretrain
 from cnnjepa.training.step import train_step
 
 HEADS = {"simclr": ("hidden_dim=32", "output_dim=16"), "byol": ("hidden_dim=32", "output_dim=16"),
-         "vicreg": ("hidden_dim=32", "output_dim=32"), "lejepa": ("hidden_dim=32", "output_dim=8", "slices=16"),
+         "vicreg": ("hidden_dim=32", "output_dim=32"),
+         "lejepa": ("hidden_dim=32", "output_dim=8", "slices=16", "local_views=2"),
          "ijepa": ("masking.min_keep=4", "predictor.depth=2", "predictor.dim=48")}  # fmt: skip
 VIT = ("arch=vit_tiny", "patch_size=4")
 LARS = ("optimizer.name=lars", "optimizer.lr=0.3", "weight_decay_end=1e-5")
@@ -108,7 +109,7 @@ def test_a_bf16_step_is_close_to_a_float32_one(name: str) -> None:
         config = config_of(name, f"precision={precision}", "runtime.batch_size=16")
         method = build_method(config)
         g = torch.Generator().manual_seed(0)
-        views = tuple(torch.randn(16, 3, 32, 32, generator=g) for _ in config.method.views)
+        views = tuple(torch.randn(16, 3, view.size, view.size, generator=g) for view in config.views)
         inputs = method.inputs(views, torch.arange(16) % 4, StepDraw(config.grid, torch.arange(16), 0, 0))
         optimizer = build_optimizer(method, config.optimizer)
         stepped = train_step(method, optimizer, inputs, config, Processes(0, 1, torch.device("cpu")))

@@ -197,7 +197,7 @@ def _train(run: Run, state: RunState) -> None:
     state.method.train()
     state.start_clock()
     mark = (state.step, state.train_seconds)
-    views = config.method.views
+    views = config.views
     batches = training_batches(run.data, config.data, run.order, state.step, total, runtime.workers, device, views)
     try:
         for batch in batches:
