@@ -23,7 +23,10 @@ def draw_slices(dim: int, count: int, seed: int, step: int) -> Tensor:
 
 def epps_pulley(values_NM: Tensor, knots: int) -> Tensor:
     """The Epps–Pulley statistic of every column against N(0, 1), [M]: N ∫ |φ̂(t) − e^(−t²/2)|² e^(−t²/2) dt, by the
-    trapezoidal rule. The integrand is even, so only t ≥ 0 is computed."""
+    trapezoidal rule. The integrand is even, so only t ≥ 0 is computed. Raises ValueError for fewer than two values: one
+    has no distribution, and is nearest to a normal one at 0, where all collapses."""
+    if values_NM.shape[0] < 2:
+        raise ValueError("LeJEPA's statistic is of 2 images or more in the global batch; given 1")
     half = (knots - 1) // 2
     t = torch.linspace(0.0, _REACH, half + 1, dtype=values_NM.dtype, device=values_NM.device)
     gaussian = torch.exp(-0.5 * t**2)

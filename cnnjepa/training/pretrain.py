@@ -86,7 +86,7 @@ def pretrain(
 def _opened(config: PretrainConfig, folder: RunFolder, resume: bool, processes: Processes) -> DataSet:
     """The data, once the folder is known to be free. Every process meets the same refusal."""
     processes.on_main(lambda: folder.refuse_unless_free(resume))
-    return open_data(config.data, least_train=config.runtime.batch_size * processes.world_size)
+    return open_data(config.data, config.runtime.batch_size, processes.world_size)
 
 
 def _refuse_unexpected(identity: Identity, expected_hash: str | None, config: PretrainConfig) -> None:
