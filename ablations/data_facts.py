@@ -5,6 +5,7 @@ from typing import NamedTuple
 import torch
 
 from cnnjepa.data import open_data
+from cnnjepa.data.open import refuse_part_of_a_batch
 from cnnjepa.schemas import ConfigError, PretrainConfig
 from cnnjepa.training.resolve import Identity, identify, resolve
 
@@ -44,12 +45,7 @@ class Resolver:
                 "where there are GPUs"
             )
         facts = self.facts(config)
-        least = config.runtime.batch_size * self._world_size
-        if facts.size.train < least:
-            raise ConfigError(
-                f"{facts.name}: {facts.size.train} training images are fewer than a global batch of {least}; lower "
-                "runtime.batch_size"
-            )
+        refuse_part_of_a_batch(facts.name, facts.size.train, config.runtime.batch_size, self._world_size)
         resolved = resolve(config, facts.resident, torch.device("cpu") if asked == "cpu" else self._device)
         return resolved, identify(resolved, facts.fingerprint, self._world_size), facts
 

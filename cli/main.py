@@ -82,6 +82,7 @@ def main() -> None:
 def _report(error: Exception) -> int:
     """Prints an error as one message; gives the exit code."""
     from cnnjepa.errors import ImageError, RunError
+    from cnnjepa.optional import absent
     from cnnjepa.schemas.errors import ConfigError
 
     if isinstance(error, ImageError):
@@ -92,6 +93,9 @@ def _report(error: Exception) -> int:
         return WRONG
     if isinstance(error, ConfigError):
         print(f"cnnjepa: {error}", file=sys.stderr)
+        return WRONG
+    if isinstance(error, ImportError) and (told := absent(error)):
+        print(f"cnnjepa: {told}", file=sys.stderr)
         return WRONG
     if isinstance(error, RunError | OSError):
         print(f"cnnjepa: {error}", file=sys.stderr)

@@ -23,10 +23,10 @@ class StepTimer:
         self._optimizer = build_optimizer(self._method, config.optimizer)
         for group in self._optimizer.param_groups:
             group["lr"] = 1e-4
-        batch, size = config.runtime.batch_size, config.data.image_size
+        batch = config.runtime.batch_size
         self._views = tuple(
-            torch.rand(batch, 3, size, size, device=device).contiguous(memory_format=torch.channels_last)
-            for _ in config.method.views
+            torch.rand(batch, 3, view.size, view.size, device=device).contiguous(memory_format=torch.channels_last)
+            for view in config.views
         )
         self._slots = torch.arange(batch, device=device)
 

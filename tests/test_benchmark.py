@@ -13,7 +13,7 @@ from cnnjepa.ablations.equal_time import equal_time_epochs
 from cnnjepa.ablations.method_study import changes_of, method_config, method_study, methods_of
 from cnnjepa.ablations.plan import asked_configs, baseline_arm
 from cnnjepa.schemas import ConfigError, LARSConfig, PretrainConfig, load_config
-from cnnjepa.step_costs import step_costs
+from cnnjepa.step_costs import StepCost, step_costs
 
 BASES = ("demo", "tiny64", "tiny64_cpu", "cifar", "in100", "in1k")
 METHODS = ("simclr", "byol", "vicreg", "ijepa", "spark", "lejepa", "supervised", "random_init", "cnnjepa")
@@ -161,6 +161,30 @@ def test_steps_are_measured_in_turns_in_processes_of_their_own() -> None:
     assert all(cost.memory_bytes > 0 and cost.flops_per_image > 0 and cost.median > 0 for cost in found.values())
     assert found["byol"].memory_bytes > found["cnnjepa"].memory_bytes  # its heads are wider than this encoder
     assert told[-3:] == ["round 1 of 3", "round 2 of 3", "round 3 of 3"]
+
+
+def test_the_cost_table_is_whole_on_a_terminal_of_80_columns() -> None:
+    from rich.console import Console
+
+    from cnnjepa.cli.cost_table import _table
+
+    found = {
+        "cnnjepa": StepCost([0.0123] * 3, 12.9e9, int(9.87 * 2**30), 16),
+        "supervised": StepCost([0.00512] * 3, 101e6, int(0.98 * 2**30), 16),
+        "ijepa-base": StepCost([123.4, 125.6, 127.8], 1.23e12, int(97.65 * 2**30), 16),
+        "byol": StepCost([0.0246] * 3, 33.4e9, int(12.34 * 2**30), 16),
+    }
+    console = Console(width=80, color_system=None)
+    with console.capture() as captured:
+        console.print(_table(found, "a training step"))
+    lines = captured.get().splitlines()
+    assert "…" not in captured.get() and max(map(len, lines)) <= 80
+    rows = {line.split()[0]: line.split() for line in lines if line.split() and line.split()[0] in found}
+    assert rows["ijepa-base"][1:] == ["126", "10211", "0.127", "1.23", "T", "95.35", "97.65", "9.89", "0.00"]
+    assert rows["byol"][1:] == ["0.0246", "2.00", "650", "33.4", "G", "2.59", "12.34", "1.25", "0.50", "0.65"]
+    assert rows["supervised"][1:4] == ["0.00512", "0.42", "3,125"]
+    head = next(line for line in lines if line.startswith("method"))
+    assert head.split() == ["method", "s/step", "ratio", "images/s", "FLOP", "ratio", "GiB", "ratio", "takes", "paper"]
 
 
 def test_the_cost_table_names_ratios_and_is_kept(tmp_path: Path) -> None:

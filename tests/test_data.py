@@ -206,9 +206,9 @@ def test_splits_may_have_other_names(folder: Path) -> None:
     assert swapped["train"].labels.numel() == 3 * VAL
 
 
-def refused(config: DataConfig, least_train: int = 2) -> str:
+def refused(config: DataConfig, batch_size: int = 2, processes: int = 1) -> str:
     with pytest.raises(ConfigError) as caught:
-        open_data(config, least_train)
+        open_data(config, batch_size, processes)
     message = str(caught.value)
     assert "\n" not in message
     return message
@@ -240,9 +240,14 @@ def test_one_class_is_refused(tmp_path: Path) -> None:
 
 
 def test_fewer_images_than_a_batch_are_refused(folder: Path) -> None:
-    message = refused(config_of(folder), least_train=16)
-    assert "15 training images are fewer than a global batch of 16" in message and "runtime.batch_size" in message
-    open_data(config_of(folder), least_train=15)
+    message = refused(config_of(folder), 16)
+    assert "15 training images are fewer than a global batch of 16 (runtime.batch_size 16 on 1 process)" in message
+    assert "a partial batch is dropped; legal for runtime.batch_size are 2 to 15" in message
+    message = refused(config_of(folder), 4, 4)
+    assert "a global batch of 16 (runtime.batch_size 4 on 4 processes)" in message and message.endswith("2 to 3")
+    assert refused(config_of(folder), 2, 8).endswith("are none with 8 processes, so use at most 7")
+    open_data(config_of(folder), 15)
+    open_data(config_of(folder), 3, 5)
 
 
 def test_a_class_that_training_lacks_is_refused(tmp_path: Path) -> None:

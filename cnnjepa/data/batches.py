@@ -25,7 +25,7 @@ from cnnjepa.data.source import ImageSource
 from cnnjepa.data.workers import quiet_worker, usable_workers, whole_batch
 from cnnjepa.errors import ImageError, RunError
 from cnnjepa.randomness import generator
-from cnnjepa.schemas import DataConfig, ViewConfig
+from cnnjepa.schemas import DataConfig, View
 from cnnjepa.schemas.views import PLAIN
 
 
@@ -85,7 +85,8 @@ class TrainingBatch(NamedTuple):
     """One process's images of one step."""
 
     views: tuple[Tensor, ...]
-    """Of every view [B, 3, S, S] in [0, 255]; uint8 from loader processes, float32 on the device where resident."""
+    """Of every view [B, 3, S, S], S its own, in [0, 255]; uint8 from loader processes, float32 on the device where
+    resident."""
     labels: Tensor
     """int64 [B], on the CPU."""
     skipped: list[str]
@@ -105,11 +106,13 @@ def training_batches(
     last_step: int,
     workers: int,
     device: torch.device,
-    views: tuple[ViewConfig, ...] = (PLAIN,),
+    views: tuple[View, ...] | None = None,
 ) -> Iterator[TrainingBatch]:
-    """The batches of the steps [first_step, last_step), every image in the views that the method wants."""
+    """The batches of the steps [first_step, last_step), every image in the views that the method wants; by default in
+    one of plain colours."""
+    views = views or (View(PLAIN, config.image_size, config.augmentation),)
     if isinstance(data.train, ResidentSource):
-        yield from _resident(data.train, config, order, first_step, last_step, device, views)
+        yield from _resident(data.train, order, first_step, last_step, device, views)
         return
     loader = DataLoader(
         _CroppedImages(data.train, config, order.seed, views),
@@ -128,12 +131,11 @@ def training_batches(
 
 def _resident(
     source: ResidentSource,
-    config: DataConfig,
     order: Order,
     first_step: int,
     last_step: int,
     device: torch.device,
-    views: tuple[ViewConfig, ...],
+    views: tuple[View, ...],
 ) -> Iterator[TrainingBatch]:
     images = source.images.to(device)
     height, width = images.shape[2:]
@@ -142,10 +144,11 @@ def _resident(
         size_B, whole = torch.ones_like(here_B), images[here_B]
         seen = []
         for number, view in enumerate(views):
-            crops = draw_crops(config.augmentation, here_B, size_B * height, size_B * width, order.seed, epoch, number)
-            pixels = crop_and_resize(whole, crops, config.image_size, config.augmentation.interpolation)
-            if not view.plain:
-                pixels = recolour(pixels, draw_colours(view, index_B, order.seed, epoch, number), view)
+            crops = draw_crops(view.augmentation, here_B, size_B * height, size_B * width, order.seed, epoch, number)
+            pixels = crop_and_resize(whole, crops, view.size, view.augmentation.interpolation)
+            if not view.colours.plain:
+                drawn = draw_colours(view.colours, index_B, order.seed, epoch, number)
+                pixels = recolour(pixels, drawn, view.colours)
             seen.append(pixels)
         yield TrainingBatch(tuple(seen), source.labels[index_B], [])
 
@@ -168,7 +171,7 @@ class _CroppedImages(Dataset[TrainingBatch]):
     """Decodes, crops and colours one batch in a loader process. An unreadable image travels as text, because an
     exception raised here would arrive as a traceback."""
 
-    def __init__(self, source: ImageSource, config: DataConfig, seed: int, views: tuple[ViewConfig, ...]) -> None:
+    def __init__(self, source: ImageSource, config: DataConfig, seed: int, views: tuple[View, ...]) -> None:
         self._source, self._config, self._seed, self._views = source, config, seed, views
 
     def __getitems__(self, keys: list[tuple[int, int]]) -> TrainingBatch | str:
@@ -189,11 +192,12 @@ class _CroppedImages(Dataset[TrainingBatch]):
         index_B, epoch = torch.tensor([index for _, index in keys]), keys[0][0]
         heights = torch.tensor([image.shape[1] for image in images])
         widths = torch.tensor([image.shape[2] for image in images])
-        crops = draw_crops(self._config.augmentation, index_B, heights, widths, self._seed, epoch, number)
-        view, cropped = self._views[number], [self._crop(image, crops, place) for place, image in enumerate(images)]
-        if not view.plain:
-            colours = draw_colours(view, index_B, self._seed, epoch, number)
-            cropped = [colour_one(image, colours, place, view) for place, image in enumerate(cropped)]
+        view = self._views[number]
+        crops = draw_crops(view.augmentation, index_B, heights, widths, self._seed, epoch, number)
+        cropped = [_crop(image, view, crops, place) for place, image in enumerate(images)]
+        if not view.colours.plain:
+            colours = draw_colours(view.colours, index_B, self._seed, epoch, number)
+            cropped = [colour_one(image, colours, place, view.colours) for place, image in enumerate(cropped)]
         return torch.stack(cropped)
 
     def _load(self, index: int, skipped: list[str]) -> tuple[Tensor, int]:
@@ -209,8 +213,9 @@ class _CroppedImages(Dataset[TrainingBatch]):
                 skipped.append(str(error))
         raise RunError("no image of this set can be read; `cnnjepa data check PATH` lists what is wrong")
 
-    def _crop(self, image: Tensor, crops: Crops, place: int) -> Tensor:
-        augmentation, size = self._config.augmentation, self._config.image_size
-        box = [int(side[place]) for side in crops[:4]]
-        crop = transforms.resized_crop(image, *box, [size, size], InterpolationMode(augmentation.interpolation))
-        return transforms.horizontal_flip(crop) if crops.flip[place] else crop
+
+def _crop(image: Tensor, view: View, crops: Crops, place: int) -> Tensor:
+    box = [int(side[place]) for side in crops[:4]]
+    size, interpolation = [view.size, view.size], InterpolationMode(view.augmentation.interpolation)
+    crop = transforms.resized_crop(image, *box, size, interpolation)
+    return transforms.horizontal_flip(crop) if crops.flip[place] else crop

@@ -37,8 +37,14 @@ def export_run(
     folder = out or run / "export" / to
     if folder.exists() and (not folder.is_dir() or (any(folder.iterdir()) and not (folder / "README.md").is_file())):
         raise ConfigError(f"--out {folder} holds something else; give an empty or new folder")
+    new = not folder.exists()
     folder.mkdir(parents=True, exist_ok=True)
-    features, loading = FORMATS[to](parcel, folder)
+    try:
+        features, loading = FORMATS[to](parcel, folder)
+    except ConfigError:  # refused before anything was written
+        if new:
+            folder.rmdir()
+        raise
     error = parcel.compare(features, to)
     settings = {"encoder": parcel.config.encoder.model_dump(mode="json"), "preprocessing": parcel.preprocessing()}
     (folder / "encoder.json").write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")
