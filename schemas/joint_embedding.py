@@ -121,7 +121,7 @@ class LeJEPAConfig(_TwoViews):
     """Colours of all views, global and local."""
 
     global_views: int = Field(default=2, ge=1, le=16)
-    """Views of `data.image_size`, whose centre all views are drawn to. Source: paper, 2."""
+    """Views of `data.image_size`. Source: paper, 2."""
 
     local_views: int = Field(default=6, ge=0, le=16)
     """Further, smaller views. Source: paper, 6; with 0 there are global views only."""
@@ -133,6 +133,10 @@ class LeJEPAConfig(_TwoViews):
     local_scale: tuple[float, float] = (0.05, 0.3)
     """Least and greatest share of the image's area in a local crop. Source: paper, 0.05 to 0.3, beside 0.3 to 1 for
     global ones (`data.augmentation.crop_scale`)."""
+
+    centre: Literal["auto", "global", "all"] = "auto"
+    """Views whose mean all views are drawn to: the global ones or all. `auto`: global for vision transformers, all for
+    other encoders. Source: paper, Algorithm 2."""
 
     hidden_dim: int = Field(default=2048, ge=8)
     """Width of the projector's two hidden layers. Source: the authors' minimal example, 2048."""

@@ -7,6 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from cnnjepa.encoders.vit import ViTTrunk
 from cnnjepa.methods.across import gathered
 from cnnjepa.methods.method import Method, Pass, StepDraw, StepLoss
 from cnnjepa.methods.pooled import full_precision, pooled
@@ -45,6 +46,9 @@ class LeJEPA(Method):
         self.feature_dim = feature_dim
         self.context_encoder, self.projector = trunk, projector
         self._config = config
+        views = config.global_views + config.local_views
+        of_all = config.centre == "all" or (config.centre == "auto" and not isinstance(trunk, ViTTrunk))
+        self._central = views if of_all else config.global_views
 
     def inputs(self, views: tuple[Tensor, ...], labels_B: Tensor, draw: StepDraw) -> tuple[Tensor, ...]:
         """The views, and for every image the step's slices [B, D, M] (one copy, shown B times)."""
@@ -53,15 +57,15 @@ class LeJEPA(Method):
         return (*views, slices.expand(views[0].shape[0], -1, -1))
 
     def forward(self, *inputs: Tensor) -> StepLoss:
-        """(1 − λ) · mean squared distance of all views to the global ones' centre + λ · mean statistic over views and
-        slices, of the global batch."""
+        """(1 − λ) · mean squared distance of all views to their centre (or the global ones') + λ · mean statistic over
+        views and slices, of the global batch."""
         *views, slices = inputs
         count = self._config.global_views
         sizes = [part for part in (views[:count], views[count:]) if part]
         features = torch.cat([pooled(self.context_encoder, torch.cat(part)) for part in sizes])
         with full_precision(self.projector(features), slices[0]) as (z, directions):
             own_VND = z.unflatten(0, (len(views), -1))
-            agreement = (own_VND - own_VND[:count].mean(0)).square().mean()
+            agreement = (own_VND - own_VND[: self._central].mean(0)).square().mean()
             everyone = [gathered(view) for view in own_VND]
             statistic = torch.stack([epps_pulley(view @ directions, self._config.knots).mean() for view in everyone])
             gaussianity, share = statistic.mean(), self._config.regularization
