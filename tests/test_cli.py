@@ -9,12 +9,12 @@ from pathlib import Path
 
 import pytest
 import typer
+from studies import write_study
 from test_report import DEPTHS, outcome
 from typer.testing import CliRunner
 
 from cnnjepa.cli.main import app
 from cnnjepa.schemas import preset_names
-from studies import write_study
 
 RUN = ["--set", "train_images=64", "--set", "val_images=48", "--set", "runtime.batch_size=16", "--set", "device=cpu",
        "--set", "linear_epochs=2"]  # fmt: skip

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from runs import small_config
 
 import cnnjepa
 from cnnjepa.errors import RunError
@@ -13,7 +14,6 @@ from cnnjepa.export import FORMATS, export_run
 from cnnjepa.export.parcel import Parcel
 from cnnjepa.schemas import ConfigError
 from cnnjepa.training.pretrain import pretrain
-from runs import small_config
 
 QUICK = ("train_images=32", "val_images=32", "epochs=1", "warmup_epochs=0", "floors=false", "runtime.batch_size=8",
          "checkpoint_every_steps=100", "linear_epochs=1")  # fmt: skip

@@ -6,13 +6,13 @@ from typing import Any
 
 import pytest
 import torch
+from runs import SERVER
 from test_distributed import free_port
 from torch import Tensor, nn
 
 from cnnjepa.methods.simclr import nt_xent
 from cnnjepa.methods.synchronised import GatheredBatchNorm, synchronise
 from cnnjepa.schemas import load_config
-from runs import SERVER
 
 ROWS = 4  # of each process
 
@@ -133,9 +133,8 @@ STEPS = ("train_images=96", "epochs=1", "warmup_epochs=0", "log_every_steps=1", 
 @pytest.mark.parametrize("name", ["simclr", "byol", "lejepa", "spark"])
 def test_a_two_process_run_is_the_one_process_run(name: str, tmp_path: Path) -> None:
     """Through the loop: views, SyncBN's equivalent, gathering, gradients, LARS. Global batch 32, float32."""
-    from test_distributed import losses, run_two, train_keeping_gradients
-
     from runs import in_process, small_config
+    from test_distributed import losses, run_two, train_keeping_gradients
 
     heads = () if name == "spark" else ("hidden_dim=32", "output_dim=16")
     asked = (*STEPS, f"method.name={name}", "optimizer.name=lars", "optimizer.lr=0.3", *heads)

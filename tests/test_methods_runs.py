@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from runs import assert_same_run, in_process, small_config, train_alone, train_and_die
 
 import cnnjepa
 from cnnjepa.methods import StepDraw, build_method
@@ -14,7 +15,6 @@ from cnnjepa.training.distributed import Processes
 from cnnjepa.training.optimizer import build_optimizer
 from cnnjepa.training.pretrain import pretrain
 from cnnjepa.training.step import train_step
-from runs import assert_same_run, in_process, small_config, train_alone, train_and_die
 
 HEADS = {"simclr": ("hidden_dim=32", "output_dim=16"), "byol": ("hidden_dim=32", "output_dim=16"),
          "vicreg": ("hidden_dim=32", "output_dim=32"),

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 import torchvision
+from runs import small_config
 from test_sparse import assert_same, assert_same_maps, random_context, relative
 from torch import Tensor, nn
 
@@ -20,7 +21,6 @@ from cnnjepa.sparse import MaskedEncoder, PackedEncoder
 from cnnjepa.sparse.fitness import compare, judge_layers
 from cnnjepa.sparse.patch_grid import PatchGrid
 from cnnjepa.training.pretrain import pretrain
-from runs import small_config
 
 
 def lively(arch: str, width: float = 0.25) -> nn.Module:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from studies import planned, result_of, write_run, write_study
 
 from cnnjepa.ablations.keep import keep_study
 from cnnjepa.ablations.pool import Pool
@@ -23,7 +24,6 @@ from cnnjepa.ablations.study_folder import StudyFolder
 from cnnjepa.cli.main import main
 from cnnjepa.schemas import ConfigError, Diagnostics, PretrainConfig, ProbeFigures, Probes, load_config
 from cnnjepa.schemas.study import Study
-from studies import planned, result_of, write_run, write_study
 
 DEPTHS = Study(
     name="depths", question="How deep?", published="predictor_depth", preset="smoke",

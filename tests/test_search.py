@@ -9,6 +9,7 @@ from typing import Any
 import optuna
 import pytest
 from optuna.trial import TrialState
+from runs import assert_same_run, in_process, train_alone
 from study_runs import SMALL, environment, finish, kill, repeated, run, start, steps, wait_until
 
 from cnnjepa.ablations.pool import Pool
@@ -18,7 +19,6 @@ from cnnjepa.ablations.search.storage import AGAIN, changes_of, grid_points, ope
 from cnnjepa.cli.search_run import asked_space
 from cnnjepa.schemas import ConfigError, load_config, read_config
 from cnnjepa.schemas.space import SearchSpace
-from runs import assert_same_run, in_process, train_alone
 
 
 def space(**fields: Any) -> SearchSpace:
