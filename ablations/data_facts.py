@@ -51,7 +51,7 @@ class Resolver:
 
     def facts(self, config: PretrainConfig) -> DataFacts:
         """What is known of the config's images; they are opened at the first call."""
-        section = config.data.model_dump_json()
+        section = config.data.model_dump_json(exclude={"augmentation", "mean", "std"})  # what is done to images later
         if section not in self._facts:
             data = open_data(config.data)
             size = SetSize(data.train.labels.numel(), data.val.labels.numel(), data.classes)

@@ -53,15 +53,28 @@ def _millions(count: int) -> str:
     return f"{count / 1e6:.1f} M" if count >= 1e5 else f"{count / 1e6:.3f} M"
 
 
-def plan_lines(each: list[Estimate], asked: int, share: Share, at_once: int, images: str, speed: str) -> list[str]:
-    """The sums below the plan's table, over trials that differ."""
+def plan_lines(
+    each: list[Estimate], left: list[Estimate] | None, asked: int, share: Share, at_once: int, images: str, speed: str
+) -> list[str]:
+    """The sums below the plan's table, over trials that differ, and over those `left` to run where that is known."""
     same = f" ({asked} asked for; arms that are the same config share one)" if asked > len(each) else ""
     return [
         f"{len(each)} trials{same}; {images}",
         taking_line(each, share, at_once, speed),
-        f"disk {big(sum(estimate.disk_bytes for estimate in each))}B of checkpoints; nothing was run, and what is "
-        "finished before would not be run again",
+        *_left_lines(each, left, at_once),
+        f"disk {big(sum(estimate.disk_bytes for estimate in each))}B of checkpoints; nothing was run",
     ]
+
+
+def _left_lines(each: list[Estimate], left: list[Estimate] | None, at_once: int) -> list[str]:
+    if left is None:
+        return ["what is finished before would not be run again (which is not known without the images)"]
+    done = len(each) - len(left)
+    if not done:
+        return []
+    hours = [estimate.hours for estimate in left if estimate.hours is not None]
+    takes = f": about {_hours(_rounds(hours, at_once))}" if hours and len(hours) == len(left) else ""
+    return [f"{done} of them finished before and would not be run again; {len(left)} left{takes}"]
 
 
 def power_line(seeds: int, others: int) -> str | None:

@@ -140,6 +140,9 @@ def test_one_command_compares_methods_and_runs_nothing_twice(tmp_path: Path) -> 
     assert all(name in done.stdout for name in ("cnnjepa (baseline)", "simclr", "random_init"))
     again = command(*asked)
     assert again.returncode == 0 and "3 done before, 0 left" in again.stderr
+    planned = command(*asked, "--seeds", "0,1", "--plan", "--images-per-s", "100")
+    assert planned.returncode == 0, planned.stderr
+    assert "3 of them finished before and would not be run again; 3 left: about" in planned.stderr + planned.stdout
 
 
 def test_a_missing_method_on_the_command_line_is_one_message() -> None:
