@@ -13,6 +13,11 @@ from torch import Tensor
 from cnnjepa.data.crops import Crops
 
 Interpolation = Literal["bicubic", "bilinear"]
+
+# Pixels a channel that a CPU takes at a time, so that weights and halfway results stay in a core's cache: 32 images of
+# 64 px, the best of 16 to 256 measured (AMD EPYC, 1 MiB of L2). Images are independent, so this changes no bit.
+_CPU_PIXELS = 2**17
+
 _SUPPORT: dict[Interpolation, float] = {"bicubic": 2.0, "bilinear": 1.0}
 
 
@@ -49,10 +54,21 @@ def crop_and_resize(
 ) -> Tensor:
     """uint8 images [B, 3, H, W] → crops [B, 3, size, size] of `dtype` in [0, 255], flipped where asked."""
     batch, channels, height, width = images_BCHW.shape
+    at_once = max(1, _CPU_PIXELS // max(height * width, size * size)) if images_BCHW.device.type == "cpu" else batch
+    pixels = torch.empty(batch, channels, size, size, dtype=dtype, device=images_BCHW.device)
+    for first in range(0, batch, at_once):
+        few = slice(first, first + at_once)
+        _crop_few(images_BCHW[few], Crops(*(side[few] for side in crops)), interpolation, pixels[few])
+    return pixels
+
+
+def _crop_few(images_BCHW: Tensor, crops: Crops, interpolation: Interpolation, out_BCSS: Tensor) -> None:
+    batch, channels, height, width = images_BCHW.shape
+    size, dtype = out_BCSS.shape[-1], out_BCSS.dtype
     rows = _weights(crops.top, crops.height, height, size, interpolation, dtype)
     columns = _weights(crops.left, crops.width, width, size, interpolation, dtype)
     columns = torch.where(crops.flip[:, None, None], columns.flip(1), columns)
     pixels = images_BCHW.to(dtype).view(batch, channels * height, width)
     across = torch.bmm(pixels, columns.transpose(1, 2)).view(batch, channels, height, size)
     down = torch.matmul(rows[:, None], across)
-    return down.clamp_(0, 255)
+    torch.clamp(down, 0, 255, out=out_BCSS)
