@@ -5,6 +5,7 @@ and axis. The kernels are Pillow's (cubic with a = −0.5, triangle), widened wh
 torchvision's antialias=True computes.
 """
 
+import math
 from typing import Literal
 
 import torch
@@ -34,18 +35,28 @@ def _kernel(x: Tensor, interpolation: Interpolation) -> Tensor:
 def _weights(
     start_B: Tensor, length_B: Tensor, source: int, size: int, interpolation: Interpolation, dtype: torch.dtype
 ) -> Tensor:
-    """[B, size, source]: row i gives output pixel i of the span [start, start + length) as a mix of source pixels."""
-    start_B, length_B = start_B.to(dtype), length_B.to(dtype)
-    scale_B11 = (length_B / size)[:, None, None]
+    """[B, size, source]: row i gives output pixel i of the span [start, start + length) as a mix of source pixels.
+
+    The kernel is evaluated only at the few pixels that it can reach. Their number T is that of the widest crop there
+    can be, the whole image, so that it is known without looking at the crops (which may lie on a GPU).
+    """
+    start_B11, length_B11 = start_B.to(dtype)[:, None, None], length_B.to(dtype)[:, None, None]
+    scale_B11 = length_B11 / size
     widen_B11 = scale_B11.clamp(min=1.0)
     out_1S1 = torch.arange(size, device=start_B.device, dtype=dtype)[None, :, None]
-    pixel_11N = torch.arange(source, device=start_B.device, dtype=dtype)[None, None, :]
-    centre_BS1 = start_B[:, None, None] + (out_1S1 + 0.5) * scale_B11
-    offset_BSN = (pixel_11N + 0.5 - centre_BS1) / widen_B11
-    weights = _kernel(offset_BSN, interpolation)
+    centre_BS1 = start_B11 + (out_1S1 + 0.5) * scale_B11
+    reach = math.ceil(_SUPPORT[interpolation] * max(1.0, source / size)) + 1
+    tap_11T = torch.arange(-reach, reach + 1, device=start_B.device)[None, None, :]
+    place_BST = centre_BS1.long() + tap_11T
+    pixel_BST = place_BST.to(dtype)
+    offset_BST = (pixel_BST + 0.5 - centre_BS1) / widen_B11
+    weights_BST = _kernel(offset_BST, interpolation)
     # Nothing outside the crop contributes: the crop is an image of its own.
-    inside_B1N = (pixel_11N >= start_B[:, None, None]) & (pixel_11N < (start_B + length_B)[:, None, None])
-    weights = weights * inside_B1N * (offset_BSN.abs() < _SUPPORT[interpolation])
+    inside_BST = (pixel_BST >= start_B11) & (pixel_BST < start_B11 + length_B11)
+    weights_BST = weights_BST * inside_BST * (offset_BST.abs() < _SUPPORT[interpolation])
+    # With room for what reaches beyond the image, every place of a row is written once.
+    wide = torch.zeros(start_B.shape[0], size, source + 2 * reach + 1, dtype=dtype, device=start_B.device)
+    weights = wide.scatter_(2, place_BST + reach, weights_BST)[..., reach : reach + source]
     return weights / weights.sum(-1, keepdim=True)
 
 
