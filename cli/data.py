@@ -115,7 +115,6 @@ def pack(
                 progress.update(task, completed=done)
 
     with locked(dest):
-        packing = prepare(config, dest, shorter_side, quality, skip_unreadable)  # as it is now that it is ours
         if not verify:
             follow(pack_images(packing, threads), "packing")
         if verify or not finished(dest):

@@ -46,15 +46,10 @@ class Packing:
     """What is to be packed, where to, and how."""
 
     sources: dict[str, FolderSource | HDF5Source]
+    source: Path
     dest: Path
     manifest: Manifest
     skip_unreadable: bool
-
-    def images(self) -> Iterator[tuple[str, int]]:
-        """(split, index) of every image in the order of packing."""
-        for split, source in self.sources.items():
-            for index in range(source.labels.numel()):
-                yield split, index
 
     def shard(self, number: int) -> list[tuple[str, int]]:
         """(split, index) of the images of one shard."""
@@ -113,23 +108,27 @@ def prepare(
         images_per_shard=max(_LEAST_IN_SHARD, -(-(train + val) // _MOST_SHARDS)),
         made_with=f"torchvision {torchvision.__version__}",
     )
+    return Packing(opened, config.path or Path(), dest, _agreed(dest, manifest, config.path), skip_unreadable)
+
+
+def _agreed(dest: Path, asked: Manifest, source: Path | None) -> Manifest:
+    """What `dest` was begun with, or `asked` where it is new. Raises ConfigError where the two do not agree."""
     there = read_manifest(dest) if dest.is_dir() else None
     if there is None:
         if dest.exists() and not (dest.is_dir() and all(_of_a_beginning(path.name) for path in dest.iterdir())):
             raise ConfigError(f"{dest} exists and was not made by `cnnjepa data pack`; give a new or empty folder")
-        return Packing(opened, dest, manifest, skip_unreadable)
-    if there.source_fingerprint != fingerprint or (there.train, there.val) != (train, val):
+        return asked
+    if there.source_fingerprint != asked.source_fingerprint:
         raise ConfigError(
-            f"{dest} holds another set ({there.train:,} + {there.val:,} images) than {config.path} ({train:,} + "
-            f"{val:,}), or its files have changed since; give another folder, or delete {dest}"
+            f"{dest} holds another set ({there.train:,} + {there.val:,} images) than {source} ({asked.train:,} + "
+            f"{asked.val:,}), or its files have changed since; give another folder, or delete {dest}"
         )
-    for name, asked, was in (
-        ("--shorter-side", shorter_side, there.shorter_side),
-        ("--quality", quality, there.quality),
-    ):
-        if asked != was:
-            raise ConfigError(f"{dest} is packed with {name} {was}, not {asked}; give that, or another folder")
-    return Packing(opened, dest, there, skip_unreadable)
+    for name in ("shorter_side", "quality"):
+        was, now = getattr(there, name), getattr(asked, name)
+        if was != now:
+            option = f"--{name.replace('_', '-')}"
+            raise ConfigError(f"{dest} is packed with {option} {was}, not {now}; give that, or another folder")
+    return there
 
 
 def _of_a_beginning(name: str) -> bool:
@@ -141,6 +140,7 @@ def pack(packing: Packing, threads: int) -> Iterator[int]:
     """Writes the shards that are missing; gives the number of images done after each. Raises ConfigError for an
     unreadable image, RunError when the disk refuses; either way it can be called again and goes on."""
     root, manifest = packing.dest, packing.manifest
+    _agreed(root, manifest, packing.source)  # another process may have been here since `prepare`
     whole = all(read_index(root, number) is not None for number in range(manifest.shards))
     if read_manifest(root) is None or not whole:
         mark(packing, finished=False)
