@@ -17,7 +17,6 @@ import statistics
 import tarfile
 import tempfile
 import time
-import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -100,7 +99,6 @@ def main() -> None:
     asked = parser.parse_args()
     images, rounds, batch = asked.images or (1024 if asked.full else 256), asked.rounds or (9 if asked.full else 5), 64
     batches = 9 if asked.full else 7
-    warnings.filterwarnings("ignore", "The image encoding", DeprecationWarning)
     core = max(os.sched_getaffinity(0))
     os.sched_setaffinity(0, {core})
     torch.set_num_threads(1)

@@ -123,6 +123,7 @@ def pack(
     for name in found.skipped:
         print(f"left out: {name}")
     print(
-        f"{dest}: {found.train:,} + {found.val:,} images in {found.shards} shards, {found.size / 1e9:,.2f} GB, "
+        f"{dest}: {found.train:,} + {found.val:,} images in {found.shards} shard{'s' * (found.shards > 1)}, "
+        f"{found.size / 1e6:,.0f} MB, "
         f"{found.copied:,} of them copied as they were; all read back. Use it with --data {dest}"
     )
