@@ -11,7 +11,7 @@ from typing import NamedTuple, cast
 
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset, Sampler
+from torch.utils.data import DataLoader, Dataset, Sampler, default_collate
 from torchvision.transforms import InterpolationMode
 from torchvision.transforms.v2 import functional as transforms
 
@@ -85,8 +85,8 @@ class TrainingBatch(NamedTuple):
     """One process's images of one step."""
 
     views: tuple[Tensor, ...]
-    """Of every view [B, 3, S, S], S its own, in [0, 255]; uint8 from loader processes, float32 on the device where
-    resident."""
+    """Of every view [B, 3, S, S], S its own, in [0, 255]; uint8, channels-last from loader processes, float32 on the
+    device where resident."""
     labels: Tensor
     """int64 [B], on the CPU."""
     skipped: list[str]
@@ -161,7 +161,7 @@ class _Steps:
 
     def __iter__(self) -> Iterator[list[tuple[int, int]]]:
         for epoch, index_B in self._order.walk(self._first, self._last):
-            yield [(epoch, int(index)) for index in index_B]
+            yield [(epoch, index) for index in index_B.tolist()]
 
     def __len__(self) -> int:
         return self._last - self._first
@@ -197,8 +197,12 @@ class _CroppedImages(Dataset[TrainingBatch]):
         cropped = [_crop(image, view, crops, place) for place, image in enumerate(images)]
         if not view.colours.plain:
             colours = draw_colours(view.colours, index_B, self._seed, epoch, number)
-            cropped = [colour_one(image, colours, place, view.colours) for place, image in enumerate(cropped)]
-        return torch.stack(cropped)
+            cropped = [
+                colour_one(image.contiguous(), colours, place, view.colours) for place, image in enumerate(cropped)
+            ]
+        # Rows of pixels are copied whole, and in a loader process straight into the memory shared with the trainer.
+        pixels_BHWC: Tensor = default_collate([image.permute(1, 2, 0) for image in cropped])
+        return pixels_BHWC.permute(0, 3, 1, 2)
 
     def _load(self, index: int, skipped: list[str]) -> tuple[Tensor, int]:
         """The image and its label, or under `on_error: skip` the next readable one's."""
@@ -215,7 +219,11 @@ class _CroppedImages(Dataset[TrainingBatch]):
 
 
 def _crop(image: Tensor, view: View, crops: Crops, place: int) -> Tensor:
-    box = [int(side[place]) for side in crops[:4]]
+    """uint8 [3, H, W] → [3, S, S]. The same pixels as torchvision's `resized_crop` and `horizontal_flip`."""
     size, interpolation = [view.size, view.size], InterpolationMode(view.augmentation.interpolation)
-    crop = transforms.resized_crop(image, *box, size, interpolation)
+    top, left, height, width = (int(side[place]) for side in crops[:4])
+    # Decoded pixels lie channels-last, and so their crop once its rows are moved together: torch resizes that in place
+    # of three planes that it would have to make of it first (0.14 against 0.19 ms at 224 px).
+    part = image[None, :, top : top + height, left : left + width].contiguous(memory_format=torch.channels_last)
+    crop = transforms.resize(part, size, interpolation)[0]
     return transforms.horizontal_flip(crop) if crops.flip[place] else crop
