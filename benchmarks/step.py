@@ -121,10 +121,7 @@ def parts(method: CNNJEPA, config: PretrainConfig, device: torch.device, step: i
     upstream, features, target = (
         torch.randn(shape, device=device).contiguous(memory_format=torch.channels_last) for _ in range(3)
     )
-    updated = nn.ParameterList(p.detach().clone() for p in method.parameters() if p.requires_grad)
-    for parameter in updated:
-        parameter.grad = torch.full_like(parameter, 1e-3)
-    optimizer = build_optimizer(updated, config.optimizer)
+    optimizer = build_optimizer(with_gradients(method), config.optimizer)
 
     def context() -> None:
         with autocast(config, device):
@@ -152,6 +149,24 @@ def parts(method: CNNJEPA, config: PretrainConfig, device: torch.device, step: i
     }
 
 
+def with_gradients(method: nn.Module) -> nn.ParameterList:
+    """Copies of a method's trainable parameters, with gradients."""
+    found = nn.ParameterList(p.detach().clone() for p in method.parameters() if p.requires_grad)
+    for parameter in found:
+        parameter.grad = torch.full_like(parameter, 1e-3)
+    return found
+
+
+def adamw_kinds(method: nn.Module) -> dict[str, Callable[[], object]]:
+    """torch's three implementations of the same update."""
+    kinds: dict[str, dict[str, bool]] = {
+        "fused": {"fused": True},
+        "foreach": {"foreach": True},
+        "loop": {"foreach": False},
+    }
+    return {name: torch.optim.AdamW(with_gradients(method), lr=1e-4, **kind).step for name, kind in kinds.items()}
+
+
 def main() -> None:
     asked = arguments()
     config = published(asked)
@@ -176,6 +191,8 @@ def main() -> None:
         {"step": lambda: timer(step), "supervised": supervised, **alone}, asked.rounds, device, warm_up=1
     )
 
+    updates = alternately(adamw_kinds(method), 5 if asked.mode != "tiny" else 1, device)
+
     target_flops, context_flops, predictor_flops, *_ = pass_flops(config, method)
     context_flops *= share / config.visible_share
     flops = dict(zip(alone, (context_flops, target_flops, predictor_flops), strict=False))
@@ -194,7 +211,15 @@ def main() -> None:
         figures.append(ratio(f"  {name}, share of the step", times[name], times["step"], 100, unit="%", note=counted))
     together = [sum(times[name][at] for name in alone) for at in range(asked.rounds)]
     figures.append(ratio("  all parts together", together, times["step"], 100, unit="%", note="timed alone"))
-    details = {"visible": share, "times": times, "flops_per_image": flops, "supervised_flops": supervised.flops()}
+    for kind in ("loop", "foreach"):
+        figures.append(ratio(f"AdamW, fused / {kind}", updates["fused"], updates[kind], note="our step uses fused"))
+    details = {
+        "visible": share,
+        "times": times,
+        "adamw": updates,
+        "flops_per_image": flops,
+        "supervised_flops": supervised.flops(),
+    }
     report("step", asked, facts, figures, details)
 
 
