@@ -67,9 +67,10 @@ class CNNJEPA(Method):
 
     def forward(self, images_BCHW: Tensor, context_mask: Tensor, target_mask: Tensor) -> StepLoss:  # type: ignore[override]
         """The loss over the target cells of this batch. Masks are boolean [B, G, G]; no cell may be both."""
-        context = self.projection(self.context_encoder(images_BCHW, context_mask))
+        # First, so that what it needs in passing is not added to the activations that the context keeps.
         with torch.no_grad():
             target = self.target_projection(self.target_encoder(images_BCHW))
+        context = self.projection(self.context_encoder(images_BCHW, context_mask))
         return self.compare(context, target, context_mask, target_mask)
 
     def compare(self, context_BCGG: Tensor, target_BCGG: Tensor, context_mask: Tensor, target_mask: Tensor) -> StepLoss:
