@@ -32,9 +32,10 @@ class StepTimer:
 
     def __call__(self, step: int) -> float:
         """Seconds of step number `step`, which decides its masks."""
-        return seconds(lambda: self._make(step), self._device)
+        return seconds(lambda: self.make(step), self._device)
 
-    def _make(self, step: int) -> None:
+    def make(self, step: int) -> None:
+        """Makes step number `step` without waiting for the device."""
         config = self._config
         draw = StepDraw(config.grid, self._slots, 0, step)
         inputs = self._method.inputs(self._views, self._slots % 2, draw)

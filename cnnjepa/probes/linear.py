@@ -13,6 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from cnnjepa.matmul import linear
 from cnnjepa.probes.features import Features
 from cnnjepa.probes.knn import topk_hits
 from cnnjepa.randomness import generator
@@ -61,7 +62,7 @@ def linear_curve(
         for first in range(0, train.values.shape[0] - batch_size + 1, batch_size):
             rows = order[first : first + batch_size]
             x, y = train.values[rows].to(device), train.labels[rows].to(device)
-            logits = F.linear(x, weight, bias).view(-1, count, classes).transpose(0, 1)
+            logits = linear(x, weight, bias).view(-1, count, classes).transpose(0, 1)
             losses = F.cross_entropy(logits.reshape(-1, classes), y.repeat(count), reduction="none")
             weight.grad = bias.grad = None
             losses.view(count, -1).mean(1).sum().backward()
@@ -77,7 +78,7 @@ def _judge(
 ) -> list[tuple[float, float]]:
     hits = [[0, 0] for _ in range(count)]
     for rows, labels in zip(features.values.split(_BLOCK), features.labels.split(_BLOCK), strict=True):
-        logits = F.linear(rows.to(device), weight, bias).view(-1, count, classes)
+        logits = linear(rows.to(device), weight, bias).view(-1, count, classes)
         for rate, seen in enumerate(hits):
             top1, top5 = topk_hits(logits[:, rate], labels.to(device))
             seen[0], seen[1] = seen[0] + top1, seen[1] + top5
