@@ -5,12 +5,11 @@ one loader process that shares its core with the process that receives the batch
 and normalises on the CPU, as is usual; ours does that on the device. Then both again on the set as `cnnjepa data pack`
 leaves it. Targets: 2 x Pillow and 600 images/s a core; packed 1,100 images/s a core.
 
-    python benchmarks/loader.py             # as make bench runs it, under 40 s on one core
-    python benchmarks/loader.py --full      # more images and rounds
+    python benchmarks/loader.py --quick     # as make bench runs it, under 40 s on one core
+    python benchmarks/loader.py             # more images and rounds
 """
 
 import argparse
-import json
 import math
 import os
 import statistics
@@ -22,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from figures import Figure, add_options, median, ratio, report
 from photo_set import write_photos
 from torch.utils.data import DataLoader
 from torchvision import transforms
@@ -35,10 +35,13 @@ from cnnjepa.schemas import FolderData
 from cnnjepa.training.distributed import Processes
 from cnnjepa.training.environment import environment
 
-OUT = Path(__file__).parent / "out"
 CPU = torch.device("cpu")
 SIZE = 224
 RATES = (1_000, 3_500, 7_000)
+_MODES = {"full": (1024, 9, 9), "quick": (256, 5, 7), "tiny": (128, 1, 2)}
+"""Images drawn, timed rounds, batches of 64 a round."""
+TARGETS = {"ours": 600.0, "ours, packed": 1100.0}
+"""Images a second a core."""
 
 
 def ours(root: Path, batch: int, batches: int) -> Iterator[Any]:
@@ -93,12 +96,9 @@ def epoch_starts(root: Path, images: int, images_per_s: float) -> dict[str, floa
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--full", action="store_true")
-    parser.add_argument("--images", type=int, help="drawn, 256 or 1,024")
-    parser.add_argument("--rounds", type=int, help="5 or 9")
+    add_options(parser)
     asked = parser.parse_args()
-    images, rounds, batch = asked.images or (1024 if asked.full else 256), asked.rounds or (9 if asked.full else 5), 64
-    batches = 9 if asked.full else 7
+    (images, rounds, batches), batch = _MODES[asked.mode], 64
     core = max(os.sched_getaffinity(0))
     os.sched_setaffinity(0, {core})
     torch.set_num_threads(1)
@@ -130,36 +130,29 @@ def main() -> None:
                     rates[name].append(found)
         middle = {name: statistics.median(values) for name, values in rates.items()}
         waits = epoch_starts(small, images, middle["ours, packed"])
-    facts = environment(Processes(0, 1, CPU))
-    print(
-        f"JPEG {kilobytes:.0f} kB at 500x375 -> {SIZE} px; {images} images; core {core} of {facts['cpu']}, "
-        f"torch {facts['torch']}; medians of {rounds} alternating rounds\n"
-    )
-    targets = {"ours": (600, 2.0, "pillow"), "ours, packed": (1100, None, "pillow, packed")}
-    print(f"{'pipeline':<16} {'images/s a core':>15} {'range':>16} {'target':>7} {'ratio to Pillow':>16} {'target':>7}")
-    ratios: dict[str, list[float]] = {}
-    for name, values in rates.items():
-        line = f"{name:<16} {middle[name]:>15,.0f} {f'{min(values):,.0f} to {max(values):,.0f}':>16}"
-        if name in targets:
-            least, times, against = targets[name]
-            ratios[name] = [mine / other for mine, other in zip(values, rates[against], strict=True)]
-            line += f" {least:>7,} {statistics.median(ratios[name]):>16.2f} {times or '':>7}"
-        print(line)
-    print(f"\n{'workers needed for':<22}" + "".join(f"{wanted:>8,} images/s" for wanted in RATES))
+    inverse = {name: [1 / value for value in values] for name, values in rates.items()}
+    figures = [
+        median(name, rates[name], unit="images/s a core", target=TARGETS.get(name),
+               direction="at_least" if name in TARGETS else None)
+        for name in works
+    ]  # fmt: skip
+    figures += [
+        ratio("ours / Pillow", inverse["pillow"], inverse["ours"], target=2.0, direction="at_least"),
+        ratio("ours / Pillow, packed", inverse["pillow, packed"], inverse["ours, packed"]),
+        Figure("packing", packed_rate, unit="images/s a core"),
+        Figure(
+            "first batch of an epoch / one within", waits["first_ms"] / waits["inside_ms"],
+            note=f"waits of {waits['first_ms']:.1f} and {waits['inside_ms']:.1f} ms, trainer slower than the loader",
+        ),
+    ]  # fmt: skip
     workers = {name: [math.ceil(wanted / middle[name]) for wanted in RATES] for name in works}
     for name, needed in workers.items():
-        print(f"{name:<22}" + "".join(f"{count:>17}" for count in needed))
-    print(
-        f"\nwaiting for a batch, trainer slower than the loader: first of an epoch {waits['first_ms']:.2f} ms "
-        f"(worst {waits['first_worst_ms']:.2f}), within one {waits['inside_ms']:.2f} ms; packing {packed_rate:,.0f} "
-        "images/s a core"
-    )
-    OUT.mkdir(exist_ok=True)
-    found_all = {"rates": rates, "ratios": ratios, "workers": workers, "waits": waits, "packing": packed_rate}
-    (OUT / "loader.json").write_text(
-        json.dumps({"kind": "loader", "asked": vars(asked), "environment": facts, "kilobytes": kilobytes, **found_all})
-    )
-    print("wrote benchmarks/out/loader.json")
+        rest = f"{' / '.join(map(str, needed))} for {' / '.join(f'{wanted:,}' for wanted in RATES)} images/s"
+        figures.append(Figure(f"workers for {RATES[0]:,} images/s, {name}", needed[0], note=rest))
+    facts = environment(Processes(0, 1, CPU))
+    print(f"JPEG {kilobytes:.0f} kB at 500x375 -> {SIZE} px; {images} images; core {core} of {facts['cpu']}")
+    details = {"rates": rates, "workers": workers, "waits": waits, "kilobytes": kilobytes, "images": images}
+    report("loader", asked, facts, figures, details)
 
 
 def _unpack(packed: Path, folder: Path) -> None:
