@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV   ?= .venv
 BIN    := $(VENV)/bin
 
-.PHONY: setup demo report test lint types docs bench clean
+.PHONY: setup demo report test lint types docs bench bench-full clean
 
 setup: $(VENV)/.ready
 
@@ -37,9 +37,13 @@ types: setup
 docs: setup
 	$(BIN)/python docs/generate.py
 
-# Under five minutes; writes benchmarks/out/*.json.
+# Every speed with its target beside it, under five minutes on two cores; writes benchmarks/out/*.json.
 bench: setup
-	$(BIN)/python benchmarks/sparse_encoder.py
+	$(BIN)/python benchmarks/all.py --quick
+
+# The same with all rounds, and on whole sizes: about half an hour.
+bench-full: setup
+	$(BIN)/python benchmarks/all.py
 
 clean:
 	rm -rf build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis benchmarks/out

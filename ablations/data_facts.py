@@ -5,6 +5,7 @@ from typing import NamedTuple
 import torch
 
 from cnnjepa.data import open_data
+from cnnjepa.data.open import refuse_part_of_a_batch
 from cnnjepa.schemas import ConfigError, PretrainConfig
 from cnnjepa.training.resolve import Identity, identify, resolve
 
@@ -44,18 +45,13 @@ class Resolver:
                 "where there are GPUs"
             )
         facts = self.facts(config)
-        least = config.runtime.batch_size * self._world_size
-        if facts.size.train < least:
-            raise ConfigError(
-                f"{facts.name}: {facts.size.train} training images are fewer than a global batch of {least}; lower "
-                "runtime.batch_size"
-            )
+        refuse_part_of_a_batch(facts.name, facts.size.train, config.runtime.batch_size, self._world_size)
         resolved = resolve(config, facts.resident, torch.device("cpu") if asked == "cpu" else self._device)
         return resolved, identify(resolved, facts.fingerprint, self._world_size), facts
 
     def facts(self, config: PretrainConfig) -> DataFacts:
         """What is known of the config's images; they are opened at the first call."""
-        section = config.data.model_dump_json()
+        section = config.data.model_dump_json(exclude={"augmentation", "mean", "std"})  # what is done to images later
         if section not in self._facts:
             data = open_data(config.data)
             size = SetSize(data.train.labels.numel(), data.val.labels.numel(), data.classes)

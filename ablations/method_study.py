@@ -65,18 +65,24 @@ def method_config(preset: str, method: str) -> PretrainConfig:
     return load_config(preset, changes=changes_of(preset, method))
 
 
-def method_study(preset: str, methods: list[Any] | None, fixed: dict[str, Any]) -> Study:
+def method_study(
+    preset: str, methods: list[Any] | None, fixed: dict[str, Any], epochs: dict[str, int] | None = None
+) -> Study:
     """An arm a method; all of the preset's by default. `fixed` (full config path → value) holds for every arm, over
-    what its preset says. Raises ConfigError."""
+    what its preset says; `epochs` (method → epochs) then gives each its own length, for equal time instead of equal
+    images. Raises ConfigError."""
     chosen = methods if methods is not None else methods_of(preset)
     arms = {
         str(method): {path: value for path, value in changes_of(preset, method).items() if path not in fixed}
         for method in chosen
     }
+    for method, length in (epochs or {}).items():
+        arms[method]["runtime.epochs"] = length
+    budget = "in the same time" if epochs else "from the same images"
     return validated(
         {
-            "name": f"methods-{preset}",
-            "question": "How does CNN-JEPA compare with other ways of learning from the same images?",
+            "name": f"methods-{preset}" + ("-equal-time" if epochs else ""),
+            "question": f"How does CNN-JEPA compare with other ways of learning {budget}?",
             "published": "main" if preset in ("in100", "in1k") else None,
             "preset": preset,
             "axes": {"method": arms},

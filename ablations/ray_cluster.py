@@ -43,9 +43,12 @@ def ray_at(address: str | None) -> Iterator[Capacity]:
         os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"
     try:
         import ray
-    except ImportError:
+    except ModuleNotFoundError as missing:
+        if missing.name != "ray":
+            raise
         raise ConfigError(
-            "--executor ray needs Ray, which is not installed: pip install 'ray[tune]', or use --executor local"
+            "spreading trials needs Ray, which is not installed: pip install 'ray[tune]' (studies, not searches, also "
+            "run with --executor local)"
         ) from None
     ours = not ray.is_initialized()
     if ours:

@@ -1,6 +1,7 @@
 """`cnnjepa benchmark`: methods against each other."""
 
 import dataclasses
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -20,6 +21,14 @@ def benchmark(
     methods: Annotated[
         str | None, typer.Option("--methods", help="cnnjepa,simclr,…; all by default.", metavar="LIST")
     ] = None,
+    equal_time: Annotated[
+        Path | None,
+        typer.Option(
+            "--equal-time",
+            help="Epochs of every method so that its steps take CNN-JEPA's time, by what `--cost` measured and wrote.",
+            metavar="COSTS.json",
+        ),
+    ] = None,
     cost: Annotated[
         bool, typer.Option("--cost", help="Only measure training steps on random pixels, in turns; train nothing.")
     ] = False,
@@ -34,19 +43,25 @@ def benchmark(
 ) -> None:
     """The main table: CNN-JEPA beside other methods, each with its own preset PRESET-METHOD, on the same images.
 
-    A study like those of `ablate`: planned, run, resumed and reported alike. `--set` holds for every method. With
-    --cost, every method's step at equal batch and image size instead: seconds, images/s, FLOPs, peak memory, each also
-    as a ratio to CNN-JEPA's. Exit codes as of `ablate predictor`.
+    Every method sees equally many images; with --equal-time, each trains for as long as CNN-JEPA does. A study like
+    those of `ablate`: planned, run, resumed and reported alike. `--set` holds for every method. With --cost, every
+    method's step at equal batch and image size instead: seconds, images/s, FLOPs, peak memory, each also as a ratio to
+    CNN-JEPA's. Exit codes as of `ablate predictor`.
     """
     if cost:
         from cnnjepa.cli.cost_table import measure
 
         measure(options, listed(methods, "--methods"), batch, image_size, rounds, threads, _DEFAULT_COST_PRESET)
         return
-    from cnnjepa.ablations.method_study import method_study
+    from cnnjepa.ablations.equal_time import equal_time_epochs
+    from cnnjepa.ablations.method_study import method_study, methods_of
     from cnnjepa.cli.ablate import carry_out
     from cnnjepa.schemas.overrides import parse_override
 
     fixed = dict(parse_override(text) for text in options.sets or [])
-    study = method_study(options.preset or _DEFAULT_PRESET, listed(methods, "--methods"), fixed)
+    preset, chosen = options.preset or _DEFAULT_PRESET, listed(methods, "--methods")
+    epochs = None
+    if equal_time is not None:
+        epochs = equal_time_epochs(equal_time, preset, map(str, chosen or methods_of(preset)), fixed)
+    study = method_study(preset, chosen, fixed, epochs)
     carry_out(study, dataclasses.replace(options, preset=None))

@@ -53,7 +53,13 @@ def measure(
     path = options.root / "benchmarks" / "method_cost.json"
     path.parent.mkdir(parents=True, exist_ok=True)
     facts = {key: value for key, value in environment(Processes(0, 1, device)).items() if key != "host"}
-    record = {"title": title, "methods": {name: cost._asdict() for name, cost in found.items()}, "environment": facts}
+    asked = {"preset": preset, "batch": batch, "image_size": first.data.image_size}
+    record = {
+        "title": title,
+        **asked,
+        "methods": {name: cost._asdict() for name, cost in found.items()},
+        "environment": facts,
+    }
     path.write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
     Console().print(f"Look:  {path}", soft_wrap=True)
 
@@ -69,27 +75,40 @@ def _with(config: PretrainConfig, fixed: dict[str, Any]) -> PretrainConfig:
 
 
 def _table(found: dict[str, StepCost], title: str) -> Table:
-    table = Table(title=title, title_justify="left", title_style="", box=box.SIMPLE_HEAD, pad_edge=False)
+    """At most 80 columns wide, with any figures of these."""
+    table = Table(title=title, title_justify="left", title_style="", box=box.SIMPLE_HEAD, show_edge=False)
+    table.pad_edge, table.padding = False, (0, 1, 0, 0)
     table.add_column("method", no_wrap=True)
-    for name in ("s a step", "images/s", "FLOP/image", "GiB", "takes", "paper"):
-        table.add_column(name, justify="right", no_wrap=True)
+    for name in ("s/step", "ratio", "images/s", "FLOP", "ratio", "GiB", "ratio", "takes", "paper"):
+        table.add_column(name, justify="right", no_wrap=True, style="dim" if name == "ratio" else None)
     ours = found["cnnjepa"]
     for name, cost in found.items():
-        rate, memory = cost.images / cost.median, cost.memory_bytes / 2**30
         table.add_row(
             name,
-            f"{cost.median:.3g} [dim]{cost.median / ours.median:.2f}x[/]",
-            f"{rate:.3g} [dim]{rate * ours.median / ours.images:.2f}x[/]",
-            f"{big(cost.flops_per_image).strip()} [dim]{cost.flops_per_image / ours.flops_per_image:.2f}x[/]",
-            f"{memory:.2f} [dim]{cost.memory_bytes / ours.memory_bytes:.2f}x[/]",
-            f"{ours.median / cost.median:.2f}",
+            f"{cost.median:.3g}",
+            _ratio(cost.median / ours.median),
+            _rate(cost.images / cost.median),
+            big(cost.flops_per_image).strip(),
+            _ratio(cost.flops_per_image / ours.flops_per_image),
+            f"{cost.memory_bytes / 2**30:.2f}",
+            _ratio(cost.memory_bytes / ours.memory_bytes),
+            f"{ours.median / cost.median * cost.images / ours.images:.2f}",
             f"{_PAPER[name]:.2f}" if name in _PAPER else "",
         )
     spread = max((max(c.seconds) - min(c.seconds)) / c.median for c in found.values())
     table.caption = (
-        f"medians of {len(ours.seconds)} alternating steps (spread up to {100 * spread:.0f} %), ratios to cnnjepa; "
-        "loading and augmenting left out. takes: the share of a method's time that CNN-JEPA takes; paper: the same of "
-        "its hours, which include loading"
+        f"medians of {len(ours.seconds)} alternating steps (spread up to {100 * spread:.0f} %), loading and augmenting "
+        "left out; FLOP of a step, an image; ratio to cnnjepa of the figure on its left. takes: the share of a "
+        "method's time that CNN-JEPA takes for as many images (the ratio of images/s, too); paper: the same of its "
+        "hours, which include loading"
     )
     table.caption_justify = "left"
     return table
+
+
+def _ratio(value: float) -> str:
+    return f"{value:.2f}" if value < 100 else f"{value:.0f}"
+
+
+def _rate(value: float) -> str:
+    return f"{value:.3g}" if value < 1000 else f"{value:,.0f}"

@@ -6,7 +6,21 @@ from typing import Annotated
 import typer
 
 from cnnjepa import __version__
-from cnnjepa.cli import ablate, benchmark, config, data, doctor, export, masks, probe, report, search, status, train
+from cnnjepa.cli import (
+    ablate,
+    benchmark,
+    config,
+    data,
+    doctor,
+    export,
+    keep,
+    masks,
+    probe,
+    report,
+    search,
+    status,
+    train,
+)
 
 # Exit codes; DESIGN and docs/cli.md list them.
 FAILED, WRONG, COLLAPSED, STOPPED = 1, 2, 3, 75
@@ -48,6 +62,7 @@ app.command(name="benchmark", epilog=benchmark.EXAMPLE)(benchmark.benchmark)
 app.command(name="search", epilog=search.EXAMPLE)(search.search)
 app.command(name="status", epilog=status.EXAMPLE)(status.status)
 app.command(name="report", epilog=report.EXAMPLE)(report.report)
+app.command(name="keep", epilog=keep.EXAMPLE)(keep.keep)
 app.add_typer(config.app, name="config")
 app.add_typer(data.app, name="data")
 
@@ -67,6 +82,7 @@ def main() -> None:
 def _report(error: Exception) -> int:
     """Prints an error as one message; gives the exit code."""
     from cnnjepa.errors import ImageError, RunError
+    from cnnjepa.optional import absent
     from cnnjepa.schemas.errors import ConfigError
 
     if isinstance(error, ImageError):
@@ -77,6 +93,9 @@ def _report(error: Exception) -> int:
         return WRONG
     if isinstance(error, ConfigError):
         print(f"cnnjepa: {error}", file=sys.stderr)
+        return WRONG
+    if isinstance(error, ImportError) and (told := absent(error)):
+        print(f"cnnjepa: {told}", file=sys.stderr)
         return WRONG
     if isinstance(error, RunError | OSError):
         print(f"cnnjepa: {error}", file=sys.stderr)

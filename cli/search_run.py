@@ -1,9 +1,10 @@
 """Running a search as a person sees it."""
 
 import sys
+import time
 import uuid
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import yaml
 from pydantic import ValidationError
@@ -21,6 +22,9 @@ from cnnjepa.schemas.space import SearchSpace
 from cnnjepa.training.files import write_atomically
 from cnnjepa.training.locks import locked
 from cnnjepa.training.stopping import StopRequest
+
+if TYPE_CHECKING:
+    from cnnjepa.ablations.search.run import News
 
 _SHOWN = 8
 
@@ -100,7 +104,7 @@ def run(space: SearchSpace, options: ClusterOptions, data: Path | None, trials: 
                     try:
                         study = run_search(
                             space, task, capacity, storage, trials, stop_file, lambda: stop.reason is not None,
-                            lambda *ended: _say(console, *ended),
+                            _Course(console, space, done, trials),
                         )  # fmt: skip
                     finally:
                         stop_file.unlink(missing_ok=True)
@@ -150,10 +154,35 @@ def _yaml(tree: dict[str, Any]) -> str:
     return text
 
 
-def _say(console: Console, number: int, how: str, value: float | None, detail: str) -> None:
-    figure = "" if value is None else f"  {value:.2f} %"
-    why = f"  {detail.splitlines()[0]}" if detail else ""
-    console.print(f"trial {number:>3}  {how}{figure}{why}", markup=False, highlight=False, soft_wrap=True)
+class _Course:
+    """A line whenever something happens to a trial: what it tries, its figure at every probe, its end."""
+
+    def __init__(self, console: Console, space: SearchSpace, done: int, trials: int) -> None:
+        self._console, self._done, self._trials = console, done, trials
+        self._names = {full_path(key, "--space"): key for key in space.space}
+        self._best: float | None = None
+        self._began: dict[int, float] = {}
+
+    def __call__(self, news: "News") -> None:
+        """Prints the line."""
+        if news.how == "begins":
+            self._began[news.trial] = time.monotonic()
+            return self._say(news, ", ".join(f"{self._names[p]} {_text(v)}" for p, v in news.settings.items()))
+        parts = [] if news.value is None else [f"{news.value:.2f} %"]
+        if news.ended:
+            self._done += 1
+            if news.how == "finished" and news.value is not None and (self._best is None or news.value > self._best):
+                self._best = news.value
+                parts.append("best so far")
+            if news.trial in self._began:
+                parts.append(f"after {(time.monotonic() - self._began[news.trial]) / 60:.1f} min")
+            parts.append(f"({self._done} of {self._trials} done)")
+        parts += news.detail.splitlines()[:1]
+        return self._say(news, "  ".join(parts))
+
+    def _say(self, news: "News", text: str) -> None:
+        line = f"trial {news.trial:>3}  {news.how:<9} {text}"
+        self._console.print(line, markup=False, highlight=False, soft_wrap=True)
 
 
 def _show(study: Any, space: SearchSpace) -> None:
@@ -165,7 +194,7 @@ def _show(study: Any, space: SearchSpace) -> None:
     table = Table(title=title, title_justify="left", title_style="")
     settings = {full_path(key, "--space"): key for key in space.space}
     for column in ("trial", "figure", *settings.values()):
-        table.add_column(column, justify="right")
+        table.add_column(column.replace(".", ".\n"), justify="right")  # a long path in lines of its own, not cut
     for trial in completed(study)[:_SHOWN]:
         changes = changes_of(trial.params, space)
         cells = [escape(_text(changes.get(path))) for path in settings]

@@ -18,7 +18,7 @@ from cnnjepa.ablations.published import published_set
 from cnnjepa.ablations.share import Capacity, Share, this_machine, trial_share
 from cnnjepa.ablations.study_folder import StudyFolder, TrialRecord, records_of
 from cnnjepa.cli.study_options import StudyOptions
-from cnnjepa.cli.study_tables import failures, outcome_table, plan_lines, plan_table, taking_line
+from cnnjepa.cli.study_tables import failures, outcome_table, plan_lines, plan_table, power_line, taking_line
 from cnnjepa.cli.study_watch import StudyWatch
 from cnnjepa.schemas import ConfigError, PretrainConfig
 from cnnjepa.schemas.study import Study
@@ -41,7 +41,8 @@ def show_plan(request: StudyRequest) -> None:
         asked = asked_configs(study, options.data)
         configs = [config for _, _, config in asked]
         share = _share(options, capacity, configs)
-        size, where = _set_to_plan_with(request, share, configs)
+        resolver = Resolver("cuda" if share.gpus else "cpu", share.workers)
+        size, where = _set_to_plan_with(request, resolver, configs)
         fits = capacity.processes(share) >= share.workers
         at_once = _at_once(options, share, capacity, len(configs)) if fits else 1
         rate, how = _speed(options, share, configs, at_once)
@@ -49,9 +50,14 @@ def show_plan(request: StudyRequest) -> None:
         different: dict[str, Estimate] = {}
         for config, estimate in zip(configs, each, strict=True):
             different.setdefault(config.model_dump_json(), estimate)
+        left = _left_to_run(request, resolver, share)
+        still = None if left is None else estimates(left, size, rate, share.workers)
     console.print(plan_table([(arm, seed) for arm, seed, _ in asked], each))
-    for line in plan_lines(list(different.values()), len(asked), share, at_once, where, how):
+    for line in plan_lines(list(different.values()), still, len(asked), share, at_once, where, how):
         console.print(line, highlight=False, soft_wrap=True)
+    power = power_line(len(study.seeds), len({arm.label for arm, _, _ in asked}) - 1)
+    if power:
+        console.print(power, highlight=False, soft_wrap=True)
     if not fits:
         note = "a trial does not fit the machines here; the hours are those of one trial after another"
         console.print(note, soft_wrap=True)
@@ -170,9 +176,23 @@ def _executor_of(
     return make
 
 
-def _set_to_plan_with(request: StudyRequest, share: Share, configs: list[PretrainConfig]) -> tuple[SetSize | None, str]:
+def _left_to_run(request: StudyRequest, resolver: Resolver, share: Share) -> list[PretrainConfig] | None:
+    """Configs of the trials that are not finished below the root; None where the images that would name them, or the
+    device, are not at hand."""
+    study, options = request
     try:
-        facts = Resolver("cuda" if share.gpus else "cpu", share.workers).facts(configs[0])
+        trials = plan(study, resolver, options.data, threads=int(share.cpus))
+    except ConfigError:
+        return None
+    records = records_of(trials, baseline_arm(study, options.data).label, share.workers)
+    return [record.config for record in unfinished(Pool(options.root), records, options.retry_failed)]
+
+
+def _set_to_plan_with(
+    request: StudyRequest, resolver: Resolver, configs: list[PretrainConfig]
+) -> tuple[SetSize | None, str]:
+    try:
+        facts = resolver.facts(configs[0])
         return facts.size, f"{facts.size.train:,} images an epoch ({facts.name})"
     except ConfigError as refusal:
         size = published_set(request.study.preset)

@@ -12,6 +12,7 @@ from cnnjepa.ablations.arms import Arm
 from cnnjepa.ablations.driver import distinct
 from cnnjepa.ablations.estimate import Estimate
 from cnnjepa.ablations.pool import Pool, Standing
+from cnnjepa.ablations.report.statistics import POWER, smallest_effect
 from cnnjepa.ablations.share import Share
 from cnnjepa.ablations.study_folder import TrialRecord, standing_of
 from cnnjepa.ablations.trial import Outcome
@@ -19,6 +20,8 @@ from cnnjepa.cli.summary import big
 from cnnjepa.probes.interval import wilson
 from cnnjepa.schemas import TrialResult
 from cnnjepa.schemas.study import Study
+
+_MORE_SEEDS = (3, 5, 8, 12)
 
 _STATES = ("running", "finished", "collapsed", "failed", "unreadable", "begun", "waiting")
 _COLOURS = {"running": "cyan", "finished": "green", "collapsed": "red", "failed": "red", "unreadable": "red"}
@@ -50,15 +53,44 @@ def _millions(count: int) -> str:
     return f"{count / 1e6:.1f} M" if count >= 1e5 else f"{count / 1e6:.3f} M"
 
 
-def plan_lines(each: list[Estimate], asked: int, share: Share, at_once: int, images: str, speed: str) -> list[str]:
-    """The sums below the plan's table, over trials that differ."""
+def plan_lines(
+    each: list[Estimate], left: list[Estimate] | None, asked: int, share: Share, at_once: int, images: str, speed: str
+) -> list[str]:
+    """The sums below the plan's table, over trials that differ, and over those `left` to run where that is known."""
     same = f" ({asked} asked for; arms that are the same config share one)" if asked > len(each) else ""
     return [
         f"{len(each)} trials{same}; {images}",
         taking_line(each, share, at_once, speed),
-        f"disk {big(sum(estimate.disk_bytes for estimate in each))}B of checkpoints; nothing was run, and what is "
-        "finished before would not be run again",
+        *_left_lines(each, left, at_once),
+        f"disk {big(sum(estimate.disk_bytes for estimate in each))}B of checkpoints; nothing was run",
     ]
+
+
+def _left_lines(each: list[Estimate], left: list[Estimate] | None, at_once: int) -> list[str]:
+    if left is None:
+        return ["what is finished before would not be run again (which is not known without the images)"]
+    done = len(each) - len(left)
+    if not done:
+        return []
+    hours = [estimate.hours for estimate in left if estimate.hours is not None]
+    takes = f": about {_hours(_rounds(hours, at_once))}" if hours and len(hours) == len(left) else ""
+    return [f"{done} of them finished before and would not be run again; {len(left)} left{takes}"]
+
+
+def power_line(seeds: int, others: int) -> str | None:
+    """What so many seeds can tell apart, and what more could; None where nothing is compared. Every other arm is tested
+    against the baseline by linear and k-NN top-1."""
+    tests = 2 * others
+    if others < 1:
+        return None
+    counts = [seeds, *(n for n in _MORE_SEEDS if n > seeds)][:3]
+    found = [(n, smallest_effect(n, tests)) for n in counts]
+    parts = [f"{n} seeds {effect:.1f}" for n, effect in found if effect is not None]
+    one = "one seed allows no test; " if seeds == 1 else ""
+    return (
+        f"{one}smallest difference told apart ({100 * POWER:.0f} % power, Holm over {tests} tests), in standard "
+        f"deviations of a seed's difference: {', '.join(parts)}"
+    )
 
 
 def taking_line(each: list[Estimate], share: Share, at_once: int, speed: str) -> str:

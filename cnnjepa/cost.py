@@ -33,16 +33,31 @@ def method_cost(config: PretrainConfig, method: Method | None = None) -> MethodC
     count = sum(p.numel() for p in encoder.parameters())
     trainable = sum(p.numel() for p in method.parameters() if p.requires_grad)
     size = config.data.image_size
-    counted: dict[tuple[int, tuple[int, ...]], tuple[float, float]] = {}
+    forwards = _Forwards()
+    step = sum(_pass_flops(config, method, forwards))
+    return MethodCost(count, trainable - count, step, forwards(encoder, (3, size, size))[0], method.feature_dim)
 
-    def flops(module: nn.Module, shape: tuple[int, ...]) -> tuple[float, float]:
+
+def pass_flops(config: PretrainConfig, method: Method) -> list[float]:
+    """FLOPs of a training step's parts on one image, in the order of `method.passes`: those of `flops_per_image`."""
+    return _pass_flops(config, method, _Forwards())
+
+
+def _pass_flops(config: PretrainConfig, method: Method, forwards: "_Forwards") -> list[float]:
+    return [_step_flops(part, *forwards(part.module, part.shape)) for part in method.passes(config)]
+
+
+class _Forwards:
+    """`_forward_flops`, counted once for every module and shape."""
+
+    def __init__(self) -> None:
+        self._counted: dict[tuple[int, tuple[int, ...]], tuple[float, float]] = {}
+
+    def __call__(self, module: nn.Module, shape: tuple[int, ...]) -> tuple[float, float]:
         key = (id(module), shape)
-        if key not in counted:
-            counted[key] = _forward_flops(module, shape)
-        return counted[key]
-
-    step = sum(_step_flops(part, *flops(part.module, part.shape)) for part in method.passes(config))
-    return MethodCost(count, trainable - count, step, flops(encoder, (3, size, size))[0], method.feature_dim)
+        if key not in self._counted:
+            self._counted[key] = _forward_flops(module, shape)
+        return self._counted[key]
 
 
 def _step_flops(part: Pass, forward: float, first: float) -> float:

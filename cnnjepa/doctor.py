@@ -45,7 +45,7 @@ def examine(config: PretrainConfig) -> Iterator[Finding]:
     if not isinstance(config.encoder, ViTConfig):
         yield _speed(config, device)
     try:
-        data = open_data(config.data, least_train=config.runtime.batch_size)
+        data = open_data(config.data, config.runtime.batch_size)
     except ConfigError as refusal:
         yield Finding("data", str(refusal), False)
         return

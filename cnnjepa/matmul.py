@@ -36,8 +36,13 @@ def _by_onednn(x: Tensor, weight: Tensor) -> bool:
 
 
 def _product(x_MK: Tensor, weight_NK: Tensor, bias_N: Tensor | None = None) -> Tensor:
-    found: Tensor = torch.ops.mkldnn._linear_pointwise(x_MK, weight_NK, bias_N, "none", [], "")
+    found: Tensor = torch.ops.mkldnn._linear_pointwise(_plain(x_MK), _plain(weight_NK), bias_N, "none", [], "")
     return found
+
+
+def _plain(matrix: Tensor) -> Tensor:
+    """By rows or by columns: oneDNN has fast products of both, and may be far slower on other strides."""
+    return matrix if matrix.is_contiguous() or matrix.t().is_contiguous() else matrix.contiguous()
 
 
 class _Linear(torch.autograd.Function):

@@ -23,18 +23,19 @@ class StepTimer:
         self._optimizer = build_optimizer(self._method, config.optimizer)
         for group in self._optimizer.param_groups:
             group["lr"] = 1e-4
-        batch, size = config.runtime.batch_size, config.data.image_size
+        batch = config.runtime.batch_size
         self._views = tuple(
-            torch.rand(batch, 3, size, size, device=device).contiguous(memory_format=torch.channels_last)
-            for _ in config.method.views
+            torch.rand(batch, 3, view.size, view.size, device=device).contiguous(memory_format=torch.channels_last)
+            for view in config.views
         )
         self._slots = torch.arange(batch, device=device)
 
     def __call__(self, step: int) -> float:
         """Seconds of step number `step`, which decides its masks."""
-        return seconds(lambda: self._make(step), self._device)
+        return seconds(lambda: self.make(step), self._device)
 
-    def _make(self, step: int) -> None:
+    def make(self, step: int) -> None:
+        """Makes step number `step` without waiting for the device."""
         config = self._config
         draw = StepDraw(config.grid, self._slots, 0, step)
         inputs = self._method.inputs(self._views, self._slots % 2, draw)

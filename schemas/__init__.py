@@ -47,7 +47,7 @@ from cnnjepa.schemas.result import (
     TrialResult,
 )
 from cnnjepa.schemas.runtime import RuntimeConfig
-from cnnjepa.schemas.views import ViewConfig
+from cnnjepa.schemas.views import View, ViewConfig
 
 __all__ = [
     "AdamWConfig",
@@ -95,6 +95,7 @@ __all__ = [
     "TrialResult",
     "VICRegConfig",
     "ViTConfig",
+    "View",
     "ViewConfig",
     "load_config",
     "preset_names",

@@ -6,13 +6,23 @@ from pydantic import Field, model_validator
 
 from cnnjepa.schemas.base import Section
 from cnnjepa.schemas.data import DataConfig, SyntheticData
-from cnnjepa.schemas.encoder import VIT_HEADS, AnyEncoderConfig, ConvNeXtConfig, EncoderConfig, ViTConfig
+from cnnjepa.schemas.encoder import (
+    VIT_HEADS,
+    AnyEncoderConfig,
+    ConvNeXtConfig,
+    CustomEncoderConfig,
+    EncoderConfig,
+    ViTConfig,
+)
 from cnnjepa.schemas.joint_embedding import LeJEPAConfig, SimCLRConfig, VICRegConfig
 from cnnjepa.schemas.masked_modelling import IJEPAConfig, SparKConfig
 from cnnjepa.schemas.method import CNNJEPAConfig, MethodConfig, RandomInitConfig
 from cnnjepa.schemas.optimization import AdamWConfig, OptimizerConfig, ScheduleConfig
 from cnnjepa.schemas.probe import ProbeConfig
 from cnnjepa.schemas.runtime import RuntimeConfig
+from cnnjepa.schemas.views import View
+
+_LOCAL_SHARE = 98 / 224  # sides of LeJEPA's local and global views in its paper
 
 
 class PretrainConfig(Section):
@@ -45,6 +55,27 @@ class PretrainConfig(Section):
         return self.data.image_size // self.encoder.total_stride
 
     @property
+    def views(self) -> tuple[View, ...]:
+        """The views of every image, in order; LeJEPA's local ones last."""
+        data, local = self.data, self.method if isinstance(self.method, LeJEPAConfig) else None
+        whole = len(self.method.views) - (local.local_views if local else 0)
+        small = local and data.augmentation.model_copy(update={"crop_scale": local.local_scale})
+        return tuple(
+            View(colours, self.local_size, small)
+            if small and number >= whole
+            else View(colours, data.image_size, data.augmentation)
+            for number, colours in enumerate(self.method.views)
+        )
+
+    @property
+    def local_size(self) -> int:
+        """`method.local_size` of LeJEPA, decided; otherwise, and where there are no local views, `data.image_size`."""
+        if not isinstance(self.method, LeJEPAConfig) or not self.method.local_views:
+            return self.data.image_size
+        stride = self.encoder.total_stride
+        return self.method.local_size or stride * max(1, int(_LOCAL_SHARE * self.data.image_size / stride + 0.5))
+
+    @property
     def visible_share(self) -> float:
         """Expected share of cells that the encoder with gradients sees; 1 where nothing is masked."""
         if isinstance(self.method, CNNJEPAConfig | IJEPAConfig | SparKConfig):
@@ -67,15 +98,12 @@ class PretrainConfig(Section):
     def _method_can_use_encoder(self) -> Self:
         transformer = isinstance(self.encoder, ViTConfig)
         if transformer and isinstance(self.method, CNNJEPAConfig | SparKConfig):
-            legal = ", ".join(
-                arch
-                for model in (EncoderConfig, ConvNeXtConfig)
-                for arch in get_args(model.model_fields["arch"].annotation)
-            )
             raise ValueError(
                 f"encoder.arch={self.encoder.arch}: method {self.method.name} hides patches of convolutional networks; "
-                f"legal with it are {legal}"
+                f"legal with it are {_convolutional()}"
             )
+        if isinstance(self.method, SparKConfig):
+            self._spark_can_use_encoder(self.method)
         if isinstance(self.method, IJEPAConfig):
             if not transformer:
                 raise ValueError(
@@ -91,6 +119,22 @@ class PretrainConfig(Section):
                 )
         return self
 
+    def _spark_can_use_encoder(self, method: SparKConfig) -> None:
+        if isinstance(self.encoder, CustomEncoderConfig):
+            raise ValueError(
+                "encoder.arch=custom: method spark takes a map after every stage, and a network of your own has no "
+                f"stages that it knows of; legal with it are {_convolutional()}"
+            )
+        stride, width = self.encoder.total_stride, method.decoder_dim
+        if width is not None and width % stride:
+            lower = width // stride * stride
+            nearest = f"{lower} or {lower + stride}" if lower else str(stride)
+            raise ValueError(
+                f"method.decoder_dim {width} is not a multiple of the encoder's total stride {stride} "
+                f"({_makes_stride(self.encoder)}), so it cannot be halved at each of {stride.bit_length() - 1} "
+                f"upsamplings; the nearest legal is {nearest}"
+            )
+
     @model_validator(mode="after")
     def _image_size_fits_stride(self) -> Self:
         size, stride = self.data.image_size, self.encoder.total_stride
@@ -105,6 +149,18 @@ class PretrainConfig(Section):
             raise ValueError(
                 f"data.image_size {size} gives a grid of one cell at total stride {stride}; use at least "
                 f"{2 * stride}, or a {_smaller_stride(self.encoder)}"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _local_size_fits_stride(self) -> Self:
+        size, stride, largest = self.local_size, self.encoder.total_stride, self.data.image_size
+        if size % stride or size > largest:
+            lower = min(size // stride * stride, largest) or stride
+            legal = f"{lower} or {lower + stride}" if stride <= lower and lower + stride <= largest else str(lower)
+            raise ValueError(
+                f"method.local_size {size} must be a multiple of the encoder's total stride {stride} "
+                f"({_makes_stride(self.encoder)}) of at most data.image_size {largest}; the nearest legal is {legal}"
             )
         return self
 
@@ -163,6 +219,11 @@ class PretrainConfig(Section):
                 "same at less waiting"
             )
         return found
+
+
+def _convolutional() -> str:
+    models = (EncoderConfig, ConvNeXtConfig)
+    return ", ".join(arch for model in models for arch in get_args(model.model_fields["arch"].annotation))
 
 
 def _makes_stride(encoder: AnyEncoderConfig) -> str:

@@ -101,13 +101,13 @@ class SyntheticData(_Images):
 
 
 class FolderData(_Images):
-    """One folder a class under `train` and `val`, as a directory or a tar archive of one, read in place."""
+    """One folder a class under `train` and `val`, as a directory, a tar of one or a packed set, read in place."""
 
     source: Literal["folder"] = "folder"
     """Which source this section configures."""
 
     path: Path | None = None
-    """The directory, or a `.tar`, `.tar.gz` or `.tgz` of one. Given with `--data`."""
+    """The directory, a `.tar`, `.tar.gz` or `.tgz` of one, or what `cnnjepa data pack` wrote. Given with `--data`."""
 
     train_split: str = "train"
     """Name of the training folder. Not hashed."""

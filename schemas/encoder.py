@@ -104,11 +104,14 @@ class ViTConfig(Section):
     """A vision transformer of timm's blocks with random weights: no class token, fixed sine-cosine positions."""
 
     arch: Literal["vit_tiny", "vit_small", "vit_base"] = "vit_small"
-    """Width 192, 384 or 768 with 3, 6 or 12 heads; 12 blocks. Source: METHOD, ViT-S and ViT-B; vit_tiny is ours, for
-    small images."""
+    """Width 192, 384 or 768 with 3, 6 or 12 heads. Source: METHOD, ViT-S and ViT-B; vit_tiny is ours, for small
+    images."""
 
     patch_size: int = Field(default=16, ge=2, le=32)
     """Side of a patch in pixels. Source: METHOD, 16 and 14."""
+
+    blocks: int = Field(default=12, ge=1, le=48)
+    """Transformer blocks. Source: METHOD's ViT-S and ViT-B have 12; fewer are ours, for a CPU."""
 
     @property
     def total_stride(self) -> int:

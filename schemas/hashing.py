@@ -33,6 +33,7 @@ _NOT_HASHED = {
 # Settings that came later, at the values with which runs before them were made: there they are left out, so that
 # those runs keep their names.
 _CAME_LATER: dict[str, dict[str, Any]] = {
+    "encoder": {"blocks": 12},
     "optimizer": {"weight_decay_end": None, "decays": "all"},
     "schedule": {"warmup_start_factor": 0.0},
 }

@@ -1,12 +1,12 @@
 """Methods that make views of an image agree: SimCLR, BYOL, VICReg, LeJEPA."""
 
-from typing import ClassVar, Literal
+from typing import ClassVar, Literal, Self
 
-from pydantic import Field, field_validator
+from pydantic import Field, field_validator, model_validator
 
 from cnnjepa.schemas.base import Section
 from cnnjepa.schemas.ema import StepwiseEMAConfig
-from cnnjepa.schemas.views import BYOLFirstView, BYOLSecondView, SimCLRView, VICRegView, ViewConfig
+from cnnjepa.schemas.views import BYOLFirstView, BYOLSecondView, LeJEPAView, SimCLRView, VICRegView, ViewConfig
 
 
 class _TwoViews(Section):
@@ -39,7 +39,7 @@ class SimCLRConfig(_TwoViews):
 
     @property
     def views(self) -> tuple[ViewConfig, ...]:
-        """The views of every image, in order."""
+        """The colours of every image's views, in order."""
         return (self.view, self.view)
 
 
@@ -72,7 +72,7 @@ class BYOLConfig(_TwoViews):
 
     @property
     def views(self) -> tuple[ViewConfig, ...]:
-        """The views of every image, in order."""
+        """The colours of every image's views, in order."""
         return (self.first_view, self.second_view)
 
 
@@ -104,31 +104,45 @@ class VICRegConfig(_TwoViews):
 
     @property
     def views(self) -> tuple[ViewConfig, ...]:
-        """The views of every image, in order."""
+        """The colours of every image's views, in order."""
         return (self.view, self.view)
 
 
 class LeJEPAConfig(_TwoViews):
     """Views whose projections agree and are, over the batch, distributed as an isotropic Gaussian: no teacher, no
-    negatives (arXiv 2511.08544). All views have the training crop's size; the paper's smaller local crops are not made.
-    """
+    negatives (arXiv 2511.08544). Global views are cropped as `data.augmentation` says; local ones are smaller crops."""
 
     OWN_FIELDS: ClassVar[tuple[str, ...]] = ("view", "hidden_dim", "output_dim")
 
     name: Literal["lejepa"] = "lejepa"
     """Which method this section configures."""
 
-    view: SimCLRView = SimCLRView()
-    """Colours of all views. Source: assumption; the paper's are SimCLR's with some solarisation."""
+    view: LeJEPAView = LeJEPAView()
+    """Colours of all views, global and local."""
 
-    num_views: int = Field(default=2, ge=2, le=16)
-    """Views an image. Source: ours, 2, to cost the same as the other methods; the paper uses 2 large and 6 small."""
+    global_views: int = Field(default=2, ge=1, le=16)
+    """Views of `data.image_size`. Source: paper, 2."""
+
+    local_views: int = Field(default=6, ge=0, le=16)
+    """Further, smaller views. Source: paper, 6; with 0 there are global views only."""
+
+    local_size: int | None = Field(default=None, ge=8)
+    """Side of a local view in pixels, a multiple of the encoder's total stride. None: 98/224 of `data.image_size`, to
+    the nearest multiple. Source: paper, 98 beside 224."""
+
+    local_scale: tuple[float, float] = (0.05, 0.3)
+    """Least and greatest share of the image's area in a local crop. Source: paper, 0.05 to 0.3, beside 0.3 to 1 for
+    global ones (`data.augmentation.crop_scale`)."""
+
+    centre: Literal["auto", "global", "all"] = "auto"
+    """Views whose mean all views are drawn to: the global ones or all. `auto`: global for vision transformers, all for
+    other encoders. Source: paper, Algorithm 2."""
 
     hidden_dim: int = Field(default=2048, ge=8)
-    """Width of the projector's two hidden layers. Source: assumption, 2048."""
+    """Width of the projector's two hidden layers. Source: the authors' minimal example, 2048."""
 
     output_dim: int = Field(default=128, ge=2)
-    """Width of the projector's output. Source: assumption, 128."""
+    """Width of the projector's output. Source: the authors' minimal example, 128 by default."""
 
     regularization: float = Field(default=0.05, gt=0, lt=1)
     """Share λ of the Gaussian regularisation in the loss; 1 − λ is the views' agreement. Source: paper, 0.05."""
@@ -146,7 +160,23 @@ class LeJEPAConfig(_TwoViews):
             raise ValueError(f"must be odd, so that 0 is among them; the nearest are {value - 1} and {value + 1}")
         return value
 
+    @field_validator("local_scale")
+    @classmethod
+    def _share(cls, value: tuple[float, float]) -> tuple[float, float]:
+        if not 0 < value[0] <= value[1] <= 1:
+            raise ValueError("must be two shares of the image's area, 0 < least <= greatest <= 1")
+        return value
+
+    @model_validator(mode="after")
+    def _something_agrees(self) -> Self:
+        if self.global_views + self.local_views < 2:
+            raise ValueError(
+                f"global_views {self.global_views} and local_views {self.local_views} are one view, which has nothing "
+                "to agree with; legal are two or more together"
+            )
+        return self
+
     @property
     def views(self) -> tuple[ViewConfig, ...]:
-        """The views of every image, in order."""
-        return (self.view,) * self.num_views
+        """The colours of every image's views, in order: global ones first."""
+        return (self.view,) * (self.global_views + self.local_views)

@@ -45,8 +45,8 @@ class IJEPAConfig(Section):
 
 
 class SparKConfig(Section):
-    """Reconstruct the pixels of hidden patches from a sparse CNN's features of the visible ones (arXiv 2301.03580).
-    The decoder sees the last feature map only; the original's connections from earlier stages are not made."""
+    """Reconstruct the pixels of hidden patches from a sparse CNN's features of the visible ones, taken after every
+    stage (arXiv 2301.03580)."""
 
     OWN_FIELDS: ClassVar[tuple[str, ...]] = ("masking",)
 
@@ -56,9 +56,14 @@ class SparKConfig(Section):
     masking: RandomMasking = RandomMasking()
     """Which cells are hidden. Source: SparK, 0.6 at random."""
 
-    decoder_dim: int = Field(default=512, ge=16)
-    """Channels of the decoder before the first upsampling; every further one halves them, to no fewer than 16.
-    Source: SparK's light decoder, 512 by default."""
+    decoder_dim: int | None = Field(default=None, ge=4)
+    """Channels of the decoder before the first upsampling; each halves them, so it is a multiple of the encoder's total
+    stride. None: three eighths of the encoder's channels, at least 4·stride. Source: SparK's released code, 768 beside
+    ResNet-50's 2048; the share for narrower encoders is ours, so that the decoder does not outweigh them."""
+
+    sync_batch_norm: bool = True
+    """Whether batch-norm statistics are those of the global batch, as of two-view methods. Source: SparK's released
+    code, on."""
 
     @property
     def views(self) -> tuple[ViewConfig, ...]:

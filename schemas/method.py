@@ -39,7 +39,7 @@ class _OneView(Section):
 
     @property
     def views(self) -> tuple[ViewConfig, ...]:
-        """The views of every image, in order."""
+        """The colours of every image's views, in order."""
         return (PLAIN,)
 
 

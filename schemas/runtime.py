@@ -1,8 +1,8 @@
 """Where and how long: device, precision, batch, seed, and how often things are written."""
 
-from typing import Literal, Self
+from typing import Any, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from cnnjepa.schemas.base import Section
 
@@ -55,11 +55,23 @@ class RuntimeConfig(Section):
     images_every_epochs: int = Field(default=10, ge=0)
     """Epochs between TensorBoard panels of image, context and target; 0 = none. Not hashed."""
 
+    @field_validator("batch_size", mode="before")
+    @classmethod
+    def _images_to_compare(cls, value: Any) -> Any:
+        if isinstance(value, int) and value < 2:
+            raise ValueError(
+                f"{value} is too few images for a process's step: batch norm has no statistics of one row, NT-Xent no "
+                "negative, VICReg no variance, LeJEPA no distribution; legal are 2 or more on each process"
+            )
+        return value
+
     @model_validator(mode="after")
     def _parts_are_equal(self) -> Self:
-        if self.batch_size % self.accumulation or self.batch_size // self.accumulation < 2:
+        batch = self.batch_size
+        if batch % self.accumulation or batch // self.accumulation < 2:
+            legal = [parts for parts in range(1, batch // 2 + 1) if batch % parts == 0]
             raise ValueError(
-                f"runtime.accumulation {self.accumulation} must divide runtime.batch_size {self.batch_size} into "
-                "parts of at least 2 images"
+                f"runtime.accumulation {self.accumulation} must divide runtime.batch_size {batch} into parts of at "
+                f"least 2 images, for batch norm and losses that compare images; legal are {', '.join(map(str, legal))}"
             )
         return self

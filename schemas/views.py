@@ -1,14 +1,15 @@
 """Views: what happens to a crop's colours, drawn for every image and view anew.
 
-Crop and flip are `data.augmentation`'s and alike for all views. In this order: jitter (its four parts in an order of
-its own for every image), grey, blur and solarisation.
+Crop and flip are `data.augmentation`'s; only local views have a size and a scale of their own. In this order: jitter
+(its four parts in an order of its own for every image), grey, blur and solarisation.
 """
 
-from typing import Self
+from typing import NamedTuple, Self
 
 from pydantic import Field, field_validator, model_validator
 
 from cnnjepa.schemas.base import Section
+from cnnjepa.schemas.data import AugmentationConfig
 
 
 class ViewConfig(Section):
@@ -133,4 +134,24 @@ class VICRegView(BYOLFirstView):
     """Whether solarisation comes before the blur. Source: METHOD, before."""
 
 
+class LeJEPAView(BYOLFirstView):
+    """All views of LeJEPA: BYOL's jitter, seldom solarised (arXiv 2511.08544; the authors' repository)."""
+
+    blur: float = Field(default=0.5, ge=0, le=1)
+    """Probability of a Gaussian blur. Source: the authors' repository, 0.5."""
+
+    solarise: float = Field(default=0.2, ge=0, le=1)
+    """Probability of solarisation. Source: the authors' repository, 0.2."""
+
+
 PLAIN = ViewConfig()
+
+
+class View(NamedTuple):
+    """One view of every image, everything decided."""
+
+    colours: ViewConfig
+    size: int
+    """Side in pixels."""
+    augmentation: AugmentationConfig
+    """How it is cropped and flipped."""

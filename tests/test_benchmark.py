@@ -8,12 +8,14 @@ from pathlib import Path
 import pytest
 import torch
 
+from cnnjepa.ablations.arms import arms_of
+from cnnjepa.ablations.equal_time import equal_time_epochs
 from cnnjepa.ablations.method_study import changes_of, method_config, method_study, methods_of
 from cnnjepa.ablations.plan import asked_configs, baseline_arm
 from cnnjepa.schemas import ConfigError, LARSConfig, PretrainConfig, load_config
-from cnnjepa.step_costs import step_costs
+from cnnjepa.step_costs import StepCost, step_costs
 
-BASES = ("demo", "tiny64", "cifar", "in100", "in1k")
+BASES = ("demo", "tiny64", "tiny64_cpu", "cifar", "in100", "in1k")
 METHODS = ("simclr", "byol", "vicreg", "ijepa", "spark", "lejepa", "supervised", "random_init", "cnnjepa")
 
 
@@ -85,6 +87,43 @@ def test_wrong_methods_and_presets_are_refused_with_the_legal_ones() -> None:
         method_study("smoke", None, {})
 
 
+def costs_file(path: Path, **changes: object) -> Path:
+    seconds = {"cnnjepa": [0.2, 0.1, 0.3], "simclr": [0.3, 0.4, 0.5], "byol": [9.0]}
+    record = {"preset": "demo", "batch": 32, "image_size": 32,
+              "methods": {name: {"seconds": times} for name, times in seconds.items()}, **changes}  # fmt: skip
+    path.write_text(json.dumps(record))
+    return path
+
+
+def test_equal_time_gives_each_method_the_epochs_that_take_as_long(tmp_path: Path) -> None:
+    costs = costs_file(tmp_path / "costs.json")
+    asked, fixed = ["random_init", "cnnjepa", "simclr", "byol"], {"runtime.epochs": 12}
+    epochs = equal_time_epochs(costs, "demo", asked, fixed)
+    assert epochs == {"cnnjepa": 12, "simclr": 6, "byol": 1}  # half as fast; 0.27 epochs of BYOL are one
+    study = method_study("demo", asked, fixed, epochs)
+    lengths = {arm.label: arm.changes.get("runtime.epochs") for arm in arms_of(study)}
+    assert lengths == {"random_init": None, **epochs} and study.name == "methods-demo-equal-time"
+
+
+@pytest.mark.parametrize(
+    ("changes", "methods", "message"),
+    [
+        ({"batch": 16}, ["cnnjepa"], "batch 16 there, 32 asked.*--cost --preset demo --batch 32 --image-size 32"),
+        ({"preset": "tiny64"}, ["cnnjepa"], "preset tiny64 there, demo asked"),
+        ({}, ["vicreg"], "vicreg was not measured; it has byol, cnnjepa, simclr"),
+        ({"methods": {"byol": {"seconds": [1.0]}}}, ["byol"], "lacks the time of cnnjepa's step"),
+        ({"methods": {"cnnjepa": {"seconds": []}}}, ["cnnjepa"], "is not a file that .* wrote"),
+    ],
+)
+def test_times_of_something_else_are_refused(
+    changes: dict[str, object], methods: list[str], message: str, tmp_path: Path
+) -> None:
+    with pytest.raises(ConfigError, match=message):
+        equal_time_epochs(costs_file(tmp_path / "costs.json", **changes), "demo", methods, {})
+    with pytest.raises(ConfigError, match=r"is not a file that .* wrote"):
+        equal_time_epochs(tmp_path / "none.json", "demo", methods, {})
+
+
 def command(*arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [sys.executable, "-m", "cnnjepa", "benchmark", *arguments], capture_output=True, text=True, timeout=300
@@ -101,6 +140,9 @@ def test_one_command_compares_methods_and_runs_nothing_twice(tmp_path: Path) -> 
     assert all(name in done.stdout for name in ("cnnjepa (baseline)", "simclr", "random_init"))
     again = command(*asked)
     assert again.returncode == 0 and "3 done before, 0 left" in again.stderr
+    planned = command(*asked, "--seeds", "0,1", "--plan", "--images-per-s", "100")
+    assert planned.returncode == 0, planned.stderr
+    assert "3 of them finished before and would not be run again; 3 left: about" in planned.stderr + planned.stdout
 
 
 def test_a_missing_method_on_the_command_line_is_one_message() -> None:
@@ -124,10 +166,35 @@ def test_steps_are_measured_in_turns_in_processes_of_their_own() -> None:
     assert told[-3:] == ["round 1 of 3", "round 2 of 3", "round 3 of 3"]
 
 
+def test_the_cost_table_is_whole_on_a_terminal_of_80_columns() -> None:
+    from rich.console import Console
+
+    from cnnjepa.cli.cost_table import _table
+
+    found = {
+        "cnnjepa": StepCost([0.0123] * 3, 12.9e9, int(9.87 * 2**30), 16),
+        "supervised": StepCost([0.00512] * 3, 101e6, int(0.98 * 2**30), 16),
+        "ijepa-base": StepCost([123.4, 125.6, 127.8], 1.23e12, int(97.65 * 2**30), 16),
+        "byol": StepCost([0.0246] * 3, 33.4e9, int(12.34 * 2**30), 16),
+    }
+    console = Console(width=80, color_system=None)
+    with console.capture() as captured:
+        console.print(_table(found, "a training step"))
+    lines = captured.get().splitlines()
+    assert "…" not in captured.get() and max(map(len, lines)) <= 80
+    rows = {line.split()[0]: line.split() for line in lines if line.split() and line.split()[0] in found}
+    assert rows["ijepa-base"][1:] == ["126", "10211", "0.127", "1.23", "T", "95.35", "97.65", "9.89", "0.00"]
+    assert rows["byol"][1:] == ["0.0246", "2.00", "650", "33.4", "G", "2.59", "12.34", "1.25", "0.50", "0.65"]
+    assert rows["supervised"][1:4] == ["0.00512", "0.42", "3,125"]
+    head = next(line for line in lines if line.startswith("method"))
+    assert head.split() == ["method", "s/step", "ratio", "images/s", "FLOP", "ratio", "GiB", "ratio", "takes", "paper"]
+
+
 def test_the_cost_table_names_ratios_and_is_kept(tmp_path: Path) -> None:
     asked = ["--methods", "supervised", "--batch", "4", "--rounds", "1", "--threads", "1", "--root", str(tmp_path)]
     done = command("--cost", "--preset", "demo", *asked)
     assert done.returncode == 0, done.stderr
     record = json.loads((tmp_path / "benchmarks" / "method_cost.json").read_text())
+    assert (record["preset"], record["batch"], record["image_size"]) == ("demo", 4, 32)
     assert set(record["methods"]) == {"cnnjepa", "supervised"} and "batch 4, 32 px" in record["title"]
     assert "cnnjepa" in done.stdout and torch.__version__.startswith(record["environment"]["torch"])

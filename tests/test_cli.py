@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 import typer
+from studies import write_study
+from test_report import DEPTHS, outcome
 from typer.testing import CliRunner
 
 from cnnjepa.cli.main import app
@@ -89,7 +91,7 @@ WRONG = [
     (["--preset", "smoke", "--set", "image_size=34"], ["not divisible", "the nearest legal is 32 or 36"]),
     (
         ["--preset", "smoke", "--set", "train_images=32", "--set", "runtime.batch_size=64"],
-        ["fewer than a global batch"],
+        ["fewer than a global batch of 64", "legal for runtime.batch_size are 2 to 32"],
     ),
     (["--preset", "smoke", "--set", "device=cuda"], ["no usable CUDA GPU", "legal here are cpu and auto"]),
     (["--preset", "smoke", "--data", "no/such/place"], ["data.path no/such/place does not exist"]),
@@ -121,6 +123,41 @@ def test_wrong_input_is_one_message_with_code_2_and_writes_nothing(
     assert all(text in captured.err for text in says), captured.err
     assert "Traceback" not in captured.err and captured.err.startswith("cnnjepa: ")
     assert not (tmp_path / "run" / "config.yaml").exists()
+
+
+@pytest.mark.parametrize(
+    ("package", "importers", "command", "says"),
+    [
+        ("timm", "timm", "train --preset demo-ijepa", "needs timm, which is not installed: pip install 'cnnjepa[vit]'"),
+        ("h5py", "cnnjepa.data.hdf5", "train --preset smoke --data x.h5", "this needs h5py, which is not installed: "
+         "pip install 'h5py'"),
+        ("matplotlib", "matplotlib", "masks --preset smoke --out m.png", "needs matplotlib, which is not installed: "
+         "pip install 'matplotlib'"),
+        ("optuna", "cnnjepa.ablations.search", "search --preset smoke --space optimizer.lr=log(1e-4,1e-1)",
+         "needs optuna, which is not installed: pip install 'optuna'"),
+        ("plotly", "plotly", "report --root .", "needs plotly, which is not installed: pip install 'plotly'"),
+        ("ray", "ray", "search --preset smoke --space optimizer.lr=log(1e-4,1e-1)",
+         "needs Ray, which is not installed: pip install 'ray[tune]'"),
+    ],
+)  # fmt: skip
+def test_a_missing_package_is_told_with_the_command_that_installs_it(
+    package: str, importers: str, command: str, says: str, tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    from cnnjepa.cli import main
+
+    for name in [n for n in sys.modules if n.startswith((importers, f"{package}."))]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, package, None)
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "x.h5").touch()
+    if package == "plotly":
+        write_study(tmp_path, DEPTHS, outcome)
+    monkeypatch.setattr(sys, "argv", ["cnnjepa", *command.split()])
+    with pytest.raises(SystemExit) as left:
+        main.main()
+    err = capsys.readouterr().err
+    assert left.value.code == 2 and says in err and "Traceback" not in err, err
 
 
 @pytest.mark.parametrize(

@@ -206,9 +206,9 @@ def test_splits_may_have_other_names(folder: Path) -> None:
     assert swapped["train"].labels.numel() == 3 * VAL
 
 
-def refused(config: DataConfig, least_train: int = 2) -> str:
+def refused(config: DataConfig, batch_size: int = 2, processes: int = 1) -> str:
     with pytest.raises(ConfigError) as caught:
-        open_data(config, least_train)
+        open_data(config, batch_size, processes)
     message = str(caught.value)
     assert "\n" not in message
     return message
@@ -240,9 +240,14 @@ def test_one_class_is_refused(tmp_path: Path) -> None:
 
 
 def test_fewer_images_than_a_batch_are_refused(folder: Path) -> None:
-    message = refused(config_of(folder), least_train=16)
-    assert "15 training images are fewer than a global batch of 16" in message and "runtime.batch_size" in message
-    open_data(config_of(folder), least_train=15)
+    message = refused(config_of(folder), 16)
+    assert "15 training images are fewer than a global batch of 16 (runtime.batch_size 16 on 1 process)" in message
+    assert "a partial batch is dropped; legal for runtime.batch_size are 2 to 15" in message
+    message = refused(config_of(folder), 4, 4)
+    assert "a global batch of 16 (runtime.batch_size 4 on 4 processes)" in message and message.endswith("2 to 3")
+    assert refused(config_of(folder), 2, 8).endswith("are none with 8 processes, so use at most 7")
+    open_data(config_of(folder), 15)
+    open_data(config_of(folder), 3, 5)
 
 
 def test_a_class_that_training_lacks_is_refused(tmp_path: Path) -> None:
@@ -721,6 +726,52 @@ def test_batches_do_not_depend_on_the_number_of_loader_processes(folder: Path) -
     assert torch.equal(stacked(none), stacked(one))
     assert torch.equal(stacked(none), stacked(two))
     assert len({hashlib.sha256(b.pixels.numpy().tobytes()).digest() for b in none}) == 7
+
+
+@pytest.mark.parametrize("interpolation", ["bilinear", "bicubic"])
+def test_loaded_crops_are_torchvisions_resized_crop(folder: Path, interpolation: Any) -> None:
+    """Bit for bit, whatever the layout in memory that is cropped."""
+    config = config_of(folder, augmentation=AugmentationConfig(interpolation=interpolation))
+    data = open_data(config)
+    (batch,) = batches(data, config, order_of(data, batch_size=15), 0, 1)
+    ((_, index),) = order_of(data, batch_size=15).walk(0, 1)
+    images = [data.train.load(int(i)) for i in index]
+    sides = (torch.tensor([image.shape[side] for image in images]) for side in (1, 2))
+    crops = draw_crops(config.augmentation, index, *sides, seed=3, epoch=0)
+    for place, image in enumerate(images):
+        box = [int(side[place]) for side in crops[:4]]
+        stock = transforms.resized_crop(image.contiguous(), *box, [32, 32], InterpolationMode(interpolation))
+        stock = transforms.horizontal_flip(stock) if crops.flip[place] else stock
+        assert torch.equal(batch.pixels[place], stock)
+    assert batch.pixels.is_contiguous(memory_format=torch.channels_last)
+
+
+def test_an_epochs_first_batches_are_made_before_the_last_one_ends(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One pool of loader processes for the whole run, which is asked for the next epoch ahead of time."""
+    config = config_of(folder)
+    data = open_data(config)
+    order = order_of(data, batch_size=3)  # five steps an epoch
+    asked: list[int] = []
+    started: list[int] = []
+    walk, pool = Order.walk, torch.utils.data.DataLoader.__iter__
+
+    def watched_walk(self: Order, first: int, last: int) -> Any:
+        for epoch, index in walk(self, first, last):
+            asked.append(epoch)
+            yield epoch, index
+
+    def watched_pool(self: Any) -> Any:
+        started.append(1)
+        return pool(self)
+
+    monkeypatch.setattr(Order, "walk", watched_walk)
+    monkeypatch.setattr(torch.utils.data.DataLoader, "__iter__", watched_pool)
+    for step, _ in enumerate(training_batches(data, config, order, 0, 15, 1, CPU)):
+        ahead = min(step + 1 + 4, 15)  # prefetch_factor, one loader process
+        assert len(asked) == ahead and asked[-1] == (ahead - 1) // 5
+    assert len(started) == 1
 
 
 @pytest.mark.parametrize("resident", ["never", "always"])

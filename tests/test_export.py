@@ -1,6 +1,7 @@
 """Exported encoders: loaded by other libraries, they give the same features; what their cards say; what is refused."""
 
 import json
+import sys
 from pathlib import Path
 
 import pytest
@@ -38,7 +39,14 @@ def thin(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def transformer(tmp_path_factory: pytest.TempPathFactory) -> Path:
     run = tmp_path_factory.mktemp("vit") / "run"
-    vit = ("method.name=ijepa", "arch=vit_tiny", "patch_size=4", "masking.min_keep=4", "predictor.dim=48")
+    vit = (
+        "method.name=ijepa",
+        "arch=vit_tiny",
+        "patch_size=4",
+        "encoder.blocks=3",
+        "masking.min_keep=4",
+        "predictor.dim=48",
+    )
     pretrain(small_config(*QUICK, *vit), run)
     return run
 
@@ -55,6 +63,22 @@ def ours(run: Path, size: int) -> torch.Tensor:
 def shown_loading(folder: Path) -> str:
     """The card's Python."""
     return (folder / "README.md").read_text().split("```python\n")[1].split("```")[0]
+
+
+@pytest.mark.parametrize(
+    ("package", "to"),
+    [("timm", "timm"), ("timm", "huggingface"), ("safetensors", "safetensors"), ("safetensors", "huggingface"),
+     ("onnx", "onnx"), ("onnxscript", "onnx"), ("onnxruntime", "onnx")],
+)  # fmt: skip
+def test_a_missing_package_is_told_and_leaves_no_folder(
+    package: str, to: str, stock: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in [n for n in sys.modules if n.startswith(f"{package}.")]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, package, None)
+    with pytest.raises(ConfigError, match=rf"--to {to} needs {package}, which .* pip install 'cnnjepa\[export\]'"):
+        export_run(stock, to, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
 
 
 @pytest.mark.filterwarnings("ignore")  # the exporters' own

@@ -31,3 +31,8 @@ def test_linear_is_the_frameworks_under_autocast_for_more_axes_and_for_no_rows()
         assert torch.equal(linear(x, weight), F.linear(x, weight))
     assert torch.equal(linear(x[None], weight), F.linear(x[None], weight))
     assert linear(x[:0], weight).shape == (0, 5)
+
+
+def test_operands_of_any_strides_give_the_same_product() -> None:
+    x, weight = torch.randn(8, 2, 12)[:, 0, ::2], torch.randn(2, 6, 5).permute(2, 1, 0)[..., 1]
+    torch.testing.assert_close(linear(x, weight), F.linear(x, weight), rtol=1e-5, atol=1e-5)

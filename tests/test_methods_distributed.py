@@ -130,13 +130,14 @@ def test_synchronising_keeps_parameters_and_their_names() -> None:
 STEPS = ("train_images=96", "epochs=1", "warmup_epochs=0", "log_every_steps=1", "checkpoint_every_steps=1")
 
 
-@pytest.mark.parametrize("name", ["simclr", "byol", "lejepa"])
+@pytest.mark.parametrize("name", ["simclr", "byol", "lejepa", "spark"])
 def test_a_two_process_run_is_the_one_process_run(name: str, tmp_path: Path) -> None:
     """Through the loop: views, SyncBN's equivalent, gathering, gradients, LARS. Global batch 32, float32."""
     from runs import in_process, small_config
     from test_distributed import losses, run_two, train_keeping_gradients
 
-    asked = (*STEPS, f"method.name={name}", "optimizer.name=lars", "optimizer.lr=0.3", "hidden_dim=32", "output_dim=16")
+    heads = () if name == "spark" else ("hidden_dim=32", "output_dim=16")
+    asked = (*STEPS, f"method.name={name}", "optimizer.name=lars", "optimizer.lr=0.3", *heads)
     run_two(small_config(*asked, "runtime.batch_size=16"), tmp_path / "two")
     one = small_config(*asked, "runtime.batch_size=32")
     assert in_process(train_keeping_gradients, one, tmp_path / "one", 0, 1, 0) == 0

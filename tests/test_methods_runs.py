@@ -17,10 +17,10 @@ from cnnjepa.training.pretrain import pretrain
 from cnnjepa.training.step import train_step
 
 HEADS = {"simclr": ("hidden_dim=32", "output_dim=16"), "byol": ("hidden_dim=32", "output_dim=16"),
-         "vicreg": ("hidden_dim=32", "output_dim=32"), "lejepa": ("hidden_dim=32", "output_dim=8", "slices=16"),
-         "spark": ("decoder_dim=32",),
+         "vicreg": ("hidden_dim=32", "output_dim=32"),
+         "lejepa": ("hidden_dim=32", "output_dim=8", "slices=16", "local_views=2"),
          "ijepa": ("masking.min_keep=4", "predictor.depth=2", "predictor.dim=48")}  # fmt: skip
-VIT = ("arch=vit_tiny", "patch_size=4")
+VIT = ("arch=vit_tiny", "patch_size=4", "encoder.blocks=2")
 LARS = ("optimizer.name=lars", "optimizer.lr=0.3", "weight_decay_end=1e-5")
 
 
@@ -109,7 +109,7 @@ def test_a_bf16_step_is_close_to_a_float32_one(name: str) -> None:
         config = config_of(name, f"precision={precision}", "runtime.batch_size=16")
         method = build_method(config)
         g = torch.Generator().manual_seed(0)
-        views = tuple(torch.randn(16, 3, 32, 32, generator=g) for _ in config.method.views)
+        views = tuple(torch.randn(16, 3, view.size, view.size, generator=g) for view in config.views)
         inputs = method.inputs(views, torch.arange(16) % 4, StepDraw(config.grid, torch.arange(16), 0, 0))
         optimizer = build_optimizer(method, config.optimizer)
         stepped = train_step(method, optimizer, inputs, config, Processes(0, 1, torch.device("cpu")))
@@ -119,10 +119,37 @@ def test_a_bf16_step_is_close_to_a_float32_one(name: str) -> None:
     assert losses[1] == pytest.approx(losses[0], rel=0.05)
 
 
-def test_batches_too_small_for_batch_norm_and_contrast_are_refused() -> None:
+@pytest.mark.parametrize("name", ["cnnjepa", "simclr", "byol", "vicreg", "lejepa", "spark", "supervised"])
+def test_batches_too_small_for_batch_norm_and_comparisons_are_refused(name: str) -> None:
     with pytest.raises(
-        ConfigError, match=r"runtime\.batch_size: 1 is not legal; input should be greater than or equal to 2"
+        ConfigError, match=r"runtime\.batch_size: 1 is too few .* NT-Xent no negative, .* 2 or more on each process"
     ):
-        small_config("method.name=simclr", "runtime.batch_size=1")
-    with pytest.raises(ConfigError, match="into parts of at least 2 images"):
-        small_config("method.name=simclr", "runtime.batch_size=4", "accumulation=4")
+        small_config(f"method.name={name}", "runtime.batch_size=1")
+    with pytest.raises(ConfigError, match=r"into parts of at least 2 images, for batch norm .* legal are 1, 2$"):
+        small_config(f"method.name={name}", "runtime.batch_size=4", "accumulation=4")
+
+
+@pytest.mark.parametrize("name", ["cnnjepa", "simclr", "byol", "vicreg", "lejepa", "spark", "supervised", "ijepa"])
+def test_the_least_legal_batch_makes_a_step(name: str) -> None:
+    """Two parts of two images; for masked methods on a grid of 2x2 with one visible cell each, so that the deepest
+    batch norm has two rows."""
+    few = ("stem=imagenet", "stages=4", "image_size=64", "method.masking.ratio=0.75")
+    masked = {"cnnjepa": ("strategy=random", *few), "spark": few}.get(name, ())
+    config = config_of(name, "runtime.batch_size=4", "accumulation=2", *masked)
+    method = build_method(config).train()
+    views = tuple(torch.randn(4, 3, view.size, view.size) for view in config.views)
+    inputs = method.inputs(views, torch.arange(4) % 2, StepDraw(config.grid, torch.arange(4), 0, 0))
+    optimizer = build_optimizer(method, config.optimizer)
+    stepped = train_step(method, optimizer, inputs, config, Processes(0, 1, torch.device("cpu")))
+    assert stepped.loss.isfinite() and all(p.isfinite().all() for p in method.parameters())
+
+
+def test_losses_of_one_image_are_refused_where_they_are_called() -> None:
+    from cnnjepa.methods.lejepa import epps_pulley
+    from cnnjepa.methods.simclr import nt_xent
+    from cnnjepa.methods.vicreg import vicreg_terms
+
+    one = torch.randn(1, 8)
+    for loss in (lambda: nt_xent(one, one, 0.1), lambda: vicreg_terms(one, one), lambda: epps_pulley(one, 17)):
+        with pytest.raises(ValueError, match=r"2 (images )?or more"):
+            loss()

@@ -10,7 +10,7 @@ import pytest
 import torch
 import torchvision
 from runs import small_config
-from test_sparse import assert_same, random_context, relative
+from test_sparse import assert_same, assert_same_maps, random_context, relative
 from torch import Tensor, nn
 
 import cnnjepa
@@ -42,6 +42,10 @@ def test_a_packed_convnext_equals_the_masked_one(arch: str) -> None:
     trunk = lively(arch)
     images = torch.randn(3, 3, 128, 128, dtype=torch.float64)
     assert_same(PackedEncoder(copy.deepcopy(trunk)), MaskedEncoder(trunk), images, random_context(3, 4))
+
+
+def test_a_packed_convnext_equals_the_masked_one_at_every_scale() -> None:
+    assert_same_maps(lively("convnext_tiny"), torch.randn(3, 3, 96, 96, dtype=torch.float64), 3)
 
 
 def test_all_visible_is_torchvisions_convnext() -> None:

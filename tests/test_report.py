@@ -12,8 +12,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from studies import result_of, write_run, write_study
+from studies import planned, result_of, write_run, write_study
 
+from cnnjepa.ablations.keep import keep_study
+from cnnjepa.ablations.pool import Pool
 from cnnjepa.ablations.report.build import build_report
 from cnnjepa.ablations.report.comparison import Comparison, compare
 from cnnjepa.ablations.report.published import ENCODER_PARAMS, beside, published_tables
@@ -485,3 +487,38 @@ def test_a_name_with_latex_s_letters_is_escaped(tmp_path: Path) -> None:
     )
     assert latex_text("τ − ± 漢") == r"$\tau$ $-$ $\pm$ ?"
     assert plain("a|b*c_d[e]") == r"a\|b\*c\_d\[e\]"
+
+
+def test_what_is_kept_gives_the_same_tables_and_names_no_place(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    here, kept = tmp_path / "here", tmp_path / "kept"
+    photos = Study(
+        name="photos", preset="tiny64", axes={"predictor.depth": (1, 2)}, seeds=(0, 1, 2),
+        set={"data.path": str(here / "photos.tar")},
+    )  # fmt: skip
+    trials = planned(photos, lambda config: "photos")
+    write_study(here, photos, lambda arm, seed: None if (arm, seed) == ("depth=2", 2) else (50.0 + seed, 40.0), trials)
+    for trial in trials[:3]:
+        run = Pool(here).folder(trial.pretrain_hash)
+        result = result_of(trial, 50.0 + trial.seed, 40.0, software={"host": "lab-7", "commit": "0123"})
+        run.write_result(result)
+        (run.path / "checkpoints").mkdir()
+        (run.path / "checkpoints" / "last.pt").write_bytes(b"weights")
+    monkeypatch.setattr("sys.argv", ["cnnjepa", "keep", "photos", "--to", str(kept), "--root", str(here)])
+    with pytest.raises(SystemExit, match="0"):
+        main()
+    told = capsys.readouterr()
+    assert "photos: 5 trials" in told.out and "1 without a result yet: depth=2, seed 2" in told.err
+    for path, content in files(kept).items():
+        assert str(tmp_path).encode() not in content and b"lab-7" not in content, path
+        assert path.split("/")[-1] in {"study.yaml", "trials.json", "result.json", "config.yaml", "metrics.jsonl"}
+    build_report(here, ["photos"], tmp_path / "a")
+    build_report(kept, ["photos"], tmp_path / "b")
+    for one in ("accuracy_held_out", "accuracy_published", "cost"):
+        first, second = ((tmp_path / side / "tables" / f"photos_{one}.csv").read_bytes() for side in "ab")
+        assert first == second and b"depth=2" in first
+    with pytest.raises(ConfigError, match="is the root itself"):
+        keep_study(here, "photos", here)
+    with pytest.raises(ConfigError, match="there are photos"):
+        keep_study(here, "phtos", kept)

@@ -7,7 +7,15 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from cnnjepa.ablations.report.statistics import agreement, corrected, difference, estimate, holm
+from cnnjepa.ablations.report.statistics import (
+    agreement,
+    corrected,
+    difference,
+    estimate,
+    holm,
+    smallest_effect,
+    spread_of,
+)
 from cnnjepa.probes.interval import wilson
 
 
@@ -160,3 +168,26 @@ def test_a_true_difference_is_found() -> None:
         arms = [dict(enumerate(rng.normal(75, 1, 5))), *(dict(enumerate(rng.normal(70, 1, 5))) for _ in range(3))]
         found += corrected([difference(arm, base) for arm in arms])[0].verdict == "better"
     assert found > 190
+
+
+@pytest.mark.parametrize(("n", "tests"), [(3, 1), (5, 2), (8, 6)])
+def test_the_smallest_effect_is_the_one_that_is_found_in_four_of_five_samples(n: int, tests: int) -> None:
+    effect = smallest_effect(n, tests)
+    assert effect is not None
+    limit = stats.t.ppf(1 - 0.05 / tests / 2, n - 1)
+    assert stats.nct.sf(limit, n - 1, effect * math.sqrt(n)) == pytest.approx(0.8, abs=1e-3)
+    samples = np.random.default_rng(0).normal(effect, 1.0, (20_000, n))
+    p = stats.ttest_1samp(samples, 0.0, axis=1).pvalue
+    assert float((p < 0.05 / tests).mean()) == pytest.approx(0.8, abs=0.01)
+
+
+def test_more_seeds_see_less_and_no_test_sees_nothing() -> None:
+    effects = [smallest_effect(n, 2) for n in (2, 3, 5, 8)]
+    assert all(a is not None and b is not None and a > b for a, b in itertools.pairwise(effects))
+    assert smallest_effect(1, 2) is None and smallest_effect(5, 0) is None
+
+
+def test_the_spread_of_a_difference_is_read_back_from_its_interval() -> None:
+    one = difference({0: 51.0, 1: 62.0, 2: 73.0}, {0: 50.0, 1: 60.0, 2: 70.0})
+    assert spread_of(one) == pytest.approx(1.0)
+    assert spread_of(difference({0: 1.0}, {0: 2.0})) is None

@@ -81,6 +81,35 @@ def test_packed_equals_masked_on_every_grid(arch: Arch, stem: str, stages: int, 
     assert_same(PackedEncoder(copy.deepcopy(trunk)), MaskedEncoder(trunk), images, random_context(4, grid))
 
 
+@pytest.mark.parametrize(("stem", "stages", "size"), GEOMETRIES)
+@pytest.mark.parametrize("arch", ["resnet18", "resnet50"])
+def test_packed_equals_masked_at_every_scale(arch: Arch, stem: str, stages: int, size: int) -> None:
+    trunk = lively_trunk(arch=arch, stem=stem, stages=stages, width=0.125)
+    assert_same_maps(trunk, torch.randn(4, 3, size, size, dtype=torch.float64), size // trunk.total_stride)
+
+
+def assert_same_maps(trunk: nn.Module, images: Tensor, grid: int) -> None:
+    """Normed maps of all stages with their gradients; what norms saw; the deepest map without norm is the features."""
+    context = random_context(images.shape[0], grid)
+    results = []
+    for encoder in (PackedEncoder(copy.deepcopy(trunk)), MaskedEncoder(copy.deepcopy(trunk))):
+        norms = nn.ModuleList(trunk.stage_norm(stage) for stage in range(-1, -len(trunk.stage_dims) - 1, -1)).double()  # type: ignore[operator, arg-type]
+        assert torch.equal(encoder.stage_maps(images, context, [nn.Identity()])[0], encoder(images, context))
+        for norm in norms:
+            nn.init.uniform_(norm.weight, 0.5, 1.5, generator=torch.Generator().manual_seed(3))
+            nn.init.constant_(norm.bias, 0.3)  # so that a masked position would show
+        maps = encoder.stage_maps(images, context, list(norms))
+        loss = sum((m * torch.linspace(-1, 1, m.numel(), dtype=m.dtype).view_as(m)).sum() for m in maps)
+        loss.backward()  # type: ignore[union-attr]
+        both = nn.ModuleList([encoder, norms])
+        results.append((maps, [p.grad for p in both.parameters()], [b.double() for b in both.buffers()]))
+    sides = [m.shape[2] for m in results[0][0]]
+    assert sides == [grid * 2**scale for scale in range(len(sides))]
+    for ours, theirs in zip(*results, strict=True):
+        for a, b in zip(ours, theirs, strict=True):
+            assert relative(a, b) < TOLERANCE
+
+
 def test_packed_equals_masked_in_evaluation_mode() -> None:
     trunk = lively_trunk(arch="resnet18", width=0.25).eval()
     images, context = torch.randn(3, 3, 96, 96, dtype=torch.float64), random_context(3, 3)

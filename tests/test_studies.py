@@ -513,3 +513,13 @@ def test_a_study_is_yaml_that_people_can_read(tmp_path: Path) -> None:
     folder, _ = written(tmp_path, study(axes={"loss": {"l2": {"loss.name": "l2"}, "cosine": {"loss.name": "cosine"}}}))
     assert yaml.safe_load((folder.path / "study.yaml").read_text())["axes"]["loss"]["l2"] == {"loss.name": "l2"}
     assert json.loads((folder.path / "trials.json").read_text())[0]["arm"] == "l2"
+
+
+def test_a_plan_says_what_its_seeds_can_tell_apart_and_what_more_could() -> None:
+    from cnnjepa.cli.study_tables import power_line
+
+    line = power_line(3, 1)
+    assert line is not None and "Holm over 2 tests" in line and "3 seeds 4.6, 5 seeds 2.1, 8 seeds 1.3" in line
+    single = power_line(1, 3)
+    assert single is not None and single.startswith("one seed allows no test; ") and "1 seeds" not in single
+    assert power_line(5, 0) is None

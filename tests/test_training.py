@@ -14,6 +14,7 @@ import cnnjepa
 from cnnjepa.methods import StepDraw, build_method
 from cnnjepa.schemas import TrialResult
 from cnnjepa.training.distributed import Processes
+from cnnjepa.training.optimizer import build_optimizer
 from cnnjepa.training.pretrain import pretrain
 from cnnjepa.training.step import train_step
 
@@ -51,6 +52,25 @@ def test_bf16_is_close_to_float32() -> None:
 def test_clipping_bounds_the_gradient_norm() -> None:
     _, gradients = one_step("clip_norm=0.001")
     assert torch.stack([g.norm() for g in gradients.values()]).norm() == pytest.approx(0.001, rel=1e-3)
+
+
+def test_fused_adamw_is_the_loop_over_tensors_and_a_loops_state_goes_on_as_a_loop() -> None:
+    methods = [build_method(small_config()).double() for _ in range(2)]
+    fused = build_optimizer(methods[0], small_config().optimizer)
+    group = fused.param_groups[0]
+    rates = {name: group[name] for name in ("lr", "betas", "weight_decay")}
+    loop = torch.optim.AdamW([p for p in methods[1].parameters() if p.requires_grad], **rates, foreach=False)
+    assert group["fused"]
+    for step in range(5):
+        for optimizer in (fused, loop):
+            draw = torch.Generator().manual_seed(step)
+            for p in optimizer.param_groups[0]["params"]:
+                p.grad = torch.randn(p.shape, generator=draw, dtype=p.dtype)
+            optimizer.step()
+    for ours, theirs in zip(methods[0].parameters(), methods[1].parameters(), strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-12, atol=1e-14)
+    fused.load_state_dict(loop.state_dict())
+    assert not fused.param_groups[0]["fused"]
 
 
 def test_accumulation_averages_over_all_target_cells() -> None:

@@ -165,7 +165,7 @@ def two_view_batches(config: PretrainConfig, workers: int) -> list[tuple[Tensor,
     data = open_data(config.data)
     order = Order(data.train.labels.numel(), 16, 0, 1, 0)
     batches = training_batches(
-        data, config.data, order, 2, 6, workers, torch.device("cpu"), config.method.views
+        data, config.data, order, 2, 6, workers, torch.device("cpu"), config.views
     )  # fmt: skip
     return [(*batch.views, batch.labels) for batch in batches]
 
@@ -187,6 +187,33 @@ def test_views_do_not_depend_on_the_number_of_workers_and_differ_from_each_other
         assert torch.equal(ours[2], theirs[2])  # the same images
         for view in (0, 1):
             assert ((ours[view] - theirs[view].float()).abs() <= 8).double().mean() > 0.97
+
+
+def test_local_crops_are_small_parts_of_the_image_and_alike_on_both_paths(tmp_path) -> None:  # type: ignore[no-untyped-def]
+    """Images whose red says the column and whose green the row, so that a view shows where it was cut."""
+    from torchvision.io import write_png
+
+    line = (torch.arange(64) * 4).to(torch.uint8)
+    image = torch.stack([line.expand(64, 64), line[:, None].expand(64, 64), torch.zeros(64, 64, dtype=torch.uint8)])
+    for split in ("train", "val"):
+        for number in range(64):
+            path = tmp_path / split / str(number % 2) / f"{number}.png"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            write_png(image, str(path))
+    plain = [f"method.view.{name}=0" for name in ("jitter", "grey", "blur", "solarise")]
+    asked = ["method.name=lejepa", "local_views=3", "image_size=32", "crop_scale=[0.3,1]", *plain]
+    config = load_config("smoke", overrides=[*asked, "train_images=null", "val_images=null"], data=tmp_path)
+    never = config.model_copy(update={"data": config.data.model_copy(update={"resident": "never"})})
+    resident, workers, again = two_view_batches(config, 0), two_view_batches(never, 2), two_view_batches(never, 0)
+    assert [view.shape[-1] for view in resident[0]][:5] == [32, 32, 16, 16, 16]
+    for ours, theirs, same in zip(resident, workers, again, strict=True):
+        assert all(torch.equal(a, b) for a, b in zip(theirs, same, strict=True))
+        assert all(((a - b.float()).abs() <= 8).all() for a, b in zip(ours, theirs, strict=True))
+        assert not torch.equal(ours[2], ours[3])
+        for number, view in enumerate(ours[:5]):
+            share = (view.amax((2, 3)) - view.amin((2, 3)))[:, :2].prod(1) / 252**2  # height times width
+            least, most = (0.3, 1) if number < 2 else (0.05, 0.3)
+            assert share.min() > 0.7 * least and share.max() < 1.2 * most  # a crop's outermost pixels are not its edges
 
 
 def test_a_plain_view_leaves_pixels_alone() -> None:

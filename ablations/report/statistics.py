@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
-from scipy import stats
+from scipy import optimize, stats
 
 from cnnjepa.probes.interval import wilson
 
@@ -20,7 +20,11 @@ LEVEL = 0.05
 LEAST_FOR_BOOTSTRAP = 8
 """Fewer values resampled with replacement give too narrow intervals: with 3, one resample in 9 repeats one value."""
 
+POWER = 0.8
+"""Chance with which a difference is to be told apart, where the smallest such difference is named."""
+
 _BOOTSTRAP_SEED = 20_240_814  # fixed, so that a report of the same results is the same bytes
+_QUANTILES = 20_000  # of the standard deviation; more change the fifth digit
 _MOST_ENUMERATED = 8  # 8! = 40,320 orderings are compared in a moment
 
 Verdict = Literal["baseline", "better", "worse", "indistinguishable", "same runs", "no spread", "no test"]
@@ -130,6 +134,34 @@ def holm(p_values: Sequence[float]) -> list[float]:
         running = max(running, min(1.0, (len(p_values) - rank) * p_values[place]))
         adjusted[place] = running
     return adjusted
+
+
+def smallest_effect(n: int, tests: int) -> float | None:
+    """The smallest true difference that n seeds tell apart with probability `POWER` by the paired t test, in standard
+    deviations of a seed's difference, when `tests` comparisons share the level (Holm's first step, so the hardest
+    case). None below two seeds or without a test.
+
+    Power as in Cohen, Statistical Power Analysis (1988), 2.3, averaged over the sample's standard deviation (scipy's
+    noncentral t gives NaN for two seeds).
+    """
+    if n < 2 or tests < 1:
+        return None
+    limit = float(stats.t.ppf(1 - LEVEL / tests / 2, n - 1))
+    share = (np.arange(_QUANTILES) + 0.5) / _QUANTILES
+    reach = limit * np.sqrt(stats.chi2.ppf(share, n - 1) / (n - 1))  # what the mean must exceed, in its standard errors
+
+    def lacking(effect: float) -> float:
+        shift = effect * math.sqrt(n)
+        return POWER - float(np.mean(stats.norm.sf(reach - shift) + stats.norm.cdf(-reach - shift)))
+
+    return float(optimize.brentq(lacking, 0.0, float(reach.max()) + 10))  # there every sample is beyond its limit
+
+
+def spread_of(one: Difference) -> float | None:
+    """Standard deviation of a seed's difference, from its interval; None where there is none."""
+    if one.low is None or one.high is None:
+        return None
+    return (one.high - one.low) / 2 / float(stats.t.ppf(1 - LEVEL / 2, one.n - 1)) * math.sqrt(one.n)
 
 
 def _verdict(p: float, mean: float) -> Verdict:

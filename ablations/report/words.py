@@ -8,6 +8,7 @@ from cnnjepa.ablations.report.accuracy_notes import agreement_sentence
 from cnnjepa.ablations.report.comparison import METRICS, Comparison, Row
 from cnnjepa.ablations.report.phrases import interval, listed, p_value, signed
 from cnnjepa.ablations.report.reading import PROBE_AGAIN, StudyData, Trial
+from cnnjepa.ablations.report.statistics import POWER, smallest_effect, spread_of
 
 
 class Sentence(NamedTuple):
@@ -114,17 +115,23 @@ def _naive_winner(comparison: Comparison, base: Row, metric: str, label: str) ->
 
 
 def _sensitivity(comparison: Comparison) -> list[Sentence]:
-    halves = {
-        metric: [
-            (d.high - d.low) / 2 for row in comparison.rows if (d := row.differences.get(metric)) and d.low is not None
-            and d.high is not None
-        ]
-        for metric in METRICS
-    }  # fmt: skip
-    parts = [f"{METRICS[metric]} ±{np.median(found):.1f}" for metric, found in halves.items() if found]
+    """The smallest difference that would have been seen, by the median spread of the arms' differences."""
+    parts = []
+    for metric, label in METRICS.items():
+        effects = [
+            factor * spread
+            for row in comparison.rows
+            if (one := row.differences.get(metric)) and (spread := spread_of(one)) is not None
+            and (factor := smallest_effect(one.n, comparison.comparisons)) is not None
+        ]  # fmt: skip
+        if effects:
+            parts.append(f"{label} {np.median(effects):.1f}")
     if not parts:
         return []
-    text = f"What these seeds can resolve (median half-width of a difference's 95 % interval): {listed(parts)} points."
+    text = (
+        f"The smallest difference that these seeds would tell apart ({100 * POWER:.0f} % power, Holm over "
+        f"{comparison.comparisons} tests, by the median spread of a seed's difference): {listed(parts)} points."
+    )
     return [Sentence(text, "fact")]
 
 

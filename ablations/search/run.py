@@ -3,7 +3,7 @@
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import optuna
 from optuna.trial import TrialState
@@ -15,7 +15,7 @@ from ray.tune.search.optuna import OptunaSearch
 from cnnjepa.ablations.local_executor import ATTEMPTS
 from cnnjepa.ablations.ray_executor import AskToStop, NotKept, trial_resources
 from cnnjepa.ablations.search.points import config_of
-from cnnjepa.ablations.search.storage import AGAIN, DETAIL, HASH, HOW, distributions, open_study, tried
+from cnnjepa.ablations.search.storage import AGAIN, DETAIL, HASH, HOW, changes_of, distributions, open_study, tried
 from cnnjepa.ablations.search.trial import SearchTask, search_trial
 from cnnjepa.ablations.share import Capacity
 from cnnjepa.ablations.study_folder import StudyFolder
@@ -34,13 +34,17 @@ class _Proposals(NotKept, OptunaSearch):
             sampler=study.sampler,
         )  # fmt: skip
         self._study, self._stopping, self._told = study, stopping, told
+        self._space_asked = space
         self._looks: set[tuple[str, int]] = set()
 
     def suggest(self, trial_id: str) -> Any:
         """Nothing new once the search is to stop."""
         if self._stopping():
             return Searcher.FINISHED
-        return super().suggest(trial_id)
+        proposed = super().suggest(trial_id)
+        if trial_id in self._ot_trials:
+            self._tell(trial_id, "begins")
+        return proposed
 
     def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
         """An intermediate probe."""
@@ -48,6 +52,7 @@ class _Proposals(NotKept, OptunaSearch):
             self._looks.add((trial_id, result["epoch"]))
             self._ot_trials[trial_id].report(result["looked"], result["epoch"])
             self._ot_trials[trial_id].set_user_attr(HASH, result["pretrain_hash"])
+            self._tell(trial_id, f"epoch {result['epoch']}", result["looked"])
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
         """The trial's end goes into the storage."""
@@ -74,11 +79,30 @@ class _Proposals(NotKept, OptunaSearch):
             study.tell(trial, state=TrialState.FAIL)
             if how in ("died", "stopped", "busy"):
                 study.enqueue_trial(trial.params, user_attrs={AGAIN: trial.number})
-        self._told(trial.number, how, value, result.get("detail", ""))
+        self._tell(trial_id, how, value, result.get("detail", ""), ended=True)
+
+    def _tell(
+        self, trial_id: str, how: str, value: float | None = None, detail: str = "", *, ended: bool = False
+    ) -> None:
+        trial = self._ot_trials[trial_id]
+        self._told(News(trial.number, how, value, detail, changes_of(trial.params, self._space_asked), ended))
 
 
-Told = Callable[[int, str, float | None, str], None]
-"""(trial's number, how it ended, objective, detail)."""
+class News(NamedTuple):
+    """What happened to a trial of a search."""
+
+    trial: int
+    how: str
+    """`begins`, `epoch N` at an intermediate probe, or how it ended: `finished`, `pruned`, `collapsed`, …"""
+    value: float | None
+    """The probe's figure: k-NN top-1 at an epoch, the objective at the end; percent, held-out training images."""
+    detail: str
+    settings: dict[str, Any]
+    """What was proposed: full config path → value."""
+    ended: bool
+
+
+Told = Callable[[News], None]
 
 
 class _GiveUpOnCollapse(tune.Stopper):

@@ -11,7 +11,7 @@ from typing import NamedTuple, cast
 
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset, Sampler
+from torch.utils.data import DataLoader, Dataset, Sampler, default_collate
 from torchvision.transforms import InterpolationMode
 from torchvision.transforms.v2 import functional as transforms
 
@@ -25,7 +25,7 @@ from cnnjepa.data.source import ImageSource
 from cnnjepa.data.workers import quiet_worker, usable_workers, whole_batch
 from cnnjepa.errors import ImageError, RunError
 from cnnjepa.randomness import generator
-from cnnjepa.schemas import DataConfig, ViewConfig
+from cnnjepa.schemas import DataConfig, View
 from cnnjepa.schemas.views import PLAIN
 
 
@@ -85,7 +85,8 @@ class TrainingBatch(NamedTuple):
     """One process's images of one step."""
 
     views: tuple[Tensor, ...]
-    """Of every view [B, 3, S, S] in [0, 255]; uint8 from loader processes, float32 on the device where resident."""
+    """Of every view [B, 3, S, S], S its own, in [0, 255]; uint8, channels-last from loader processes, float32 on the
+    device where resident."""
     labels: Tensor
     """int64 [B], on the CPU."""
     skipped: list[str]
@@ -105,11 +106,13 @@ def training_batches(
     last_step: int,
     workers: int,
     device: torch.device,
-    views: tuple[ViewConfig, ...] = (PLAIN,),
+    views: tuple[View, ...] | None = None,
 ) -> Iterator[TrainingBatch]:
-    """The batches of the steps [first_step, last_step), every image in the views that the method wants."""
+    """The batches of the steps [first_step, last_step), every image in the views that the method wants; by default in
+    one of plain colours."""
+    views = views or (View(PLAIN, config.image_size, config.augmentation),)
     if isinstance(data.train, ResidentSource):
-        yield from _resident(data.train, config, order, first_step, last_step, device, views)
+        yield from _resident(data.train, order, first_step, last_step, device, views)
         return
     loader = DataLoader(
         _CroppedImages(data.train, config, order.seed, views),
@@ -128,12 +131,11 @@ def training_batches(
 
 def _resident(
     source: ResidentSource,
-    config: DataConfig,
     order: Order,
     first_step: int,
     last_step: int,
     device: torch.device,
-    views: tuple[ViewConfig, ...],
+    views: tuple[View, ...],
 ) -> Iterator[TrainingBatch]:
     images = source.images.to(device)
     height, width = images.shape[2:]
@@ -142,10 +144,11 @@ def _resident(
         size_B, whole = torch.ones_like(here_B), images[here_B]
         seen = []
         for number, view in enumerate(views):
-            crops = draw_crops(config.augmentation, here_B, size_B * height, size_B * width, order.seed, epoch, number)
-            pixels = crop_and_resize(whole, crops, config.image_size, config.augmentation.interpolation)
-            if not view.plain:
-                pixels = recolour(pixels, draw_colours(view, index_B, order.seed, epoch, number), view)
+            crops = draw_crops(view.augmentation, here_B, size_B * height, size_B * width, order.seed, epoch, number)
+            pixels = crop_and_resize(whole, crops, view.size, view.augmentation.interpolation)
+            if not view.colours.plain:
+                drawn = draw_colours(view.colours, index_B, order.seed, epoch, number)
+                pixels = recolour(pixels, drawn, view.colours)
             seen.append(pixels)
         yield TrainingBatch(tuple(seen), source.labels[index_B], [])
 
@@ -158,7 +161,7 @@ class _Steps:
 
     def __iter__(self) -> Iterator[list[tuple[int, int]]]:
         for epoch, index_B in self._order.walk(self._first, self._last):
-            yield [(epoch, int(index)) for index in index_B]
+            yield [(epoch, index) for index in index_B.tolist()]
 
     def __len__(self) -> int:
         return self._last - self._first
@@ -168,7 +171,7 @@ class _CroppedImages(Dataset[TrainingBatch]):
     """Decodes, crops and colours one batch in a loader process. An unreadable image travels as text, because an
     exception raised here would arrive as a traceback."""
 
-    def __init__(self, source: ImageSource, config: DataConfig, seed: int, views: tuple[ViewConfig, ...]) -> None:
+    def __init__(self, source: ImageSource, config: DataConfig, seed: int, views: tuple[View, ...]) -> None:
         self._source, self._config, self._seed, self._views = source, config, seed, views
 
     def __getitems__(self, keys: list[tuple[int, int]]) -> TrainingBatch | str:
@@ -189,12 +192,17 @@ class _CroppedImages(Dataset[TrainingBatch]):
         index_B, epoch = torch.tensor([index for _, index in keys]), keys[0][0]
         heights = torch.tensor([image.shape[1] for image in images])
         widths = torch.tensor([image.shape[2] for image in images])
-        crops = draw_crops(self._config.augmentation, index_B, heights, widths, self._seed, epoch, number)
-        view, cropped = self._views[number], [self._crop(image, crops, place) for place, image in enumerate(images)]
-        if not view.plain:
-            colours = draw_colours(view, index_B, self._seed, epoch, number)
-            cropped = [colour_one(image, colours, place, view) for place, image in enumerate(cropped)]
-        return torch.stack(cropped)
+        view = self._views[number]
+        crops = draw_crops(view.augmentation, index_B, heights, widths, self._seed, epoch, number)
+        cropped = [_crop(image, view, crops, place) for place, image in enumerate(images)]
+        if not view.colours.plain:
+            colours = draw_colours(view.colours, index_B, self._seed, epoch, number)
+            cropped = [
+                colour_one(image.contiguous(), colours, place, view.colours) for place, image in enumerate(cropped)
+            ]
+        # Rows of pixels are copied whole, and in a loader process straight into the memory shared with the trainer.
+        pixels_BHWC: Tensor = default_collate([image.permute(1, 2, 0) for image in cropped])
+        return pixels_BHWC.permute(0, 3, 1, 2)
 
     def _load(self, index: int, skipped: list[str]) -> tuple[Tensor, int]:
         """The image and its label, or under `on_error: skip` the next readable one's."""
@@ -209,8 +217,13 @@ class _CroppedImages(Dataset[TrainingBatch]):
                 skipped.append(str(error))
         raise RunError("no image of this set can be read; `cnnjepa data check PATH` lists what is wrong")
 
-    def _crop(self, image: Tensor, crops: Crops, place: int) -> Tensor:
-        augmentation, size = self._config.augmentation, self._config.image_size
-        box = [int(side[place]) for side in crops[:4]]
-        crop = transforms.resized_crop(image, *box, [size, size], InterpolationMode(augmentation.interpolation))
-        return transforms.horizontal_flip(crop) if crops.flip[place] else crop
+
+def _crop(image: Tensor, view: View, crops: Crops, place: int) -> Tensor:
+    """uint8 [3, H, W] → [3, S, S]. The same pixels as torchvision's `resized_crop` and `horizontal_flip`."""
+    size, interpolation = [view.size, view.size], InterpolationMode(view.augmentation.interpolation)
+    top, left, height, width = (int(side[place]) for side in crops[:4])
+    # Decoded pixels lie channels-last, and so their crop once its rows are moved together: torch resizes that in place
+    # of three planes that it would have to make of it first (0.14 against 0.19 ms at 224 px).
+    part = image[None, :, top : top + height, left : left + width].contiguous(memory_format=torch.channels_last)
+    crop = transforms.resize(part, size, interpolation)[0]
+    return transforms.horizontal_flip(crop) if crops.flip[place] else crop

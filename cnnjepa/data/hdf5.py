@@ -50,11 +50,14 @@ class HDF5Source:
         return {**self.__dict__, "_handle": None}
 
     def load(self, index: int) -> Tensor:
+        return decode(self.read(index), self.name(index))
+
+    def read(self, index: int) -> bytes:
+        """The encoded image. Raises ImageError naming it when it cannot be read."""
         try:
-            stored = np.asarray(self._file()["images"][str(index)])
+            return np.asarray(self._file()["images"][str(index)]).tobytes()
         except OSError as error:
             raise ImageError(f"{self.name(index)} cannot be read ({error})") from None
-        return decode(stored.tobytes(), self.name(index))
 
     def name(self, index: int) -> str:
         return f"{self._path}:images/{index}"

@@ -50,10 +50,10 @@ def open_sources(config: DataConfig) -> dict[str, ImageSource]:
             return dict(open_torchvision(config))
 
 
-def open_data(config: DataConfig, least_train: int = 2) -> DataSet:
+def open_data(config: DataConfig, batch_size: int = 2, processes: int = 1) -> DataSet:
     """Opens, limits and checks the images; decodes them all when they are to be resident.
 
-    `least_train` is the global batch. Raises ConfigError for empty sets, one class only, fewer images than a
+    `batch_size` is a process's. Raises ConfigError for empty sets, one class only, fewer images than a global
     batch, or `resident: always` with images of several sizes; ImageError for an unreadable image under
     `on_error: raise`.
     """
@@ -64,8 +64,23 @@ def open_data(config: DataConfig, least_train: int = 2) -> DataSet:
     data = DataSet(sources["train"], sources["val"], _name(config), fingerprint)
     if config.resident != "never":
         _make_resident(data, config)
-    _check(data, least_train)
+    _check(data)
+    refuse_part_of_a_batch(data.name, data.train.labels.numel(), batch_size, processes)
     return data
+
+
+def refuse_part_of_a_batch(name: str, images: int, batch_size: int, processes: int) -> None:
+    """Raises ConfigError when training images do not fill one global batch: the last, partial batch of an epoch is
+    dropped, so there would be no step."""
+    if images >= batch_size * processes:
+        return
+    most = images // processes
+    legal = f"2 to {most}" if most >= 2 else f"none with {processes} processes, so use at most {images // 2}"
+    raise ConfigError(
+        f"{name}: {images} training images are fewer than a global batch of {batch_size * processes} "
+        f"(runtime.batch_size {batch_size} on {processes} process{'es' if processes > 1 else ''}), and a partial batch "
+        f"is dropped; legal for runtime.batch_size are {legal}"
+    )
 
 
 def _limited(source: ImageSource, split: str, limit: int | None) -> ImageSource:
@@ -102,7 +117,7 @@ def _make_resident(data: DataSet, config: DataConfig) -> None:
         data.skipped += decoded[1]
 
 
-def _check(data: DataSet, least_train: int) -> None:
+def _check(data: DataSet) -> None:
     train = data.train.labels.numel()
     if not train or not data.val.labels.numel():
         raise ConfigError(f"{data.name}: the {'training' if not train else 'validation'} set is empty")
@@ -116,11 +131,6 @@ def _check(data: DataSet, least_train: int) -> None:
         raise ConfigError(
             f"{data.name}: validation labels reach {data.classes + unknown - 1}, the training set has only classes "
             f"0 to {data.classes - 1}"
-        )
-    if train < least_train:
-        raise ConfigError(
-            f"{data.name}: {train} training images are fewer than a global batch of {least_train}; lower "
-            "runtime.batch_size"
         )
 
 

@@ -5,6 +5,7 @@ and axis. The kernels are Pillow's (cubic with a = −0.5, triangle), widened wh
 torchvision's antialias=True computes.
 """
 
+import math
 from typing import Literal
 
 import torch
@@ -13,6 +14,11 @@ from torch import Tensor
 from cnnjepa.data.crops import Crops
 
 Interpolation = Literal["bicubic", "bilinear"]
+
+# Pixels a channel that a CPU takes at a time, so that weights and halfway results stay in a core's cache: 32 images of
+# 64 px, the best of 16 to 256 measured (AMD EPYC, 1 MiB of L2). Images are independent, so this changes no bit.
+_CPU_PIXELS = 2**17
+
 _SUPPORT: dict[Interpolation, float] = {"bicubic": 2.0, "bilinear": 1.0}
 
 
@@ -29,18 +35,28 @@ def _kernel(x: Tensor, interpolation: Interpolation) -> Tensor:
 def _weights(
     start_B: Tensor, length_B: Tensor, source: int, size: int, interpolation: Interpolation, dtype: torch.dtype
 ) -> Tensor:
-    """[B, size, source]: row i gives output pixel i of the span [start, start + length) as a mix of source pixels."""
-    start_B, length_B = start_B.to(dtype), length_B.to(dtype)
-    scale_B11 = (length_B / size)[:, None, None]
+    """[B, size, source]: row i gives output pixel i of the span [start, start + length) as a mix of source pixels.
+
+    The kernel is evaluated only at the few pixels that it can reach. Their number T is that of the widest crop there
+    can be, the whole image, so that it is known without looking at the crops (which may lie on a GPU).
+    """
+    start_B11, length_B11 = start_B.to(dtype)[:, None, None], length_B.to(dtype)[:, None, None]
+    scale_B11 = length_B11 / size
     widen_B11 = scale_B11.clamp(min=1.0)
     out_1S1 = torch.arange(size, device=start_B.device, dtype=dtype)[None, :, None]
-    pixel_11N = torch.arange(source, device=start_B.device, dtype=dtype)[None, None, :]
-    centre_BS1 = start_B[:, None, None] + (out_1S1 + 0.5) * scale_B11
-    offset_BSN = (pixel_11N + 0.5 - centre_BS1) / widen_B11
-    weights = _kernel(offset_BSN, interpolation)
+    centre_BS1 = start_B11 + (out_1S1 + 0.5) * scale_B11
+    reach = math.ceil(_SUPPORT[interpolation] * max(1.0, source / size)) + 1
+    tap_11T = torch.arange(-reach, reach + 1, device=start_B.device)[None, None, :]
+    place_BST = centre_BS1.long() + tap_11T
+    pixel_BST = place_BST.to(dtype)
+    offset_BST = (pixel_BST + 0.5 - centre_BS1) / widen_B11
+    weights_BST = _kernel(offset_BST, interpolation)
     # Nothing outside the crop contributes: the crop is an image of its own.
-    inside_B1N = (pixel_11N >= start_B[:, None, None]) & (pixel_11N < (start_B + length_B)[:, None, None])
-    weights = weights * inside_B1N * (offset_BSN.abs() < _SUPPORT[interpolation])
+    inside_BST = (pixel_BST >= start_B11) & (pixel_BST < start_B11 + length_B11)
+    weights_BST = weights_BST * inside_BST * (offset_BST.abs() < _SUPPORT[interpolation])
+    # With room for what reaches beyond the image, every place of a row is written once.
+    wide = torch.zeros(start_B.shape[0], size, source + 2 * reach + 1, dtype=dtype, device=start_B.device)
+    weights = wide.scatter_(2, place_BST + reach, weights_BST)[..., reach : reach + source]
     return weights / weights.sum(-1, keepdim=True)
 
 
@@ -49,10 +65,21 @@ def crop_and_resize(
 ) -> Tensor:
     """uint8 images [B, 3, H, W] → crops [B, 3, size, size] of `dtype` in [0, 255], flipped where asked."""
     batch, channels, height, width = images_BCHW.shape
+    at_once = max(1, _CPU_PIXELS // max(height * width, size * size)) if images_BCHW.device.type == "cpu" else batch
+    pixels = torch.empty(batch, channels, size, size, dtype=dtype, device=images_BCHW.device)
+    for first in range(0, batch, at_once):
+        few = slice(first, first + at_once)
+        _crop_few(images_BCHW[few], Crops(*(side[few] for side in crops)), interpolation, pixels[few])
+    return pixels
+
+
+def _crop_few(images_BCHW: Tensor, crops: Crops, interpolation: Interpolation, out_BCSS: Tensor) -> None:
+    batch, channels, height, width = images_BCHW.shape
+    size, dtype = out_BCSS.shape[-1], out_BCSS.dtype
     rows = _weights(crops.top, crops.height, height, size, interpolation, dtype)
     columns = _weights(crops.left, crops.width, width, size, interpolation, dtype)
     columns = torch.where(crops.flip[:, None, None], columns.flip(1), columns)
     pixels = images_BCHW.to(dtype).view(batch, channels * height, width)
     across = torch.bmm(pixels, columns.transpose(1, 2)).view(batch, channels, height, size)
     down = torch.matmul(rows[:, None], across)
-    return down.clamp_(0, 255)
+    torch.clamp(down, 0, 255, out=out_BCSS)

@@ -5,7 +5,7 @@ Parameter names are torchvision's (`features.…`).
 
 import torch
 from torch import Tensor, nn
-from torchvision.models.convnext import CNBlockConfig, ConvNeXt
+from torchvision.models.convnext import CNBlockConfig, ConvNeXt, LayerNorm2d
 
 from cnnjepa.randomness import key
 from cnnjepa.schemas import ConvNeXtConfig
@@ -33,11 +33,26 @@ class ConvNeXtTrunk(ConvNeXt):  # type: ignore[misc]
         """C, channels of the features."""
         self.total_stride = config.total_stride
         """Pixels a side of a cell of the features."""
+        self.stage_dims = tuple(widths)
+        """Channels of every stage's map; a stage halves the sides of the one before."""
 
     def forward(self, x: Tensor) -> Tensor:
         """The last feature map; see the class."""
         features: Tensor = self.features(x)
         return features
+
+    def stage_maps(self, x: Tensor) -> list[Tensor]:
+        """The map of every stage, the last feature map last."""
+        maps: list[Tensor] = []
+        for number, layer in enumerate(self.features):  # stem, stage, (downsampling, stage) three times
+            x = layer(x)
+            if number % 2:
+                maps.append(x)
+        return maps
+
+    def stage_norm(self, stage: int) -> nn.Module:
+        """A norm as the network's own, for the map of `stage` (negative: from the last)."""
+        return LayerNorm2d(self.stage_dims[stage], eps=1e-6)
 
 
 def build_convnext(config: ConvNeXtConfig, seed: int) -> ConvNeXtTrunk:

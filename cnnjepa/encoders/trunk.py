@@ -64,6 +64,8 @@ class ResNetTrunk(ResNet):  # type: ignore[misc]
         """C, channels of the features."""
         self.total_stride = config.total_stride
         """Pixels a side of a cell of the features."""
+        self.stage_dims = tuple(self._channels(64 * 2**stage) * spec.block.expansion for stage in range(config.stages))
+        """Channels of every stage's map; a stage halves the sides of the one before."""
 
     def _channels(self, stock: int) -> int:
         return int(stock * self._width)
@@ -76,9 +78,20 @@ class ResNetTrunk(ResNet):  # type: ignore[misc]
 
     def forward(self, x: Tensor) -> Tensor:
         """The last feature map; see the class."""
+        return self.stage_maps(x)[-1]
+
+    def stage_maps(self, x: Tensor) -> list[Tensor]:
+        """The map of every stage, the last feature map last."""
         x = self.maxpool(self.relu(self.bn1(self.conv1(x))))
-        features: Tensor = self.layer4(self.layer3(self.layer2(self.layer1(x))))
-        return features
+        maps: list[Tensor] = []
+        for stage in (self.layer1, self.layer2, self.layer3, self.layer4)[: len(self.stage_dims)]:
+            x = stage(x)
+            maps.append(x)
+        return maps
+
+    def stage_norm(self, stage: int) -> nn.Module:
+        """A norm as the network's own, for the map of `stage` (negative: from the last)."""
+        return nn.BatchNorm2d(self.stage_dims[stage])
 
 
 def build_resnet(config: EncoderConfig, seed: int) -> ResNetTrunk:

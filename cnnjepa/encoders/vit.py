@@ -14,7 +14,6 @@ from cnnjepa.randomness import key
 from cnnjepa.schemas import ViTConfig
 from cnnjepa.schemas.encoder import VIT_HEADS
 
-_DEPTH = 12
 _WIDTH_OF_HEAD = 64
 
 
@@ -64,7 +63,7 @@ class ViTTrunk(nn.Module):
         self.patch_embed = nn.Module()
         self.patch_embed.proj = nn.Conv2d(3, self.feature_dim, config.patch_size, config.patch_size)
         start_linear(self.patch_embed.proj)
-        self.blocks = blocks(_DEPTH, self.feature_dim, self.heads)
+        self.blocks = blocks(config.blocks, self.feature_dim, self.heads)
         self.norm = nn.LayerNorm(self.feature_dim, eps=1e-6)
 
     def embed(self, images_BCHW: Tensor) -> Tensor:

@@ -37,8 +37,14 @@ def export_run(
     folder = out or run / "export" / to
     if folder.exists() and (not folder.is_dir() or (any(folder.iterdir()) and not (folder / "README.md").is_file())):
         raise ConfigError(f"--out {folder} holds something else; give an empty or new folder")
+    new = not folder.exists()
     folder.mkdir(parents=True, exist_ok=True)
-    features, loading = FORMATS[to](parcel, folder)
+    try:
+        features, loading = FORMATS[to](parcel, folder)
+    except ConfigError:  # refused before anything was written
+        if new:
+            folder.rmdir()
+        raise
     error = parcel.compare(features, to)
     settings = {"encoder": parcel.config.encoder.model_dump(mode="json"), "preprocessing": parcel.preprocessing()}
     (folder / "encoder.json").write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")
@@ -82,6 +88,7 @@ def _timm_form(parcel: Parcel) -> tuple[str, dict[str, Any], dict[str, Tensor]]:
     codes = positions(parcel.config.grid, parcel.network.feature_dim, next(iter(state.values())))
     arguments = {
         "num_classes": 0, "img_size": parcel.config.data.image_size, "patch_size": encoder.total_stride,
+        "depth": len(parcel.network.blocks),
         "class_token": False, "global_pool": "avg", "fc_norm": False,
     }  # fmt: skip
     return f"{encoder.arch}_patch16_224", arguments, {**state, "pos_embed": codes[None]}

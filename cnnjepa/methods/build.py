@@ -67,7 +67,7 @@ def _around(trunk: Trunk, config: PretrainConfig, classes: int) -> Method:
             projector = mlp(dim, method.hidden_dim, method.hidden_dim, method.output_dim)
             return LeJEPA(trunk, dim, projector, method)
         case SparKConfig():
-            return SparK(_sparse(trunk, config), dim, trunk.total_stride, method)
+            return SparK(_sparse(trunk, config), method)
         case IJEPAConfig():
             from cnnjepa.encoders.vit import ViTTrunk
             from cnnjepa.methods.ijepa import IJEPA

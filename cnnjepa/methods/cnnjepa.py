@@ -67,12 +67,17 @@ class CNNJEPA(Method):
 
     def forward(self, images_BCHW: Tensor, context_mask: Tensor, target_mask: Tensor) -> StepLoss:  # type: ignore[override]
         """The loss over the target cells of this batch. Masks are boolean [B, G, G]; no cell may be both."""
-        context = self.projection(self.context_encoder(images_BCHW, context_mask))
-        token = self.token.to(context.dtype)[:, None, None]
-        prediction = self.predictor(torch.where(context_mask[:, None], context, token))
+        # First, so that what it needs in passing is not added to the activations that the context keeps.
         with torch.no_grad():
             target = self.target_projection(self.target_encoder(images_BCHW))
-        losses = cell_loss(prediction, target, self.loss)
+        context = self.projection(self.context_encoder(images_BCHW, context_mask))
+        return self.compare(context, target, context_mask, target_mask)
+
+    def compare(self, context_BCGG: Tensor, target_BCGG: Tensor, context_mask: Tensor, target_mask: Tensor) -> StepLoss:
+        """The loss of the features predicted from the context's, filled with the token, against the target's."""
+        token = self.token.to(context_BCGG.dtype)[:, None, None]
+        prediction = self.predictor(torch.where(context_mask[:, None], context_BCGG, token))
+        losses = cell_loss(prediction, target_BCGG, self.loss)
         return StepLoss(torch.where(target_mask, losses, losses.new_zeros(())).sum(), target_mask.sum())
 
     def follow(self, momentum: float) -> None:

@@ -1,12 +1,13 @@
 """LeJEPA (arXiv 2511.08544): views agree, and their projections are distributed as an isotropic Gaussian.
 
-Shapes: V views, N images of the global batch, D outputs of the projector, M slices.
+Shapes: V views, the G global ones first, N images of the global batch, D outputs of the projector, M slices.
 """
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from cnnjepa.encoders.vit import ViTTrunk
 from cnnjepa.methods.across import gathered
 from cnnjepa.methods.method import Method, Pass, StepDraw, StepLoss
 from cnnjepa.methods.pooled import full_precision, pooled
@@ -23,7 +24,10 @@ def draw_slices(dim: int, count: int, seed: int, step: int) -> Tensor:
 
 def epps_pulley(values_NM: Tensor, knots: int) -> Tensor:
     """The Epps–Pulley statistic of every column against N(0, 1), [M]: N ∫ |φ̂(t) − e^(−t²/2)|² e^(−t²/2) dt, by the
-    trapezoidal rule. The integrand is even, so only t ≥ 0 is computed."""
+    trapezoidal rule. The integrand is even, so only t ≥ 0 is computed. Raises ValueError for fewer than two values: one
+    has no distribution, and is nearest to a normal one at 0, where all collapses."""
+    if values_NM.shape[0] < 2:
+        raise ValueError("LeJEPA's statistic is of 2 images or more in the global batch; given 1")
     half = (knots - 1) // 2
     t = torch.linspace(0.0, _REACH, half + 1, dtype=values_NM.dtype, device=values_NM.device)
     gaussian = torch.exp(-0.5 * t**2)
@@ -35,13 +39,16 @@ def epps_pulley(values_NM: Tensor, knots: int) -> Tensor:
 
 
 class LeJEPA(Method):
-    """Encoder and projector; all views pass in one batch."""
+    """Encoder and projector. Views of one size pass the encoder in one batch, and all pass the projector in one."""
 
     def __init__(self, trunk: nn.Module, feature_dim: int, projector: nn.Module, config: LeJEPAConfig) -> None:
         super().__init__()
         self.feature_dim = feature_dim
         self.context_encoder, self.projector = trunk, projector
         self._config = config
+        views = config.global_views + config.local_views
+        of_all = config.centre == "all" or (config.centre == "auto" and not isinstance(trunk, ViTTrunk))
+        self._central = views if of_all else config.global_views
 
     def inputs(self, views: tuple[Tensor, ...], labels_B: Tensor, draw: StepDraw) -> tuple[Tensor, ...]:
         """The views, and for every image the step's slices [B, D, M] (one copy, shown B times)."""
@@ -50,13 +57,15 @@ class LeJEPA(Method):
         return (*views, slices.expand(views[0].shape[0], -1, -1))
 
     def forward(self, *inputs: Tensor) -> StepLoss:
-        """(1 − λ) · mean squared distance to the views' centre + λ · mean statistic over views and slices, of the
-        global batch."""
+        """(1 − λ) · mean squared distance of all views to their centre (or the global ones') + λ · mean statistic over
+        views and slices, of the global batch."""
         *views, slices = inputs
-        projected = self.projector(pooled(self.context_encoder, torch.cat(views)))
-        with full_precision(projected, slices[0]) as (z, directions):
+        count = self._config.global_views
+        sizes = [part for part in (views[:count], views[count:]) if part]
+        features = torch.cat([pooled(self.context_encoder, torch.cat(part)) for part in sizes])
+        with full_precision(self.projector(features), slices[0]) as (z, directions):
             own_VND = z.unflatten(0, (len(views), -1))
-            agreement = (own_VND - own_VND.mean(0)).square().mean()
+            agreement = (own_VND - own_VND[: self._central].mean(0)).square().mean()
             everyone = [gathered(view) for view in own_VND]
             statistic = torch.stack([epps_pulley(view @ directions, self._config.knots).mean() for view in everyone])
             gaussianity, share = statistic.mean(), self._config.regularization
@@ -66,8 +75,6 @@ class LeJEPA(Method):
         return StepLoss(loss * images, images, scalars)
 
     def passes(self, config: PretrainConfig) -> list[Pass]:
-        size, views = config.data.image_size, self._config.num_views
-        return [
-            Pass(self.context_encoder, (3, size, size), views, sees_images=True),
-            Pass(self.projector, (self.feature_dim,), views),
-        ]
+        encoder, sizes = self.context_encoder, [view.size for view in config.views]
+        by_size = [Pass(encoder, (3, size, size), sizes.count(size), sees_images=True) for size in sorted(set(sizes))]
+        return [*by_size, Pass(self.projector, (self.feature_dim,), len(sizes))]

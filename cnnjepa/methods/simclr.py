@@ -12,10 +12,12 @@ from cnnjepa.schemas import PretrainConfig
 
 def nt_xent(first_BD: Tensor, second_BD: Tensor, temperature: float) -> Tensor:
     """The sum over this process's images of the normalised, temperature-scaled cross-entropy (equation 1), averaged
-    over an image's two views. Every other view of the global batch is a negative."""
+    over an image's two views. Every other view of the global batch is a negative. Raises ValueError without any."""
     with full_precision(first_BD, second_BD) as (first, second):
         first, second = F.normalize(first, dim=1), F.normalize(second, dim=1)
         all_first, all_second = gathered(first), gathered(second)
+        if all_first.shape[0] < 2:
+            raise ValueError("NT-Xent has no negatives in a global batch of 1 image; give 2 or more")
         own = world()[0] * first.shape[0] + torch.arange(first.shape[0], device=first.device)
         total = first.new_zeros(())
         for view, same, other in ((first, all_first, all_second), (second, all_second, all_first)):

@@ -1,6 +1,6 @@
 """SparK (arXiv 2301.03580): reconstruct hidden patches' pixels from a sparse CNN's features of the visible ones.
 
-Shapes: B images of S pixels, G cells a side, p pixels a side of a patch, D channels of the encoder.
+Shapes: B images of S pixels, G cells a side, p pixels a side of a patch.
 """
 
 import math
@@ -9,14 +9,15 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
+from cnnjepa.encoders import ConvNeXtTrunk, ResNetTrunk
 from cnnjepa.masks import Masks, sample_masks
 from cnnjepa.methods.method import Method, Pass, StepDraw, StepLoss
 from cnnjepa.methods.pooled import full_precision
+from cnnjepa.methods.unet_decoder import UNetDecoder
 from cnnjepa.schemas import PretrainConfig, SparKConfig
 from cnnjepa.sparse import ContextEncoder
 
 _EPSILON = 1e-6  # added to a patch's variance
-_LEAST_WIDTH = 16
 
 
 def patch_pixels(images_BCHW: Tensor, grid: int) -> Tensor:
@@ -33,36 +34,30 @@ def normalised_patches(images_BCHW: Tensor, grid: int) -> Tensor:
     return (patches - mean) / (variance + _EPSILON).sqrt()
 
 
-def light_decoder(features: int, dim: int, stride: int) -> nn.Sequential:
-    """[B, features, G, G] → pixels [B, 3, G·stride, G·stride]: an upsampling by two and two convolutions at a time."""
-    layers: list[nn.Module] = [nn.Conv2d(features, dim, 1)]
-    for _ in range(round(math.log2(stride))):
-        after = max(_LEAST_WIDTH, dim // 2)
-        layers += [
-            nn.ConvTranspose2d(dim, dim, 4, stride=2, padding=1),
-            nn.Conv2d(dim, dim, 3, padding=1, bias=False),
-            nn.BatchNorm2d(dim),
-            nn.ReLU6(inplace=True),
-            nn.Conv2d(dim, after, 3, padding=1, bias=False),
-            nn.BatchNorm2d(after),
-        ]
-        dim = after
-    layers.append(nn.Conv2d(dim, 3, 1))
-    return nn.Sequential(*layers)
+def decoder_width(features: int, stride: int) -> int:
+    """Channels at the first block for an encoder of so many: three eighths, the released code's 768 on a ResNet-50's
+    2048, to the nearest multiple of the stride (every doubling halves them), and at least 4 at the image's size."""
+    return stride * max(4, round(features * 3 / 8 / stride))
 
 
 class SparK(Method):
-    """Sparse encoder, one learned vector for hidden cells, decoder."""
+    """Sparse encoder, a norm for every scale's map, decoder."""
 
     encoders: ClassVar[dict[str, str]] = {"context": "context_encoder.network"}
 
-    def __init__(self, encoder: ContextEncoder, feature_dim: int, stride: int, config: SparKConfig) -> None:
+    def __init__(self, encoder: ContextEncoder, config: SparKConfig) -> None:
         super().__init__()
-        self.feature_dim = feature_dim
+        trunk = encoder.network
+        assert isinstance(trunk, ResNetTrunk | ConvNeXtTrunk)  # the config refuses others
+        self.feature_dim = trunk.feature_dim
         self.masking = config.masking
         self.context_encoder = encoder
-        self.token = nn.Parameter(nn.init.trunc_normal_(torch.empty(feature_dim), std=0.02))
-        self.decoder = light_decoder(feature_dim, config.decoder_dim, stride)
+        doublings = round(math.log2(trunk.total_stride))
+        # A map of the image's own size (stem small) is left out: no block would follow to make use of it.
+        scales = min(len(trunk.stage_dims), doublings)
+        self.norms = nn.ModuleList(trunk.stage_norm(-1 - scale) for scale in range(scales))
+        width = config.decoder_dim or decoder_width(trunk.feature_dim, trunk.total_stride)
+        self.decoder = UNetDecoder(trunk.stage_dims[::-1][:scales], width, doublings)
 
     def inputs(self, views: tuple[Tensor, ...], labels_B: Tensor, draw: StepDraw) -> tuple[Tensor, ...]:
         """The view and its masks [B, G, G]."""
@@ -79,10 +74,9 @@ class SparK(Method):
     def forward(self, *inputs: Tensor) -> StepLoss:
         """Mean squared error of every hidden patch's normalised pixels."""
         images, context, hidden = inputs
-        features = self.context_encoder(images, context)
-        filled = torch.where(context[:, None], features, self.token.to(features.dtype)[:, None, None])
+        maps = self.context_encoder.stage_maps(images, context, list(self.norms))
         grid = context.shape[1]
-        with full_precision(self.decoder(filled), images) as (pixels, wanted):
+        with full_precision(self.decoder(maps, context), images) as (pixels, wanted):
             errors = (patch_pixels(pixels, grid) - normalised_patches(wanted, grid)).square().mean(-1)
             loss = torch.where(hidden, errors, errors.new_zeros(())).sum()
         return StepLoss(loss, self.terms(*inputs))
@@ -95,7 +89,5 @@ class SparK(Method):
         """The packed encoder costs its visible share of a dense one; masked computes every cell."""
         share = config.visible_share if getattr(config.encoder, "backend", "") == "packed" else 1.0
         size = config.data.image_size
-        return [
-            Pass(self.context_encoder.network, (3, size, size), share, sees_images=True),
-            Pass(self.decoder, (self.feature_dim, config.grid, config.grid), 1),
-        ]
+        encoder = Pass(self.context_encoder.network, (3, size, size), share, sees_images=True)
+        return [encoder, *self.decoder.passes(config.grid)]

@@ -25,7 +25,10 @@ class Terms(NamedTuple):
 
 
 def vicreg_terms(first_BD: Tensor, second_BD: Tensor) -> Terms:
-    """Equations 1 to 4, with the mean over outputs too in the invariance, as the weights 25, 25, 1 are meant."""
+    """Equations 1 to 4, with the mean over outputs too in the invariance, as the weights 25, 25, 1 are meant.
+    Raises ValueError for fewer than two images, which have no variance."""
+    if first_BD.shape[0] < 2:
+        raise ValueError("VICReg's variance and covariance need 2 images or more on each process; given 1")
     with full_precision(first_BD, second_BD) as views:
         invariance = F.mse_loss(views[0], views[1])
         variance = covariance = views[0].new_zeros(())

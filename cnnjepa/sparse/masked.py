@@ -5,10 +5,13 @@ packed encoder and shares no code with it.
 """
 
 import copy
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils.hooks import RemovableHandle
 from torchvision.models.convnext import LayerNorm2d
 from torchvision.ops import Permute
@@ -26,29 +29,38 @@ class MaskedEncoder(nn.Module):
 
     def forward(self, images_BCHW: Tensor, context_BGG: Tensor) -> Tensor:
         """Features [B, C, G, G] of the context (boolean [B, G, G], True = visible); zero at masked cells."""
-        hooks = self._hooks(context_BGG)
-        try:
+        with _hooked(self.network.modules(), context_BGG):
             features: Tensor = self.network(_zeroed(images_BCHW, context_BGG))
-        finally:
-            for hook in hooks:
-                hook.remove()
         return features
 
-    def _hooks(self, context_BGG: Tensor) -> list[RemovableHandle]:
-        def zero(layer: nn.Module, args: Any, output: Tensor) -> Tensor:
-            return _zeroed(output, context_BGG)
-
-        handles: list[RemovableHandle] = []
-        for layer in self.network.modules():
-            if isinstance(layer, nn.BatchNorm2d):
-                handles += _norm_over_visible(layer, context_BGG)
-            elif not any(layer.children()) and not _works_on_channels_last(layer):
-                handles.append(layer.register_forward_hook(zero))
-        return handles
+    def stage_maps(self, images_BCHW: Tensor, context_BGG: Tensor, norms: Sequence[nn.Module]) -> list[Tensor]:
+        """Maps [B, C, G·p, G·p] of the last len(norms) stages of a trunk that has stages, the deepest (p = 1) first.
+        Each has passed its norm, which sees visible positions only; zero at masked cells."""
+        with _hooked([*self.network.modules(), *norms], context_BGG):
+            maps = self.network.stage_maps(_zeroed(images_BCHW, context_BGG))  # type: ignore[operator]
+            return [norm(found) for norm, found in zip(norms, reversed(maps), strict=False)]
 
     def dense_copy(self) -> nn.Module:
         """A plain copy of the network, sharing nothing with it."""
         return copy.deepcopy(self.network)
+
+
+@contextmanager
+def _hooked(layers: Iterable[nn.Module], context_BGG: Tensor) -> Iterator[None]:
+    def zero(layer: nn.Module, args: Any, output: Tensor) -> Tensor:
+        return _zeroed(output, context_BGG)
+
+    handles: list[RemovableHandle] = []
+    for layer in layers:
+        if isinstance(layer, _BatchNorm):
+            handles += _norm_over_visible(layer, context_BGG)
+        elif not any(layer.children()) and not _works_on_channels_last(layer):
+            handles.append(layer.register_forward_hook(zero))
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
 
 
 def _works_on_channels_last(layer: nn.Module) -> bool:
@@ -60,7 +72,7 @@ def _works_on_channels_last(layer: nn.Module) -> bool:
     return plain or isinstance(layer, nn.Linear | nn.GELU)
 
 
-def _norm_over_visible(norm: nn.BatchNorm2d, context_BGG: Tensor) -> list[RemovableHandle]:
+def _norm_over_visible(norm: _BatchNorm, context_BGG: Tensor) -> list[RemovableHandle]:
     """Hooks that show a stock batch norm the visible positions as rows, and put its rows back onto the map."""
     masks: list[Tensor] = []
 

@@ -1,6 +1,8 @@
 """The packed context encoder: computes visible patches only."""
 
 import copy
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 from torch import Tensor, nn
 
@@ -36,6 +38,25 @@ class PackedEncoder(nn.Module):
 
         A mask in host memory saves a GPU's caller from waiting for the number of visible cells.
         """
+        with self._on(images_BCHW, context_BGG) as grid:
+            packed = self.network(grid.pack(images_BCHW))
+        if packed.shape[2:] != (1, 1):
+            raise ValueError(
+                f"images of {images_BCHW.shape[-1]} px on a {grid.side}x{grid.side} grid end in cells of "
+                f"{packed.shape[2]} pixels, not 1: the grid must be the image size divided by the total stride"
+            )
+        return grid.unpack(packed.flatten(1))
+
+    def stage_maps(self, images_BCHW: Tensor, context_BGG: Tensor, norms: Sequence[nn.Module]) -> list[Tensor]:
+        """Maps [B, C, G·p, G·p] of the last len(norms) stages of a trunk that has stages, the deepest (p = 1) first.
+        Each has passed its norm, which sees visible positions only; zero at masked cells."""
+        with self._on(images_BCHW, context_BGG) as grid:
+            packed = self.network.stage_maps(grid.pack(images_BCHW))  # type: ignore[operator]
+        return [grid.unpack_cells(norm(cells)) for norm, cells in zip(norms, reversed(packed), strict=False)]
+
+    @contextmanager
+    def _on(self, images_BCHW: Tensor, context_BGG: Tensor) -> Iterator[PatchGrid]:
+        """Layers compute on the visible cells of this grid meanwhile."""
         grid = PatchGrid(context_BGG, images_BCHW.device)
         stride = getattr(self.network, "total_stride", images_BCHW.shape[-1] // grid.side)
         if images_BCHW.shape[-1] != grid.side * stride:
@@ -45,15 +66,9 @@ class PackedEncoder(nn.Module):
             )
         self._slot.grid = grid
         try:
-            packed = self.network(grid.pack(images_BCHW))
+            yield grid
         finally:
             self._slot.grid = None
-        if packed.shape[2:] != (1, 1):
-            raise ValueError(
-                f"images of {images_BCHW.shape[-1]} px on a {grid.side}x{grid.side} grid end in cells of "
-                f"{packed.shape[2]} pixels, not 1: the grid must be the image size divided by the total stride"
-            )
-        return grid.unpack(packed.flatten(1))
 
     def dense_copy(self) -> nn.Module:
         """A plain copy of the network, sharing nothing with it."""

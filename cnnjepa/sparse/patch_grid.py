@@ -81,22 +81,19 @@ class PatchGrid:
         return (self.sample_n * self.side + self.row_n) * self.side + self.column_n
 
     def unpack_cells(self, packed_nCpp: Tensor) -> Tensor:
-        """Dense map [B, C, G·p, G·p] of packed cells, zero where masked."""
+        """Dense map [B, C, G·p, G·p] of packed cells, zero where masked, in channels-last memory."""
         _, c, p, _ = packed_nCpp.shape
-        cells = packed_nCpp.new_zeros(self.batch * self.side**2, c, p, p)
-        cells = cells.index_copy(0, self._flat_n, packed_nCpp)
-        return (
-            cells.view(self.batch, self.side, self.side, c, p, p)
-            .permute(0, 3, 1, 4, 2, 5)
-            .reshape(self.batch, c, self.side * p, self.side * p)
-        )
+        cells = packed_nCpp.new_zeros(self.batch * self.side**2, p, p, c)
+        cells = cells.index_copy(0, self._flat_n, packed_nCpp.permute(0, 2, 3, 1))
+        rows = cells.view(self.batch, self.side, self.side, p, p, c).permute(0, 1, 3, 2, 4, 5)
+        return rows.reshape(self.batch, self.side * p, self.side * p, c).permute(0, 3, 1, 2)
 
     def take_cells(self, map_BCHW: Tensor) -> Tensor:
         """As `pack`; its gradient is written without accumulation, since no cell is taken twice."""
         b, c, height, _ = map_BCHW.shape
         p = height // self.side
-        cells = map_BCHW.view(b, c, self.side, p, self.side, p).permute(0, 2, 4, 1, 3, 5).reshape(-1, c, p, p)
-        return cells.index_select(0, self._flat_n)
+        rows = map_BCHW.permute(0, 2, 3, 1).reshape(b, self.side, p, self.side, p, c).permute(0, 1, 3, 2, 4, 5)
+        return rows.reshape(-1, p, p, c).index_select(0, self._flat_n).permute(0, 3, 1, 2)
 
 
 def _moved(table: Tensor, device: torch.device) -> Tensor:

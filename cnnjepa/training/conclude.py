@@ -35,7 +35,8 @@ def encoder_name(config: AnyEncoderConfig) -> str:
     """`resnet18/small/3 stages/x0.375`, `vit_small/16`; parts at a residual network's defaults are left out."""
     match config:
         case ViTConfig():
-            return f"{config.arch}/{config.patch_size}"
+            blocks = f"/{config.blocks} blocks" if config.blocks != 12 else ""
+            return f"{config.arch}/{config.patch_size}{blocks}"
         case CustomEncoderConfig():
             return config.module
         case ConvNeXtConfig():

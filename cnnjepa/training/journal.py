@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from cnnjepa.masks import Masks
@@ -78,9 +79,11 @@ def final_loss(run_dir: Path, step: int) -> float | None:
 
 
 def panel(views: tuple[Tensor, ...], masks: Masks | None, count: int = 8) -> Tensor:
-    """uint8 [3, rows·S, count·S]: the views [B, 3, S, S] in rows, then their context and targets. Pixels are in
-    [0, 255]."""
+    """uint8 [3, rows·S, count·S]: the views [B, 3, S, S] in rows (smaller ones in a grey margin), then their context
+    and targets. Pixels are in [0, 255]."""
     rows = [view[:count].to(torch.uint8).cpu() for view in views]
+    side = max(row.shape[-1] for row in rows)
+    rows = [F.pad(row, (0, side - row.shape[-1]) * 2, value=128) for row in rows]
     pixels = rows[0]
     for mask in masks or ():
         p = pixels.shape[2] // mask.shape[1]

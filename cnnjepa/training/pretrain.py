@@ -86,7 +86,7 @@ def pretrain(
 def _opened(config: PretrainConfig, folder: RunFolder, resume: bool, processes: Processes) -> DataSet:
     """The data, once the folder is known to be free. Every process meets the same refusal."""
     processes.on_main(lambda: folder.refuse_unless_free(resume))
-    return open_data(config.data, least_train=config.runtime.batch_size * processes.world_size)
+    return open_data(config.data, config.runtime.batch_size, processes.world_size)
 
 
 def _refuse_unexpected(identity: Identity, expected_hash: str | None, config: PretrainConfig) -> None:
@@ -197,7 +197,7 @@ def _train(run: Run, state: RunState) -> None:
     state.method.train()
     state.start_clock()
     mark = (state.step, state.train_seconds)
-    views = config.method.views
+    views = config.views
     batches = training_batches(run.data, config.data, run.order, state.step, total, runtime.workers, device, views)
     try:
         for batch in batches:

@@ -1,0 +1,74 @@
+"""A study's evidence, small enough to be committed: what a report needs, without checkpoints, images and places."""
+
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+
+from cnnjepa.ablations.pool import Pool
+from cnnjepa.ablations.study_folder import StudyFolder, TrialRecord, standing_of
+from cnnjepa.schemas import ConfigError, PretrainConfig, TrialResult
+from cnnjepa.schemas.overrides import full_path
+from cnnjepa.training.files import write_atomically
+from cnnjepa.training.run_folder import RunFolder, config_yaml
+
+
+@dataclass(frozen=True)
+class Kept:
+    """What was kept of one study."""
+
+    study: str
+    trials: int
+    """Whose results were kept."""
+    missing: tuple[str, ...]
+    """Labels of trials without a result yet."""
+    bytes: int
+
+
+def keep_study(root: Path, name: str, to: Path) -> Kept:
+    """Writes `to/studies/<name>/` and its trials' results, configs and logged figures into `to/runs/by_hash/`, so that
+    a report of `to` has the same tables. Where the images lay and the machines' names are left out. What an earlier
+    call kept of the same study is replaced.
+
+    Raises ConfigError for a study that does not exist or cannot be read, and for `to` being `root`; RunError when the
+    disk refuses.
+    """
+    if to.resolve() == root.resolve():
+        raise ConfigError(f"--to {to} is the root itself; give another folder, results/ say")
+    folder, pool, kept = StudyFolder(root, name), Pool(root), Pool(to)
+    study, records = folder.study(), folder.trials()
+    found = {record.pretrain_hash: standing_of(pool, record) for record in records}
+    whole = [r for r in records if (s := found[r.pretrain_hash]).settled or s.state == "failed"]
+    placeless = {key: value for key, value in study.set.items() if full_path(key, "set:") != "data.path"}
+    StudyFolder(to, name).write(study.model_copy(update={"set": placeless}), [_nowhere(record) for record in records])
+    (to / "studies" / name / "logs").rmdir()
+    written = [to / "studies" / name / "study.yaml", to / "studies" / name / "trials.json"]
+    for record in {record.pretrain_hash: record for record in whole}.values():
+        result = found[record.pretrain_hash].result
+        assert result is not None
+        written += _keep_run(pool.folder(record.pretrain_hash), result, kept.folder(record.pretrain_hash).path, record)
+    missing = tuple(record.label for record in records if record not in whole)
+    return Kept(name, len(whole), missing, sum(path.stat().st_size for path in written))
+
+
+def _nowhere(record: TrialRecord) -> TrialRecord:
+    return record.model_copy(update={"config": _without_place(record.config)})
+
+
+def _without_place(config: PretrainConfig) -> PretrainConfig:
+    if getattr(config.data, "path", None) is None:
+        return config
+    return config.model_copy(update={"data": config.data.model_copy(update={"path": None})})
+
+
+def _keep_run(run: RunFolder, result: TrialResult, to: Path, record: TrialRecord) -> list[Path]:
+    """The result of the probe settings that the study asks for, the config, and what was logged."""
+    to.mkdir(parents=True, exist_ok=True)
+    software = {key: value for key, value in (result.software or {}).items() if key != "host"}
+    anonymous = result.model_copy(update={"software": software})
+    write_atomically(to / "result.json", anonymous.model_dump_json(indent=2).encode())
+    write_atomically(to / "config.yaml", config_yaml(_without_place(record.config)).encode())
+    written = [to / "result.json", to / "config.yaml"]
+    if (run.path / "metrics.jsonl").is_file():
+        shutil.copyfile(run.path / "metrics.jsonl", to / "metrics.jsonl")
+        written.append(to / "metrics.jsonl")
+    return written

@@ -1,0 +1,31 @@
+"""`cnnjepa keep`."""
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from cnnjepa.cli.options import RootOption
+
+EXAMPLE = "Example:  cnnjepa keep predictor-ablation --to results && cnnjepa report --root results"
+
+
+def keep(
+    studies: Annotated[list[str], typer.Argument(help="Names of studies.", metavar="STUDY ...")],
+    to: Annotated[Path, typer.Option("--to", help="Folder that can be committed or sent.", metavar="DIR")],
+    root: RootOption = Path(),
+) -> None:
+    """Copy what a report needs of studies: results, configs, logged figures; no checkpoints, no images, no paths.
+
+    The folder is a root like another: `cnnjepa report --root DIR` writes the same tables from it anywhere.
+    """
+    from cnnjepa.ablations.keep import keep_study
+
+    for name in dict.fromkeys(studies):
+        kept = keep_study(root, name, to)
+        print(f"{name}: {kept.trials} trials, {kept.bytes / 1e6:.2f} MB in {to}")
+        if kept.missing:
+            left = ", ".join(kept.missing[:4]) + (" …" if len(kept.missing) > 4 else "")
+            print(f"warning: {name}: {len(kept.missing)} without a result yet: {left}", file=sys.stderr)
+    print(f"Look:  cnnjepa report --root {to}")

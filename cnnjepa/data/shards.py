@@ -1,0 +1,124 @@
+"""A packed set on disk, as `cnnjepa data pack` writes it and the folder source reads it.
+
+    pack.json           what was packed and how; `finished` once every image has been read back
+    shard-00000.tar     images as <split>/<class>/<file>; any tar program reads them
+    shard-00000.json    where each image lies, with the shard's size and SHA-256
+
+A shard's index is written after the shard is on disk whole: a shard without one does not count.
+"""
+
+import os
+from pathlib import Path
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from cnnjepa.data.readers import Entry
+from cnnjepa.schemas import ConfigError
+
+MANIFEST = "pack.json"
+
+
+class _Record(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Manifest(_Record):
+    """`pack.json`."""
+
+    format: Literal[1] = 1
+    source_fingerprint: str
+    """Of both splits of the set that was packed."""
+    shorter_side: int
+    """Pixels; images that were larger were shrunk to it."""
+    quality: int
+    """Of the JPEGs, 1 to 100."""
+    train: int
+    """Training images in the source."""
+    val: int
+    """Validation images in the source."""
+    images_per_shard: int
+    made_with: str
+    """The encoder and its version."""
+    finished: bool = False
+
+    @property
+    def shards(self) -> int:
+        """How many there are."""
+        return -(-(self.train + self.val) // self.images_per_shard)
+
+
+class ShardIndex(_Record):
+    """`shard-N.json`."""
+
+    images: list[tuple[str, int, int]]
+    """Path, first byte in the shard, bytes."""
+    size: int
+    """Of the shard, bytes."""
+    sha256: str
+    """Of the shard."""
+    copied: int
+    """Images that were small enough to be taken byte for byte."""
+    skipped: list[tuple[str, str]]
+    """Unreadable images left out: the path they would have had, and the reason."""
+
+
+def shard_file(root: Path, number: int) -> Path:
+    """Where shard `number` lies."""
+    return root / f"shard-{number:05d}.tar"
+
+
+def read_manifest(root: Path) -> Manifest | None:
+    """`pack.json` of a folder; None when it has none. Raises ConfigError when it is not one of ours."""
+    try:
+        return Manifest.model_validate_json((root / MANIFEST).read_bytes())
+    except FileNotFoundError:
+        return None
+    except (OSError, ValidationError) as error:
+        reason = str(error).splitlines()[0]
+        raise ConfigError(f"{root / MANIFEST} is not what `cnnjepa data pack` writes ({reason})") from None
+
+
+def finished(root: Path) -> bool:
+    """Whether a folder holds a set that was packed to its end and read back."""
+    manifest = read_manifest(root)
+    return manifest is not None and manifest.finished
+
+
+def read_index(root: Path, number: int) -> ShardIndex | None:
+    """The index of a whole shard; None when the shard is missing, cut off, or was never completed."""
+    shard = shard_file(root, number)
+    try:
+        index = ShardIndex.model_validate_json(shard.with_suffix(".json").read_bytes())
+        return index if shard.stat().st_size == index.size else None
+    except (OSError, ValidationError):
+        return None
+
+
+class Shards:
+    """Reads a packed set. Every process opens its own files."""
+
+    def __init__(self, root: Path, finished: bool = True) -> None:
+        """Raises ConfigError when a shard is missing or cut off, or the set is not `finished` though it must be."""
+        manifest = read_manifest(root)
+        assert manifest is not None
+        again = f"run `cnnjepa data pack SOURCE {root}` again, which goes on where it is"
+        if finished and not manifest.finished:
+            raise ConfigError(f"data.path {root} is not packed to its end; {again}")
+        self._root = root
+        self._files: dict[tuple[int, int], int] = {}  # (process, shard) → descriptor
+        self._entries: list[Entry] = []
+        for number in range(manifest.shards):
+            index = read_index(root, number)
+            if index is None:
+                raise ConfigError(f"data.path {root}: {shard_file(root, number).name} is missing or not whole; {again}")
+            self._entries += [Entry(path, size, offset, number) for path, offset, size in index.images]
+
+    def entries(self) -> list[Entry]:
+        return self._entries
+
+    def read(self, entry: Entry) -> bytes:
+        key = (os.getpid(), entry.shard)
+        if key not in self._files:
+            self._files[key] = os.open(shard_file(self._root, entry.shard), os.O_RDONLY)
+        return os.pread(self._files[key], entry.size, entry.offset)

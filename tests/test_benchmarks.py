@@ -1,0 +1,88 @@
+"""Every benchmark runs in its smallest mode and says its figures in the common form; no speed is asserted."""
+
+import importlib.util
+import json
+import subprocess
+import sys
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+import torch
+
+FOLDER = Path(__file__).parents[1] / "benchmarks"
+# Those that speak the common form, but the one that runs the others.
+SCRIPTS = sorted(
+    path.stem for path in FOLDER.glob("*.py") if "add_options(parser)" in path.read_text() and path.stem != "all"
+)
+FURTHER = {
+    "gpu_step": ["--device", "cpu", "--arch", "resnet18", "--batch", "4", "--image-size", "64", "--workers", "0"],
+    "scaling": ["--cpus", "1"],
+}
+
+
+def run(script: str, *words: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, str(FOLDER / f"{script}.py"), *words], capture_output=True, text=True, check=False
+    )
+
+
+def module(name: str) -> ModuleType:
+    spec = importlib.util.spec_from_file_location(name, FOLDER / f"{name}.py")
+    assert spec and spec.loader
+    loaded = importlib.util.module_from_spec(spec)
+    sys.modules[name] = loaded
+    spec.loader.exec_module(loaded)
+    return loaded
+
+
+@pytest.mark.parametrize("script", SCRIPTS)
+def test_every_benchmark_runs_and_writes_its_figures(script: str, tmp_path: Path) -> None:
+    done = run(script, "--tiny", "--out", str(tmp_path), *FURTHER.get(script, []))
+    assert done.returncode == 0, done.stderr[-2000:]
+    found = json.loads((tmp_path / f"{script}.json").read_text())
+    assert (found["script"], found["mode"]) == (script, "tiny")
+    assert found["figures"] and {"torch", "cpu", "threads", "commit"} <= found["environment"].keys()
+    figures = module("figures")
+    for figure in found["figures"]:
+        assert json.loads(json.dumps(figures.Figure.of_json(figure).as_json())) == figure
+        assert figure["name"] in done.stdout
+
+
+def test_all_gathers_one_table_and_fails_only_when_a_script_does(tmp_path: Path) -> None:
+    done = run("all", "--tiny", "--only", "masks", "--out", str(tmp_path))
+    assert done.returncode == 0, done.stderr
+    assert "masks, random" in done.stdout and "≤ 2" in done.stdout
+    assert list(json.loads((tmp_path / "all.json").read_text())) == ["masks"]
+    assert run("all", "--tiny", "--only", "mask", "--out", str(tmp_path)).returncode == 2
+
+
+def test_a_failing_script_is_named_with_its_last_words(tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+                                                       capsys: pytest.CaptureFixture[str]) -> None:  # fmt: skip
+    monkeypatch.syspath_prepend(str(FOLDER))
+    gathering = module("all")
+    (tmp_path / "broken.py").write_text("raise SystemExit('no such GEMM')")
+    monkeypatch.setattr(gathering, "HERE", tmp_path)
+    monkeypatch.setattr(gathering, "SCRIPTS", ("broken",))
+    monkeypatch.setattr(sys, "argv", ["all.py", "--tiny", "--only", "broken", "--out", str(tmp_path / "out")])
+    with pytest.raises(SystemExit) as end:
+        gathering.main()
+    assert end.value.code == 1
+    assert "no such GEMM" in capsys.readouterr().out
+
+
+def test_figures_know_whether_they_meet_their_targets() -> None:
+    figures = module("figures")
+    ratio = figures.ratio("step / stock", [2.0, 3.0, 4.0], [2.0, 2.0, 2.0], target=1.5, direction="at_most")
+    assert (ratio.measured, ratio.spread, ratio.n, ratio.ok) == (1.5, (1.0, 2.0), 3, True)
+    assert figures.Figure("rate", 1.4, target=1.5, direction="at_least").ok is False
+    assert figures.Figure("told", 1.4).ok is None
+    with pytest.raises(ValueError, match="needs a direction"):
+        figures.Figure("rate", 1.0, target=2.0)
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="says what is said without a GPU")
+def test_the_gpu_benchmark_says_when_there_is_no_gpu(tmp_path: Path) -> None:
+    done = run("gpu_step", "--tiny", "--out", str(tmp_path))
+    assert done.returncode == 2
+    assert "no usable CUDA GPU" in done.stderr and "--device cpu" in done.stderr
