@@ -4,14 +4,17 @@ Everything else in a residual network (batch norm, ReLU, sums) is right on packe
 then sees visible positions only.
 """
 
+import sys
 from typing import Any, TypeVar
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from cnnjepa.sparse.halo import with_halo
+from cnnjepa.sparse.convolution import Geometry, by_cells, by_windows, every
+from cnnjepa.sparse.halo import as_cells, as_rows, with_halo
 from cnnjepa.sparse.patch_grid import PatchGrid
+from cnnjepa.sparse.products import rows_product
 
 Conv = TypeVar("Conv", bound=nn.Conv2d)
 _SETTINGS = ("in_channels", "out_channels", "kernel_size", "stride", "padding", "dilation", "groups")
@@ -22,14 +25,6 @@ class GridSlot:
 
     def __init__(self) -> None:
         self.grid: PatchGrid | None = None
-
-
-def rim(kernel: int, stride: int, padding: int) -> tuple[int, int]:
-    """Pixels that a kernel reaches beyond a cell, (before, after), when the cell's side is a multiple of stride.
-
-    The first output starts `padding` before the cell; the last starts `stride + padding` before its end.
-    """
-    return padding, max(0, kernel - stride - padding)
 
 
 def _without_memory(kind: type[Conv], like: nn.Conv2d) -> Conv:
@@ -68,15 +63,17 @@ class PackedConv2d(nn.Conv2d):
         grid = self.slot.grid
         if grid is None:
             return super().forward(input)
-        kernel, stride, padding = self.kernel_size[0], self.stride[0], int(self.padding[0])
-        if kernel == 1 and input.shape[2] <= 2 and self.groups == 1:
-            return self._on_rows(input[:, :, ::stride, ::stride])
-        if padding > input.shape[2]:
+        geometry = Geometry(self.kernel_size[0], self.stride[0], int(self.padding[0]), self.groups)
+        if geometry.padding > input.shape[2]:
             return self._on_map(input, grid)
-        padded = with_halo(input, grid, *rim(kernel, stride, padding))
-        if padded.shape[2] == kernel and self.groups == 1:
-            return self._on_windows(padded)
-        return F.conv2d(padded, self.weight, self.bias, self.stride, 0, 1, self.groups)
+        x, weight, bias = _autocast(input, self.weight, self.bias)
+        side = x.shape[2] // geometry.stride
+        if self.groups == 1 and side <= _product_side(x, geometry.kernel):
+            if geometry.kernel == 1:
+                rows = as_rows(every(x, geometry.stride))
+                return as_cells(rows_product(rows, weight.flatten(1), bias), side)
+            return by_windows(x, weight, bias, grid, geometry)
+        return by_cells(x, weight, bias, grid, geometry)
 
     def _on_map(self, x: Tensor, grid: PatchGrid) -> Tensor:
         """Where the halo is wider than a cell, cells would be copied up to 49 times: convolved as a map instead."""
@@ -85,16 +82,24 @@ class PackedConv2d(nn.Conv2d):
         )
         return grid.take_cells(dense)
 
-    def _on_rows(self, x: Tensor) -> Tensor:
-        """1x1 as a matrix product on rows of channels: faster on cells of at most 2 pixels (docs/log.md)."""
-        rows = F.linear(x.permute(0, 2, 3, 1), self.weight.flatten(1), self.bias)
-        return rows.permute(0, 3, 1, 2)
 
-    def _on_windows(self, padded: Tensor) -> Tensor:
-        """kxk where a cell has one output: a matrix product of whole windows [n, k·k·C] (docs/log.md)."""
-        windows = padded.permute(0, 2, 3, 1).flatten(1)
-        weight = self.weight.permute(0, 2, 3, 1).flatten(1)
-        return F.linear(windows, weight, self.bias)[:, :, None, None]
+def _product_side(x: Tensor, kernel: int) -> int:
+    """Output pixels a side of a cell up to which a convolution is a matrix product. On CPUs the library's kernels for
+    convolutions are slow on small maps, and windows of more than 4 pixels a side are more memory than they are worth
+    (docs/performance.md)."""
+    if x.device.type != "cpu":
+        return 2 if kernel == 1 else 1
+    return sys.maxsize if kernel == 1 else 8 // x.element_size()
+
+
+def _autocast(x: Tensor, weight: Tensor, bias: Tensor | None) -> tuple[Tensor, Tensor, Tensor | None]:
+    """A convolution's arguments as autocast, where it is on, would cast them."""
+    kind = x.device.type
+    on = torch.amp.is_autocast_available(kind) and torch.is_autocast_enabled(kind)
+    if not on or x.dtype == torch.float64:
+        return x, weight, bias
+    to = torch.get_autocast_dtype(kind)
+    return x.to(to), weight.to(to), None if bias is None else bias.to(to)
 
 
 class PackedMaxPool2d(nn.MaxPool2d):
@@ -122,7 +127,8 @@ class PackedMaxPool2d(nn.MaxPool2d):
         if grid is None:
             return super().forward(input)
         kernel, stride, padding = int(self.kernel_size), int(self.stride), int(self.padding)  # type: ignore[arg-type]
-        padded = with_halo(input, grid, *rim(kernel, stride, padding), outside=float("-inf"))
+        rim = Geometry(kernel, stride, padding, 1).rim
+        padded = with_halo(input, grid, *rim, outside=float("-inf"))
         return F.max_pool2d(padded, kernel, stride)
 
 

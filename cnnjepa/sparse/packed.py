@@ -34,7 +34,10 @@ class PackedEncoder(nn.Module):
         return None
 
     def forward(self, images_BCHW: Tensor, context_BGG: Tensor) -> Tensor:
-        """Features [B, C, G, G] of the context (boolean [B, G, G], True = visible); zero at masked cells."""
+        """Features [B, C, G, G] of the context (boolean [B, G, G], True = visible); zero at masked cells.
+
+        A mask in host memory saves a GPU's caller from waiting for the number of visible cells.
+        """
         with self._on(images_BCHW, context_BGG) as grid:
             packed = self.network(grid.pack(images_BCHW))
         if packed.shape[2:] != (1, 1):
@@ -54,7 +57,7 @@ class PackedEncoder(nn.Module):
     @contextmanager
     def _on(self, images_BCHW: Tensor, context_BGG: Tensor) -> Iterator[PatchGrid]:
         """Layers compute on the visible cells of this grid meanwhile."""
-        grid = PatchGrid(context_BGG)
+        grid = PatchGrid(context_BGG, images_BCHW.device)
         stride = getattr(self.network, "total_stride", images_BCHW.shape[-1] // grid.side)
         if images_BCHW.shape[-1] != grid.side * stride:
             raise ValueError(

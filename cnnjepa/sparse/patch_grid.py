@@ -3,41 +3,58 @@
 Shapes: B samples, G cells a side, n visible cells in the batch, p pixels a side of a cell at some depth.
 """
 
+from collections.abc import Callable, Hashable
+from typing import Any, TypeVar, cast
+
 import torch
 from torch import Tensor
+
+Kept = TypeVar("Kept")
 
 
 class PatchGrid:
     """Index tables for one batch's visible cells, built from a boolean mask [B, G, G] (True = visible).
 
     Packed tensors [n, C, p, p] hold the visible cells in the order of `cells` (sample, then row, then column).
+
+    The tables lie on `device`, the mask's by default. How many cells there are is the one thing the host has to know:
+    of a mask in host memory it knows it without waiting, a GPU it has to ask once. Nothing after that waits.
     """
 
-    def __init__(self, context_BGG: Tensor) -> None:
+    def __init__(self, context_BGG: Tensor, device: torch.device | None = None) -> None:
         if context_BGG.dtype != torch.bool or context_BGG.dim() != 3 or context_BGG.shape[1] != context_BGG.shape[2]:
             raise ValueError(
                 f"a context mask is boolean [B, G, G]; given {context_BGG.dtype} {list(context_BGG.shape)}"
             )
         self.batch, self.side = context_BGG.shape[0], context_BGG.shape[1]
-        self.sample_n, self.row_n, self.column_n = context_BGG.nonzero(as_tuple=True)
-        self.n = self.sample_n.numel()
+        cells_n3 = context_BGG.nonzero()
+        self.n = cells_n3.shape[0]
         if self.n == 0:
             raise ValueError("a context mask without any visible cell; at least one is needed in the batch")
-        places = torch.full_like(context_BGG, self.n, dtype=torch.int64)
+        self.sample_n, self.row_n, self.column_n = _moved(cells_n3, device or context_BGG.device).unbind(1)
+        places = self.row_n.new_full(context_BGG.shape, self.n)
         places[self.sample_n, self.row_n, self.column_n] = torch.arange(self.n, device=places.device)
         self._places_BGG = places
-        self._neighbours: dict[tuple[int, int], Tensor] = {}
+        self._kept: dict[Any, Any] = {}
+
+    def kept(self, key: Hashable, build: Callable[[], Kept]) -> Kept:
+        """What `build` gives, made once a grid: layers of one depth share their tables."""
+        if key not in self._kept:
+            self._kept[key] = build()
+        return cast(Kept, self._kept[key])
 
     def neighbour(self, down: int, right: int) -> Tensor:
         """Index [n] of the cell `down` rows and `right` columns away; n where it is masked, n + 1 where it lies
         outside the image."""
-        if (down, right) not in self._neighbours:
+
+        def build() -> Tensor:
             row_n, column_n = self.row_n + down, self.column_n + right
             inside_n = (row_n >= 0) & (row_n < self.side) & (column_n >= 0) & (column_n < self.side)
             last = self.side - 1
             index_n = self._places_BGG[self.sample_n, row_n.clamp(0, last), column_n.clamp(0, last)]
-            self._neighbours[down, right] = torch.where(inside_n, index_n, self.n + 1)
-        return self._neighbours[down, right]
+            return torch.where(inside_n, index_n, self.n + 1)
+
+        return self.kept(("neighbour", down, right), build)
 
     def pack(self, map_BCHW: Tensor) -> Tensor:
         """Visible cells [n, C, p, p] of a dense map [B, C, G·p, G·p]; masked pixels are never read."""
@@ -64,19 +81,23 @@ class PatchGrid:
         return (self.sample_n * self.side + self.row_n) * self.side + self.column_n
 
     def unpack_cells(self, packed_nCpp: Tensor) -> Tensor:
-        """Dense map [B, C, G·p, G·p] of packed cells, zero where masked."""
+        """Dense map [B, C, G·p, G·p] of packed cells, zero where masked, in channels-last memory."""
         _, c, p, _ = packed_nCpp.shape
-        cells = packed_nCpp.new_zeros(self.batch * self.side**2, c, p, p)
-        cells = cells.index_copy(0, self._flat_n, packed_nCpp)
-        return (
-            cells.view(self.batch, self.side, self.side, c, p, p)
-            .permute(0, 3, 1, 4, 2, 5)
-            .reshape(self.batch, c, self.side * p, self.side * p)
-        )
+        cells = packed_nCpp.new_zeros(self.batch * self.side**2, p, p, c)
+        cells = cells.index_copy(0, self._flat_n, packed_nCpp.permute(0, 2, 3, 1))
+        rows = cells.view(self.batch, self.side, self.side, p, p, c).permute(0, 1, 3, 2, 4, 5)
+        return rows.reshape(self.batch, self.side * p, self.side * p, c).permute(0, 3, 1, 2)
 
     def take_cells(self, map_BCHW: Tensor) -> Tensor:
         """As `pack`; its gradient is written without accumulation, since no cell is taken twice."""
         b, c, height, _ = map_BCHW.shape
         p = height // self.side
-        cells = map_BCHW.view(b, c, self.side, p, self.side, p).permute(0, 2, 4, 1, 3, 5).reshape(-1, c, p, p)
-        return cells.index_select(0, self._flat_n)
+        rows = map_BCHW.permute(0, 2, 3, 1).reshape(b, self.side, p, self.side, p, c).permute(0, 1, 3, 2, 4, 5)
+        return rows.reshape(-1, p, p, c).index_select(0, self._flat_n).permute(0, 3, 1, 2)
+
+
+def _moved(table: Tensor, device: torch.device) -> Tensor:
+    """On `device`, without waiting for the copy."""
+    if device.type == "cuda" and table.device.type == "cpu":
+        table = table.pin_memory()
+    return table.to(device, non_blocking=True)

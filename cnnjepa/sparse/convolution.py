@@ -1,0 +1,145 @@
+"""kxk convolutions of packed cells, with gradients that gather.
+
+Shapes: n visible cells, C input and O output channels, p pixels a side of an input cell and q = p / stride of an
+output cell, k the kernel's side. Only the unpadded input is kept for the backward: the layer before keeps it anyway.
+"""
+
+from typing import Any, NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+from cnnjepa.matmul import linear
+from cnnjepa.sparse.halo import PixelIndex, as_cells, as_rows, halo_index, padded_cells, window_index
+from cnnjepa.sparse.patch_grid import PatchGrid
+
+
+class Geometry(NamedTuple):
+    """A square convolution's."""
+
+    kernel: int
+    stride: int
+    padding: int
+    groups: int
+
+    @property
+    def rim(self) -> tuple[int, int]:
+        """Pixels that the kernel reaches beyond a cell, (before, after), when the cell's side is a multiple of stride.
+
+        The first output starts `padding` before the cell; the last starts `stride + padding` before its end.
+        """
+        return self.padding, max(0, self.kernel - self.stride - self.padding)
+
+
+class _Windows(torch.autograd.Function):
+    """One matrix product of whole windows [n·q·q, k·k·C]."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, index: PixelIndex) -> Tensor:
+        ctx.save_for_backward(x, weight)
+        ctx.index = index
+        return as_cells(linear(_windows(x, index), _flat(weight), bias), index.places.shape[1])
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, Tensor | None, Tensor | None, None]:
+        x, weight = ctx.saved_tensors
+        grad_RO, (c, p), k = as_rows(grad), x.shape[1:3], weight.shape[2]
+        grad_x = grad_weight = None
+        if ctx.needs_input_grad[0]:
+            by_window = linear(grad_RO, _flat(weight).t())
+            grad_x = as_cells(ctx.index.sum_back(by_window.view(-1, c)), p)
+        if ctx.needs_input_grad[1]:
+            flat = linear(grad_RO.t(), _windows(x, ctx.index).t())
+            grad_weight = flat.view(-1, k, k, c).permute(0, 3, 1, 2)
+        return grad_x, grad_weight, grad_RO.sum(0) if ctx.needs_input_grad[2] else None, None
+
+
+def _windows(x: Tensor, index: PixelIndex) -> Tensor:
+    """[n·q·q, k·k·C]."""
+    n, q, _, k, _ = index.places.shape
+    return index.gather(x).view(n * q * q, k * k * x.shape[1])
+
+
+def _flat(weight: Tensor) -> Tensor:
+    """[O, C, k, k] → [O, k·k·C]; a view where the memory is channels-last."""
+    return weight.permute(0, 2, 3, 1).flatten(1)
+
+
+class _Padded(torch.autograd.Function):
+    """An unpadded convolution of cells with their rims."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, grid: PatchGrid, geometry: Geometry
+    ) -> Tensor:
+        ctx.save_for_backward(x, weight)
+        ctx.grid, ctx.geometry = grid, geometry
+        padded = padded_cells(x, halo_index(grid, x.shape[2], *geometry.rim))
+        return F.conv2d(padded, weight, bias, geometry.stride, 0, 1, geometry.groups)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, Tensor | None, Tensor | None, None, None]:
+        x, weight = ctx.saved_tensors
+        geometry: Geometry = ctx.geometry
+        for_x, for_weight, for_bias = ctx.needs_input_grad[:3]
+        index = halo_index(ctx.grid, x.shape[2], *geometry.rim)
+        grad_x = None
+        if for_x and geometry.stride == 1:
+            # As a convolution of the gradient with its own rims: the gradient of a padded cell has more pixels than the
+            # cell, 100 for 64 at p = 8.
+            around = halo_index(ctx.grid, x.shape[2], *reversed(geometry.rim))
+            turned = _turned(weight, geometry.groups)
+            grad_x = F.conv2d(padded_cells(grad, around), turned, None, 1, 0, 1, geometry.groups)
+            for_x = False
+        padded = padded_cells(x, index)
+        grad_padded, grad_weight, grad_bias = torch.ops.aten.convolution_backward(
+            grad, padded, weight, [weight.shape[0]], [geometry.stride] * 2, [0, 0], [1, 1], False, [0, 0],
+            geometry.groups, [for_x, for_weight, for_bias],
+        )  # fmt: skip
+        if for_x:
+            grad_x = as_cells(index.sum_back(as_rows(grad_padded)), x.shape[2])
+        return grad_x, grad_weight, grad_bias, None, None
+
+
+def _turned(weight: Tensor, groups: int) -> Tensor:
+    """The weight of the convolution that is this one's transpose: [O, C/g, k, k] → [C, O/g, k, k], turned by 180°."""
+    grouped = weight.unflatten(0, (groups, -1)).transpose(1, 2).flatten(0, 1)
+    return grouped.flip(2, 3).contiguous(memory_format=torch.channels_last)
+
+
+def by_windows(x: Tensor, weight: Tensor, bias: Tensor | None, grid: PatchGrid, geometry: Geometry) -> Tensor:
+    """Packed cells [n, C, p, p] → [n, O, q, q], as a matrix product of windows. Ungrouped. Differentiable once."""
+    index = window_index(grid, x.shape[2], geometry.kernel, geometry.stride, *geometry.rim)
+    found: Tensor = _Windows.apply(x, weight, bias, index)
+    return found
+
+
+def by_cells(x: Tensor, weight: Tensor, bias: Tensor | None, grid: PatchGrid, geometry: Geometry) -> Tensor:
+    """The same as an unpadded convolution of padded cells. Differentiable once."""
+    found: Tensor = _Padded.apply(x, weight, bias, grid, geometry)
+    return found
+
+
+class _Every(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, stride: int) -> Tensor:
+        ctx.stride, ctx.side = stride, x.shape[2]
+        return x[:, :, ::stride, ::stride].contiguous(memory_format=torch.channels_last)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
+        spread = grad.new_zeros(grad.shape[0], ctx.side, ctx.side, grad.shape[1]).permute(0, 3, 1, 2)
+        spread[:, :, :: ctx.stride, :: ctx.stride] = grad
+        return spread, None
+
+
+def every(x: Tensor, stride: int) -> Tensor:
+    """Every `stride`-th pixel of packed cells, in channels-last memory, and so its gradient: a slice's own gradient is
+    in contiguous memory, and every layer up to the last stride would then read two formats at once."""
+    found: Tensor = x if stride == 1 else _Every.apply(x, stride)
+    return found
