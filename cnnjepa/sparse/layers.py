@@ -1,7 +1,8 @@
 """Convolution and max-pooling that run densely, or on packed cells while a grid is set.
 
 Everything else in a residual network (batch norm, ReLU, sums) is right on packed tensors as it is: batch norm
-then sees visible positions only.
+then sees visible positions only. torch.compile, where someone compiles a packed encoder, leaves these layers as they
+are: it cannot trace their tables.
 """
 
 import sys
@@ -58,6 +59,7 @@ class PackedConv2d(nn.Conv2d):
         conv.weight, conv.bias = self.weight, self.bias
         return conv
 
+    @torch.compiler.disable  # type: ignore[untyped-decorator]
     def forward(self, input: Tensor) -> Tensor:
         """Dense [B, C, H, W], or packed [n, C, p, p] while a grid is set."""
         grid = self.slot.grid
@@ -121,6 +123,7 @@ class PackedMaxPool2d(nn.MaxPool2d):
         """The stock pooling with these settings."""
         return nn.MaxPool2d(self.kernel_size, self.stride, self.padding)
 
+    @torch.compiler.disable  # type: ignore[untyped-decorator]
     def forward(self, input: Tensor) -> Tensor:
         """Dense [B, C, H, W], or packed [n, C, p, p] while a grid is set."""
         grid = self.slot.grid
