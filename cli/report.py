@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-EXAMPLE = "Example:  cnnjepa report predictor"
+EXAMPLE = "Example:  cnnjepa report predictor-ablation"
 
 
 def report(
