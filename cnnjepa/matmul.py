@@ -7,12 +7,14 @@ Intel's: 105 GFLOP/s a thread of an AMD EPYC (Zen 5), where oneDNN, which torch 
 Shapes: M rows, K values in, N values out.
 """
 
+import platform
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
+from torch.utils.flop_counter import register_flop_formula
 
 
 def linear(x_MK: Tensor, weight_NK: Tensor, bias_N: Tensor | None = None) -> Tensor:
@@ -30,7 +32,9 @@ def _by_onednn(x: Tensor, weight: Tensor) -> bool:
         and x.dim() == 2
         and x.numel() > 0
         and not torch.is_autocast_enabled("cpu")
+        and platform.machine() in ("x86_64", "AMD64")
         and torch.backends.mkldnn.is_available()
+        and bool(torch.backends.mkldnn.enabled)
         and hasattr(torch.ops.mkldnn, "_linear_pointwise")
     )
 
@@ -60,3 +64,11 @@ class _Linear(torch.autograd.Function):
             _product(grad_MN.t(), x_MK.t()) if ctx.needs_input_grad[1] else None,
             grad_MN.sum(0) if ctx.needs_input_grad[2] else None,
         )
+
+
+if torch.backends.mkldnn.is_available() and hasattr(torch.ops.mkldnn, "_linear_pointwise"):
+
+    @register_flop_formula(torch.ops.mkldnn._linear_pointwise)
+    def _flops(x_shape: Any, weight_shape: Any, *further: Any, **more: Any) -> int:
+        """So that torch's counter sees these products too."""
+        return int(2 * x_shape[0] * x_shape[1] * weight_shape[0])

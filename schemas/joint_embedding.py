@@ -176,6 +176,17 @@ class LeJEPAConfig(_TwoViews):
             )
         return self
 
+    @model_validator(mode="after")
+    def _nothing_said_of_views_there_are_not(self) -> Self:
+        said = [
+            name
+            for name in ("local_size", "local_scale")
+            if getattr(self, name) != type(self).model_fields[name].default
+        ]
+        if said and not self.local_views:
+            raise ValueError(f"{said[0]} has no effect with local_views 0; leave it out, or ask for local_views")
+        return self
+
     @property
     def views(self) -> tuple[ViewConfig, ...]:
         """The colours of every image's views, in order: global ones first."""

@@ -212,6 +212,8 @@ def test_local_views_are_98_of_224_pixels_to_the_nearest_multiple_of_the_stride(
         load_config("demo-lejepa", overrides=["local_size=64"])
     with pytest.raises(ConfigError, match="are one view, which has nothing to agree with"):
         load_config("demo-lejepa", overrides=["global_views=1", "local_views=0"])
+    with pytest.raises(ConfigError, match="local_size has no effect with local_views 0"):
+        load_config("demo-lejepa", overrides=["local_size=16", "local_views=0"])
 
 
 # --- SparK's patches ----------------------------------------------------------------------------------------------

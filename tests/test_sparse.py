@@ -300,6 +300,35 @@ def test_gradients_stay_in_channels_last_memory() -> None:
     assert mixed == []
 
 
+@pytest.mark.parametrize("stride", [1, 2])
+def test_a_convolution_without_a_rim_gathers_nothing(stride: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As a GPU runs 1x1 convolutions on larger cells, and any device those whose kernel is their stride."""
+    from torch.utils._python_dispatch import TorchDispatchMode
+
+    gathers: list[str] = []
+
+    class Watch(TorchDispatchMode):
+        def __torch_dispatch__(self, function, types, args=(), kwargs=None):  # type: ignore[no-untyped-def]
+            gathers.extend([str(function)] * any(name in str(function) for name in ("index", "embedding_bag")))
+            return function(*args, **(kwargs or {}))
+
+    grid = PatchGrid(random_context(3, 3))
+    conv = nn.Conv2d(8, 6, stride, stride).double()
+    x = torch.randn(grid.n, 8, 4, 4, dtype=torch.float64).contiguous(memory_format=torch.channels_last).requires_grad_()
+    expected = conv(x)
+    (wanted,) = torch.autograd.grad(expected.square().sum(), x)
+    monkeypatch.setattr("cnnjepa.sparse.layers._product_side", lambda x, kernel: 0)
+    slot = GridSlot()
+    slot.grid = grid
+    packed = PackedConv2d.of(conv, slot)
+    with Watch():
+        found = packed(x)
+        (gradient,) = torch.autograd.grad(found.square().sum(), x)
+    assert gathers == []
+    torch.testing.assert_close(found, expected)
+    torch.testing.assert_close(gradient, wanted)
+
+
 @pytest.mark.parametrize("arch", ["resnet18", "resnet50"])
 def test_building_the_tables_never_waits_for_a_device(arch: Arch) -> None:
     """A tensor without data refuses whatever a GPU would make the host wait for: sizes and branches that depend on

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import torch
 from runs import small_config
+from torch import nn
 
 import cnnjepa
 from cnnjepa.methods import StepDraw, build_method
@@ -16,6 +17,7 @@ from cnnjepa.schemas import TrialResult
 from cnnjepa.training.distributed import Processes
 from cnnjepa.training.optimizer import build_optimizer
 from cnnjepa.training.pretrain import pretrain
+from cnnjepa.training.state import _lay_as_parameters
 from cnnjepa.training.step import train_step
 
 CPU = Processes(0, 1, torch.device("cpu"))
@@ -71,6 +73,29 @@ def test_fused_adamw_is_the_loop_over_tensors_and_a_loops_state_goes_on_as_a_loo
         torch.testing.assert_close(ours, theirs, rtol=1e-12, atol=1e-14)
     fused.load_state_dict(loop.state_dict())
     assert not fused.param_groups[0]["fused"]
+
+
+def test_moments_saved_in_another_memory_order_are_still_those_of_their_weights() -> None:
+    weight = nn.Parameter(torch.randn(4, 3, 3, 3))
+    turned = nn.Parameter(weight.detach().clone(memory_format=torch.channels_last))
+    first, second = (torch.optim.AdamW([p], fused=True, lr=0.1) for p in (turned, weight))
+
+    def step(optimizer: torch.optim.Optimizer, seed: int) -> None:
+        p = optimizer.param_groups[0]["params"][0]
+        drawn = torch.randn(p.shape, generator=torch.Generator().manual_seed(seed))
+        p.grad = torch.empty_like(p).copy_(drawn)
+        optimizer.step()
+
+    step(first, 0)
+    second.load_state_dict(copy.deepcopy(first.state_dict()))
+    weight.data.copy_(turned)
+    moments = second.state[weight]["exp_avg"]
+    assert moments.stride() != weight.stride()  # as torch loads them
+    _lay_as_parameters(second)
+    assert second.state[weight]["exp_avg"].stride() == weight.stride()
+    for optimizer in (first, second):
+        step(optimizer, 1)
+    torch.testing.assert_close(weight, turned)
 
 
 def test_accumulation_averages_over_all_target_cells() -> None:

@@ -120,6 +120,8 @@ def by_windows(x: Tensor, weight: Tensor, bias: Tensor | None, grid: PatchGrid, 
 
 def by_cells(x: Tensor, weight: Tensor, bias: Tensor | None, grid: PatchGrid, geometry: Geometry) -> Tensor:
     """The same as an unpadded convolution of padded cells. Differentiable once."""
+    if geometry.rim == (0, 0):  # a cell is all that its outputs see: nothing to gather
+        return F.conv2d(x, weight, bias, geometry.stride, 0, 1, geometry.groups)
     found: Tensor = _Padded.apply(x, weight, bias, grid, geometry)
     return found
 

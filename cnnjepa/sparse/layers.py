@@ -87,8 +87,8 @@ class PackedConv2d(nn.Conv2d):
 
 def _product_side(x: Tensor, kernel: int) -> int:
     """Output pixels a side of a cell up to which a convolution is a matrix product. On CPUs the library's kernels for
-    convolutions are slow on small maps, and windows of more than 4 pixels a side are more memory than they are worth
-    (docs/performance.md)."""
+    convolutions are slow on small maps; windows are nine times the cells' bytes, and past some 30 MB (2 pixels a side
+    in float32, 4 in bf16) they cost more in fresh memory pages than they are worth (docs/performance.md)."""
     if x.device.type != "cpu":
         return 2 if kernel == 1 else 1
     return sys.maxsize if kernel == 1 else 8 // x.element_size()

@@ -8,7 +8,6 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
-from torch.utils.flop_counter import register_flop_formula
 
 from cnnjepa.matmul import linear
 
@@ -56,11 +55,3 @@ def weight_gradient(grad_RO: Tensor, x_RC: Tensor) -> Tensor:
         )[1]
         return found.flatten(1)
     return linear(grad_RO.t(), x_RC.t())
-
-
-if torch.backends.mkldnn.is_available() and hasattr(torch.ops.mkldnn, "_linear_pointwise"):
-
-    @register_flop_formula(torch.ops.mkldnn._linear_pointwise)
-    def _flops(x_shape: Any, weight_shape: Any, *further: Any, **more: Any) -> int:
-        """So that torch's counter sees these products too."""
-        return int(2 * x_shape[0] * x_shape[1] * weight_shape[0])

@@ -116,8 +116,18 @@ class RunState:
         """Goes on from a checkpoint."""
         self.method.load_state_dict(state["method"])
         self.optimizer.load_state_dict(state["optimizer"])
+        _lay_as_parameters(self.optimizer)
         self.step = self.saved_step = int(state["step"])
         self._window = list(state["window"])
         self.skipped = list(state["skipped"])
         self.best = (state["best"][0], int(state["best"][1])) if state["best"] else None
         self._seconds, self.started = float(state["train_seconds"]), str(state["started"])
+
+
+def _lay_as_parameters(optimizer: torch.optim.Optimizer) -> None:
+    """Moments in the memory order of their parameters: torch's fused AdamW on CPUs walks memory and asks no strides,
+    so moments that were saved in another order would be those of other weights."""
+    for parameter, moments in optimizer.state.items():
+        for name, value in moments.items():
+            if isinstance(value, Tensor) and value.shape == parameter.shape and value.stride() != parameter.stride():
+                moments[name] = torch.empty_like(parameter, dtype=value.dtype).copy_(value)
