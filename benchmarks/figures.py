@@ -13,6 +13,7 @@ so that a script can run wherever the engine does.
 
 import argparse
 import json
+import math
 import statistics
 import time
 from collections.abc import Mapping, Sequence
@@ -146,6 +147,8 @@ def cells(figure: Figure) -> tuple[str, str, str, str, str]:
 
 def number(value: float) -> str:
     """Three digits, thousands grouped."""
+    if not math.isfinite(value):
+        return str(value)
     size = abs(value)
     if size >= 100 or value == int(value):
         return f"{value:,.0f}"

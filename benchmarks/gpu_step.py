@@ -26,8 +26,9 @@ from typing import Any
 
 import torch
 from figures import Figure, add_options, median, ratio, report
-from jpeg_folder import HEIGHT, WIDTH, write_folder
-from step import Supervised, autocast, images, usual_step
+from passes import both_ways, forward
+from photo_set import HEIGHT, WIDTH, write_photos
+from step import Supervised, images, usual_step
 from timing import alternately
 from torch import Tensor, nn
 from torch.profiler import ProfilerActivity, profile
@@ -141,22 +142,13 @@ def at_batch(asked: argparse.Namespace, batch: int, device: torch.device, gemm: 
     def block(work: Callable[[], object]) -> Callable[[], None]:
         return lambda: [work() for _ in range(asked.block)] and None
 
-    def both_ways(network: Callable[[], Tensor]) -> Callable[[], None]:
-        def work() -> None:
-            with autocast(config, device):
-                features = network()
-            features.float().square().mean().backward()
-            method.zero_grad(set_to_none=True)
-
-        return work
-
     method.target_encoder.requires_grad_(True)  # the dense network of the ceiling; not trained here
     times = alternately(
         {
             "step": block(lambda: timer.make(number)),
             "supervised": block(supervised),
-            "dense": block(both_ways(lambda: method.target_encoder(pixels))),
-            "packed": block(both_ways(lambda: method.context_encoder(pixels, masks.context))),
+            "dense": block(both_ways(method.target_encoder, (pixels,), asked.precision)),
+            "packed": block(both_ways(method.context_encoder, (pixels, masks.context), asked.precision)),
         },
         asked.rounds,
         device,
@@ -190,27 +182,18 @@ def alternatives(
     features = torch.randn(pixels.shape[0], method.feature_dim, config.grid, config.grid, device=device)
     features = features.contiguous(memory_format=torch.channels_last)
 
-    def forward(network: nn.Module) -> Callable[[], object]:
-        def work() -> None:
-            with torch.no_grad(), autocast(config, device):
-                network(pixels)
+    def of_target(network: nn.Module) -> Callable[[], object]:
+        return forward(network, pixels, asked.precision)
 
-        return work
+    def of_predictor(network: nn.Module) -> Callable[[], object]:
+        return both_ways(network, (features,), asked.precision)
 
-    def both_ways(network: nn.Module) -> Callable[[], object]:
-        def work() -> None:
-            with autocast(config, device):
-                network(features).float().square().mean().backward()
-            method.zero_grad(set_to_none=True)
-
-        return work
-
-    works = {"target": forward(target), "predictor": both_ways(predictor)}
+    works = {"target": of_target(target), "predictor": of_predictor(predictor)}
     if asked.compile:
-        compiled_target, compiled_predictor = torch.compile(target), torch.compile(predictor)
-        works |= {"target, compiled": forward(compiled_target), "predictor, compiled": both_ways(compiled_predictor)}
+        works["target, compiled"] = of_target(torch.compile(target))  # type: ignore[arg-type]
+        works["predictor, compiled"] = of_predictor(torch.compile(predictor))  # type: ignore[arg-type]
     if asked.graphs and device.type == "cuda":
-        works["target, graph"] = graph_of(forward(target)).replay
+        works["target, graph"] = graph_of(of_target(target)).replay
     elif asked.graphs:
         print("--graphs: left out, CUDA graphs need a GPU")
     times = alternately(works, max(asked.rounds, 2), device, warm_up=3)
@@ -258,12 +241,12 @@ def kernels(device: torch.device, step: Callable[[], object], steps: int = 3, mo
 def fed(asked: argparse.Namespace, batch: int, processes: Processes, folder: Path) -> tuple[list[Figure], Any]:
     """The training loop's work from files to updates, over `asked.steps` steps, and the loader alone."""
     config = config_of(asked, batch, f"data.path={folder}", "data.resident=never")
-    data = open_data(config.data, least_train=batch)
+    data = open_data(config.data, batch)
     order = Order(data.train.labels.numel(), batch, 0, 1, 0)
     device, slots = processes.device, order.slots().to(processes.device)
 
     def batches(count: int) -> Iterator[Any]:
-        return training_batches(data, config.data, order, 0, count, asked.workers, device, config.method.views)
+        return training_batches(data, config.data, order, 0, count, asked.workers, device, config.views)
 
     alone_steps = max(2, asked.steps // 4)
     stream = batches(alone_steps + 1)
@@ -324,27 +307,30 @@ def main() -> None:
     figures = [Figure("GEMM rate", gemm / 1e12, unit="TFLOP/s", note=f"{asked.precision}, square, best of 5")]
     details: dict[str, Any] = {}
     fits: list[int] = []
-    for batch in asked.batch:
-        try:
-            found, details[f"batch_{batch}"] = at_batch(asked, batch, device, gemm)
+    try:
+        for batch in asked.batch:
+            try:
+                found, details[f"batch_{batch}"] = at_batch(asked, batch, device, gemm)
+                figures += found
+                fits.append(batch)
+            except torch.OutOfMemoryError:
+                print(f"batch {batch}: does not fit into the GPU's memory beside the networks it is compared with")
+            if device.type == "cuda":
+                torch.cuda.empty_cache()
+        if not fits:
+            raise SystemExit("no batch fits; give a smaller --batch")
+        best = max(
+            fits, key=lambda b: statistics.median(b * asked.block / t for t in details[f"batch_{b}"]["times"]["step"])
+        )
+        with tempfile.TemporaryDirectory() as made:
+            folder = asked.data or Path(made)
+            if asked.data is None:
+                size = write_photos(folder, max(2 * best, 64 if asked.mode == "tiny" or device.type == "cpu" else 4096))
+                print(f"\nJPEG files of {WIDTH}x{HEIGHT}, {size:.0f} kB, read from the page cache")
+            found, details["fed"] = fed(asked, best, processes, folder)
             figures += found
-            fits.append(batch)
-        except torch.OutOfMemoryError:
-            print(f"batch {batch}: does not fit into the GPU's memory beside the networks it is compared with")
-        if device.type == "cuda":
-            torch.cuda.empty_cache()
-    if not fits:
-        raise SystemExit("no batch fits; give a smaller --batch")
-    best = max(
-        fits, key=lambda b: statistics.median(b * asked.block / t for t in details[f"batch_{b}"]["times"]["step"])
-    )
-    with tempfile.TemporaryDirectory() as made:
-        folder = asked.data or Path(made)
-        if asked.data is None:
-            size = write_folder(folder, max(2 * best, 64 if asked.mode == "tiny" or device.type == "cpu" else 4096))
-            print(f"\nJPEG files of {WIDTH}x{HEIGHT}, {size / 1000:.0f} kB, read from the page cache")
-        found, details["fed"] = fed(asked, best, processes, folder)
-    report("gpu_step", asked, facts, [*figures, *found], details)
+    finally:  # what was measured is told, even where a later part fails
+        report("gpu_step", asked, facts, figures, details)
 
 
 if __name__ == "__main__":

@@ -1,10 +1,10 @@
 """What this machine reaches, and hence the least a pretraining step can take: a model of the limit.
 
-Measured: matrix products of ResNet-50's sizes by oneDNN and by torch's own choice, copying of memory, and what a fresh
-page costs. Counted from the published config: FLOPs of every part of a step, and the least bytes it has to move when
-every layer reads its input and writes its output once and a batch norm needs its statistics before it can normalise. A
-part's floor is the longer of FLOPs / product rate and bytes / copy rate; the step's is their sum. The real step is
-timed beside.
+Measured: matrix products of ResNet-50's sizes by torch's own choice and, where the packed encoder asks it instead
+(float32 on an x86 CPU), by oneDNN, in turns; copying of memory, and what a fresh page costs. Counted from the config:
+FLOPs of every part of a step, and the least bytes it has to move when every layer reads its input and writes its output
+once and a batch norm needs its statistics before it can normalise. A part's floor is the longer of FLOPs / product rate
+and bytes / copy rate; the step's is their sum. The real step is timed beside.
 
 Least bytes of a convolution with I values in and O out, batch norm and ReLU included: forward I + 4·O (read, write;
 statistics; normalise), backward 2·I + 7·O (weight and input gradient; batch norm's two reads of two tensors, its
@@ -16,20 +16,21 @@ write); weights are read twice and their gradient written once. AdamW moves 7 va
 import argparse
 import copy
 import statistics
-import time
 from collections.abc import Callable
+from functools import partial
 from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
 from figures import Figure, add_options, report
+from timing import alternately
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from cnnjepa.matmul import linear
+from cnnjepa.matmul import by_onednn, linear
 from cnnjepa.methods import build_method
 from cnnjepa.methods.cnnjepa import CNNJEPA
-from cnnjepa.schemas import load_config
+from cnnjepa.schemas import PretrainConfig, load_config
 from cnnjepa.step_timer import StepTimer
 from cnnjepa.training.distributed import Processes, pick_device
 from cnnjepa.training.environment import environment
@@ -64,35 +65,26 @@ def arguments() -> argparse.Namespace:
     return asked
 
 
-def best_median(work: Callable[[], object], rounds: int, device: torch.device) -> float:
-    """Seconds, after one untimed call."""
-    times = []
-    for number in range(rounds + 1):
-        start = time.perf_counter()
-        work()
-        if device.type == "cuda":
-            torch.cuda.synchronize()
-        if number:
-            times.append(time.perf_counter() - start)
-    return statistics.median(times)
-
-
 def product_rates(dtype: torch.dtype, rounds: int, device: torch.device) -> dict[str, dict[str, float]]:
-    """FLOP/s by kind and size."""
-    found: dict[str, dict[str, float]] = {"oneDNN": {}, "torch": {}, "3x3 convolution": {}}
+    """FLOP/s by kind and size. oneDNN is a kind of its own where cnnjepa.matmul asks it and torch may not."""
+    found: dict[str, dict[str, float]] = {}
+
+    def keep(size: str, flops: float, works: dict[str, Callable[[], object]]) -> None:
+        with torch.no_grad():
+            for kind, times in alternately(works, rounds, device).items():
+                found.setdefault(kind, {})[size] = flops / statistics.median(times)
+
     for rows, c, o in _SIZES:
         x, weight = torch.randn(rows, c, device=device).to(dtype), torch.randn(o, c, device=device).to(dtype)
-        size = f"{rows} x {c} x {o}"
-        with torch.no_grad():
-            for kind, product in (("oneDNN", linear), ("torch", F.linear)):
-                taken = best_median(lambda p=product, a=x, b=weight: p(a, b), rounds, device)  # type: ignore[misc]
-                found[kind][size] = 2 * rows * c * o / taken
+        works: dict[str, Callable[[], object]] = {"torch": partial(F.linear, x, weight)}
+        if by_onednn(x, weight):
+            works["oneDNN"] = partial(linear, x, weight)
+        keep(f"{rows} x {c} x {o}", 2 * rows * c * o, works)
     for c, side in ((64, 56), (256, 14)):
         maps = torch.randn(16, c, side, side, device=device).to(dtype).contiguous(memory_format=torch.channels_last)
         weight = torch.randn(c, c, 3, 3, device=device).to(dtype).contiguous(memory_format=torch.channels_last)
-        with torch.no_grad():
-            taken = best_median(lambda a=maps, b=weight: F.conv2d(a, b, padding=1), rounds, device)  # type: ignore[misc]
-        found["3x3 convolution"][f"{c} channels, {side} px"] = 2 * maps.numel() * c * 9 / taken
+        convolution = partial(F.conv2d, maps, weight, padding=1)
+        keep(f"{c} channels, {side} px", 2 * maps.numel() * c * 9, {"3x3 convolution": convolution})
     return found
 
 
@@ -100,8 +92,10 @@ def memory_rates(rounds: int, device: torch.device) -> tuple[float, float]:
     """(bytes/s of a copy, read and written both counted; seconds that a GiB of fresh memory costs over used memory)."""
     source = torch.zeros(_COPIED, dtype=torch.uint8, device=device)
     into = torch.zeros_like(source)
-    copied = best_median(lambda: into.copy_(source), rounds, device)
-    fresh = best_median(lambda: torch.empty_like(source).copy_(source), rounds, device)
+    times = alternately(
+        {"used": lambda: into.copy_(source), "fresh": lambda: torch.empty_like(source).copy_(source)}, rounds, device
+    )
+    copied, fresh = (statistics.median(times[kind]) for kind in ("used", "fresh"))
     return 2 * _COPIED / copied, max(0.0, fresh - copied) * 2**30 / _COPIED
 
 
@@ -132,11 +126,11 @@ def sizes_of(network: nn.Module, shape: tuple[int, ...]) -> Sizes:
     return Sizes(read, written, float(counter.get_total_flops()), float(sum(first.values())))
 
 
-def parts_of(method: CNNJEPA, size: int, share: float, batch: int, width: int) -> list[Part]:
+def parts_of(method: CNNJEPA, config: PretrainConfig, width: int) -> list[Part]:
     """A step's. `width`: bytes of an activation; parameters have four."""
+    batch, share, size = config.runtime.batch_size, config.visible_share, config.data.image_size
     encoder = sizes_of(method.target_encoder, (3, size, size))
-    grid = size // 32
-    predictor = sizes_of(method.predictor, (method.feature_dim, grid, grid))
+    predictor = sizes_of(method.predictor, (method.feature_dim, config.grid, config.grid))
     weights = 4.0 * sum(p.numel() for p in method.target_encoder.parameters())
     learned = 4.0 * sum(p.numel() for p in method.parameters() if p.requires_grad)
     others = 4.0 * sum(p.numel() for p in method.predictor.parameters())
@@ -180,7 +174,7 @@ def main() -> None:
         )
         method = build_method(config)
         assert isinstance(method, CNNJEPA)
-        parts = parts_of(method, config.data.image_size, config.visible_share, asked.batch, width)
+        parts = parts_of(method, config, width)
         floors = {part.name: part.floor(best, copy_rate) for part in parts}
         floor = sum(floors.values())
         for part in parts:

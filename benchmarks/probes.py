@@ -11,12 +11,12 @@ is put together from measured parts; the JSON holds them.
 import argparse
 import statistics
 from collections.abc import Callable
-from pathlib import Path
 from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
 from figures import Figure, add_options, median, ratio, report
+from resident_set import UNKNOWN, peak_beyond
 from timing import alternately
 
 from cnnjepa.matmul import linear
@@ -60,26 +60,10 @@ def random_features(rows: int, seed: int) -> Features:
     return Features(torch.randn(rows, CHANNELS, generator=draw), labels)
 
 
-def peak_beyond(work: Callable[[], object]) -> int | None:
-    """Bytes by which the process's resident set grew at most during `work`; None where the system cannot tell."""
-    try:
-        Path("/proc/self/clear_refs").write_text("5")  # Linux: the peak is counted from here on
-    except OSError:
-        return None
-    before = _resident("VmRSS")
-    work()
-    return _resident("VmHWM") - before
-
-
-def _resident(which: str) -> int:
-    lines = Path("/proc/self/status").read_text().splitlines()
-    return int(next(line for line in lines if line.startswith(which)).split()[1]) * 1024
-
-
 def memory(name: str, work: Callable[[], object], **further: object) -> list[Figure]:
     found = peak_beyond(work)
     if found is None:
-        print(f"{name}: not measured, this system has no /proc/self/clear_refs")
+        print(f"{name}: {UNKNOWN}")
         return []
     return [Figure(name, found / _GIB, unit="GiB", **further)]  # type: ignore[arg-type]
 

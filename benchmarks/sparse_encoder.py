@@ -14,13 +14,13 @@ import argparse
 import copy
 import multiprocessing
 import statistics
-from collections.abc import Callable
 from multiprocessing.connection import Connection
-from pathlib import Path
 from typing import Any
 
 import torch
 from figures import Figure, add_options, median, ratio, report
+from passes import both_ways
+from resident_set import UNKNOWN, peak_beyond
 from timing import alternately
 from torch import Tensor, nn
 
@@ -76,25 +76,14 @@ def context_of(share: float, grid: int, batch: int) -> Tensor:
     return sample_masks(RandomMasking(ratio=1 - share), grid, torch.arange(batch), 0, 0).context
 
 
-def step(encoder: nn.Module, given: tuple[Tensor, ...], precision: str) -> Callable[[], None]:
-    """A forward and backward; gradients are dropped first, as training does."""
-
-    def work() -> None:
-        encoder.zero_grad(set_to_none=True)
-        with torch.autocast(given[0].device.type, torch.bfloat16, enabled=precision == "bf16"):
-            features = encoder(*given)
-        features.float().square().mean().backward()
-
-    return work
-
-
 def pictures(asked: argparse.Namespace, device: torch.device) -> Tensor:
     images = torch.randn(asked.batch, 3, asked.size, asked.size, device=device)
     return images.contiguous(memory_format=torch.channels_last)
 
 
 def _peak(kind: str, precision: str, asked: argparse.Namespace, pipe: Connection) -> None:
-    """In a process of its own: bytes above what it held with the network built and nothing run."""
+    """In a process of its own: bytes above what it held with the network built and nothing run, None where the system
+    cannot tell."""
     torch.set_num_threads(asked.threads)
     device = pick_device(asked.device)
     encoder = EncoderConfig(arch=asked.arch)
@@ -102,30 +91,21 @@ def _peak(kind: str, precision: str, asked: argparse.Namespace, pipe: Connection
     network: nn.Module = PackedEncoder(trunk) if kind == "packed" else trunk
     images = pictures(asked, device)
     context = published_context(asked.size // encoder.total_stride, asked.batch).to(device)
-    work = step(network, (images, context) if kind == "packed" else (images,), precision)
+    work = both_ways(network, (images, context) if kind == "packed" else (images,), precision)
     if device.type == "cuda":
         before = torch.cuda.memory_allocated()
         work()
         pipe.send(torch.cuda.max_memory_allocated() - before)
         return
-    before = _resident("VmRSS")
-    Path("/proc/self/clear_refs").write_text("5")  # the peak counts from here
-    for _ in range(2):
-        work()
-    pipe.send(_resident("VmHWM") - before)
+    pipe.send(peak_beyond(lambda: [work() for _ in range(2)]))
 
 
-def _resident(field: str) -> int:
-    lines = Path("/proc/self/status").read_text().splitlines()
-    return int(next(line for line in lines if line.startswith(field)).split()[1]) * 1024
-
-
-def peak_bytes(kind: str, precision: str, asked: argparse.Namespace) -> int:
+def peak_bytes(kind: str, precision: str, asked: argparse.Namespace) -> int | None:
     ours, theirs = multiprocessing.get_context("spawn").Pipe()
     process = multiprocessing.get_context("spawn").Process(target=_peak, args=(kind, precision, asked, theirs))
     process.start()
     theirs.close()
-    found = int(ours.recv())
+    found: int | None = ours.recv()
     process.join()
     return found
 
@@ -152,9 +132,9 @@ def main() -> None:
         context = published_context(grid, asked.batch).to(device)
         share = float(context.float().mean())
         works = {
-            "dense": step(dense, (images,), precision),
-            "packed": step(packed, (images, context), precision),
-            "masked": step(masked, (images, context), precision),
+            "dense": both_ways(dense, (images,), precision),
+            "packed": both_ways(packed, (images, context), precision),
+            "masked": both_ways(masked, (images, context), precision),
         }
         times = alternately(works, asked.rounds, device)
         figures += [
@@ -169,8 +149,8 @@ def main() -> None:
         details[precision] = {"visible": share, "times": times}
         if asked.shares:
             sweep = {float(s): context_of(float(s), grid, asked.batch).to(device) for s in asked.shares.split(",")}
-            works = {"dense": step(dense, (images,), precision)}
-            works |= {str(s): step(packed, (images, c), precision) for s, c in sweep.items()}
+            works = {"dense": both_ways(dense, (images,), precision)}
+            works |= {str(s): both_ways(packed, (images, c), precision) for s, c in sweep.items()}
             times = alternately(works, max(3, asked.rounds // 2), device)
             points = []
             for s, c in sweep.items():
@@ -194,16 +174,20 @@ def main() -> None:
             details[precision]["sweep"] = {"points": points, "times": times}
         if asked.mode != "quick" or precision == "float32":
             peaks = {kind: peak_bytes(kind, precision, asked) for kind in ("dense", "packed")}
+            details[precision]["peak_bytes"] = peaks
+            ours, stock = peaks["packed"], peaks["dense"]
+            if ours is None or stock is None:
+                print(f"peak memory, {precision}: {UNKNOWN}")
+                continue
             figures.append(
                 Figure(
                     f"peak memory, {precision}: packed / dense",
-                    peaks["packed"] / peaks["dense"],
+                    ours / stock,
                     target=MEMORY_TARGET,
                     direction="at_most",
-                    note=f"{peaks['packed'] / 2**30:.2f} of {peaks['dense'] / 2**30:.2f} GiB above the network itself",
+                    note=f"{ours / 2**30:.2f} of {stock / 2**30:.2f} GiB above the network itself",
                 )
             )
-            details[precision]["peak_bytes"] = peaks
     report("sparse_encoder", asked, environment(Processes(0, 1, device)), figures, details)
 
 

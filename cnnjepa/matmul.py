@@ -19,13 +19,14 @@ from torch.utils.flop_counter import register_flop_formula
 
 def linear(x_MK: Tensor, weight_NK: Tensor, bias_N: Tensor | None = None) -> Tensor:
     """x · weightᵀ + bias, [M, N], as `F.linear`, which it is for whatever is not float32 on an x86 CPU."""
-    if not _by_onednn(x_MK, weight_NK):
+    if not by_onednn(x_MK, weight_NK):
         return F.linear(x_MK, weight_NK, bias_N)
     product: Tensor = _Linear.apply(x_MK, weight_NK, bias_N)
     return product
 
 
-def _by_onednn(x: Tensor, weight: Tensor) -> bool:
+def by_onednn(x: Tensor, weight: Tensor) -> bool:
+    """Whether `linear` of these asks oneDNN."""
     return (
         x.device.type == "cpu"
         and x.dtype == weight.dtype == torch.float32

@@ -71,12 +71,20 @@ def test_a_failing_script_is_named_with_its_last_words(tmp_path: Path, monkeypat
     assert "no such GEMM" in capsys.readouterr().out
 
 
+def test_figures_of_the_gpu_benchmark_outlive_a_loader_that_fails(tmp_path: Path) -> None:
+    done = run("gpu_step", "--tiny", "--out", str(tmp_path), *FURTHER["gpu_step"], "--data", str(tmp_path / "gone"))
+    assert done.returncode != 0 and "gone does not exist" in done.stderr
+    told = [figure["name"] for figure in json.loads((tmp_path / "gpu_step.json").read_text())["figures"]]
+    assert "GEMM rate" in told and "batch 4: step / supervised step" in told
+
+
 def test_figures_know_whether_they_meet_their_targets() -> None:
     figures = module("figures")
     ratio = figures.ratio("step / stock", [2.0, 3.0, 4.0], [2.0, 2.0, 2.0], target=1.5, direction="at_most")
     assert (ratio.measured, ratio.spread, ratio.n, ratio.ok) == (1.5, (1.0, 2.0), 3, True)
     assert figures.Figure("rate", 1.4, target=1.5, direction="at_least").ok is False
     assert figures.Figure("told", 1.4).ok is None
+    assert [figures.number(value) for value in (float("nan"), float("inf"), 1234.5)] == ["nan", "inf", "1,234"]
     with pytest.raises(ValueError, match="needs a direction"):
         figures.Figure("rate", 1.0, target=2.0)
 

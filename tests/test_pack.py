@@ -2,6 +2,7 @@
 
 import io
 import os
+import pickle
 import shutil
 import signal
 import tarfile
@@ -19,6 +20,7 @@ from typer.testing import CliRunner
 from cnnjepa.cli.main import app
 from cnnjepa.data import open_data, pack, verify
 from cnnjepa.data.open import open_sources
+from cnnjepa.data.shards import Shards
 from cnnjepa.data.source import decode
 from cnnjepa.errors import RunError
 from cnnjepa.schemas import ConfigError, DataConfig, FolderData, HDF5Data
@@ -184,11 +186,55 @@ def test_labels_with_a_gap_are_refused_because_packing_would_number_them_anew(tm
         pack.prepare(HDF5Data(path=tmp_path), tmp_path / "packed", SIDE, QUALITY)
 
 
+def test_a_set_that_every_run_would_refuse_is_not_packed(tmp_path: Path) -> None:
+    for split, labels in (("train", (0, 1)), ("val", (0, 2))):
+        with h5py.File(tmp_path / f"{split}.h5", "w") as file:
+            for i, label in enumerate(labels):
+                file[f"images/{i}"], file[f"labels/{i}"] = np.frombuffer(encoded(i)[0], np.uint8), label
+    said = "validation labels reach 2, the training set has only classes 0 to 1"
+    with pytest.raises(ConfigError, match=said):
+        pack.prepare(HDF5Data(path=tmp_path), tmp_path / "packed", SIDE, QUALITY)
+    with pytest.raises(ConfigError, match=said):
+        open_data(HDF5Data(path=tmp_path))
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs a device that is always full")
+@pytest.mark.parametrize("size", [100, 2**20])  # refused when the shard is completed, when it is written
+def test_a_full_disk_is_told_once_and_leaves_no_part_of_a_shard(tmp_path: Path, size: int) -> None:
+    aside = tmp_path / "shard-00000.tar.tmp"
+    aside.symlink_to("/dev/full")
+    with (
+        pytest.raises(RunError, match=rf"cannot write {aside} \(No space left.*make room\) and run the same again"),
+        pack._ShardFile(tmp_path / "shard-00000.tar") as shard,
+    ):
+        shard.add(pack._Packed("train/ant/0.jpg", bytes(size), copied=True))
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="counts open files as Linux lists them")
+@pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
+def test_readers_of_many_processes_share_a_sets_open_files(packed: Path) -> None:
+    shards = Shards(packed)
+    first = shards.entries()[0]
+    content = shards.read(first)
+    opened = len(os.listdir("/proc/self/fd"))
+    child = os.fork()
+    if not child:
+        code = 1
+        try:
+            code = int(shards.read(first) != content or len(os.listdir("/proc/self/fd")) != opened)
+        finally:
+            os._exit(code)
+    assert os.waitpid(child, 0)[1] == 0
+    assert pickle.loads(pickle.dumps(shards)).read(first) == content  # opens its own
+    assert len(os.listdir("/proc/self/fd")) == opened + 1
+
+
 def test_an_unreadable_image_is_named_or_left_out(folder: Path, tmp_path: Path) -> None:
     root = shutil.copytree(folder, tmp_path / "set")
     cut = root / "train" / "bee" / "2.JPEG"
     cut.write_bytes(cut.read_bytes()[:-50])
-    with pytest.raises(ConfigError, match=rf"{cut} cannot be decoded .*--skip-unreadable"):
+    with pytest.raises(ConfigError, match=rf"{cut} cannot be decoded .*--skip-unreadable, which goes on here"):
         pack_all(config_of(root), tmp_path / "packed")
     assert not list((tmp_path / "packed").glob("*.tmp"))
     found = verify.facts(pack_all(config_of(root), tmp_path / "packed", skip=True))

@@ -64,7 +64,7 @@ def open_data(config: DataConfig, batch_size: int = 2, processes: int = 1) -> Da
     data = DataSet(sources["train"], sources["val"], _name(config), fingerprint)
     if config.resident != "never":
         _make_resident(data, config)
-    _check(data)
+    refuse_unfit(data.name, data.train, data.val)
     refuse_part_of_a_batch(data.name, data.train.labels.numel(), batch_size, processes)
     return data
 
@@ -117,20 +117,20 @@ def _make_resident(data: DataSet, config: DataConfig) -> None:
         data.skipped += decoded[1]
 
 
-def _check(data: DataSet) -> None:
-    train = data.train.labels.numel()
-    if not train or not data.val.labels.numel():
-        raise ConfigError(f"{data.name}: the {'training' if not train else 'validation'} set is empty")
-    if data.train.labels.unique().numel() < 2:
+def refuse_unfit(name: str, train: ImageSource, val: ImageSource) -> None:
+    """Raises ConfigError for what no run can use: an empty split, training images of one class, validation labels that
+    training lacks. `name` is the set's in the message."""
+    count, classes = train.labels.numel(), len(train.class_names)
+    if not count or not val.labels.numel():
+        raise ConfigError(f"{name}: the {'training' if not count else 'validation'} set is empty")
+    if train.labels.unique().numel() < 2:
         raise ConfigError(
-            f"{data.name}: all {train} training images are of one class ({data.train.class_names[0]}); probes need "
-            "at least two"
+            f"{name}: all {count} training images are of one class ({train.class_names[0]}); probes need at least two"
         )
-    unknown = int(data.val.labels.max()) - data.classes + 1
-    if unknown > 0:
+    highest = int(val.labels.max())
+    if highest >= classes:
         raise ConfigError(
-            f"{data.name}: validation labels reach {data.classes + unknown - 1}, the training set has only classes "
-            f"0 to {data.classes - 1}"
+            f"{name}: validation labels reach {highest}, the training set has only classes 0 to {classes - 1}"
         )
 
 

@@ -11,7 +11,7 @@ import tarfile
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -24,7 +24,7 @@ from torchvision.transforms.v2 import functional as transforms
 
 from cnnjepa.data.folder import FolderSource
 from cnnjepa.data.hdf5 import HDF5Source
-from cnnjepa.data.open import open_sources
+from cnnjepa.data.open import open_sources, refuse_unfit
 from cnnjepa.data.shards import MANIFEST, Manifest, ShardIndex, read_index, read_manifest, shard_file
 from cnnjepa.data.source import decode
 from cnnjepa.errors import ImageError, RunError
@@ -63,7 +63,7 @@ class Packing:
         label = int(source.labels[index])
         if isinstance(source, FolderSource):
             return f"{split}/{source.class_names[label]}"
-        classes = max(len(s.class_names) for s in self.sources.values())
+        classes = len(self.sources["train"].class_names)
         return f"{split}/{label:0{len(str(classes - 1))}d}"
 
     def file(self, split: str, index: int) -> str:
@@ -84,8 +84,8 @@ class _Packed(NamedTuple):
 def prepare(
     config: FolderData | HDF5Data, dest: Path, shorter_side: int, quality: int, skip_unreadable: bool = False
 ) -> Packing:
-    """Opens the source and looks at `dest`; writes nothing. Raises ConfigError when `dest` holds something else, or
-    the same source packed otherwise."""
+    """Opens the source and looks at `dest`; writes nothing. Raises ConfigError for a set that no run could use, and
+    when `dest` holds something else, or the same source packed otherwise."""
     opened: dict[str, FolderSource | HDF5Source] = {}
     for split, source in open_sources(config).items():
         assert isinstance(source, FolderSource | HDF5Source)
@@ -97,6 +97,7 @@ def prepare(
                 f"{config.path}: no training image has label {', '.join(absent[:5])}; packing would number the classes "
                 "anew, so give the set labels from 0 to classes - 1"
             )
+    refuse_unfit(str(config.path), opened["train"], opened["val"])
     train, val = (opened[split].labels.numel() for split in ("train", "val"))
     fingerprint = hashlib.sha256("".join(source.fingerprint() for source in opened.values()).encode()).hexdigest()
     manifest = Manifest(
@@ -193,7 +194,8 @@ def _packed(packing: Packing, split: str, index: int) -> _Packed:
         if packing.skip_unreadable:
             return _Packed(f"{folder}/{file}", b"", False, str(error))
         raise ConfigError(
-            f"{error}; mend or remove it and pack again, or leave such images out with --skip-unreadable"
+            f"{error}; leave such images out with --skip-unreadable, which goes on here. Mended or removed, they make "
+            f"another set, which needs a new folder; `cnnjepa data check {packing.source}` finds all of them first"
         ) from None
     if min(image.shape[1:]) <= manifest.shorter_side:
         if isinstance(source, HDF5Source):
@@ -250,7 +252,8 @@ class _ShardFile:
             if kind is None:
                 self._complete()
         finally:
-            self._file.close()
+            with suppress(OSError):  # closing writes what is left in the buffer: a full disk refuses once more
+                self._file.close()
             self._aside.unlink(missing_ok=True)
 
     def _complete(self) -> None:
@@ -274,4 +277,7 @@ class _ShardFile:
         try:
             yield
         except OSError as error:
-            raise RunError(f"cannot write {self._aside} ({error.strerror}); run the same again to go on") from None
+            raise RunError(
+                f"cannot write {self._aside} ({error.strerror or error}); mend that (a full disk: make room) and run "
+                "the same again, which goes on here"
+            ) from None

@@ -9,7 +9,7 @@ A shard's index is written after the shard is on disk whole: a shard without one
 
 import os
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
@@ -96,7 +96,7 @@ def read_index(root: Path, number: int) -> ShardIndex | None:
 
 
 class Shards:
-    """Reads a packed set. Every process opens its own files."""
+    """Reads a packed set. A forked process reads through the files that are open, which have no position to share."""
 
     def __init__(self, root: Path, finished: bool = True) -> None:
         """Raises ConfigError when a shard is missing or cut off, or the set is not `finished` though it must be."""
@@ -106,7 +106,7 @@ class Shards:
         if finished and not manifest.finished:
             raise ConfigError(f"data.path {root} is not packed to its end; {again}")
         self._root = root
-        self._files: dict[tuple[int, int], int] = {}  # (process, shard) → descriptor
+        self._files: dict[int, int] = {}  # shard → descriptor
         self._entries: list[Entry] = []
         for number in range(manifest.shards):
             index = read_index(root, number)
@@ -117,8 +117,10 @@ class Shards:
     def entries(self) -> list[Entry]:
         return self._entries
 
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_files": {}}
+
     def read(self, entry: Entry) -> bytes:
-        key = (os.getpid(), entry.shard)
-        if key not in self._files:
-            self._files[key] = os.open(shard_file(self._root, entry.shard), os.O_RDONLY)
-        return os.pread(self._files[key], entry.size, entry.offset)
+        if entry.shard not in self._files:
+            self._files[entry.shard] = os.open(shard_file(self._root, entry.shard), os.O_RDONLY)
+        return os.pread(self._files[entry.shard], entry.size, entry.offset)

@@ -41,7 +41,9 @@ def locked(folder: Path, patience: float = 1.0) -> Iterator[None]:
         give_up = time.monotonic() + patience
         while not _took(lock, fcntl.LOCK_EX):
             if time.monotonic() >= give_up:
-                raise InUseError(f"{folder} is in use by another process{_by(lock)}; wait for it or give another --out")
+                raise InUseError(
+                    f"{folder} is in use by another process{_by(lock)}; wait for it, or give another folder"
+                )
             time.sleep(0.05)
         lock.truncate(0)
         lock.write(f"{platform.node()} process {os.getpid()}")
