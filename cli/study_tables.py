@@ -185,6 +185,7 @@ def outcome_table(study: Study, pool: Pool, records: list[TrialRecord]) -> Table
         finished = [s.result for s in found if s.state == "finished" and s.result]
         linear, knn = (_accuracy(finished, protocol, name) for name in ("linear_top1", "knn_top1"))
         costs = [result.cost for result in finished if result.cost]
+        speeds = [cost.images_per_s for cost in costs if cost.images_per_s]  # none where nothing is trained
         others = [s.state for s in found if s.state != "finished"]
         notes = [f"{others.count(state)} {state}" for state in _STATES if state in others]
         table.add_row(
@@ -193,7 +194,7 @@ def outcome_table(study: Study, pool: Pool, records: list[TrialRecord]) -> Table
             linear,
             knn,
             _millions(costs[0].predictor_params) if costs else "",
-            f"{statistics.mean(cost.images_per_s for cost in costs):,.0f}" if costs else "",
+            f"{statistics.mean(speeds):,.0f}" if speeds else "–",
             ", ".join(notes),
         )
     floors = _floor_rows(results, protocol)
