@@ -124,3 +124,7 @@ class Shards:
         if entry.shard not in self._files:
             self._files[entry.shard] = os.open(shard_file(self._root, entry.shard), os.O_RDONLY)
         return os.pread(self._files[entry.shard], entry.size, entry.offset)
+
+    def __del__(self) -> None:
+        for descriptor in getattr(self, "_files", {}).values():
+            os.close(descriptor)
