@@ -522,3 +522,12 @@ def test_what_is_kept_gives_the_same_tables_and_names_no_place(
         keep_study(here, "photos", here)
     with pytest.raises(ConfigError, match="there are photos"):
         keep_study(here, "phtos", kept)
+
+
+def test_a_run_that_trains_nothing_is_not_said_to_fail_at_it(tmp_path: Path) -> None:
+    study = Study(name="seen", preset="smoke", axes={"predictor.depth": (1, 2)}, seeds=(0,))
+    trials = write_study(tmp_path, study, lambda arm, seed: (3.0, 3.0))  # below the floors of `result_of`
+    write_run(tmp_path, trials[0], result_of(trials[0], 3.0, 3.0, method="random_init"))
+    built = build_report(tmp_path, ["seen"], tmp_path / "out")
+    (said,) = [text for _, texts in built.sentences for text in texts if "linear" in text and "No higher than" in text]
+    assert trials[1].arm.label in said and trials[0].arm.label not in said
