@@ -91,6 +91,22 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--out", type=Path, default=OUT, help="folder of the JSON file (default benchmarks/out)")
 
 
+def add_sizes(parser: argparse.ArgumentParser) -> None:
+    """--arch, --size, --batch and --rounds, which `sized` fills in."""
+    parser.add_argument("--arch")
+    parser.add_argument("--size", type=int, help="pixels a side")
+    parser.add_argument("--batch", type=int)
+    parser.add_argument("--rounds", type=int, help="timed rounds after one warm-up")
+
+
+def sized(asked: argparse.Namespace, modes: Mapping[str, tuple[int, str, int, int]]) -> argparse.Namespace:
+    """With the mode's (rounds, arch, size, batch) wherever none was given."""
+    for name, usual in zip(("rounds", "arch", "size", "batch"), modes[asked.mode], strict=True):
+        if getattr(asked, name) is None:
+            setattr(asked, name, usual)
+    return asked
+
+
 def report(
     script: str,
     asked: argparse.Namespace,

@@ -18,7 +18,7 @@ from multiprocessing.connection import Connection
 from typing import Any
 
 import torch
-from figures import Figure, add_options, median, ratio, report
+from figures import Figure, add_options, add_sizes, median, ratio, report, sized
 from passes import both_ways
 from resident_set import UNKNOWN, peak_beyond
 from timing import alternately
@@ -41,18 +41,12 @@ _MODES = {"full": (7, "resnet50", 224, 16), "quick": (2, "resnet50", 224, 16), "
 
 def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--arch")
-    parser.add_argument("--size", type=int, help="pixels a side")
-    parser.add_argument("--batch", type=int)
-    parser.add_argument("--rounds", type=int, help="timed rounds after one warm-up")
+    add_sizes(parser)
     parser.add_argument("--precisions", default="float32,bf16")
     parser.add_argument("--shares", help="visible shares of the sweep (full mode: 0.1,0.25,0.5,0.75,1.0)")
     parser.add_argument("--device", default="auto")
     add_options(parser)
-    asked = parser.parse_args()
-    for name, usual in zip(("rounds", "arch", "size", "batch"), _MODES[asked.mode], strict=True):
-        if getattr(asked, name) is None:
-            setattr(asked, name, usual)
+    asked = sized(parser.parse_args(), _MODES)
     if asked.shares is None:
         asked.shares = "0.1,0.25,0.5,0.75,1.0" if asked.mode == "full" else ""
     return asked

@@ -16,7 +16,7 @@ from collections.abc import Callable
 import torch
 import torch.nn.functional as F
 import torchvision
-from figures import Figure, add_options, median, ratio, report
+from figures import Figure, add_options, add_sizes, median, ratio, report, sized
 from timing import alternately
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
@@ -39,18 +39,11 @@ _MODES = {"full": (9, "resnet50", 224, 16), "quick": (3, "resnet50", 224, 16), "
 
 def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--arch")
-    parser.add_argument("--size", type=int, help="pixels a side")
-    parser.add_argument("--batch", type=int)
-    parser.add_argument("--rounds", type=int, help="timed rounds after one warm-up")
+    add_sizes(parser)
     parser.add_argument("--precision", choices=["float32", "bf16"], default="float32")
     parser.add_argument("--device", default="auto")
     add_options(parser)
-    asked = parser.parse_args()
-    for name, usual in zip(("rounds", "arch", "size", "batch"), _MODES[asked.mode], strict=True):
-        if getattr(asked, name) is None:
-            setattr(asked, name, usual)
-    return asked
+    return sized(parser.parse_args(), _MODES)
 
 
 def published(asked: argparse.Namespace) -> PretrainConfig:
