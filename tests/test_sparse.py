@@ -12,9 +12,11 @@ from cnnjepa.encoders import ResNetTrunk, build_trunk
 from cnnjepa.schemas import EncoderConfig
 from cnnjepa.schemas.encoder import Arch
 from cnnjepa.sparse import ContextEncoder, MaskedEncoder, PackedEncoder
-from cnnjepa.sparse.halo import with_halo
+from cnnjepa.sparse.geometry import Geometry
+from cnnjepa.sparse.halo import halo_index, padded_cells
 from cnnjepa.sparse.layers import GridSlot, PackedConv2d
 from cnnjepa.sparse.patch_grid import PatchGrid
+from cnnjepa.sparse.pooling import max_pool_cells
 
 TOLERANCE = 1e-9
 ARCHS = get_args(Arch)
@@ -198,13 +200,24 @@ def test_a_halo_is_the_dense_neighbourhood_also_when_wider_than_a_cell(p: int, b
         padded[b, :, r * p : r * p + before + p + after, c * p : c * p + before + p + after]
         for b, r, c in context.nonzero().tolist()
     ]
-    assert torch.equal(with_halo(grid.pack(dense), grid, before, after, outside=-7.0), torch.stack(expected))
+    found = padded_cells(grid.pack(dense), halo_index(grid, p, before, after), outside=-7.0)
+    assert torch.equal(found, torch.stack(expected))
 
 
-def test_the_halos_backward_is_the_gradient() -> None:
+@pytest.mark.parametrize(("kernel", "stride", "padding"), [(3, 2, 1), (2, 2, 0), (5, 1, 2)])
+def test_the_poolings_backward_is_the_gradient(kernel: int, stride: int, padding: int) -> None:
     grid = PatchGrid(random_context(2, 4))
-    cells = torch.randn(grid.n, 2, 2, 2, dtype=torch.float64, requires_grad=True)
-    assert torch.autograd.gradcheck(lambda x: with_halo(x, grid, 3, 2), (cells,))
+    cells = torch.randn(grid.n, 2, 4, 4, dtype=torch.float64, requires_grad=True)
+    assert torch.autograd.gradcheck(lambda x: max_pool_cells(x, grid, Geometry(kernel, stride, padding)), (cells,))
+
+
+def test_pooling_keeps_neither_its_windows_nor_wide_indices() -> None:
+    grid = PatchGrid(torch.ones(1, 4, 4, dtype=torch.bool))
+    cells = torch.randn(grid.n, 8, 16, 16, requires_grad=True)
+    kept: list[torch.Tensor] = []
+    with torch.autograd.graph.saved_tensors_hooks(lambda x: kept.append(x) or x, lambda x: x):
+        pooled = max_pool_cells(cells, grid, Geometry(3, 2, 1))
+    assert sum(x.nbytes for x in kept) == pooled.numel() * 2
 
 
 @pytest.mark.parametrize(

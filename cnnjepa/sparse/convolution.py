@@ -4,7 +4,7 @@ Shapes: n visible cells, C input and O output channels, p pixels a side of an in
 output cell, k the kernel's side. Only the unpadded input is kept for the backward: the layer before keeps it anyway.
 """
 
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -12,25 +12,9 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from cnnjepa.matmul import linear
+from cnnjepa.sparse.geometry import Geometry
 from cnnjepa.sparse.halo import PixelIndex, as_cells, as_rows, halo_index, padded_cells, window_index
 from cnnjepa.sparse.patch_grid import PatchGrid
-
-
-class Geometry(NamedTuple):
-    """A square convolution's."""
-
-    kernel: int
-    stride: int
-    padding: int
-    groups: int
-
-    @property
-    def rim(self) -> tuple[int, int]:
-        """Pixels that the kernel reaches beyond a cell, (before, after), when the cell's side is a multiple of stride.
-
-        The first output starts `padding` before the cell; the last starts `stride + padding` before its end.
-        """
-        return self.padding, max(0, self.kernel - self.stride - self.padding)
 
 
 class _Windows(torch.autograd.Function):

@@ -4,11 +4,8 @@ Shapes: n visible cells, C channels, p pixels a side, `before` and `after` pixel
 of packed cells [n, C, p, p] in channels-last memory, cell by cell.
 """
 
-from typing import Any
-
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
 from cnnjepa.sparse.patch_grid import PatchGrid
 
@@ -71,32 +68,10 @@ def _places(grid: PatchGrid, p: int, before: int, after: int) -> Tensor:
     return torch.where(cell < grid.n, place, nowhere)
 
 
-class _Halo(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, x: Tensor, index: PixelIndex, outside: float) -> Tensor:
-        ctx.index, ctx.shape = index, x.shape
-        return padded_cells(x, index, outside)
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:
-        return as_cells(ctx.index.sum_back(as_rows(grad)), ctx.shape[2]), None, None
-
-
-def with_halo(x: Tensor, grid: PatchGrid, before: int, after: int, outside: float = 0.0) -> Tensor:
-    """Packed cells [n, C, p, p] → [n, C, before+p+after, before+p+after].
-
-    The rim holds the neighbours' pixels, 0 where a neighbour is masked and `outside` beyond the image's border.
-    Differentiable once.
-    """
-    if before == 0 and after == 0:
-        return x
-    padded: Tensor = _Halo.apply(x, halo_index(grid, x.shape[2], before, after), outside)
-    return padded
-
-
 def padded_cells(x: Tensor, index: PixelIndex, outside: float = 0.0) -> Tensor:
-    """`with_halo` without a gradient, through its index."""
+    """Packed cells [n, C, p, p] → [n, C, before+p+after, before+p+after], through a `halo_index`. The rim holds the
+    neighbours' pixels, 0 where a neighbour is masked and `outside` beyond the image's border. Without a gradient: the
+    layers have their own."""
     return as_cells(index.gather(x, outside), index.places.shape[1])
 
 

@@ -12,9 +12,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from cnnjepa.sparse.convolution import Geometry, by_cells, by_windows, every
-from cnnjepa.sparse.halo import as_cells, as_rows, with_halo
+from cnnjepa.sparse.convolution import by_cells, by_windows, every
+from cnnjepa.sparse.geometry import Geometry
+from cnnjepa.sparse.halo import as_cells, as_rows
 from cnnjepa.sparse.patch_grid import PatchGrid
+from cnnjepa.sparse.pooling import max_pool_cells
 from cnnjepa.sparse.products import rows_product
 
 Conv = TypeVar("Conv", bound=nn.Conv2d)
@@ -130,9 +132,7 @@ class PackedMaxPool2d(nn.MaxPool2d):
         if grid is None:
             return super().forward(input)
         kernel, stride, padding = int(self.kernel_size), int(self.stride), int(self.padding)  # type: ignore[arg-type]
-        rim = Geometry(kernel, stride, padding, 1).rim
-        padded = with_halo(input, grid, *rim, outside=float("-inf"))
-        return F.max_pool2d(padded, kernel, stride)
+        return max_pool_cells(input, grid, Geometry(kernel, stride, padding))
 
 
 PACKED = (PackedConv2d, PackedMaxPool2d)

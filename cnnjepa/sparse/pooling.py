@@ -1,0 +1,48 @@
+"""Max-pooling of packed cells. Its backward is told each output's place by two bytes: torch would keep eight an output,
+and the padded cells as well.
+
+Shapes: n visible cells, C channels, p pixels a side of an input cell and q = p / stride of an output cell.
+"""
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+from cnnjepa.sparse.geometry import Geometry
+from cnnjepa.sparse.halo import as_cells, as_rows, halo_index, padded_cells
+from cnnjepa.sparse.patch_grid import PatchGrid
+
+
+class _MaxPool(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, grid: PatchGrid, geometry: Geometry) -> Tensor:
+        index = halo_index(grid, x.shape[2], *geometry.rim)
+        padded = padded_cells(x, index, outside=float("-inf"))
+        largest, places = F.max_pool2d(padded, geometry.kernel, geometry.stride, return_indices=True)
+        ctx.index, ctx.geometry, ctx.padded, ctx.side = index, geometry, padded.shape, x.shape[2]
+        # A place is a pixel's number within its padded cell.
+        small = padded.shape[2] * padded.shape[3] <= torch.iinfo(torch.int16).max
+        ctx.save_for_backward(places.to(torch.int16 if small else torch.int32))
+        return largest
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:
+        (places,) = ctx.saved_tensors
+        geometry: Geometry = ctx.geometry
+        # Asked for by torch, which reads nothing of it but its shape and layout.
+        shaped = grad.new_empty(ctx.padded).to(memory_format=torch.channels_last)
+        grad_padded = torch.ops.aten.max_pool2d_with_indices_backward(
+            grad, shaped, [geometry.kernel] * 2, [geometry.stride] * 2, [0, 0], [1, 1], False, places.long()
+        )
+        return as_cells(ctx.index.sum_back(as_rows(grad_padded)), ctx.side), None, None
+
+
+def max_pool_cells(x: Tensor, grid: PatchGrid, geometry: Geometry) -> Tensor:
+    """Packed cells [n, C, p, p] → [n, C, q, q]; a hidden neighbour's pixels are 0 and the image's outside −inf.
+    Differentiable once."""
+    found: Tensor = _MaxPool.apply(x, grid, geometry)
+    return found
