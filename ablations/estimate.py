@@ -73,7 +73,8 @@ def estimates(
             flops_per_s = images_per_s * step_flops
             train = size.train * config.trained_epochs * cost.flops_per_image / world_size
             untrained = f"{config.encoder.model_dump_json()} {config.runtime.seed}"
-            new = {floor for floor in ("pixels", untrained) if config.probe.floors and floor not in floors}
+            asked = {untrained if floor == "untrained" else floor for floor in config.probe.floors_asked}
+            new = asked - floors
             floors |= new
             probes = probe_flops(config, cost, size, untrained=untrained in new, pixels="pixels" in new)
             train_hours, probe_hours = train / flops_per_s / 3600, probes / flops_per_s / 3600

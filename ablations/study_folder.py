@@ -92,7 +92,7 @@ class StudyFolder:
 
     def refuse_other_study(self, study: Study, trials: list[TrialRecord], extend: bool) -> None:
         """Raises ConfigError when the folder holds another study, showing what differs. With `extend`, a study that
-        has everything of the one before, and more arms or seeds, is let through."""
+        has everything of the one before, its claims too, and more arms or seeds, is let through."""
         if not self.begun:
             return
         before, now = (_comparable(s) for s in (self.study(), study))
@@ -110,6 +110,12 @@ class StudyFolder:
                 "images, the device, the number of processes, or this program's defaults have changed)"
                 for label, seed, _ in sorted(new - old)[:3]
             ]
+        dropped = [claim.says for claim in self.study().claims if claim not in study.claims]
+        if dropped and extend:
+            raise ConfigError(
+                f"{self.path} claims {'; '.join(map(repr, dropped))}, which this study does not, or not so. --extend "
+                "adds arms, seeds and claims; what was claimed before the results stays. Give this one another --name."
+            )
         if old < new and extend:
             return
         more = "; --extend adds the new trials to it" if old < new else ""

@@ -20,6 +20,35 @@ Values = tuple[Any, ...]
 NamedArms = dict[str, dict[str, Any]]
 
 
+Expected = Literal["worse", "better", "level", "not_worse"]
+
+
+class Claim(Section):
+    """What is expected of an arm against the baseline, written down before the study is run; the report answers it."""
+
+    says: str = Field(min_length=1)
+    """The claim, in a sentence."""
+
+    arm: dict[str, Any] = Field(min_length=1)
+    """The arm that it speaks of: axis → value, or axis → name of an arm."""
+
+    expect: Expected
+    """How the arm is said to stand to the baseline: `worse` or `better` by the study's test; `level` or `not_worse` by
+    the difference's 95 % interval, which must lie within, or not below, the margin."""
+
+    margin: float | None = Field(default=None, gt=0)
+    """Percentage points of accuracy that count as no difference; for `level` and `not_worse` only."""
+
+    @model_validator(mode="after")
+    def _has_a_margin_where_it_needs_one(self) -> Self:
+        if (self.margin is not None) != (self.expect in ("level", "not_worse")):
+            raise ValueError(
+                f"a claim that expects {self.expect!r} "
+                + ("has no margin; the test alone decides" if self.margin else "needs a margin in percentage points")
+            )
+        return self
+
+
 class Study(Section):
     """A base config, axes along which it is changed, and seeds; a trial is one arm with one seed."""
 
@@ -50,6 +79,9 @@ class Study(Section):
     seeds: tuple[int, ...] = Field(default=(0,), min_length=1)
     """`runtime.seed` of an arm's trials."""
 
+    claims: tuple[Claim, ...] = ()
+    """What is expected of the arms; the report says of each whether it holds."""
+
     @field_validator("axes")
     @classmethod
     def _have_distinct_values(cls, axes: dict[str, Values | NamedArms]) -> dict[str, Values | NamedArms]:
@@ -70,14 +102,21 @@ class Study(Section):
         return seeds
 
     @model_validator(mode="after")
-    def _baseline_names_arms(self) -> Self:
-        for axis, value in (self.baseline or {}).items():
+    def _baseline_and_claims_name_arms(self) -> Self:
+        if self.baseline is not None:
+            self._must_name_an_arm(self.baseline, "baseline")
+        for claim in self.claims:
+            self._must_name_an_arm(claim.arm, f"claim {claim.says!r}")
+            if claim.arm == self.baseline:
+                raise ValueError(f"claim {claim.says!r} is about the baseline; claims are about other arms")
+        return self
+
+    def _must_name_an_arm(self, named: dict[str, Any], who: str) -> None:
+        for axis, value in named.items():
             if axis not in self.axes:
-                raise ValueError(f"baseline names axis {axis!r}; the axes are {', '.join(self.axes)}")
+                raise ValueError(f"{who} names axis {axis!r}; the axes are {', '.join(self.axes)}")
             legal = list(self.axes[axis])
             if value not in legal:
-                raise ValueError(f"baseline: axis {axis!r} has no {value!r}; it has {', '.join(map(str, legal))}")
-        if self.baseline is not None and len(self.baseline) < len(self.axes):
-            missing = ", ".join(axis for axis in self.axes if axis not in self.baseline)
-            raise ValueError(f"baseline must name a value of every axis; {missing} is missing")
-        return self
+                raise ValueError(f"{who}: axis {axis!r} has no {value!r}; it has {', '.join(map(str, legal))}")
+        if missing := [axis for axis in self.axes if axis not in named]:
+            raise ValueError(f"{who} must name a value of every axis; {', '.join(missing)} is missing")

@@ -615,6 +615,9 @@ def test_an_assessment_holds_every_figure_asked_for(config: PretrainConfig, imag
     without = config.model_copy(update={"probe": config.probe.model_copy(update={"floors": False})})
     again = assess(Pool(), without, images, CPU, tmp_path)
     assert again.floors.untrained is None and again.floors.pixels is None
+    one = config.model_copy(update={"probe": config.probe.model_copy(update={"floors": ("untrained",)})})
+    bare = assess(Pool(), one, images, CPU, tmp_path)
+    assert bare.floors.untrained == found.floors.untrained and bare.floors.pixels is None
 
 
 class Broken(nn.Module):

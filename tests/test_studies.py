@@ -136,7 +136,8 @@ def test_a_shipped_study_is_headed_and_legal(name: str) -> None:
     assert f"cnnjepa ablate {name} " in head[-1]
     asked = read_study(name)
     assert asked.name == name and asked.question.endswith("?")
-    assert len({config.model_dump_json() for _, _, config in asked_configs(asked)}) == len(arms_of(asked))
+    trials = len(arms_of(asked)) * len(asked.seeds)
+    assert len({config.model_dump_json() for _, _, config in asked_configs(asked)}) == trials
     assert asked.published is None or published()["tables"][asked.published]["rows"]
 
 
@@ -411,6 +412,10 @@ def test_floors_are_reckoned_once_a_study() -> None:
     hours = [e.probe_hours or 0 for e in estimates(configs, SetSize(6000, 2000, 16), 100.0)]
     first, other_seed, again = hours[0], hours[1], hours[3]
     assert first > other_seed > again  # pixels and untrained; untrained of another seed; neither
+    cheap = study(preset="demo", axes={"predictor.depth": [1, 2]}, seeds=[0, 1], set={"probe.floors": ["untrained"]})
+    configs = [config for _, _, config in asked_configs(cheap)]
+    without = [e.probe_hours or 0 for e in estimates(configs, SetSize(6000, 2000, 16), 100.0)]
+    assert without == pytest.approx([other_seed, other_seed, again, again])
 
 
 # --- Locks -------------------------------------------------------------------------------------------------------

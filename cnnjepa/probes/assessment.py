@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import nn
@@ -15,10 +15,10 @@ from cnnjepa.probes.evaluate import Judged, judge, selection_knn
 from cnnjepa.probes.features import Embed, Features, encoder_embed, extract, pixel_embed, scratch_folder
 from cnnjepa.probes.floors import untrained_encoder
 from cnnjepa.schemas import Diagnostics, Floors, PretrainConfig, Probes, Selection
+from cnnjepa.schemas.probe import FloorName
 
 Tick = Callable[[], None]
 Say = Callable[[str], None]
-FloorName = Literal["untrained", "pixels"]
 Floor = Callable[[FloorName, Callable[[], Probes]], Probes]
 """Gives a floor's figures, by measuring them (the second argument) or from elsewhere."""
 
@@ -57,18 +57,17 @@ def assess(
     say("probing the encoder")
     found, val, skipped = judged(encoder_embed(network, config, device))
     diagnostics = diagnose(val.values)
-    floors = Floors()
-    if config.probe.floors:
 
-        def untrained() -> Probes:
-            say("probing the floors: the untrained encoder")
-            return judged(encoder_embed(untrained_encoder(config, data, device), config, device))[0].probes
+    def untrained() -> Probes:
+        say("probing the floors: the untrained encoder")
+        return judged(encoder_embed(untrained_encoder(config, data, device), config, device))[0].probes
 
-        def pixels() -> Probes:
-            say("probing the floors: raw pixels")
-            return judged(pixel_embed(config))[0].probes
+    def pixels() -> Probes:
+        say("probing the floors: raw pixels")
+        return judged(pixel_embed(config))[0].probes
 
-        floors = Floors(untrained=floor("untrained", untrained), pixels=floor("pixels", pixels))
+    measures: dict[FloorName, Callable[[], Probes]] = {"untrained": untrained, "pixels": pixels}
+    floors = Floors(**{name: floor(name, measures[name]) for name in config.probe.floors_asked})
     return Assessment(found.probes, found.selection, floors, diagnostics, skipped)
 
 

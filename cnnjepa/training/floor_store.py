@@ -15,8 +15,8 @@ import torch
 from pydantic import ValidationError
 
 from cnnjepa.errors import RunError
-from cnnjepa.probes.assessment import FloorName
 from cnnjepa.schemas import PretrainConfig, Probes
+from cnnjepa.schemas.probe import FloorName
 from cnnjepa.training.files import write_atomically
 
 # What probes of trained encoders have beyond those of floors.
