@@ -20,6 +20,7 @@ from cnnjepa.ablations.report.build import build_report
 from cnnjepa.ablations.report.comparison import Comparison, compare
 from cnnjepa.ablations.report.published import ENCODER_PARAMS, beside, published_tables
 from cnnjepa.ablations.report.reading import read_study
+from cnnjepa.ablations.study_files import validated
 from cnnjepa.ablations.study_folder import StudyFolder
 from cnnjepa.cli.main import main
 from cnnjepa.schemas import ConfigError, Diagnostics, PretrainConfig, ProbeFigures, Probes, load_config
@@ -65,6 +66,57 @@ def reported(tmp_path_factory: pytest.TempPathFactory) -> Path:
     write_study(root, ratios, lambda arm, seed: (50.0 + seed, 40.0) if arm == "ratio=0.6" or seed == 0 else None)
     build_report(root, [])
     return root
+
+
+CLAIMED: list[dict[str, Any]] = [
+    {"says": "One layer is worse.", "arm": {"predictor.depth": 1}, "expect": "worse"},
+    {"says": "One layer is better.", "arm": {"predictor.depth": 1}, "expect": "better"},
+    {"says": "Three are level.", "arm": {"predictor.depth": 3}, "expect": "level", "margin": 1.5},
+    {"says": "One is level.", "arm": {"predictor.depth": 1}, "expect": "level", "margin": 1.5},
+    {"says": "Four are worse.", "arm": {"predictor.depth": 4}, "expect": "worse"},
+    {"says": "Four are not worse.", "arm": {"predictor.depth": 4}, "expect": "not_worse", "margin": 1.5},
+]
+
+
+def test_claims_are_answered_by_the_rule_that_was_written_down(tmp_path: Path) -> None:
+    study = Study(**{**DEPTHS.model_dump(), "claims": CLAIMED})
+    write_study(tmp_path, study, outcome)
+    words = dict(build_report(tmp_path, []).sentences)["depths"]
+    rows = table(tmp_path / "report", "claims")
+    assert [row["answer"] for row in rows if row["metric"] == "linear top-1"] == [
+        "holds", "does not hold", "holds", "does not hold", "cannot tell", "cannot tell",
+    ]  # fmt: skip
+    assert rows == table(tmp_path / "studies" / "depths" / "report", "depths_claims")
+    first = rows[0]
+    assert first["published"] == str(64.86 - 73.22) and float(first["difference_mean"]) == pytest.approx(-10.0)
+    assert float(first["difference_p_holm"]) < 0.01 and first["n"] == "3" and first["arm_baseline"] == "depth=2"
+    # Four against two: seeds differ by 0.5, -0.1 and 4.1, and six tests share the level.
+    assert float(rows[8]["smallest"]) == pytest.approx(8.02 * 2.27, rel=0.01)
+    assert words[0].startswith(
+        "Claimed beforehand: “One layer is worse.” Protocol held_out: holds by linear top-1 (−10"
+    )
+    assert "points would have been told apart" in words[4]
+
+
+def test_a_claim_without_common_seeds_is_not_tested(tmp_path: Path) -> None:
+    study = Study(**{**DEPTHS.model_dump(), "claims": CLAIMED, "seeds": (0,)})
+    write_study(tmp_path, study, outcome)
+    build_report(tmp_path, [])
+    assert {row["answer"] for row in table(tmp_path / "report", "claims")} == {"not tested"}
+
+
+@pytest.mark.parametrize(
+    ("claim", "message"),
+    [
+        ({"margin": 1.0}, "has no margin"),
+        ({"expect": "level"}, "needs a margin"),
+        ({"arm": {"predictor.depth": 9}}, "claim 'One layer is worse.': axis 'predictor.depth' has no 9; it has 1, 2"),
+        ({"arm": {"depth": 1}}, "names axis 'depth'; the axes are predictor.depth"),
+    ],
+)
+def test_a_claim_must_make_sense(claim: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigError, match=re.escape(message)):
+        validated({**DEPTHS.model_dump(), "claims": [{**CLAIMED[0], **claim}]}, "a study")
 
 
 def test_a_naive_reading_claims_a_winner_and_ours_does_not(tmp_path: Path) -> None:

@@ -285,6 +285,22 @@ def test_a_changed_study_is_refused_and_what_differs_is_shown(tmp_path: Path) ->
         folder.refuse_other_study(smaller, records_of(trials_of(smaller), "depth=1", 1), extend=True)
 
 
+def test_what_was_claimed_stays_in_a_study_that_grows(tmp_path: Path) -> None:
+    claim = {"says": "One is worse.", "arm": {"predictor.depth": 1}, "expect": "worse"}
+    folder, _ = written(tmp_path, study(axes={"predictor.depth": [1, 2]}, claims=[claim]))
+    for claims, legal in (
+        ([claim], True), ([claim, {**claim, "says": "Another."}], True), ([], False),
+        ([{**claim, "expect": "better"}], False),
+    ):  # fmt: skip
+        larger = study(axes={"predictor.depth": [1, 2]}, seeds=[0, 1], claims=claims)
+        asked = larger, records_of(trials_of(larger), "depth=2", 1), True
+        if legal:
+            folder.refuse_other_study(*asked)
+        else:
+            with pytest.raises(ConfigError, match=r"'One is worse\.'.*what was claimed before the results stays"):
+                folder.refuse_other_study(*asked)
+
+
 def test_other_images_under_the_same_settings_are_another_study(tmp_path: Path) -> None:
     class OtherImages(KnownImages):
         def facts(self, config: PretrainConfig) -> DataFacts:

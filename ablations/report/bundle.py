@@ -4,6 +4,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from cnnjepa.ablations.report.accuracy_table import accuracy_table
+from cnnjepa.ablations.report.claims_table import claims_table
 from cnnjepa.ablations.report.comparison import Comparison, compare
 from cnnjepa.ablations.report.cost_table import cost_table
 from cnnjepa.ablations.report.pictures import arms, axes, cost, curves, features, masks
@@ -38,7 +39,10 @@ def bundle(study: StudyData, chosen: Trial | None) -> StudyBundle:
     """Everything but the page. `chosen`: whose features are drawn; None = none can be."""
     found = [compare(study, dataset, protocol) for dataset in study.datasets for protocol in PROTOCOLS]
     comparisons = [comparison for comparison in found if not comparison.empty]
-    tables = [accuracy_table(c, file_name(study, "accuracy", c.dataset, c.protocol)) for c in comparisons]
+    judged = verdict_comparisons(comparisons)
+    claims = claims_table(judged, file_name(study, "claims"), f"{study.name}: what was claimed, and what came out")
+    tables = [claims] if claims else []
+    tables += [accuracy_table(c, file_name(study, "accuracy", c.dataset, c.protocol)) for c in comparisons]
     tables += [
         table for dataset in study.datasets if (table := cost_table(study, dataset, file_name(study, "cost", dataset)))
     ]
@@ -86,6 +90,16 @@ def _draw(made: StudyBundle) -> None:
     if damaged:
         what = "; ".join(f"{path.name[:12]}: {problem}" for path, problem in damaged[:5])
         made.remarks.append(f"Curves with gaps, {len(damaged)} trial{'s' if len(damaged) > 1 else ''}: {what}.")
+
+
+def verdict_comparisons(comparisons: list[Comparison]) -> list[Comparison]:
+    """Of each study and data set, the comparison that verdicts are of: protocol `held_out` where it was probed."""
+    by_place: dict[tuple[str, str], Comparison] = {}
+    for comparison in comparisons:
+        place = comparison.study.name, comparison.dataset
+        if place not in by_place or comparison.protocol == "held_out":
+            by_place[place] = comparison
+    return list(by_place.values())
 
 
 def cost_comparisons(comparisons: list[Comparison]) -> list[Comparison]:

@@ -5,6 +5,7 @@ from typing import NamedTuple
 import numpy as np
 
 from cnnjepa.ablations.report.accuracy_notes import agreement_sentence
+from cnnjepa.ablations.report.claims import claim_words
 from cnnjepa.ablations.report.comparison import METRICS, Comparison, Row
 from cnnjepa.ablations.report.phrases import interval, listed, p_value, signed
 from cnnjepa.ablations.report.reading import PROBE_AGAIN, StudyData, Trial
@@ -25,6 +26,7 @@ def study_words(study: StudyData, comparisons: list[Comparison]) -> list[Sentenc
     for dataset in study.datasets:
         here = [c for c in comparisons if c.dataset == dataset and not c.empty]
         if here:
+            said += [Sentence(text, kind) for text, kind in claim_words(here[0])]
             said += _verdicts(here[0])
             said += _below_floors(here[0])
     said += [

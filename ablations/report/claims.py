@@ -1,0 +1,117 @@
+"""What was claimed before a study was run, and what its results say: per metric, by the same tests as every verdict."""
+
+import json
+from dataclasses import dataclass
+from typing import Literal
+
+from cnnjepa.ablations.report.comparison import METRICS, Comparison, Metric, Row
+from cnnjepa.ablations.report.phrases import interval, signed
+from cnnjepa.ablations.report.published import beside, published_tables
+from cnnjepa.ablations.report.statistics import Difference, smallest_effect, spread_of
+from cnnjepa.schemas.study import Claim
+
+Answer = Literal["holds", "does not hold", "cannot tell", "not tested"]
+
+
+@dataclass(frozen=True)
+class Answered:
+    """A claim in one metric."""
+
+    claim: Claim
+    metric: Metric
+    comparison: Comparison
+    row: Row
+    """The arm's."""
+    answer: Answer
+    smallest: float | None
+    """The true difference, in points, that these seeds would have told apart; see `smallest_effect`."""
+    published: float | None
+    """The published arm less the published baseline, in points of their own images and protocol."""
+
+    @property
+    def difference(self) -> Difference:
+        """The arm against the baseline."""
+        return self.row.differences[self.metric]
+
+
+def answered(comparison: Comparison) -> list[Answered]:
+    """Every claim of the study on these images, k-NN and linear; none where its baseline is on other images."""
+    if comparison.baseline is None:
+        return []
+    published = _published(comparison)
+    base = published.get(comparison.baseline.arm.label, {})
+    found = []
+    for claim in comparison.study.study.claims:
+        row = next((row for row in comparison.rows if _same(row.arm.choices, claim.arm)), None)
+        if row is None:
+            continue
+        theirs = published.get(row.arm.label, {})
+        for metric in METRICS:
+            one = row.differences[metric]
+            spread, factor = spread_of(one), smallest_effect(one.n, comparison.comparisons)
+            smallest = None if spread is None or factor is None else factor * spread
+            gap = theirs[metric] - base[metric] if metric in theirs and metric in base else None
+            found.append(Answered(claim, metric, comparison, row, answer(claim, one), smallest, gap))
+    return found
+
+
+def answer(claim: Claim, one: Difference) -> Answer:
+    """`worse` and `better` by the corrected test; `level` and `not_worse` by where the interval lies."""
+    if claim.margin is None:
+        if one.verdict in ("better", "worse"):
+            return "holds" if one.verdict == claim.expect else "does not hold"
+        return "cannot tell" if one.verdict == "indistinguishable" else "not tested"
+    if one.low is None or one.high is None:
+        return "not tested"
+    most = claim.margin if claim.expect == "level" else float("inf")
+    if -claim.margin <= one.low and one.high <= most:
+        return "holds"
+    return "does not hold" if one.high < -claim.margin or one.low > most else "cannot tell"
+
+
+def expectation(claim: Claim) -> str:
+    """`worse`, `level within ±1.5`, `not below −1.5`."""
+    if claim.expect == "level":
+        return f"level within ±{claim.margin:g}"
+    return f"not below −{claim.margin:g}" if claim.expect == "not_worse" else claim.expect
+
+
+def claim_words(comparison: Comparison) -> list[tuple[str, str]]:
+    """(sentence, its kind) of every claim, both metrics in one."""
+    said = []
+    pairs = answered(comparison)
+    for claim in comparison.study.study.claims:
+        here = [one for one in pairs if one.claim is claim]
+        if not here:
+            continue
+        parts = [f"{one.answer} by {METRICS[one.metric]} ({_evidence(one)})" for one in here]
+        answers = {one.answer for one in here}
+        kind = "finding" if answers & {"holds", "does not hold"} else "noise" if "cannot tell" in answers else "open"
+        text = f"Claimed beforehand: “{claim.says}” Protocol {comparison.protocol}: {'; '.join(parts)}."
+        said.append((text, kind))
+    return said
+
+
+def _evidence(one: Answered) -> str:
+    found = one.difference
+    if found.mean is None:
+        return "no seed in common with the baseline"
+    text = f"{signed(found.mean)} points {interval(found.low, found.high, True)}, n = {found.n}"
+    if one.answer == "cannot tell" and one.smallest is not None:
+        text += f"; {one.smallest:.1f} points would have been told apart"
+    return text
+
+
+def _published(comparison: Comparison) -> dict[str, dict[str, float]]:
+    """Arm → metric → the published number of the arm that ours stands beside. Their differences are what is compared,
+    so that the protocol and the images, equal within their table, may be other than ours."""
+    name = comparison.study.study.published
+    if name is None:
+        return {}
+    configs = {row.arm.label: row.arm.config for row in comparison.rows}
+    rows = beside(published_tables()[name], configs, comparison.dataset)
+    return {label: {metric: getattr(one.row, metric) for metric in METRICS} for label, one in rows.items()}
+
+
+def _same(choices: dict[str, object], named: dict[str, object]) -> bool:
+    return json.dumps(choices, sort_keys=True) == json.dumps(named, sort_keys=True)

@@ -1,0 +1,64 @@
+"""The claims of studies and their answers, as a table: of one study, and of all."""
+
+from collections.abc import Sequence
+
+from cnnjepa.ablations.report.claims import Answered, answered, expectation
+from cnnjepa.ablations.report.comparison import METRICS, Comparison
+from cnnjepa.ablations.report.phrases import interval, p_value, signed
+from cnnjepa.ablations.report.statistics import POWER
+from cnnjepa.ablations.report.table import Cell, Column, Table, number, words
+
+_COLUMNS = (
+    Column("claim", "claimed beforehand", numeric=False),
+    Column("study", "study", numeric=False, latex=False),
+    Column("arm", "arm, against", ("", "baseline"), numeric=False),
+    Column("expected", "expected", numeric=False),
+    Column("metric", "metric", numeric=False),
+    Column("published", "published"),
+    Column("difference", "here", ("mean", "low", "high", "p_holm")),
+    Column("n", "n"),
+    Column("answer", "answer", numeric=False),
+    Column("smallest", "told apart"),
+)
+_TONES = {"holds": "better", "does not hold": "worse", "cannot tell": "quiet", "not tested": "quiet"}
+
+
+def claims_table(comparisons: Sequence[Comparison], name: str, title: str) -> Table | None:
+    """Two rows a claim, one a metric; None without claims. The comparisons are of one protocol."""
+    found = [one for comparison in comparisons for one in answered(comparison)]
+    if not found:
+        return None
+    protocols = sorted({one.comparison.protocol for one in found})
+    notes = (
+        f"Differences in percentage points of top-1, protocol {' and '.join(protocols)}, paired over n seeds, with "
+        "their 95 % intervals. Worse and better: by the paired t test after Holm's correction over the study; level "
+        "and not below: by where the interval lies.",
+        "Published: the same difference in the published table, on its own images, one seed an arm.",
+        f"Told apart: the smallest true difference that these seeds would find with {100 * POWER:.0f} % probability.",
+    )
+    return Table(name, title, _COLUMNS, tuple(_row(one) for one in found), notes)
+
+
+def _row(one: Answered) -> tuple[Cell, ...]:
+    found, base = one.difference, one.comparison.baseline
+    assert base is not None  # there are no answers without one
+    runs = tuple(trial.short for row in (one.row, base) for trial in row.counted.values())
+    values = {"mean": found.mean, "low": found.low, "high": found.high, "p_holm": found.p_holm}
+    between = interval(found.low, found.high, True) if found.low is not None else ""
+    note = f"after Holm {p_value(found.p_holm)}" if found.p_holm is not None else ""
+    return (
+        words(one.claim.says),
+        words(one.comparison.study.name),
+        Cell(
+            f"{one.row.arm.label}, against {base.arm.label}",
+            {"": one.row.arm.label, "baseline": base.arm.label},
+            one.row.arm.label,
+        ),
+        words(expectation(one.claim)),
+        words(METRICS[one.metric]),
+        Cell(signed(one.published), {"": one.published}, one.published),
+        Cell(signed(found.mean), values, found.mean, note=note, runs=runs, below=between),
+        Cell(str(found.n), {"": found.n}, found.n),
+        Cell(one.answer, {"": one.answer}, one.answer, _TONES[one.answer]),  # type: ignore[arg-type]
+        number(one.smallest, 1),
+    )
