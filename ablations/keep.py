@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from cnnjepa.ablations.pool import Pool
+from cnnjepa.ablations.step_cost_file import step_cost_path
 from cnnjepa.ablations.study_folder import StudyFolder, TrialRecord, standing_of
 from cnnjepa.schemas import ConfigError, PretrainConfig, TrialResult
 from cnnjepa.schemas.overrides import full_path
@@ -48,6 +49,17 @@ def keep_study(root: Path, name: str, to: Path) -> Kept:
         written += _keep_run(pool.folder(record.pretrain_hash), result, kept.folder(record.pretrain_hash).path, record)
     missing = tuple(record.label for record in records if record not in whole)
     return Kept(name, len(whole), missing, sum(path.stat().st_size for path in written))
+
+
+def keep_step_costs(root: Path, to: Path) -> bool:
+    """Copies what `cnnjepa benchmark --cost` measured below `root`, which a report shows too; whether there is any.
+    Raises RunError when the disk refuses."""
+    path = step_cost_path(root)
+    if not path.is_file():
+        return False
+    step_cost_path(to).parent.mkdir(parents=True, exist_ok=True)
+    write_atomically(step_cost_path(to), path.read_bytes())
+    return True
 
 
 def _nowhere(record: TrialRecord) -> TrialRecord:

@@ -15,6 +15,11 @@ def published() -> dict[str, Any]:
     return dict(yaml.safe_load((files("cnnjepa.ablations") / "published.yaml").read_text(encoding="utf-8")))
 
 
+def published_time_shares() -> dict[str, float]:
+    """Method → the share of its pretraining time, data loading included, that CNN-JEPA takes by the paper's text."""
+    return {name: 1 - less for name, less in published()["claims"]["less_pretraining_time_than"].items()}
+
+
 def published_set(preset: str) -> SetSize | None:
     """Size of the set that a preset is published on; None for presets without one."""
     size = published()["sets"].get(preset)

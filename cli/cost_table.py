@@ -9,6 +9,8 @@ from rich.console import Console
 from rich.table import Table
 
 from cnnjepa.ablations.method_study import method_config, methods_of
+from cnnjepa.ablations.published import published_time_shares
+from cnnjepa.ablations.step_cost_file import REFERENCE, step_cost_path
 from cnnjepa.cli.study_options import StudyOptions
 from cnnjepa.cli.summary import big
 from cnnjepa.schemas import ConfigError, PretrainConfig
@@ -16,9 +18,6 @@ from cnnjepa.schemas.overrides import merge, nested, parse_override
 from cnnjepa.step_costs import StepCost, step_costs
 from cnnjepa.training.distributed import Processes, pick_device
 from cnnjepa.training.environment import environment
-
-_PAPER = {"simclr": 0.83, "byol": 0.65}
-"""The paper's share of their pretraining time that CNN-JEPA takes (17 % and 35 % less), with data loading."""
 
 
 def measure(
@@ -35,8 +34,7 @@ def measure(
     chosen = methods if methods is not None else [m for m in methods_of(preset) if m != "random_init"]
     if "random_init" in chosen:
         raise ConfigError("--methods random_init: it makes no step, so there is none to measure")
-    if "cnnjepa" not in chosen:
-        chosen = ["cnnjepa", *chosen]
+    chosen = [REFERENCE, *(name for name in chosen if name != REFERENCE)]  # the one that all others alternate with
     sets = dict(parse_override(text) for text in options.sets or [])
     fixed = {"runtime.batch_size": batch, "runtime.accumulation": 1, **sets}
     if image_size is not None:
@@ -45,12 +43,12 @@ def measure(
     console = Console(stderr=True)
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     found = step_costs(configs, rounds, threads or cores, lambda text: console.print(text, highlight=False))
-    first = configs["cnnjepa"]
+    first = configs[REFERENCE]
     device = pick_device(first.runtime.device)
     where = f"{device.type}, {threads or cores} threads, {first.runtime.precision}"
     title = f"a training step at batch {batch}, {first.data.image_size} px, preset {preset} ({where})"
     Console().print(_table(found, title))
-    path = options.root / "benchmarks" / "method_cost.json"
+    path = step_cost_path(options.root)
     path.parent.mkdir(parents=True, exist_ok=True)
     facts = {key: value for key, value in environment(Processes(0, 1, device)).items() if key != "host"}
     asked = {"preset": preset, "batch": batch, "image_size": first.data.image_size}
@@ -81,26 +79,26 @@ def _table(found: dict[str, StepCost], title: str) -> Table:
     table.add_column("method", no_wrap=True)
     for name in ("s/step", "ratio", "images/s", "FLOP", "ratio", "GiB", "ratio", "takes", "paper"):
         table.add_column(name, justify="right", no_wrap=True, style="dim" if name == "ratio" else None)
-    ours = found["cnnjepa"]
+    ours, paper = found[REFERENCE], published_time_shares()
     for name, cost in found.items():
         table.add_row(
             name,
             f"{cost.median:.3g}",
-            _ratio(cost.median / ours.median),
+            _ratio(cost.median / cost.median_beside),
             _rate(cost.images / cost.median),
             big(cost.flops_per_image).strip(),
             _ratio(cost.flops_per_image / ours.flops_per_image),
             f"{cost.memory_bytes / 2**30:.2f}",
             _ratio(cost.memory_bytes / ours.memory_bytes),
-            f"{ours.median / cost.median * cost.images / ours.images:.2f}",
-            f"{_PAPER[name]:.2f}" if name in _PAPER else "",
+            f"{cost.median_beside / cost.median * cost.images / ours.images:.2f}",
+            f"{paper[name]:.2f}" if name in paper else "",
         )
     spread = max((max(c.seconds) - min(c.seconds)) / c.median for c in found.values())
     table.caption = (
-        f"medians of {len(ours.seconds)} alternating steps (spread up to {100 * spread:.0f} %), loading and augmenting "
-        "left out; FLOP of a step, an image; ratio to cnnjepa of the figure on its left. takes: the share of a "
-        "method's time that CNN-JEPA takes for as many images (the ratio of images/s, too); paper: the same of its "
-        "hours, which include loading"
+        f"medians of {min(len(c.seconds) for c in found.values())} steps in turns with {REFERENCE}'s (spread up to "
+        f"{100 * spread:.0f} %), loading and augmenting left out; FLOP of a step, an image; ratio to {REFERENCE} of "
+        "the figure on its left. takes: the share of a method's time that CNN-JEPA takes for as many images (the "
+        "ratio of images/s, too); paper: the same of its hours, which include loading"
     )
     table.caption_justify = "left"
     return table

@@ -16,11 +16,12 @@ def keep(
     to: Annotated[Path, typer.Option("--to", help="Folder that can be committed or sent.", metavar="DIR")],
     root: RootOption = Path(),
 ) -> None:
-    """Copy what a report needs of studies: results, configs, logged figures; no checkpoints, no images, no paths.
+    """Copy what a report needs of studies: results, configs, logged figures, measured steps; no checkpoints, no
+    images, no paths.
 
     The folder is a root like another: `cnnjepa report --root DIR` writes the same tables from it anywhere.
     """
-    from cnnjepa.ablations.keep import keep_study
+    from cnnjepa.ablations.keep import keep_step_costs, keep_study
 
     for name in dict.fromkeys(studies):
         kept = keep_study(root, name, to)
@@ -28,4 +29,6 @@ def keep(
         if kept.missing:
             left = ", ".join(kept.missing[:4]) + (" …" if len(kept.missing) > 4 else "")
             print(f"warning: {name}: {len(kept.missing)} without a result yet: {left}", file=sys.stderr)
+    if keep_step_costs(root, to):
+        print(f"measured steps of the methods: benchmarks/method_cost.json in {to}")
     print(f"Look:  cnnjepa report --root {to}")

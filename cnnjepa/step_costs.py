@@ -1,7 +1,7 @@
-"""What a training step of several methods costs, measured in turns on one machine.
+"""What a training step of several methods costs, each measured in turns with the first one's on one machine.
 
-Every method lives in a process of its own, so that its peak memory is its own; they step one at a time, one after the
-other, round by round, so that a slow minute of the machine falls on all of them.
+Every method lives in a process of its own, so that its peak memory is its own. Two at a time step in turns, the first
+method and one other, so that a slow minute of the machine falls on both and two are all that has to fit.
 """
 
 import multiprocessing
@@ -9,7 +9,6 @@ import resource
 import statistics
 from collections.abc import Callable, Mapping
 from multiprocessing.connection import Connection
-from multiprocessing.context import SpawnProcess
 from pathlib import Path
 from typing import NamedTuple
 
@@ -27,6 +26,8 @@ class StepCost(NamedTuple):
 
     seconds: list[float]
     """Of every round's step."""
+    beside: list[float]
+    """The first method's steps of the same rounds; its own for the first."""
     flops_per_image: float
     """A step's, forward and backward, at the mean visible share."""
     memory_bytes: int
@@ -39,55 +40,82 @@ class StepCost(NamedTuple):
         """Seconds."""
         return statistics.median(self.seconds)
 
+    @property
+    def median_beside(self) -> float:
+        """Seconds of the first method's step beside it."""
+        return statistics.median(self.beside)
+
 
 def step_costs(
     configs: Mapping[str, PretrainConfig], rounds: int, threads: int, told: Callable[[str], None] = lambda text: None
 ) -> dict[str, StepCost]:
-    """Cost of every config's step: one to warm up, then `rounds`, alternating. Raises RunError when a process dies."""
-    context = multiprocessing.get_context("spawn")
-    workers: dict[str, tuple[SpawnProcess, Connection]] = {}
-    try:
-        for name, config in configs.items():
-            ours, theirs = context.Pipe()
-            process = context.Process(target=_serve, args=(config, threads, theirs), daemon=True)
-            process.start()
-            theirs.close()
-            workers[name] = (process, ours)
-            told(f"{name}: building and warming up")
-            _ask(name, *workers[name], 0)
-        times: dict[str, list[float]] = {name: [] for name in configs}
-        for number in range(1, rounds + 1):
-            told(f"round {number} of {rounds}")
-            for name, worker in workers.items():
-                times[name].append(_ask(name, *worker, number))
-        return {
-            name: StepCost(
-                times[name],
-                method_cost(configs[name]).flops_per_image,
-                int(_ask(name, *worker, None)),
-                configs[name].runtime.batch_size,
-            )
-            for name, worker in workers.items()
-        }
-    finally:
-        for process, pipe in workers.values():
-            pipe.close()
-            process.join(5)
-            if process.is_alive():
-                process.kill()
+    """Cost of every config's step: one to warm up, then `rounds`, in turns with the first config's. The first one's
+    own seconds are all of its turns. Raises RunError when a process dies."""
+    first, *others = configs
+    found: dict[str, StepCost] = {}
+    with _Worker(first, configs[first], threads) as reference:
+        told(f"{first}: building and warming up")
+        reference.step(0)
+        own = [reference.step(number) for number in range(1, rounds + 1)] if not others else []
+        for name in others:
+            with _Worker(name, configs[name], threads) as worker:
+                told(f"{name}: building and warming up")
+                worker.step(0)
+                times: list[float] = []
+                beside: list[float] = []
+                for number in range(1, rounds + 1):
+                    told(f"{name}: round {number} of {rounds}")
+                    beside.append(reference.step(number))
+                    times.append(worker.step(number))
+                found[name] = _cost(configs[name], times, beside, worker.peak())
+                own += beside
+        ours = _cost(configs[first], own, own, reference.peak())
+    return {first: ours, **found}
 
 
-def _ask(name: str, process: SpawnProcess, pipe: Connection, step: int | None) -> float:
-    try:
-        pipe.send(step)
-        return float(pipe.recv())
-    except (EOFError, BrokenPipeError, ConnectionResetError):
-        process.join(5)
-        how = f"exit code {process.exitcode}"
-        raise RunError(
-            f"{name}: its process ended ({how}; -9 is usually lack of memory); try a smaller --batch or "
-            "--image-size, or fewer --methods"
-        ) from None
+def _cost(config: PretrainConfig, seconds: list[float], beside: list[float], peak: int) -> StepCost:
+    return StepCost(seconds, beside, method_cost(config).flops_per_image, peak, config.runtime.batch_size)
+
+
+class _Worker:
+    """A process that makes one method's steps when asked to."""
+
+    def __init__(self, name: str, config: PretrainConfig, threads: int) -> None:
+        context = multiprocessing.get_context("spawn")
+        self._name = name
+        self._pipe, theirs = context.Pipe()
+        self._process = context.Process(target=_serve, args=(config, threads, theirs), daemon=True)
+        self._process.start()
+        theirs.close()
+
+    def __enter__(self) -> "_Worker":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._pipe.close()
+        self._process.join(5)
+        if self._process.is_alive():
+            self._process.kill()
+
+    def step(self, number: int) -> float:
+        """Seconds of that step. Raises RunError when the process is gone."""
+        return self._ask(number)
+
+    def peak(self) -> int:
+        """Bytes."""
+        return int(self._ask(None))
+
+    def _ask(self, step: int | None) -> float:
+        try:
+            self._pipe.send(step)
+            return float(self._pipe.recv())
+        except (EOFError, BrokenPipeError, ConnectionResetError):
+            self._process.join(5)
+            how = f"exit code {self._process.exitcode}"
+            raise RunError(
+                f"{self._name}: its process ended ({how}; -9 is usually lack of memory); try a smaller --batch or "
+                "--image-size"
+            ) from None
 
 
 def _serve(config: PretrainConfig, threads: int, pipe: Connection) -> None:

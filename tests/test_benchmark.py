@@ -87,10 +87,15 @@ def test_wrong_methods_and_presets_are_refused_with_the_legal_ones() -> None:
         method_study("smoke", None, {})
 
 
+def steps_of(seconds: list[float], **more: object) -> dict[str, object]:
+    return {"seconds": seconds, "flops_per_image": 1e9, "memory_bytes": 2**30, "images": 32, **more}
+
+
 def costs_file(path: Path, **changes: object) -> Path:
-    seconds = {"cnnjepa": [0.2, 0.1, 0.3], "simclr": [0.3, 0.4, 0.5], "byol": [9.0]}
-    record = {"preset": "demo", "batch": 32, "image_size": 32,
-              "methods": {name: {"seconds": times} for name, times in seconds.items()}, **changes}  # fmt: skip
+    seconds = {"cnnjepa": [0.2, 0.1, 0.3], "simclr": [0.3, 0.4, 0.5], "byol": [9.0, 9.0, 9.0]}
+    record = {"title": "a training step", "preset": "demo", "batch": 32, "image_size": 32,
+              "methods": {name: steps_of(times) for name, times in seconds.items()},
+              "environment": {}, **changes}  # fmt: skip
     path.write_text(json.dumps(record))
     return path
 
@@ -111,8 +116,13 @@ def test_equal_time_gives_each_method_the_epochs_that_take_as_long(tmp_path: Pat
         ({"batch": 16}, ["cnnjepa"], "batch 16 there, 32 asked.*--cost --preset demo --batch 32 --image-size 32"),
         ({"preset": "tiny64"}, ["cnnjepa"], "preset tiny64 there, demo asked"),
         ({}, ["vicreg"], "vicreg was not measured; it has byol, cnnjepa, simclr"),
-        ({"methods": {"byol": {"seconds": [1.0]}}}, ["byol"], "lacks the time of cnnjepa's step"),
-        ({"methods": {"cnnjepa": {"seconds": []}}}, ["cnnjepa"], "is not a file that .* wrote"),
+        ({"methods": {"byol": steps_of([1.0])}}, ["byol"], "lacks the time of cnnjepa's step"),
+        ({"methods": {"cnnjepa": steps_of([])}}, ["cnnjepa"], "is not a file that .* wrote"),
+        (
+            {"methods": {"cnnjepa": steps_of([1.0]), "byol": steps_of([1.0, 2.0])}},
+            ["byol"],
+            "is not a file that .* wrote",
+        ),
     ],
 )
 def test_times_of_something_else_are_refused(
@@ -159,11 +169,13 @@ def small(method: str) -> PretrainConfig:
 
 def test_steps_are_measured_in_turns_in_processes_of_their_own() -> None:
     told: list[str] = []
-    found = step_costs({"cnnjepa": small("cnnjepa"), "byol": small("byol")}, 3, 1, told.append)
-    assert [len(cost.seconds) for cost in found.values()] == [3, 3]
+    names = ("cnnjepa", "byol", "supervised")
+    found = step_costs({name: small(name) for name in names}, 3, 1, told.append)
+    assert tuple(found) == names and [len(cost.seconds) for cost in found.values()] == [6, 3, 3]
+    assert found["cnnjepa"].seconds == found["byol"].beside + found["supervised"].beside
     assert all(cost.memory_bytes > 0 and cost.flops_per_image > 0 and cost.median > 0 for cost in found.values())
     assert found["byol"].memory_bytes > found["cnnjepa"].memory_bytes  # its heads are wider than this encoder
-    assert told[-3:] == ["round 1 of 3", "round 2 of 3", "round 3 of 3"]
+    assert told[-3:] == [f"supervised: round {number} of 3" for number in (1, 2, 3)]
 
 
 def test_the_cost_table_is_whole_on_a_terminal_of_80_columns() -> None:
@@ -172,10 +184,10 @@ def test_the_cost_table_is_whole_on_a_terminal_of_80_columns() -> None:
     from cnnjepa.cli.cost_table import _table
 
     found = {
-        "cnnjepa": StepCost([0.0123] * 3, 12.9e9, int(9.87 * 2**30), 16),
-        "supervised": StepCost([0.00512] * 3, 101e6, int(0.98 * 2**30), 16),
-        "ijepa-base": StepCost([123.4, 125.6, 127.8], 1.23e12, int(97.65 * 2**30), 16),
-        "byol": StepCost([0.0246] * 3, 33.4e9, int(12.34 * 2**30), 16),
+        "cnnjepa": StepCost([0.0123] * 9, [0.0123] * 9, 12.9e9, int(9.87 * 2**30), 16),
+        "supervised": StepCost([0.00512] * 3, [0.0123] * 3, 101e6, int(0.98 * 2**30), 16),
+        "ijepa-base": StepCost([123.4, 125.6, 127.8], [0.0123] * 3, 1.23e12, int(97.65 * 2**30), 16),
+        "byol": StepCost([0.0246] * 3, [0.0123] * 3, 33.4e9, int(12.34 * 2**30), 16),
     }
     console = Console(width=80, color_system=None)
     with console.capture() as captured:

@@ -105,6 +105,30 @@ def test_a_claim_without_common_seeds_is_not_tested(tmp_path: Path) -> None:
     assert {row["answer"] for row in table(tmp_path / "report", "claims")} == {"not tested"}
 
 
+def test_measured_steps_stand_in_the_report_over_all(tmp_path: Path) -> None:
+    write_study(tmp_path, DEPTHS, outcome)
+    (tmp_path / "benchmarks").mkdir()
+    steps = {"cnnjepa": [0.2, 0.1, 0.3], "supervised": [0.2, 0.1, 0.3], "simclr": [0.3, 0.4, 0.5], "byol": [0.4] * 2}
+    methods: dict[str, Any] = {
+        name: {"seconds": seconds, "flops_per_image": 1e9, "memory_bytes": 2**30, "images": 16}
+        for name, seconds in steps.items()
+    }
+    methods["byol"] |= {"beside": [0.1, 0.11], "flops_per_image": 4e9, "images": 32}
+    record = {"title": "a step", "preset": "demo", "batch": 16, "image_size": 32, "methods": methods,
+              "environment": {"cpu": "a test's", "gpus": []}}  # fmt: skip
+    path = tmp_path / "benchmarks" / "method_cost.json"
+    path.write_text(json.dumps(record))
+    assert build_report(tmp_path, []).warnings == ()
+    rows = {row["method"]: row for row in table(tmp_path / "report", "step_cost")}
+    assert [row["answer"] for row in rows.values()] == ["", "", "cannot tell", "holds"]
+    assert float(rows["byol"]["share"]) == pytest.approx(2 * (0.1 * 0.11) ** 0.5 / 0.4)
+    assert float(rows["byol"]["share_high"]) < 1 < float(rows["simclr"]["share_high"])
+    assert rows["byol"]["flops_share"] == "0.25" and rows["byol"]["memory_share"] == "2.0"
+    path.write_text("{")
+    (warning,) = build_report(tmp_path, []).warnings
+    assert warning.startswith("benchmarks/method_cost.json: is not a file that `cnnjepa benchmark --cost` wrote")
+
+
 @pytest.mark.parametrize(
     ("claim", "message"),
     [
@@ -557,11 +581,16 @@ def test_what_is_kept_gives_the_same_tables_and_names_no_place(
         run.write_result(result)
         (run.path / "checkpoints").mkdir()
         (run.path / "checkpoints" / "last.pt").write_bytes(b"weights")
+    (here / "benchmarks").mkdir()
+    (here / "benchmarks" / "method_cost.json").write_text("{}")
     monkeypatch.setattr("sys.argv", ["cnnjepa", "keep", "photos", "--to", str(kept), "--root", str(here)])
     with pytest.raises(SystemExit, match="0"):
         main()
     told = capsys.readouterr()
     assert "photos: 5 trials" in told.out and "1 without a result yet: depth=2, seed 2" in told.err
+    measured = kept / "benchmarks" / "method_cost.json"
+    assert "benchmarks/method_cost.json" in told.out and measured.read_text() == "{}"
+    measured.unlink()
     for path, content in files(kept).items():
         assert str(tmp_path).encode() not in content and b"lab-7" not in content, path
         assert path.split("/")[-1] in {"study.yaml", "trials.json", "result.json", "config.yaml", "metrics.jsonl"}

@@ -12,9 +12,11 @@ from cnnjepa.ablations.report.page_file import KINDS, page
 from cnnjepa.ablations.report.pictures.cost import draw_cost
 from cnnjepa.ablations.report.pictures.speed import draw_speed, read_speed
 from cnnjepa.ablations.report.pictures.style import Picture
-from cnnjepa.ablations.report.reading import StudyData, Trial, read_studies
+from cnnjepa.ablations.report.reading import StudyData, Trial, below_root, read_studies
 from cnnjepa.ablations.report.runs_table import runs_table
+from cnnjepa.ablations.report.step_cost_table import step_cost_table
 from cnnjepa.ablations.report.table import Table
+from cnnjepa.ablations.step_cost_file import read_step_costs, step_cost_path
 from cnnjepa.schemas import ConfigError
 
 
@@ -54,6 +56,9 @@ def build_report(root: Path, names: list[str], out: Path | None = None, run: str
         claims = claims_table(verdict_comparisons(comparisons), "claims", "What was claimed, and what came out")
         main = [claims] if claims else []
         main += [*main_tables(comparisons), published_table("in100"), published_table("in1k")]
+        costs, unread_costs = _step_costs(root)
+        main += costs
+        warnings += unread_costs
         pictures = [draw_cost(cost_comparisons(comparisons), "cost_accuracy"), *speeds]
         pages.append(_write(out or root / "report", "CNN-JEPA Bench: all studies", bundles, main, pictures))
     warnings += [f"study {study.name}: {warning}" for study in studies for warning in study.warnings]
@@ -82,6 +87,17 @@ def _asked_run(studies: list[StudyData], run: str) -> dict[str, Trial | None]:
 def _speeds(root: Path) -> tuple[list[Picture], list[str]]:
     files, warnings = read_speed(root / "benchmarks" / "out")
     return [draw_speed(speed, source, f"speed_{source}") for source, speed in files.items()], warnings
+
+
+def _step_costs(root: Path) -> tuple[list[Table], list[str]]:
+    """The table of measured steps, where there is one; what could not be read."""
+    path = step_cost_path(root)
+    if not path.is_file():
+        return [], []
+    try:
+        return [step_cost_table(read_step_costs(path), "step_cost")], []
+    except ConfigError as error:
+        return [], [below_root(str(error), root)]
 
 
 def _write(path: Path, title: str, bundles: list[StudyBundle], main: list[Table], pictures: list[Picture]) -> Path:

@@ -136,6 +136,16 @@ def holm(p_values: Sequence[float]) -> list[float]:
     return adjusted
 
 
+def mean_ratio(ratios: Sequence[float]) -> tuple[float, float | None, float | None]:
+    """(geometric mean, low, high): 95 % t interval of the logarithms, back from them; none of one ratio."""
+    logs = np.log(ratios)
+    mean = float(logs.mean())
+    if logs.size < 2:
+        return math.exp(mean), None, None
+    half = float(stats.t.ppf(1 - LEVEL / 2, logs.size - 1)) * float(logs.std(ddof=1)) / math.sqrt(logs.size)
+    return math.exp(mean), math.exp(mean - half), math.exp(mean + half)
+
+
 def smallest_effect(n: int, tests: int) -> float | None:
     """The smallest true difference that n seeds tell apart with probability `POWER` by the paired t test, in standard
     deviations of a seed's difference, when `tests` comparisons share the level (Holm's first step, so the hardest
