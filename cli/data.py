@@ -97,6 +97,10 @@ def pack(
     from cnnjepa.training.locks import locked
 
     splits = [f"{name}={value}" for name, value in (("train_split", train_split), ("val_split", val_split)) if value]
+    if not source.exists():
+        raise ConfigError(
+            f"SOURCE {source} does not exist; give a directory of images, a .tar(.gz) of one, or HDF5 files"
+        )
     config = _images_at(source, *splits)
     assert isinstance(config, FolderData | HDF5Data)
     threads = threads or usable_workers(256)

@@ -129,7 +129,7 @@ class TrialResult(Section):
     cost: Cost | None = None
     """Volatile."""
     software: dict[str, str] = Field(default_factory=dict)
-    """Versions, commit, host. Volatile."""
+    """Versions, host, the commit that probed the run, `trained_at`: the commit or commits that trained it. Volatile."""
     started: str = ""
     """When the run began, ISO 8601 UTC. Volatile."""
     finished: str = ""

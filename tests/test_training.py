@@ -17,6 +17,7 @@ from cnnjepa.schemas import TrialResult
 from cnnjepa.training.distributed import Processes
 from cnnjepa.training.optimizer import build_optimizer
 from cnnjepa.training.pretrain import pretrain
+from cnnjepa.training.run_folder import RunFolder
 from cnnjepa.training.state import _lay_as_parameters
 from cnnjepa.training.step import train_step
 
@@ -136,6 +137,15 @@ def test_a_seeded_run_gives_the_pinned_losses(tmp_path: Path) -> None:
 GOLDEN = [0.670483, 0.613410, 0.578723]
 
 
+def test_a_result_names_the_commits_that_trained_it_not_the_one_that_probed(tmp_path: Path) -> None:
+    folder = RunFolder(tmp_path / "run")
+    config = small_config()
+    for commit, first_step in (("a", 0), ("b", 40), ("b", 40), ("c", 60), ("d", 60), ("e", 90)):
+        folder.begin(config, {"commit": commit}, first_step)
+    assert folder.trained_at(90) == "a, b, d"  # c was killed before a checkpoint, e only probed
+    assert folder.trained_at(100) == "a, b, d, e"
+
+
 def test_a_run_folder_holds_what_is_promised(tmp_path: Path) -> None:
     run = tmp_path / "run"
     result = pretrain(small_config("images_every_epochs=1"), run)
@@ -148,6 +158,7 @@ def test_a_run_folder_holds_what_is_promised(tmp_path: Path) -> None:
     line = json.loads((run / "metrics.jsonl").read_text().splitlines()[0])
     assert {"step", "epoch", "loss", "lr", "ema", "images_per_s"} <= line.keys()
     environment = json.loads((run / "environment.json").read_text())
+    assert result.software["trained_at"] == result.software["commit"] == environment["commit"]
     assert {"torch", "commit", "cpu", "threads", "world_size"} <= environment.keys()
     for protocol in ("published", "held_out"):
         figures = [

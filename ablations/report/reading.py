@@ -37,8 +37,11 @@ class Trial:
 
     @property
     def commit(self) -> str:
-        """The program's, of whatever result there is."""
-        return self.standing.result.software.get("commit", "unknown") if self.standing.result else ""
+        """The program's that trained it, or, of a result that does not say, that wrote the result."""
+        if self.standing.result is None:
+            return ""
+        software = self.standing.result.software
+        return software.get("trained_at") or software.get("commit", "unknown")
 
     def figures(self, protocol: Protocol) -> ProbeFigures | None:
         """Both top-1 figures of a finished trial under one protocol; None when either is missing, so that linear and

@@ -133,7 +133,7 @@ def _judge_and_write(run: Run, state: RunState) -> None:
         run.config,
         run.data,
         run.identity,
-        run.software,
+        {**run.software, "trained_at": run.folder.trained_at(state.step)},
         assessment,
         run_cost(run.config, state.step, state.train_seconds, run.cost, run.processes),
         state.started,

@@ -65,6 +65,18 @@ class RunFolder:
         with open(self.path / "sessions.jsonl", "a", encoding="utf-8") as sessions:
             sessions.write(json.dumps({"first_step": step, "process": os.getpid(), **environment}) + "\n")
 
+    def trained_at(self, steps: int) -> str:
+        """The program's commits that made this run's `steps` steps, in order: sessions that made none, such as one that
+        only probed, are left out, and so are steps that were made again."""
+        sessions = []
+        for line in (self.path / "sessions.jsonl").read_text(encoding="utf-8").splitlines():
+            with contextlib.suppress(ValueError, KeyError):  # a line that a crash cut off
+                session = json.loads(line)
+                sessions.append((int(session["first_step"]), str(session["commit"])))
+        ends = [first for first, _ in sessions[1:]] + [steps]
+        commits = [commit for (first, commit), end in zip(sessions, ends, strict=True) if end > first]
+        return ", ".join(dict.fromkeys(commits))
+
     def forget_failure(self) -> None:
         """A run that goes on has not failed."""
         done = self.read_result()
