@@ -186,7 +186,7 @@ class _Course:
 
 
 def _show(study: Any, space: SearchSpace) -> None:
-    from cnnjepa.ablations.search.findings import completed, importances
+    from cnnjepa.ablations.search.findings import completed, importances, importances_need
     from cnnjepa.ablations.search.storage import HOW, changes_of, tried
 
     console = Console()
@@ -208,6 +208,11 @@ def _show(study: Any, space: SearchSpace) -> None:
         console.print(
             f"importance (PED-ANOVA, {len(completed(study))} trials): {shares}", highlight=False, soft_wrap=True
         )
+    elif more := importances_need(study):
+        console.print(
+            f"importance of the settings: told when {more} more trials have reached their end (--trials; with --no-prune "
+            "none is given up)", highlight=False, soft_wrap=True
+        )  # fmt: skip
 
 
 def _text(value: Any) -> str:

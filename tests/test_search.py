@@ -13,7 +13,7 @@ from runs import assert_same_run, in_process, train_alone
 from study_runs import SMALL, environment, finish, kill, repeated, run, start, steps, wait_until
 
 from cnnjepa.ablations.pool import Pool
-from cnnjepa.ablations.search.findings import completed, importances, write_best
+from cnnjepa.ablations.search.findings import completed, importances, importances_need, write_best
 from cnnjepa.ablations.search.points import check_search
 from cnnjepa.ablations.search.storage import AGAIN, changes_of, grid_points, open_study, storage_at, tried
 from cnnjepa.cli.search_run import asked_space
@@ -162,8 +162,11 @@ def test_the_best_settings_become_a_preset_file(storage: Any, tmp_path: Path) ->
     assert config.method.masking.strategy == "random" and config.runtime.epochs == load_config("smoke").runtime.epochs
     assert config.method.masking.ratio == best.params["method.masking.ratio"]
     assert config.probe == load_config("smoke").probe
+    assert importances(study) is None and importances_need(study) == 15  # the best tenth of five is no sample
+    for value in range(15):
+        study.tell(ask(study, asked), float(value))
     found = importances(study)
-    assert found is not None and sum(found.values()) == pytest.approx(1)
+    assert importances_need(study) == 0 and found is not None and sum(found.values()) == pytest.approx(1)
 
 
 # --- On Ray ------------------------------------------------------------------------------------------------------

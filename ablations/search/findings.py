@@ -13,8 +13,8 @@ from cnnjepa.schemas.overrides import full_path, merge, nested
 from cnnjepa.schemas.space import SearchSpace
 from cnnjepa.training.files import write_atomically
 
-# Fewer completed trials say nothing about which setting matters.
-_LEAST_FOR_IMPORTANCES = 5
+# PED-ANOVA compares the best tenth of the completed trials with all of them. With fewer trials than this, that is one.
+_LEAST_FOR_IMPORTANCES = 20
 
 
 def completed(study: optuna.Study) -> list[FrozenTrial]:
@@ -24,13 +24,19 @@ def completed(study: optuna.Study) -> list[FrozenTrial]:
 
 
 def importances(study: optuna.Study) -> dict[str, float] | None:
-    """Config path → share of importance (PED-ANOVA, arXiv 2304.10255), largest first; None below five trials."""
+    """Config path → share of importance (PED-ANOVA, arXiv 2304.10255), largest first; None where there are too
+    few trials to tell."""
     trials = completed(study)
-    if len(trials) < _LEAST_FOR_IMPORTANCES or len({trial.value for trial in trials}) == 1:
+    if importances_need(study) or len({trial.value for trial in trials}) == 1:
         return None
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         return dict(optuna.importance.get_param_importances(study))
+
+
+def importances_need(study: optuna.Study) -> int:
+    """How many more trials have to reach their end before importances mean something; given up ones do not count."""
+    return max(0, _LEAST_FOR_IMPORTANCES - len(completed(study)))
 
 
 def write_best(study: optuna.Study, space: SearchSpace, folder: Path) -> Path | None:
