@@ -210,8 +210,8 @@ def _show(study: Any, space: SearchSpace) -> None:
         )
     elif more := importances_need(study):
         console.print(
-            f"importance of the settings: told when {more} more trials have reached their end (--trials; with --no-prune "
-            "none is given up)", highlight=False, soft_wrap=True
+            f"importance of the settings: told when {more} more trials have reached their end (--trials; with "
+            "--no-prune none is given up)", highlight=False, soft_wrap=True
         )  # fmt: skip
 
 
