@@ -11,7 +11,7 @@ is put together from measured parts; the JSON holds them.
 import argparse
 import statistics
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -68,7 +68,7 @@ def memory(name: str, work: Callable[[], object], **further: object) -> list[Fig
     return [Figure(name, found / _GIB, unit="GiB", **further)]  # type: ignore[arg-type]
 
 
-def probes(size: Size, device: torch.device) -> tuple[list[Figure], dict[str, object]]:
+def probes(size: Size, device: torch.device) -> tuple[list[Figure], dict[str, Any]]:
     bank, judged = random_features(int(IMAGES * size.share), 0), random_features(JUDGED, 1)
     few = bank.take(torch.arange(2))
     probe = ProbeConfig()
@@ -123,7 +123,8 @@ def probes(size: Size, device: torch.device) -> tuple[list[Figure], dict[str, ob
     ]  # fmt: skip
     if whole is not None:
         figures.append(Figure(f"linear probe, {size.epochs} epochs in one go", whole, unit="s", note=stated))
-    return figures, {"times": times, "products": products}
+    probing = {which: statistics.median(epoch(which)) * epochs for which in ("one", "all")}
+    return figures, {"times": times, "products": products, "linear_s": probing}
 
 
 def online(size: Size, device: torch.device) -> tuple[Figure, dict[str, float]]:
@@ -158,6 +159,15 @@ def online(size: Size, device: torch.device) -> tuple[Figure, dict[str, float]]:
     return Figure("online probes / training", 100 * looks * a_look / training, "%", 5.0, "at_most", note=note), found
 
 
+def from_images(probing: dict[str, float], forward: float, rates: int) -> Figure:
+    """What further learning rates add to a linear probe that begins with images, as a run's does: their features are
+    extracted once for all rates. From parts measured here."""
+    extracting = (IMAGES + JUDGED) * forward
+    value = (extracting + probing["all"]) / (extracting + probing["one"])
+    note = f"features extracted once, {extracting:,.0f} s; then {probing['all']:.0f} s against {probing['one']:.0f} s"
+    return Figure(f"a linear probe from images on, {rates} rates / one", value, "", 1.5, "at_most", note=note)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--device", default="auto")
@@ -168,7 +178,8 @@ def main() -> None:
     figures, details = probes(size, device)
     share, parts = online(size, device)
     facts = environment(Processes(0, 1, device))
-    report("probes", asked, facts, [*figures, share], {**details, "online": parts})
+    further = from_images(details["linear_s"], parts["forward_s_an_image"], len(ProbeConfig().held_out_lrs))
+    report("probes", asked, facts, [*figures, further, share], {**details, "online": parts})
 
 
 if __name__ == "__main__":
