@@ -211,6 +211,20 @@ def test_the_poolings_backward_is_the_gradient(kernel: int, stride: int, padding
     assert torch.autograd.gradcheck(lambda x: max_pool_cells(x, grid, Geometry(kernel, stride, padding)), (cells,))
 
 
+def test_a_bf16_step_keeps_no_copies_of_the_weights() -> None:
+    encoder = PackedEncoder(build_trunk(EncoderConfig(arch="resnet18", width=0.25), seed=0))
+    images, context = torch.randn(2, 3, 96, 96), torch.tensor([[[1, 0, 1], [0, 1, 1], [0, 0, 1]]]).bool()
+    kept: list[torch.Tensor] = []
+    with (
+        torch.autocast("cpu", torch.bfloat16),
+        torch.autograd.graph.saved_tensors_hooks(lambda x: kept.append(x) or x, lambda x: x),
+    ):
+        encoder(images, context.expand(2, 3, 3))
+    weights = {p.numel() for p in encoder.parameters() if p.dim() == 4}
+    halves = {x.numel() for x in kept if x.dtype == torch.bfloat16 and x.shape[0] != 10}  # 10 visible cells
+    assert any(p.dtype == torch.bfloat16 for p in kept) and not weights & halves
+
+
 def test_pooling_keeps_neither_its_windows_nor_wide_indices() -> None:
     grid = PatchGrid(torch.ones(1, 4, 4, dtype=torch.bool))
     cells = torch.randn(grid.n, 8, 16, 16, requires_grad=True)

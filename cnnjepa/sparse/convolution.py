@@ -15,6 +15,7 @@ from cnnjepa.matmul import linear
 from cnnjepa.sparse.geometry import Geometry
 from cnnjepa.sparse.halo import PixelIndex, as_cells, as_rows, halo_index, padded_cells, window_index
 from cnnjepa.sparse.patch_grid import PatchGrid
+from cnnjepa.sparse.products import cast
 
 
 class _Windows(torch.autograd.Function):
@@ -24,6 +25,7 @@ class _Windows(torch.autograd.Function):
     def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, index: PixelIndex) -> Tensor:
         ctx.save_for_backward(x, weight)
         ctx.index = index
+        weight, bias = cast(x.dtype, weight, bias)
         return as_cells(linear(_windows(x, index), _flat(weight), bias), index.places.shape[1])
 
     @staticmethod
@@ -33,12 +35,13 @@ class _Windows(torch.autograd.Function):
         grad_RO, (c, p), k = as_rows(grad), x.shape[1:3], weight.shape[2]
         grad_x = grad_weight = None
         if ctx.needs_input_grad[0]:
-            by_window = linear(grad_RO, _flat(weight).t())
+            by_window = linear(grad_RO, _flat(weight.to(x.dtype)).t())
             grad_x = as_cells(ctx.index.sum_back(by_window.view(-1, c)), p)
         if ctx.needs_input_grad[1]:
             flat = linear(grad_RO.t(), _windows(x, ctx.index).t())
-            grad_weight = flat.view(-1, k, k, c).permute(0, 3, 1, 2)
-        return grad_x, grad_weight, grad_RO.sum(0) if ctx.needs_input_grad[2] else None, None
+            grad_weight = flat.view(-1, k, k, c).permute(0, 3, 1, 2).to(weight.dtype)
+        grad_bias = grad_RO.sum(0).to(weight.dtype) if ctx.needs_input_grad[2] else None
+        return grad_x, grad_weight, grad_bias, None
 
 
 def _windows(x: Tensor, index: PixelIndex) -> Tensor:
@@ -62,12 +65,13 @@ class _Padded(torch.autograd.Function):
         ctx.save_for_backward(x, weight)
         ctx.grid, ctx.geometry = grid, geometry
         padded = padded_cells(x, halo_index(grid, x.shape[2], *geometry.rim))
-        return F.conv2d(padded, weight, bias, geometry.stride, 0, 1, geometry.groups)
+        return F.conv2d(padded, *cast(x.dtype, weight, bias), geometry.stride, 0, 1, geometry.groups)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, Tensor | None, Tensor | None, None, None]:
-        x, weight = ctx.saved_tensors
+        x, parameter = ctx.saved_tensors
+        weight = parameter.to(x.dtype)
         geometry: Geometry = ctx.geometry
         for_x, for_weight, for_bias = ctx.needs_input_grad[:3]
         index = halo_index(ctx.grid, x.shape[2], *geometry.rim)
@@ -86,6 +90,10 @@ class _Padded(torch.autograd.Function):
         )  # fmt: skip
         if for_x:
             grad_x = as_cells(index.sum_back(as_rows(grad_padded)), x.shape[2])
+        if grad_weight is not None:
+            grad_weight = grad_weight.to(parameter.dtype)
+        if grad_bias is not None:
+            grad_bias = grad_bias.to(parameter.dtype)
         return grad_x, grad_weight, grad_bias, None, None
 
 
@@ -105,7 +113,7 @@ def by_windows(x: Tensor, weight: Tensor, bias: Tensor | None, grid: PatchGrid, 
 def by_cells(x: Tensor, weight: Tensor, bias: Tensor | None, grid: PatchGrid, geometry: Geometry) -> Tensor:
     """The same as an unpadded convolution of padded cells. Differentiable once."""
     if geometry.rim == (0, 0):  # a cell is all that its outputs see: nothing to gather
-        return F.conv2d(x, weight, bias, geometry.stride, 0, 1, geometry.groups)
+        return F.conv2d(x, *cast(x.dtype, weight, bias), geometry.stride, 0, 1, geometry.groups)
     found: Tensor = _Padded.apply(x, weight, bias, grid, geometry)
     return found
 

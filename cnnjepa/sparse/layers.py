@@ -70,7 +70,7 @@ class PackedConv2d(nn.Conv2d):
         geometry = Geometry(self.kernel_size[0], self.stride[0], int(self.padding[0]), self.groups)
         if geometry.padding > input.shape[2]:
             return self._on_map(input, grid)
-        x, weight, bias = _autocast(input, self.weight, self.bias)
+        x, weight, bias = _autocast(input), self.weight, self.bias
         side = x.shape[2] // geometry.stride
         if self.groups == 1 and side <= _product_side(x, geometry.kernel):
             if geometry.kernel == 1:
@@ -96,14 +96,14 @@ def _product_side(x: Tensor, kernel: int) -> int:
     return sys.maxsize if kernel == 1 else 8 // x.element_size()
 
 
-def _autocast(x: Tensor, weight: Tensor, bias: Tensor | None) -> tuple[Tensor, Tensor, Tensor | None]:
-    """A convolution's arguments as autocast, where it is on, would cast them."""
+def _autocast(x: Tensor) -> Tensor:
+    """A convolution's input as autocast, where it is on, would cast it. The weights follow it inside the products,
+    which keep the parameters for the backward and cast them again: their copies are a tenth of what a step keeps."""
     kind = x.device.type
     on = torch.amp.is_autocast_available(kind) and torch.is_autocast_enabled(kind)
     if not on or x.dtype == torch.float64:
-        return x, weight, bias
-    to = torch.get_autocast_dtype(kind)
-    return x.to(to), weight.to(to), None if bias is None else bias.to(to)
+        return x
+    return x.to(torch.get_autocast_dtype(kind))
 
 
 class PackedMaxPool2d(nn.MaxPool2d):

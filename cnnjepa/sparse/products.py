@@ -23,7 +23,7 @@ class _Rows(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x_RC: Tensor, weight_OC: Tensor, bias: Tensor | None) -> Tensor:
         ctx.save_for_backward(x_RC, weight_OC)
-        return linear(x_RC, weight_OC, bias)
+        return linear(x_RC, *cast(x_RC.dtype, weight_OC, bias))
 
     @staticmethod
     @once_differentiable
@@ -32,14 +32,20 @@ class _Rows(torch.autograd.Function):
         for_x, for_weight, for_bias = ctx.needs_input_grad
         grad = grad.contiguous()
         return (
-            linear(grad, weight_OC.t()) if for_x else None,
-            weight_gradient(grad, x_RC) if for_weight else None,
-            grad.sum(0) if for_bias else None,
+            linear(grad, weight_OC.to(x_RC.dtype).t()) if for_x else None,
+            weight_gradient(grad, x_RC).to(weight_OC.dtype) if for_weight else None,
+            grad.sum(0).to(weight_OC.dtype) if for_bias else None,
         )
 
 
+def cast(to: torch.dtype, weight: Tensor, bias: Tensor | None) -> tuple[Tensor, Tensor | None]:
+    """A layer's parameters in its input's dtype."""
+    return weight.to(to), None if bias is None else bias.to(to)
+
+
 def rows_product(x_RC: Tensor, weight_OC: Tensor, bias: Tensor | None) -> Tensor:
-    """x · weightᵀ (+ bias), [R, O]. Differentiable once."""
+    """x · weightᵀ (+ bias), [R, O], in x's dtype; the parameters may be of another, as under autocast. Differentiable
+    once."""
     found: Tensor = _Rows.apply(x_RC, weight_OC, bias)
     return found
 
