@@ -10,15 +10,15 @@ from cnnjepa.ablations.report.table import Cell, Column, Table, number, words
 
 _COLUMNS = (
     Column("claim", "claimed beforehand", numeric=False),
-    Column("study", "study", numeric=False, latex=False),
-    Column("arm", "arm, against", ("", "baseline"), numeric=False),
-    Column("expected", "expected", numeric=False),
     Column("metric", "metric", numeric=False),
-    Column("published", "published"),
-    Column("difference", "here", ("mean", "low", "high", "p_holm")),
-    Column("n", "n"),
     Column("answer", "answer", numeric=False),
+    Column("difference", "here", ("mean", "low", "high", "p_holm")),
+    Column("n", "n", ("", "planned")),
     Column("smallest", "told apart"),
+    Column("published", "published"),
+    Column("expected", "expected", numeric=False),
+    Column("arm", "arm, against", ("", "baseline"), numeric=False),
+    Column("study", "study", numeric=False, latex=False),
 )
 _TONES = {"holds": "better", "does not hold": "worse", "cannot tell": "quiet", "not tested": "quiet"}
 
@@ -44,21 +44,26 @@ def _row(one: Answered) -> tuple[Cell, ...]:
     assert base is not None  # there are no answers without one
     runs = tuple(trial.short for row in (one.row, base) for trial in row.counted.values())
     values = {"mean": found.mean, "low": found.low, "high": found.high, "p_holm": found.p_holm}
+    planned = len({t.record.seed for t in one.row.arm.trials} & {t.record.seed for t in base.arm.trials})
     between = interval(found.low, found.high, True) if found.low is not None else ""
     note = f"after Holm {p_value(found.p_holm)}" if found.p_holm is not None else ""
     return (
         words(one.claim.says),
-        words(one.comparison.study.name),
+        words(METRICS[one.metric]),
+        Cell(one.answer, {"": one.answer}, one.answer, _TONES[one.answer]),  # type: ignore[arg-type]
+        Cell(signed(found.mean), values, found.mean, note=note, runs=runs, below=between),
+        Cell(
+            str(found.n) if found.n == planned else f"{found.n} of {planned}",
+            {"": found.n, "planned": planned},
+            found.n,
+        ),
+        number(one.smallest, 1),
+        Cell(signed(one.published), {"": one.published}, one.published),
+        words(expectation(one.claim)),
         Cell(
             f"{one.row.arm.label}, against {base.arm.label}",
             {"": one.row.arm.label, "baseline": base.arm.label},
             one.row.arm.label,
         ),
-        words(expectation(one.claim)),
-        words(METRICS[one.metric]),
-        Cell(signed(one.published), {"": one.published}, one.published),
-        Cell(signed(found.mean), values, found.mean, note=note, runs=runs, below=between),
-        Cell(str(found.n), {"": found.n}, found.n),
-        Cell(one.answer, {"": one.answer}, one.answer, _TONES[one.answer]),  # type: ignore[arg-type]
-        number(one.smallest, 1),
+        words(one.comparison.study.name),
     )
