@@ -53,12 +53,15 @@ def keep_study(root: Path, name: str, to: Path) -> Kept:
 
 def keep_step_costs(root: Path, to: Path) -> bool:
     """Copies what `cnnjepa benchmark --cost` measured below `root`, which a report shows too; whether there is any.
-    Raises RunError when the disk refuses."""
+    Raises ConfigError when `to` has another measurement; RunError when the disk refuses."""
     path = step_cost_path(root)
     if not path.is_file():
         return False
-    step_cost_path(to).parent.mkdir(parents=True, exist_ok=True)
-    write_atomically(step_cost_path(to), path.read_bytes())
+    there = step_cost_path(to)
+    if there.is_file() and there.read_bytes() != path.read_bytes():
+        raise ConfigError(f"{there} holds other measured steps than {path}; remove the one that is not to be kept")
+    there.parent.mkdir(parents=True, exist_ok=True)
+    write_atomically(there, path.read_bytes())
     return True
 
 

@@ -60,7 +60,17 @@ def plan(study: Study, resolver: Resolver, data: Path | None = None, threads: in
 
 
 def baseline_arm(study: Study, data: Path | None = None) -> Arm:
-    """The arm that the others are compared with; see `Study.baseline`."""
+    """The arm that the others are compared with; see `Study.baseline`. Raises ConfigError for a claim about it."""
+    found = _baseline_arm(study, data)
+    for claim in study.claims:
+        if claim.arm == found.choices:
+            raise ConfigError(
+                f"claim {claim.says!r} is about the baseline, {found.label}; name another baseline: or arm:"
+            )
+    return found
+
+
+def _baseline_arm(study: Study, data: Path | None) -> Arm:
     arms = arms_of(study)
     if study.baseline is not None:
         return next(arm for arm in arms if arm.choices == study.baseline)

@@ -3,9 +3,9 @@
 import json
 import statistics
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
-from pydantic import Field, PositiveFloat, ValidationError
+from pydantic import Field, PositiveFloat, ValidationError, model_validator
 
 from cnnjepa.schemas import ConfigError
 from cnnjepa.schemas.base import Section
@@ -23,10 +23,10 @@ class MethodSteps(Section):
     beside: tuple[PositiveFloat, ...] = ()
     """CNN-JEPA's step of the same rounds; empty = its own list's, of files in which all methods took turns at once."""
 
-    flops_per_image: float
+    flops_per_image: PositiveFloat
     """A step's, forward and backward, at the mean visible share."""
 
-    memory_bytes: int
+    memory_bytes: int = Field(ge=0)
     """Peak; see `cnnjepa.step_costs`."""
 
     images: int = Field(ge=1)
@@ -36,7 +36,7 @@ class MethodSteps(Section):
 class StepCostFile(Section):
     """`benchmarks/method_cost.json` below a root."""
 
-    title: str
+    title: str = Field(min_length=1)
     """Batch, image size, preset and hardware in words."""
 
     preset: str
@@ -53,6 +53,16 @@ class StepCostFile(Section):
 
     environment: dict[str, Any]
     """Hardware and software."""
+
+    @model_validator(mode="after")
+    def _has_as_many_steps_beside(self) -> Self:
+        if REFERENCE not in self.methods:
+            raise ValueError(f"lacks the time of {REFERENCE}'s step")
+        for name, one in self.methods.items():
+            beside = one.beside or self.methods[REFERENCE].seconds
+            if len(beside) != len(one.seconds):
+                raise ValueError(f"{name} has {len(one.seconds)} steps beside {len(beside)} of {REFERENCE}")
+        return self
 
     def shares(self, method: str) -> list[float]:
         """The share of the method's time that CNN-JEPA takes for as many images, round by round."""
@@ -75,12 +85,10 @@ def step_cost_path(root: Path) -> Path:
 def read_step_costs(path: Path) -> StepCostFile:
     """Raises ConfigError, which begins with the path, for anything that the command did not write."""
     try:
-        found = StepCostFile.model_validate(json.loads(path.read_text(encoding="utf-8")))
-        if REFERENCE not in found.methods:
-            raise ConfigError(f"{path}: lacks the time of {REFERENCE}'s step; measure again with `{MADE_BY}`")
-        for name in found.methods:
-            found.shares(name)
-    except (OSError, ValueError, ValidationError) as error:
-        reason = str(error).splitlines()[0]
-        raise ConfigError(f"{path}: is not a file that `{MADE_BY}` wrote ({reason})") from None
-    return found
+        return StepCostFile.model_validate(json.loads(path.read_text(encoding="utf-8")))
+    except ValidationError as error:
+        first = error.errors()[0]
+        reason = ": ".join(filter(None, (".".join(map(str, first["loc"])), first["msg"])))
+    except (OSError, ValueError) as error:
+        reason = str(error)
+    raise ConfigError(f"{path}: is not a file that `{MADE_BY}` wrote ({reason}); measure again")

@@ -92,14 +92,14 @@ class StudyFolder:
 
     def refuse_other_study(self, study: Study, trials: list[TrialRecord], extend: bool) -> None:
         """Raises ConfigError when the folder holds another study, showing what differs. With `extend`, a study that
-        has everything of the one before, its claims too, and more arms or seeds, is let through."""
+        has everything of the one before, the same claims, and more arms or seeds, is let through."""
         if not self.begun:
             return
-        before, now = (_comparable(s) for s in (self.study(), study))
+        there, now = (_comparable(s) for s in (self.study(), study))
         different = [
-            f"  {key}: there {before.get(key, '(none)')}, asked {now.get(key, '(none)')}"
-            for key in dict.fromkeys([*before, *now])
-            if before.get(key) != now.get(key)
+            f"  {key}: there {there.get(key, '(none)')}, asked {now.get(key, '(none)')}"
+            for key in dict.fromkeys([*there, *now])
+            if there.get(key) != now.get(key)
         ]
         old, new = ({(t.arm, t.seed, t.pretrain_hash) for t in some} for some in (self.trials(), trials))
         if not different and old == new:
@@ -110,11 +110,16 @@ class StudyFolder:
                 "images, the device, the number of processes, or this program's defaults have changed)"
                 for label, seed, _ in sorted(new - old)[:3]
             ]
-        dropped = [claim.says for claim in self.study().claims if claim not in study.claims]
-        if dropped and extend:
+        before = self.study()
+        if extend and before.claims and (before.claims, before.baseline) != (study.claims, study.baseline):
             raise ConfigError(
-                f"{self.path} claims {'; '.join(map(repr, dropped))}, which this study does not, or not so. --extend "
-                "adds arms, seeds and claims; what was claimed before the results stays. Give this one another --name."
+                f"{self.path} has claims that were written down before its results; they and the baseline stay as they "
+                "are. --extend adds arms and seeds. Give this study another --name (finished trials are used again)."
+            )
+        if extend and study.claims and not before.claims:
+            raise ConfigError(
+                f"{self.path} was begun without claims, and there is no claiming afterwards. Give this study another "
+                "--name (finished trials are used again)."
             )
         if old < new and extend:
             return

@@ -51,6 +51,7 @@ def measure(
     path = step_cost_path(options.root)
     path.parent.mkdir(parents=True, exist_ok=True)
     facts = {key: value for key, value in environment(Processes(0, 1, device)).items() if key != "host"}
+    facts["threads"] = threads or cores  # the steps' processes', not this one's
     asked = {"preset": preset, "batch": batch, "image_size": first.data.image_size}
     record = {
         "title": title,

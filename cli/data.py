@@ -99,7 +99,7 @@ def pack(
     splits = [f"{name}={value}" for name, value in (("train_split", train_split), ("val_split", val_split)) if value]
     if not source.exists():
         raise ConfigError(
-            f"SOURCE {source} does not exist; give a directory of images, a .tar(.gz) of one, or HDF5 files"
+            f"SOURCE {source} does not exist; give a directory of images, a .tar(.gz) of one, or a folder of HDF5 files"
         )
     config = _images_at(source, *splits)
     assert isinstance(config, FolderData | HDF5Data)

@@ -24,7 +24,9 @@ def search(
     preset: Annotated[str | None, typer.Option("--preset", help="The base config.", metavar="NAME")] = None,
     sets: SetOption = None,
     data: DataOption = None,
-    trials: Annotated[int, typer.Option("--trials", help="Trials in all, earlier ones included.", min=1)] = 20,
+    trials: Annotated[
+        int, typer.Option("--trials", help="Trials in all, earlier ones and those given up included.", min=1)
+    ] = 20,
     objective: Annotated[
         Literal["knn", "linear"] | None, typer.Option("--objective", help="Held-out figure to make large.")
     ] = None,

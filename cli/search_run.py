@@ -210,7 +210,7 @@ def _show(study: Any, space: SearchSpace) -> None:
         )
     elif more := importances_need(study):
         console.print(
-            f"importance of the settings: told when {more} more trials have reached their end (--trials; with "
+            f"importance of the settings: told when {more} more have reached their end (--trials; with "
             "--no-prune none is given up)", highlight=False, soft_wrap=True
         )  # fmt: skip
 

@@ -61,6 +61,7 @@ def step_costs(
             with _Worker(name, configs[name], threads) as worker:
                 told(f"{name}: building and warming up")
                 worker.step(0)
+                reference.step(0)  # it has been idle while the other was built
                 times: list[float] = []
                 beside: list[float] = []
                 for number in range(1, rounds + 1):

@@ -74,7 +74,8 @@ class ProbeConfig(Section):
         names = list(value) if isinstance(value, list | tuple) else []
         if not isinstance(value, bool) and not (names and all(name in get_args(FloorName) for name in names)):
             raise ValueError(f"legal are true, false, or a list of {', '.join(get_args(FloorName))}")
-        return value
+        asked = [name for name in get_args(FloorName) if name in names]
+        return asked == list(get_args(FloorName)) or asked or value  # one wish, one value: it is hashed
 
     @property
     def floors_asked(self) -> tuple[FloorName, ...]:

@@ -1,7 +1,7 @@
 """The configuration reference, written from the models themselves."""
 
 import typing
-from typing import Any, Literal, get_args, get_origin
+from typing import Annotated, Any, Literal, get_args, get_origin
 
 from pydantic import BaseModel
 from pydantic_core import PydanticUndefined
@@ -55,6 +55,8 @@ def _plain(value: Any) -> str:
 
 def _type(annotation: Any) -> str:
     origin = get_origin(annotation)
+    if origin is Annotated:
+        return _type(get_args(annotation)[0])
     if origin is Literal:
         return " | ".join(str(value) for value in get_args(annotation))
     if origin is tuple:

@@ -304,6 +304,8 @@ def test_the_command_packs_goes_on_and_reads_back(
     words = ["data", "pack", str(folder), str(tmp_path / "packed"), "--shorter-side", str(SIDE)]
     early = CliRunner().invoke(app, [*words, "--verify"])
     assert isinstance(early.exception, ConfigError) and "without --verify" in str(early.exception)
+    absent = CliRunner().invoke(app, ["data", "pack", str(tmp_path / "none"), str(tmp_path / "packed")])
+    assert isinstance(absent.exception, ConfigError) and f"SOURCE {tmp_path / 'none'} does" in str(absent.exception)
     for more in ([], [], ["--verify"]):
         done = CliRunner().invoke(app, [*words, *more])
         assert done.exit_code == 0, done.exception

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 from studies import planned, result_of, write_run, write_study
 
-from cnnjepa.ablations.keep import keep_study
+from cnnjepa.ablations.keep import keep_step_costs, keep_study
 from cnnjepa.ablations.pool import Pool
 from cnnjepa.ablations.report.build import build_report
 from cnnjepa.ablations.report.comparison import Comparison, compare
@@ -91,11 +91,12 @@ def test_claims_are_answered_by_the_rule_that_was_written_down(tmp_path: Path) -
     assert first["published"] == str(64.86 - 73.22) and float(first["difference_mean"]) == pytest.approx(-10.0)
     assert float(first["difference_p_holm"]) < 0.01 and first["n"] == "3" and first["arm_baseline"] == "depth=2"
     # Four against two: seeds differ by 0.5, -0.1 and 4.1, and six tests share the level.
-    assert float(rows[8]["smallest"]) == pytest.approx(8.02 * 2.27, rel=0.01)
+    assert float(rows[8]["resolved"]) == pytest.approx(8.02 * 2.27, rel=0.01)
+    assert float(rows[10]["resolved"]) == pytest.approx(4.303 * 2.27 / 3**0.5, rel=0.01)
     assert words[0].startswith(
         "Claimed beforehand: “One layer is worse.” Protocol held_out: holds by linear top-1 (−10"
     )
-    assert "points would have been told apart" in words[4]
+    assert "points would have been told apart" in words[4] and "the interval is ±5.64, the margin 1.5" in words[5]
 
 
 def test_a_claim_without_common_seeds_is_not_tested(tmp_path: Path) -> None:
@@ -124,6 +125,10 @@ def test_measured_steps_stand_in_the_report_over_all(tmp_path: Path) -> None:
     assert float(rows["byol"]["share"]) == pytest.approx(2 * (0.1 * 0.11) ** 0.5 / 0.4)
     assert float(rows["byol"]["share_high"]) < 1 < float(rows["simclr"]["share_high"])
     assert rows["byol"]["flops_share"] == "0.25" and rows["byol"]["memory_share"] == "2.0"
+    methods["byol"]["memory_bytes"] = 0
+    path.write_text(json.dumps(record))
+    build_report(tmp_path, [])
+    assert table(tmp_path / "report", "step_cost")[3]["memory_share"] == ""
     path.write_text("{")
     (warning,) = build_report(tmp_path, []).warnings
     assert warning.startswith("benchmarks/method_cost.json: is not a file that `cnnjepa benchmark --cost` wrote")
@@ -590,6 +595,9 @@ def test_what_is_kept_gives_the_same_tables_and_names_no_place(
     assert "photos: 5 trials" in told.out and "1 without a result yet: depth=2, seed 2" in told.err
     measured = kept / "benchmarks" / "method_cost.json"
     assert "benchmarks/method_cost.json" in told.out and measured.read_text() == "{}"
+    (here / "benchmarks" / "method_cost.json").write_text("[]")
+    with pytest.raises(ConfigError, match="holds other measured steps"):
+        keep_step_costs(here, kept)
     measured.unlink()
     for path, content in files(kept).items():
         assert str(tmp_path).encode() not in content and b"lab-7" not in content, path

@@ -494,6 +494,23 @@ def test_an_unknown_preset_is_refused_with_the_nearest() -> None:
     assert f"legal are {', '.join(preset_names())}" in message and "nearest is 'in100'" in message
 
 
+@pytest.mark.parametrize(
+    ("asked", "found"),
+    [
+        ("true", True), ("false", False), ("[pixels]", ("pixels",)), ("[pixels, untrained]", True),
+        ("[untrained, untrained]", ("untrained",)),
+    ],
+)  # fmt: skip
+def test_floors_that_are_the_same_have_one_value(asked: str, found: object) -> None:
+    assert load_config("smoke", overrides=[f"probe.floors={asked}"]).probe.floors == found
+
+
+@pytest.mark.parametrize("wrong", ["[]", "untrained", "[random]", "1"])
+def test_floors_that_do_not_exist_are_refused_with_the_legal_ones(wrong: str) -> None:
+    with pytest.raises(ConfigError, match=r"probe\.floors: legal are true, false, or a list of untrained, pixels"):
+        load_config("smoke", overrides=[f"probe.floors={wrong}"])
+
+
 def test_a_file_extends_a_preset(tmp_path: Path) -> None:
     config = read_config(write(tmp_path, "extends: in100\nmethod: {predictor: {depth: 2}}"))
     assert config == load_config("in100", overrides=["depth=2"])

@@ -211,6 +211,12 @@ def test_the_poolings_backward_is_the_gradient(kernel: int, stride: int, padding
     assert torch.autograd.gradcheck(lambda x: max_pool_cells(x, grid, Geometry(kernel, stride, padding)), (cells,))
 
 
+def test_an_input_of_another_dtype_is_refused() -> None:
+    encoder = PackedEncoder(build_trunk(EncoderConfig(arch="resnet18", width=0.25), seed=0))
+    with pytest.raises(RuntimeError, match=r"input is torch.float64 and its weight torch.float32"):
+        encoder(torch.randn(1, 3, 96, 96, dtype=torch.float64), torch.ones(1, 3, 3, dtype=torch.bool))
+
+
 def test_a_bf16_step_keeps_no_copies_of_the_weights() -> None:
     encoder = PackedEncoder(build_trunk(EncoderConfig(arch="resnet18", width=0.25), seed=0))
     images, context = torch.randn(2, 3, 96, 96), torch.tensor([[[1, 0, 1], [0, 1, 1], [0, 0, 1]]]).bool()

@@ -287,18 +287,30 @@ def test_a_changed_study_is_refused_and_what_differs_is_shown(tmp_path: Path) ->
 
 def test_what_was_claimed_stays_in_a_study_that_grows(tmp_path: Path) -> None:
     claim = {"says": "One is worse.", "arm": {"predictor.depth": 1}, "expect": "worse"}
-    folder, _ = written(tmp_path, study(axes={"predictor.depth": [1, 2]}, claims=[claim]))
-    for claims, legal in (
-        ([claim], True), ([claim, {**claim, "says": "Another."}], True), ([], False),
-        ([{**claim, "expect": "better"}], False),
+    axes = {"predictor.depth": [1, 2, 3]}
+    folder, _ = written(tmp_path, study(axes=axes, claims=[claim], baseline={"predictor.depth": 2}))
+    for changes, legal in (
+        ({}, True), ({"claims": [claim, {**claim, "says": "Another."}]}, False), ({"claims": []}, False),
+        ({"claims": [{**claim, "expect": "better"}]}, False), ({"baseline": {"predictor.depth": 3}}, False),
     ):  # fmt: skip
-        larger = study(axes={"predictor.depth": [1, 2]}, seeds=[0, 1], claims=claims)
+        fields = {"claims": [claim], "baseline": {"predictor.depth": 2}, **changes}
+        larger = study(axes=axes, seeds=[0, 1], **fields)
         asked = larger, records_of(trials_of(larger), "depth=2", 1), True
         if legal:
             folder.refuse_other_study(*asked)
         else:
-            with pytest.raises(ConfigError, match=r"'One is worse\.'.*what was claimed before the results stays"):
+            with pytest.raises(ConfigError, match="they and the baseline stay as they are"):
                 folder.refuse_other_study(*asked)
+    unclaimed, _ = written(tmp_path / "without", study(axes=axes))
+    late = study(axes=axes, seeds=[0, 1], claims=[claim])
+    with pytest.raises(ConfigError, match="there is no claiming afterwards"):
+        unclaimed.refuse_other_study(late, records_of(trials_of(late), "depth=2", 1), extend=True)
+
+
+def test_a_claim_about_the_arm_that_becomes_the_baseline_is_refused() -> None:
+    claim = {"says": "Two are worse.", "arm": {"predictor.depth": 2}, "expect": "worse"}
+    with pytest.raises(ConfigError, match=r"claim 'Two are worse\.' is about the baseline"):
+        baseline_arm(study(axes={"predictor.depth": [1, 2]}, claims=[claim]))
 
 
 def test_other_images_under_the_same_settings_are_another_study(tmp_path: Path) -> None:

@@ -144,6 +144,14 @@ def test_a_result_names_the_commits_that_trained_it_not_the_one_that_probed(tmp_
         folder.begin(config, {"commit": commit}, first_step)
     assert folder.trained_at(90) == "a, b, d"  # c was killed before a checkpoint, e only probed
     assert folder.trained_at(100) == "a, b, d, e"
+    for commit, first_step in (("f", 30), ("g", 20)):  # back to an older checkpoint, and another
+        folder.begin(config, {"commit": commit}, first_step)
+    assert folder.trained_at(100) == "a, g"
+    (folder.path / "sessions.jsonl").write_text('{"first_step": 0, "comm')  # cut off by a crash
+    folder.begin(config, {"commit": "h"}, 50)
+    assert folder.trained_at(100) == "h"
+    (folder.path / "sessions.jsonl").unlink()
+    assert folder.trained_at(100) == ""
 
 
 def test_a_run_folder_holds_what_is_promised(tmp_path: Path) -> None:

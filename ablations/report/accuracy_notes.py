@@ -63,7 +63,9 @@ def _published_notes(comparison: Comparison) -> list[str]:
     if name is None:
         return []
     if comparison.protocol != "published":
-        return ["The published numbers are of protocol published; they stand in that table only."]
+        return [
+            "The published numbers are of protocol published; they stand in that table, and as differences in claims."
+        ]
     table = published_tables()[name]
     notes = [f"Published: {table.source_in_words}; one seed each."]
     differing: dict[str, list[Row]] = {}

@@ -1,11 +1,10 @@
 """What was claimed before a study was run, and what its results say: per metric, by the same tests as every verdict."""
 
-import json
 from dataclasses import dataclass
 from typing import Literal
 
 from cnnjepa.ablations.report.comparison import METRICS, Comparison, Metric, Row
-from cnnjepa.ablations.report.phrases import interval, signed
+from cnnjepa.ablations.report.phrases import interval, signed, verdict
 from cnnjepa.ablations.report.published import beside, published_tables
 from cnnjepa.ablations.report.statistics import Difference, smallest_effect, spread_of
 from cnnjepa.schemas.study import Claim
@@ -23,8 +22,10 @@ class Answered:
     row: Row
     """The arm's."""
     answer: Answer
-    smallest: float | None
-    """The true difference, in points, that these seeds would have told apart; see `smallest_effect`."""
+    resolved: float | None
+    """What these seeds resolve, in points. Of `worse` and `better`, which a test decides: the true difference that they
+    would have told apart, see `smallest_effect`. Of `level` and `not_worse`, which the interval decides: half its
+    width, which must be less than the margin for the claim to hold of equal arms."""
     published: float | None
     """The published arm less the published baseline, in points of their own images and protocol."""
 
@@ -42,16 +43,24 @@ def answered(comparison: Comparison) -> list[Answered]:
     base = published.get(comparison.baseline.arm.label, {})
     found = []
     for claim in comparison.study.study.claims:
-        row = next((row for row in comparison.rows if _same(row.arm.choices, claim.arm)), None)
+        row = next((row for row in comparison.rows if row.arm.choices == claim.arm), None)
         if row is None:
             continue
         theirs = published.get(row.arm.label, {})
         for metric in METRICS:
             one = row.differences[metric]
-            spread, factor = spread_of(one), smallest_effect(one.n, comparison.comparisons)
-            smallest = None if spread is None or factor is None else factor * spread
             gap = theirs[metric] - base[metric] if metric in theirs and metric in base else None
-            found.append(Answered(claim, metric, comparison, row, answer(claim, one), smallest, gap))
+            found.append(
+                Answered(
+                    claim,
+                    metric,
+                    comparison,
+                    row,
+                    answer(claim, one),
+                    _resolved(claim, one, comparison.comparisons),
+                    gap,
+                )
+            )
     return found
 
 
@@ -69,6 +78,13 @@ def answer(claim: Claim, one: Difference) -> Answer:
     return "does not hold" if one.high < -claim.margin or one.low > most else "cannot tell"
 
 
+def _resolved(claim: Claim, one: Difference, tests: int) -> float | None:
+    if claim.margin is not None:
+        return None if one.low is None or one.high is None else (one.high - one.low) / 2
+    spread, factor = spread_of(one), smallest_effect(one.n, tests)
+    return None if spread is None or factor is None else factor * spread
+
+
 def expectation(claim: Claim) -> str:
     """`worse`, `level within ±1.5`, `not below −1.5`."""
     if claim.expect == "level":
@@ -82,36 +98,32 @@ def claim_words(comparison: Comparison) -> list[tuple[str, str]]:
     pairs = answered(comparison)
     for claim in comparison.study.study.claims:
         here = [one for one in pairs if one.claim is claim]
-        if not here:
-            continue
         parts = [f"{one.answer} by {METRICS[one.metric]} ({_evidence(one)})" for one in here]
         answers = {one.answer for one in here}
         kind = "finding" if answers & {"holds", "does not hold"} else "noise" if "cannot tell" in answers else "open"
-        text = f"Claimed beforehand: “{claim.says}” Protocol {comparison.protocol}: {'; '.join(parts)}."
-        said.append((text, kind))
+        found = "; ".join(parts) or "not tested, because the arm and the baseline are not both on these images"
+        said.append((f"Claimed beforehand: “{claim.says}” Protocol {comparison.protocol}: {found}.", kind))
     return said
 
 
 def _evidence(one: Answered) -> str:
     found = one.difference
-    if found.mean is None:
-        return "no seed in common with the baseline"
+    if found.low is None:
+        return verdict(found)
     text = f"{signed(found.mean)} points {interval(found.low, found.high, True)}, n = {found.n}"
-    if one.answer == "cannot tell" and one.smallest is not None:
-        text += f"; {one.smallest:.1f} points would have been told apart"
-    return text
+    if one.answer != "cannot tell" or one.resolved is None:
+        return text
+    if one.claim.margin is not None:
+        return f"{text}; the interval is ±{one.resolved:.2f}, the margin {one.claim.margin:g}"
+    return f"{text}; {one.resolved:.1f} points would have been told apart"
 
 
 def _published(comparison: Comparison) -> dict[str, dict[str, float]]:
-    """Arm → metric → the published number of the arm that ours stands beside. Their differences are what is compared,
-    so that the protocol and the images, equal within their table, may be other than ours."""
+    """Arm → metric → the published number of the arm that ours alone stands beside. Their differences are what is
+    compared, so that the protocol and the images, equal within their table, may be other than ours."""
     name = comparison.study.study.published
     if name is None:
         return {}
     configs = {row.arm.label: row.arm.config for row in comparison.rows}
     rows = beside(published_tables()[name], configs, comparison.dataset)
-    return {label: {metric: getattr(one.row, metric) for metric in METRICS} for label, one in rows.items()}
-
-
-def _same(choices: dict[str, object], named: dict[str, object]) -> bool:
-    return json.dumps(choices, sort_keys=True) == json.dumps(named, sort_keys=True)
+    return {label: {metric: getattr(one.row, metric) for metric in METRICS} for label, one in rows.items() if one.alone}

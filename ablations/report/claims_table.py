@@ -14,7 +14,7 @@ _COLUMNS = (
     Column("answer", "answer", numeric=False),
     Column("difference", "here", ("mean", "low", "high", "p_holm")),
     Column("n", "n", ("", "planned")),
-    Column("smallest", "told apart"),
+    Column("resolved", "resolved"),
     Column("published", "published"),
     Column("expected", "expected", numeric=False),
     Column("arm", "arm, against", ("", "baseline"), numeric=False),
@@ -34,7 +34,9 @@ def claims_table(comparisons: Sequence[Comparison], name: str, title: str) -> Ta
         "their 95 % intervals. Worse and better: by the paired t test after Holm's correction over the study; level "
         "and not below: by where the interval lies.",
         "Published: the same difference in the published table, on its own images, one seed an arm.",
-        f"Told apart: the smallest true difference that these seeds would find with {100 * POWER:.0f} % probability.",
+        "Resolved: what these seeds can see. Of worse and better, the smallest true difference that they would find "
+        f"with {100 * POWER:.0f} % probability; of level and not below, half the interval's width, which must be less "
+        "than the margin.",
     )
     return Table(name, title, _COLUMNS, tuple(_row(one) for one in found), notes)
 
@@ -57,7 +59,7 @@ def _row(one: Answered) -> tuple[Cell, ...]:
             {"": found.n, "planned": planned},
             found.n,
         ),
-        number(one.smallest, 1),
+        number(one.resolved, 2),
         Cell(signed(one.published), {"": one.published}, one.published),
         words(expectation(one.claim)),
         Cell(

@@ -11,6 +11,7 @@ from cnnjepa.ablations.report.statistics import (
     Estimate,
     agreement,
     corrected,
+    counts,
     difference,
     estimate,
 )
@@ -71,8 +72,8 @@ class Comparison:
 
     @property
     def comparisons(self) -> int:
-        """Tests that Holm's correction is over."""
-        return sum(d.p is not None for row in self.rows for d in row.differences.values())
+        """Comparisons that Holm's correction is over, those that cannot be tested yet included."""
+        return sum(counts(d) for row in self.rows for d in row.differences.values())
 
     @property
     def empty(self) -> bool:

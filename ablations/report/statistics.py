@@ -117,9 +117,10 @@ def difference(arm: Mapping[int, float], baseline: Mapping[int, float]) -> Diffe
 
 def corrected(differences: Sequence[Difference]) -> list[Difference]:
     """The same comparisons with Holm's p (Scand. J. Statist. 1979) and the verdicts that it leaves: the chance that
-    any of them is wrong where nothing differs stays below 5 %."""
+    any of them is wrong where nothing differs stays below 5 %. Comparisons that cannot be tested yet count too, so that
+    a verdict does not change when they can be."""
     tested = [place for place, one in enumerate(differences) if one.p is not None]
-    adjusted = holm([p for one in differences if (p := one.p) is not None])
+    adjusted = holm([p for one in differences if (p := one.p) is not None], sum(map(counts, differences)))
     result = list(differences)
     for place, p in zip(tested, adjusted, strict=True):
         one = differences[place]
@@ -127,11 +128,16 @@ def corrected(differences: Sequence[Difference]) -> list[Difference]:
     return result
 
 
-def holm(p_values: Sequence[float]) -> list[float]:
-    """Adjusted p-values, in the order given."""
-    adjusted, running = [0.0] * len(p_values), 0.0
+def counts(one: Difference) -> bool:
+    """Whether it is one of the comparisons that share the level: all but the baseline with itself."""
+    return one.verdict not in ("baseline", "same runs")
+
+
+def holm(p_values: Sequence[float], tests: int | None = None) -> list[float]:
+    """Adjusted p-values, in the order given; `tests`: of so many in all, those that are not given being the largest."""
+    adjusted, running, tests = [0.0] * len(p_values), 0.0, tests or len(p_values)
     for rank, place in enumerate(sorted(range(len(p_values)), key=p_values.__getitem__)):
-        running = max(running, min(1.0, (len(p_values) - rank) * p_values[place]))
+        running = max(running, min(1.0, (tests - rank) * p_values[place]))
         adjusted[place] = running
     return adjusted
 

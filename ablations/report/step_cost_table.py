@@ -23,12 +23,13 @@ _COLUMNS = (
 def step_cost_table(costs: StepCostFile, name: str) -> Table:
     """One row a method; the claim is answered for the methods that the paper makes it of."""
     facts = costs.environment
-    hardware = [*facts.get("gpus", []), facts.get("cpu", "hardware that was not recorded")]
+    processor = facts.get("cpu", "hardware that was not recorded")
+    hardware = facts["gpus"][0] if facts.get("device", "cpu").startswith("cuda") and facts.get("gpus") else processor
     notes = (
         "Random pixels: loading and augmenting images are left out, which the published hours include. A method's "
         "steps and CNN-JEPA's take turns. The share is the geometric mean over n rounds with its 95 % t interval, of "
         "one machine and one run; a claim holds when the interval lies below 1, and does not when it lies above.",
-        f"Measured on {hardware[0]}, {facts.get('threads', '?')} threads, torch {facts.get('torch', '?')}.",
+        f"Measured on {hardware}, {facts.get('threads', '?')} threads, torch {facts.get('torch', '?')}.",
     )
     rows = tuple(_row(costs, method) for method in costs.methods)
     return Table(name, f"{costs.title[0].upper()}{costs.title[1:]}", _COLUMNS, rows, notes)
@@ -52,7 +53,7 @@ def _row(costs: StepCostFile, method: str) -> tuple[Cell, ...]:
     if claimed is not None and low is not None and high is not None:
         said = "holds" if high < 1 else "does not hold" if low > 1 else said
     tone = {"holds": "better", "does not hold": "worse"}.get(said, "quiet")
-    per_image = (ours.memory_bytes / one.memory_bytes) * (one.images / ours.images)
+    per_image = ours.memory_bytes / one.memory_bytes * one.images / ours.images if one.memory_bytes else None
     between = interval(low, high) if low is not None else ""
     return (
         *cells,

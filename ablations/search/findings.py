@@ -13,7 +13,7 @@ from cnnjepa.schemas.overrides import full_path, merge, nested
 from cnnjepa.schemas.space import SearchSpace
 from cnnjepa.training.files import write_atomically
 
-# PED-ANOVA compares the best tenth of the completed trials with all of them. With fewer trials than this, that is one.
+# PED-ANOVA compares the best tenth of the completed trials with all of them; below this, that tenth is one trial.
 _LEAST_FOR_IMPORTANCES = 20
 
 

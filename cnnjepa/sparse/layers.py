@@ -70,7 +70,7 @@ class PackedConv2d(nn.Conv2d):
         geometry = Geometry(self.kernel_size[0], self.stride[0], int(self.padding[0]), self.groups)
         if geometry.padding > input.shape[2]:
             return self._on_map(input, grid)
-        x, weight, bias = _autocast(input), self.weight, self.bias
+        x, weight, bias = _autocast(input, self.weight), self.weight, self.bias
         side = x.shape[2] // geometry.stride
         if self.groups == 1 and side <= _product_side(x, geometry.kernel):
             if geometry.kernel == 1:
@@ -96,12 +96,17 @@ def _product_side(x: Tensor, kernel: int) -> int:
     return sys.maxsize if kernel == 1 else 8 // x.element_size()
 
 
-def _autocast(x: Tensor) -> Tensor:
-    """A convolution's input as autocast, where it is on, would cast it. The weights follow it inside the products,
-    which keep the parameters for the backward and cast them again: their copies are a tenth of what a step keeps."""
+def _autocast(x: Tensor, weight: Tensor) -> Tensor:
+    """A convolution's input as autocast, where it is on, would cast it. The weights follow it inside the products and
+    the padded convolutions, which keep the parameters for the backward and cast them again: their copies are a tenth of
+    what a step keeps. (torch's own convolution, where no neighbour is needed or a map is convolved, keeps them.) Raises RuntimeError for an input of another dtype than the weights', as torch does."""
     kind = x.device.type
     on = torch.amp.is_autocast_available(kind) and torch.is_autocast_enabled(kind)
     if not on or x.dtype == torch.float64:
+        if x.dtype != weight.dtype:
+            raise RuntimeError(
+                f"a packed convolution's input is {x.dtype} and its weight {weight.dtype}, without autocast"
+            )
         return x
     return x.to(torch.get_autocast_dtype(kind))
 

@@ -34,7 +34,7 @@ class _MaxPool(torch.autograd.Function):
         (places,) = ctx.saved_tensors
         geometry: Geometry = ctx.geometry
         # Asked for by torch, which reads nothing of it but its shape and layout.
-        shaped = grad.new_empty(ctx.padded).to(memory_format=torch.channels_last)
+        shaped = torch.empty(ctx.padded, dtype=grad.dtype, device=grad.device, memory_format=torch.channels_last)
         grad_padded = torch.ops.aten.max_pool2d_with_indices_backward(
             grad, shaped, [geometry.kernel] * 2, [geometry.stride] * 2, [0, 0], [1, 1], False, places.long()
         )

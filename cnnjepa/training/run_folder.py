@@ -5,7 +5,7 @@ import json
 import os
 import shutil
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import yaml
 from pydantic import ValidationError
@@ -53,6 +53,10 @@ class RunFolder:
         """Who trains here at the moment; None when nobody does."""
         return holder(self.path)
 
+    @property
+    def _sessions(self) -> Path:
+        return self.path / "sessions.jsonl"
+
     def begin(self, config: PretrainConfig, environment: dict[str, Any], step: int) -> None:
         """Writes what the run is before anything else, and a line about this session, which goes on after `step`."""
         self.checkpoints.mkdir(parents=True, exist_ok=True)
@@ -62,20 +66,29 @@ class RunFolder:
             shutil.rmtree(left_over)
         write_atomically(self.path / "environment.json", json.dumps(environment, indent=2).encode())
         write_atomically(self.path / "config.yaml", config_yaml(config).encode())
-        with open(self.path / "sessions.jsonl", "a", encoding="utf-8") as sessions:
-            sessions.write(json.dumps({"first_step": step, "process": os.getpid(), **environment}) + "\n")
+        with open(self._sessions, "a+b") as sessions:
+            cut_off = (
+                sessions.tell() and _last_byte(sessions) != b"\n"
+            )  # by a crash; this line shall not be glued to it
+            line = json.dumps({"first_step": step, "process": os.getpid(), **environment})
+            sessions.write(("\n" * bool(cut_off) + line + "\n").encode())
 
     def trained_at(self, steps: int) -> str:
         """The program's commits that made this run's `steps` steps, in order: sessions that made none, such as one that
-        only probed, are left out, and so are steps that were made again."""
-        sessions = []
-        for line in (self.path / "sessions.jsonl").read_text(encoding="utf-8").splitlines():
-            with contextlib.suppress(ValueError, KeyError):  # a line that a crash cut off
-                session = json.loads(line)
-                sessions.append((int(session["first_step"]), str(session["commit"])))
-        ends = [first for first, _ in sessions[1:]] + [steps]
-        commits = [commit for (first, commit), end in zip(sessions, ends, strict=True) if end > first]
-        return ", ".join(dict.fromkeys(commits))
+        only probed, are left out, and so are steps that were made again. Empty where the sessions are not known."""
+        sessions: list[tuple[int, str]] = []
+        with contextlib.suppress(OSError):
+            for line in self._sessions.read_text(encoding="utf-8", errors="replace").splitlines():
+                with contextlib.suppress(ValueError, KeyError, TypeError):  # a line that a crash cut off
+                    session = json.loads(line)
+                    sessions.append((int(session["first_step"]), str(session["commit"])))
+        # What a session made counts up to where any later one began, which may have gone back to an older checkpoint.
+        commits, end = list[str](), steps
+        for first, commit in reversed(sessions):
+            if end > first:
+                commits.append(commit)
+            end = min(end, first)
+        return ", ".join(dict.fromkeys(reversed(commits)))
 
     def forget_failure(self) -> None:
         """A run that goes on has not failed."""
@@ -107,6 +120,11 @@ class RunFolder:
 
     def _kept(self, probe_hash: str) -> Path:
         return self.path / "results" / f"{probe_hash}.json"
+
+
+def _last_byte(file: BinaryIO) -> bytes:
+    file.seek(-1, os.SEEK_END)
+    return file.read(1)
 
 
 def _read(path: Path) -> TrialResult | None:
