@@ -99,7 +99,9 @@ def _product_side(x: Tensor, kernel: int) -> int:
 def _autocast(x: Tensor, weight: Tensor) -> Tensor:
     """A convolution's input as autocast, where it is on, would cast it. The weights follow it inside the products and
     the padded convolutions, which keep the parameters for the backward and cast them again: their copies are a tenth of
-    what a step keeps. (torch's own convolution, where no neighbour is needed or a map is convolved, keeps them.) Raises RuntimeError for an input of another dtype than the weights', as torch does."""
+    what a step keeps. (torch's own convolution, where no neighbour is needed or a map is convolved, keeps them.)
+
+    Raises RuntimeError for an input of another dtype than the weights', as torch does."""
     kind = x.device.type
     on = torch.amp.is_autocast_available(kind) and torch.is_autocast_enabled(kind)
     if not on or x.dtype == torch.float64:
