@@ -53,7 +53,7 @@ def graphs_by_step(method: CNNJEPA, pixels: Tensor, grid: int, steps: int) -> tu
     torch._dynamo.config.recompile_limit = 1000  # beyond the usual 8 dynamo gives up, and nothing would be counted
     backend = Counted()
     encoder = torch.compile(method.context_encoder, backend=backend, dynamic=True)
-    slots = torch.arange(pixels.shape[0], device=pixels.device)
+    slots = torch.arange(pixels.shape[0])
     cells, graphs = [], []
     for step in range(steps):
         before = backend.graphs

@@ -129,7 +129,7 @@ def at_batch(asked: argparse.Namespace, batch: int, device: torch.device, gemm: 
     assert isinstance(method, CNNJEPA)
     cost = method_cost(config, method)
     method.to(memory_format=torch.channels_last)
-    number, masks = usual_step(method, config, torch.arange(batch, device=device))
+    number, masks = usual_step(method, config, torch.arange(batch))
     timer = StepTimer(config, device)
     of_two = allocated(device) - held  # the method's weights, here and in the timer
     ours = peak(device, lambda: [timer.make(number) for _ in range(2)])
@@ -243,7 +243,7 @@ def fed(asked: argparse.Namespace, batch: int, processes: Processes, folder: Pat
     config = config_of(asked, batch, f"data.path={folder}", "data.resident=never")
     data = open_data(config.data, batch)
     order = Order(data.train.labels.numel(), batch, 0, 1, 0)
-    device, slots = processes.device, order.slots().to(processes.device)
+    device, slots = processes.device, order.slots()
 
     def batches(count: int) -> Iterator[Any]:
         return training_batches(data, config.data, order, 0, count, asked.workers, device, config.views)

@@ -107,7 +107,7 @@ def autocast(config: PretrainConfig, device: torch.device) -> torch.autocast:
 
 def parts(method: CNNJEPA, config: PretrainConfig, device: torch.device, step: int) -> dict[str, Callable[[], None]]:
     """What a step is made of, each alone, on tensors of the real shapes."""
-    slots = torch.arange(config.runtime.batch_size, device=device)
+    slots = torch.arange(config.runtime.batch_size)
     masks = method.draw_masks(config.grid, slots, 0, step)
     pixels = images(config, device)
     shape = (config.runtime.batch_size, method.feature_dim, config.grid, config.grid)
@@ -168,7 +168,7 @@ def main() -> None:
     method = build_method(config).to(device).train()
     method.to(memory_format=torch.channels_last)
     assert isinstance(method, CNNJEPA)
-    slots = torch.arange(asked.batch, device=device)
+    slots = torch.arange(asked.batch)
     step, masks = usual_step(method, config, slots)
     share = float(masks.context.float().mean())
     timer, supervised = StepTimer(config, device), Supervised(config, device)

@@ -28,7 +28,7 @@ class StepTimer:
             torch.rand(batch, 3, view.size, view.size, device=device).contiguous(memory_format=torch.channels_last)
             for view in config.views
         )
-        self._slots = torch.arange(batch, device=device)
+        self._slots, self._labels = torch.arange(batch), torch.arange(batch, device=device) % 2
 
     def __call__(self, step: int) -> float:
         """Seconds of step number `step`, which decides its masks."""
@@ -38,7 +38,7 @@ class StepTimer:
         """Makes step number `step` without waiting for the device."""
         config = self._config
         draw = StepDraw(config.grid, self._slots, 0, step)
-        inputs = self._method.inputs(self._views, self._slots % 2, draw)
+        inputs = self._method.inputs(self._views, self._labels, draw)
         if hasattr(config.method, "ema"):
             self._method.follow(0.99)
         train_step(self._method, self._optimizer, inputs, config, Processes(0, 1, self._device))

@@ -391,6 +391,23 @@ def test_ijepa_probes_its_target_and_the_others_the_encoder_that_learns() -> Non
     assert isinstance(method, IJEPAConfig) and method.ema.update == "per_step" and method.ema.start == 0.996
 
 
+@pytest.mark.parametrize("name", ["cnnjepa", "spark", "ijepa"])
+def test_a_step_never_waits_for_a_device(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A tensor without data refuses whatever a GPU would make the host wait for: sizes and branches that depend on
+    values. What decides sizes, the masks, is drawn in host memory."""
+    from contextlib import nullcontext
+
+    config = load_config("smoke") if name == "cnnjepa" else asked(name)
+    if name != "cnnjepa":  # torch has no autocast for tensors without data, so none to be switched off
+        monkeypatch.setattr(f"cnnjepa.methods.{name}.full_precision", lambda *tensors: nullcontext(tensors))
+    method = build_method(config).to("meta").train()
+    views = tuple(torch.empty(6, 3, view.size, view.size, device="meta") for view in config.views)
+    inputs = method.inputs(views, torch.empty(6, device="meta"), StepDraw(config.grid, torch.arange(6), 0, 0))
+    assert inputs[2].device.type == method.terms(*inputs).device.type == "meta"
+    method(*inputs).total.backward()
+    assert all(p.grad is not None and p.grad.shape == p.shape for p in method.parameters() if p.requires_grad)
+
+
 @pytest.mark.parametrize(("name", "rest"), [("spark", 1e-12), ("lejepa", 1e-4)])  # LeJEPA's loss has matrix products
 def test_flops_are_those_of_a_real_step(name: str, rest: float) -> None:
     from torch.utils.flop_counter import FlopCounterMode

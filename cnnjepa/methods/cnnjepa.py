@@ -12,6 +12,7 @@ from cnnjepa.methods.method import Method, Pass, StepDraw, StepLoss
 from cnnjepa.methods.predictor import Predictor
 from cnnjepa.schemas import EMAConfig, LossConfig, MaskingConfig, MixedMasking, PretrainConfig
 from cnnjepa.sparse import ContextEncoder
+from cnnjepa.transfer import moved
 
 
 class CNNJEPA(Method):
@@ -54,8 +55,9 @@ class CNNJEPA(Method):
         return sample_masks(self.masking, grid, slots_B, seed, step)
 
     def inputs(self, views: tuple[Tensor, ...], labels_B: Tensor, draw: StepDraw) -> tuple[Tensor, ...]:
-        """The view and its masks."""
-        return (*views, *self.draw_masks(draw.grid, draw.slots, draw.seed, draw.step))
+        """The view and its masks; the context's stays in host memory, where a packed encoder counts its cells."""
+        masks = self.draw_masks(draw.grid, draw.slots, draw.seed, draw.step)
+        return (*views, masks.context, moved(masks.target, views[0].device))
 
     def masks(self, *inputs: Tensor) -> Masks:
         """The masks among the inputs."""
@@ -66,7 +68,8 @@ class CNNJEPA(Method):
         return inputs[2].sum(dtype=torch.float32)
 
     def forward(self, images_BCHW: Tensor, context_mask: Tensor, target_mask: Tensor) -> StepLoss:  # type: ignore[override]
-        """The loss over the target cells of this batch. Masks are boolean [B, G, G]; no cell may be both."""
+        """The loss over the target cells of this batch. Masks are boolean [B, G, G], on the images' device or in host
+        memory; no cell may be both."""
         # First, so that what it needs in passing is not added to the activations that the context keeps.
         with torch.no_grad():
             target = self.target_projection(self.target_encoder(images_BCHW))
@@ -75,6 +78,7 @@ class CNNJEPA(Method):
 
     def compare(self, context_BCGG: Tensor, target_BCGG: Tensor, context_mask: Tensor, target_mask: Tensor) -> StepLoss:
         """The loss of the features predicted from the context's, filled with the token, against the target's."""
+        context_mask, target_mask = (moved(mask, context_BCGG.device) for mask in (context_mask, target_mask))
         token = self.token.to(context_BCGG.dtype)[:, None, None]
         prediction = self.predictor(torch.where(context_mask[:, None], context_BCGG, token))
         losses = cell_loss(prediction, target_BCGG, self.loss)

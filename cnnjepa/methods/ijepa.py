@@ -17,6 +17,7 @@ from cnnjepa.methods.following import follow
 from cnnjepa.methods.method import Method, Pass, StepDraw, StepLoss
 from cnnjepa.methods.pooled import full_precision
 from cnnjepa.schemas import IJEPAConfig, IJEPAMasking, PretrainConfig
+from cnnjepa.transfer import moved
 
 
 class TransformerPredictor(nn.Module):
@@ -62,7 +63,7 @@ class IJEPA(Method):
     def inputs(self, views: tuple[Tensor, ...], labels_B: Tensor, draw: StepDraw) -> tuple[Tensor, ...]:
         """The view, context cells int64 [B, K], target cells int64 [B, N, T]."""
         drawn = draw_context_blocks(self.masking, draw.grid, draw.slots, draw.seed, draw.step)
-        return (*views, *(cells.to(views[0].device) for cells in drawn))
+        return (*views, *(moved(cells, views[0].device) for cells in drawn))
 
     def masks(self, *inputs: Tensor) -> Masks:
         """The union of the targets, and the context."""

@@ -35,7 +35,8 @@ class StepDraw(NamedTuple):
     grid: int
     """Cells a side of the feature grid."""
     slots: Tensor
-    """int64 [B], this process's places in the global batch, on its device."""
+    """int64 [B], this process's places in the global batch, in host memory: what is drawn there (masks, whose number of
+    visible cells decides the shapes of everything after) is known without asking a device."""
     seed: int
     step: int
 

@@ -16,6 +16,7 @@ from cnnjepa.methods.pooled import full_precision
 from cnnjepa.methods.unet_decoder import UNetDecoder
 from cnnjepa.schemas import PretrainConfig, SparKConfig
 from cnnjepa.sparse import ContextEncoder
+from cnnjepa.transfer import moved
 
 _EPSILON = 1e-6  # added to a patch's variance
 
@@ -60,8 +61,9 @@ class SparK(Method):
         self.decoder = UNetDecoder(trunk.stage_dims[::-1][:scales], width, doublings)
 
     def inputs(self, views: tuple[Tensor, ...], labels_B: Tensor, draw: StepDraw) -> tuple[Tensor, ...]:
-        """The view and its masks [B, G, G]."""
-        return (*views, *sample_masks(self.masking, draw.grid, draw.slots, draw.seed, draw.step))
+        """The view and its masks [B, G, G]; the context's stays in host memory, where the encoder counts its cells."""
+        masks = sample_masks(self.masking, draw.grid, draw.slots, draw.seed, draw.step)
+        return (*views, masks.context, moved(masks.target, views[0].device))
 
     def masks(self, *inputs: Tensor) -> Masks:
         """The masks among the inputs."""
@@ -76,7 +78,7 @@ class SparK(Method):
         images, context, hidden = inputs
         maps = self.context_encoder.stage_maps(images, context, list(self.norms))
         grid = context.shape[1]
-        with full_precision(self.decoder(maps, context), images) as (pixels, wanted):
+        with full_precision(self.decoder(maps, moved(context, images.device)), images) as (pixels, wanted):
             errors = (patch_pixels(pixels, grid) - normalised_patches(wanted, grid)).square().mean(-1)
             loss = torch.where(hidden, errors, errors.new_zeros(())).sum()
         return StepLoss(loss, self.terms(*inputs))

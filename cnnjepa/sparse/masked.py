@@ -29,6 +29,7 @@ class MaskedEncoder(nn.Module):
 
     def forward(self, images_BCHW: Tensor, context_BGG: Tensor) -> Tensor:
         """Features [B, C, G, G] of the context (boolean [B, G, G], True = visible); zero at masked cells."""
+        context_BGG = context_BGG.to(images_BCHW.device)
         with _hooked(self.network.modules(), context_BGG):
             features: Tensor = self.network(_zeroed(images_BCHW, context_BGG))
         return features
@@ -36,6 +37,7 @@ class MaskedEncoder(nn.Module):
     def stage_maps(self, images_BCHW: Tensor, context_BGG: Tensor, norms: Sequence[nn.Module]) -> list[Tensor]:
         """Maps [B, C, G·p, G·p] of the last len(norms) stages of a trunk that has stages, the deepest (p = 1) first.
         Each has passed its norm, which sees visible positions only; zero at masked cells."""
+        context_BGG = context_BGG.to(images_BCHW.device)
         with _hooked([*self.network.modules(), *norms], context_BGG):
             maps = self.network.stage_maps(_zeroed(images_BCHW, context_BGG))  # type: ignore[operator]
             return [norm(found) for norm, found in zip(norms, reversed(maps), strict=False)]

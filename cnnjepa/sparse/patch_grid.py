@@ -9,6 +9,8 @@ from typing import Any, TypeVar, cast
 import torch
 from torch import Tensor
 
+from cnnjepa.transfer import moved
+
 Kept = TypeVar("Kept")
 
 
@@ -31,7 +33,7 @@ class PatchGrid:
         self.n = cells_n3.shape[0]
         if self.n == 0:
             raise ValueError("a context mask without any visible cell; at least one is needed in the batch")
-        self.sample_n, self.row_n, self.column_n = _moved(cells_n3, device or context_BGG.device).unbind(1)
+        self.sample_n, self.row_n, self.column_n = moved(cells_n3, device or context_BGG.device).unbind(1)
         places = self.row_n.new_full(context_BGG.shape, self.n)
         places[self.sample_n, self.row_n, self.column_n] = torch.arange(self.n, device=places.device)
         self._places_BGG = places
@@ -94,10 +96,3 @@ class PatchGrid:
         p = height // self.side
         rows = map_BCHW.permute(0, 2, 3, 1).reshape(b, self.side, p, self.side, p, c).permute(0, 1, 3, 2, 4, 5)
         return rows.reshape(-1, p, p, c).index_select(0, self._flat_n).permute(0, 3, 1, 2)
-
-
-def _moved(table: Tensor, device: torch.device) -> Tensor:
-    """On `device`, without waiting for the copy."""
-    if device.type == "cuda" and table.device.type == "cpu":
-        table = table.pin_memory()
-    return table.to(device, non_blocking=True)

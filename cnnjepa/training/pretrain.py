@@ -192,7 +192,7 @@ def _train(run: Run, state: RunState) -> None:
         return
     model = _wrapped(state.method, config, processes)
     normalize = Normalizer(config.data, device, runtime.channels_last)
-    slots = run.order.slots().to(device)
+    slots = run.order.slots()
     journal = Journal(run.folder.path, state.step) if processes.is_main else None
     state.method.train()
     state.start_clock()
@@ -242,8 +242,8 @@ def _wrapped(method: Method, config: PretrainConfig, processes: Processes) -> nn
             module.compile()
     if processes.world_size == 1:
         return method
-    device_ids = [processes.device.index] if processes.device.type == "cuda" else None
-    return DistributedDataParallel(method, device_ids=device_ids, broadcast_buffers=False)
+    # Without device_ids, which would move the masks that are meant to stay in host memory.
+    return DistributedDataParallel(method, broadcast_buffers=False)
 
 
 def _keep_asked(run: Run, state: RunState) -> None:
