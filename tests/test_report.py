@@ -96,6 +96,10 @@ def test_claims_are_answered_by_the_rule_that_was_written_down(tmp_path: Path) -
     assert words[0].startswith(
         "Claimed beforehand: “One layer is worse.” Protocol held_out: holds by linear top-1 (−10"
     )
+    first_line = next(
+        x for x in (tmp_path / "report/tables/claims.md").read_text().splitlines() if "One layer is w" in x
+    )
+    assert "| −8.36 outside |" in first_line  # we found 10.0 below, within a quarter of a point
     assert "points would have been told apart" in words[4] and "the interval is ±5.64, the margin 1.5" in words[5]
 
 

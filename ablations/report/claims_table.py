@@ -33,7 +33,8 @@ def claims_table(comparisons: Sequence[Comparison], name: str, title: str) -> Ta
         f"Differences in percentage points of top-1, protocol {' and '.join(protocols)}, paired over n seeds, with "
         "their 95 % intervals. Worse and better: by the paired t test after Holm's correction over the study; level "
         "and not below: by where the interval lies.",
-        "Published: the same difference in the published table, on its own images, one seed an arm.",
+        "Published: the same difference in the published table, on its own images, one seed an arm, and "
+        "whether it lies inside or outside the interval found here.",
         "Resolved: what these seeds can see. Of worse and better, the smallest true difference that they would find "
         f"with {100 * POWER:.0f} % probability; of level and not below, half the interval's width, which must be less "
         "than the margin.",
@@ -60,7 +61,7 @@ def _row(one: Answered) -> tuple[Cell, ...]:
             found.n,
         ),
         number(one.resolved, 2),
-        Cell(signed(one.published), {"": one.published}, one.published),
+        Cell(signed(one.published), {"": one.published}, one.published, below=_where(one)),
         words(expectation(one.claim)),
         Cell(
             f"{one.row.arm.label}, against {base.arm.label}",
@@ -69,3 +70,11 @@ def _row(one: Answered) -> tuple[Cell, ...]:
         ),
         words(one.comparison.study.name),
     )
+
+
+def _where(one: Answered) -> str:
+    """Whether the published difference is among those that the interval leaves possible."""
+    low, high = one.difference.low, one.difference.high
+    if one.published is None or low is None or high is None:
+        return ""
+    return "inside" if low <= one.published <= high else "outside"
