@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from cnnjepa.ablations.report import formats
-from cnnjepa.ablations.report.bundle import StudyBundle, best_trial, bundle, cost_comparisons, verdict_comparisons
+from cnnjepa.ablations.report.bundle import StudyBundle, best_trial, bundle, one_a_place
 from cnnjepa.ablations.report.claims_table import claims_table
 from cnnjepa.ablations.report.main_table import main_tables, published_table
 from cnnjepa.ablations.report.output import ReportFolder
@@ -53,13 +53,13 @@ def build_report(root: Path, names: list[str], out: Path | None = None, run: str
         pages.append(_write(own, f"Study {made.study.name}", [made], [], speeds))
     if over_all:
         comparisons = [comparison for made in bundles for comparison in made.comparisons]
-        claims = claims_table(verdict_comparisons(comparisons), "claims", "What was claimed, and what came out")
+        claims = claims_table(one_a_place(comparisons, "held_out"), "claims", "What was claimed, and what came out")
         main = [claims] if claims else []
         main += [*main_tables(comparisons), published_table("in100"), published_table("in1k")]
         costs, unread_costs = _step_costs(root)
         main += costs
         warnings += unread_costs
-        pictures = [draw_cost(cost_comparisons(comparisons), "cost_accuracy"), *speeds]
+        pictures = [draw_cost(one_a_place(comparisons, "published"), "cost_accuracy"), *speeds]
         pages.append(_write(out or root / "report", "CNN-JEPA Bench: all studies", bundles, main, pictures))
     warnings += [f"study {study.name}: {warning}" for study in studies for warning in study.warnings]
     words = tuple((made.study.name, tuple(s.text for s in made.sentences)) for made in bundles)

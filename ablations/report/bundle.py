@@ -13,6 +13,7 @@ from cnnjepa.ablations.report.reading import PROTOCOLS, Curves, StudyData, Trial
 from cnnjepa.ablations.report.table import Table
 from cnnjepa.ablations.report.words import Sentence, study_words
 from cnnjepa.schemas import ConfigError, SyntheticData
+from cnnjepa.schemas.probe import Protocol
 
 
 @dataclass
@@ -39,7 +40,7 @@ def bundle(study: StudyData, chosen: Trial | None) -> StudyBundle:
     """Everything but the page. `chosen`: whose features are drawn; None = none can be."""
     found = [compare(study, dataset, protocol) for dataset in study.datasets for protocol in PROTOCOLS]
     comparisons = [comparison for comparison in found if not comparison.empty]
-    judged = verdict_comparisons(comparisons)
+    judged = one_a_place(comparisons, "held_out")
     claims = claims_table(judged, file_name(study, "claims"), f"{study.name}: what was claimed, and what came out")
     tables = [claims] if claims else []
     tables += [accuracy_table(c, file_name(study, "accuracy", c.dataset, c.protocol)) for c in comparisons]
@@ -81,7 +82,7 @@ def _draw(made: StudyBundle) -> None:
                 )
             drawn.append(picture)
     if made.comparisons:
-        drawn.append(cost.draw_cost(cost_comparisons(made.comparisons), file_name(study, "cost_accuracy")))
+        drawn.append(cost.draw_cost(one_a_place(made.comparisons, "published"), file_name(study, "cost_accuracy")))
     drawn.append(curves.draw_curves(study, made.curves, file_name(study, "curves")))
     if masks.maskings(study):
         drawn.append(masks.draw_masks(study, file_name(study, "masks")))
@@ -92,22 +93,13 @@ def _draw(made: StudyBundle) -> None:
         made.remarks.append(f"Curves with gaps, {len(damaged)} trial{'s' if len(damaged) > 1 else ''}: {what}.")
 
 
-def verdict_comparisons(comparisons: list[Comparison]) -> list[Comparison]:
-    """Of each study and data set, the comparison that verdicts are of: protocol `held_out` where it was probed."""
+def one_a_place(comparisons: list[Comparison], protocol: Protocol) -> list[Comparison]:
+    """Of each study and data set the comparison under `protocol` where it was probed, else under another: `held_out`,
+    which verdicts are of, or `published`, which stands beside the published numbers."""
     by_place: dict[tuple[str, str], Comparison] = {}
     for comparison in comparisons:
         place = comparison.study.name, comparison.dataset
-        if place not in by_place or comparison.protocol == "held_out":
-            by_place[place] = comparison
-    return list(by_place.values())
-
-
-def cost_comparisons(comparisons: list[Comparison]) -> list[Comparison]:
-    """Of each study and data set, the comparison that stands beside the published numbers: their protocol if probed."""
-    by_place: dict[tuple[str, str], Comparison] = {}
-    for comparison in comparisons:
-        place = comparison.study.name, comparison.dataset
-        if place not in by_place or comparison.protocol == "published":
+        if place not in by_place or comparison.protocol == protocol:
             by_place[place] = comparison
     return list(by_place.values())
 
