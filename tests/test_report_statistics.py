@@ -118,10 +118,10 @@ def test_kendall_s_tau_and_its_exact_p_are_known_by_hand() -> None:
     five = agreement([1.0, 2.0, 3.0, 4.0, 5.0], [1.0, 2.0, 3.0, 4.0, 5.0])
     assert five and five.p == pytest.approx(2 / 120) and five.can_reach
     # One side all equal; two arms tied: of the six orderings four reach |S| = 2.
-    assert (flat := agreement([1.0, 1.0], [1.0, 2.0])) and flat.tau is None and flat.p is None
+    assert (flat := agreement([1.0] * 3, [1.0, 2.0, 3.0])) and flat.tau is None and flat.p is None
     tied = agreement([1.0, 1.0, 2.0], [1.0, 2.0, 3.0])
     assert tied and tied.tau == pytest.approx(2 / math.sqrt(2 * 3)) and tied.p == pytest.approx(4 / 6)
-    assert agreement([1.0], [2.0]) is None
+    assert agreement([1.0, 2.0], [2.0, 1.0]) is None  # whose p is 1 in either order
 
 
 def test_kendall_s_exact_p_is_scipy_s_where_there_are_no_ties() -> None:

@@ -195,13 +195,13 @@ def _bootstrap(by_seed: np.ndarray) -> tuple[float, float] | None:
 
 
 def agreement(ours: Sequence[float], theirs: Sequence[float]) -> Agreement | None:
-    """Kendall's τ-b of two orderings; None for fewer than two arms.
+    """Kendall's τ-b of two orderings; None for fewer than three arms, whose p is 1 whatever their order.
 
     Up to eight arms every ordering is compared, ties included. Beyond that scipy's exact distribution is used, which
     knows no ties: with ties p is None.
     """
     n = len(ours)
-    if n < 2:
+    if n < 3:
         return None
     x, y = np.asarray(ours, float), np.asarray(theirs, float)
     if np.ptp(x) == 0 or np.ptp(y) == 0:
