@@ -50,8 +50,9 @@ def asked_space(file: Path | None, ranges: list[str], sets: list[str], flags: di
         asked[path.strip()] = span.strip()
     if not asked:
         raise ConfigError("nothing to search: give SPACE.yaml or --space 'optimizer.lr=log(1e-4, 1e-1)'")
-    for path in asked:
-        full_path(path, "--space")
+    for key, span in asked.items():
+        if not isinstance(span, dict):  # named arms have a name, and paths of their own
+            full_path(key, "--space")
     changes = {**(tree.get("set") or {}), **dict(parse_override(text) for text in sets)}
     tree = {**tree, **flags, "space": asked, "set": changes}
     tree.setdefault("name", f"search-{tree.get('preset', 'demo')}")
@@ -104,7 +105,7 @@ def run(space: SearchSpace, options: ClusterOptions, data: Path | None, trials: 
                     try:
                         study = run_search(
                             space, task, capacity, storage, trials, stop_file, lambda: stop.reason is not None,
-                            _Course(console, space, done, trials),
+                            _Course(console, done, trials),
                         )  # fmt: skip
                     finally:
                         stop_file.unlink(missing_ok=True)
@@ -157,9 +158,8 @@ def _yaml(tree: dict[str, Any]) -> str:
 class _Course:
     """A line whenever something happens to a trial: what it tries, its figure at every probe, its end."""
 
-    def __init__(self, console: Console, space: SearchSpace, done: int, trials: int) -> None:
+    def __init__(self, console: Console, done: int, trials: int) -> None:
         self._console, self._done, self._trials = console, done, trials
-        self._names = {full_path(key, "--space"): key for key in space.space}
         self._best: float | None = None
         self._began: dict[int, float] = {}
 
@@ -167,7 +167,7 @@ class _Course:
         """Prints the line."""
         if news.how == "begins":
             self._began[news.trial] = time.monotonic()
-            return self._say(news, ", ".join(f"{self._names[p]} {_text(v)}" for p, v in news.settings.items()))
+            return self._say(news, ", ".join(f"{key} {_text(value)}" for key, value in news.choices.items()))
         parts = [] if news.value is None else [f"{news.value:.2f} %"]
         if news.ended:
             self._done += 1
@@ -187,17 +187,17 @@ class _Course:
 
 def _show(study: Any, space: SearchSpace) -> None:
     from cnnjepa.ablations.search.findings import completed, importances, importances_need
-    from cnnjepa.ablations.search.storage import HOW, changes_of, tried
+    from cnnjepa.ablations.search.storage import HOW, choices_of, setting_of, tried
 
     console = Console()
     title = f"[bold]{space.name}[/]: {space.objective} top-1 on the held-out tenth of the training set, %"
     table = Table(title=title, title_justify="left", title_style="")
-    settings = {full_path(key, "--space"): key for key in space.space}
-    for column in ("trial", "figure", *settings.values()):
+    settings = {setting_of(key, asked): key for key, asked in space.space.items()}
+    for column in ("trial", "figure", *space.space):
         table.add_column(column.replace(".", ".\n"), justify="right")  # a long path in lines of its own, not cut
     for trial in completed(study)[:_SHOWN]:
-        changes = changes_of(trial.params, space)
-        cells = [escape(_text(changes.get(path))) for path in settings]
+        choices = choices_of(trial.params, space)
+        cells = [escape(_text(choices.get(key))) for key in space.space]
         table.add_row(str(trial.number), f"{trial.value:.2f}", *cells)
     console.print(table)
     ways = [trial.user_attrs.get(HOW, "lost") for trial in tried(study)]

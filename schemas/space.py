@@ -7,28 +7,39 @@ import yaml
 from pydantic import BeforeValidator, Field, PlainSerializer, model_validator
 
 from cnnjepa.schemas.base import Section
+from cnnjepa.schemas.study import NamedArms
 
 _FORM = re.compile(r"^(log|uniform|int|choice)\((.*)\)$", re.DOTALL)
-_LEGAL = "log(LOW, HIGH), uniform(LOW, HIGH), int(LOW, HIGH) or choice(A, B, …)"
+_LEGAL = (
+    "log(LOW, HIGH), uniform(LOW, HIGH), int(LOW, HIGH), choice(A, B, …) or, in a file, named arms "
+    "({NAME: {FIELD: VALUE, …}, …})"
+)
 
 
 class Range(Section):
-    """What a setting may be: numbers between bounds, or one of several values."""
+    """What a setting may be: numbers between bounds, one of several values, or one of several named arms."""
 
-    kind: Literal["log", "uniform", "int", "choice"]
-    """`log`: real, uniform in the logarithm; `uniform`: real; `int`: whole, both bounds included; `choice`."""
+    kind: Literal["log", "uniform", "int", "choice", "arms"]
+    """`log`: real, uniform in the logarithm; `uniform`: real; `int`: whole, both bounds included; `choice`; `arms`."""
 
     bounds: tuple[float, ...] = ()
-    """Least and greatest, of all kinds but `choice`."""
+    """Least and greatest, of numbers."""
 
     values: tuple[Any, ...] = ()
     """Of `choice`."""
+
+    arms: NamedArms = Field(default_factory=dict)
+    """Of `arms`: name → the fields that it changes together, as in a study's axis."""
 
     @model_validator(mode="after")
     def _is_a_range(self) -> "Range":
         if self.kind == "choice":
             if len(self.values) < 2 or any(value in self.values[:place] for place, value in enumerate(self.values)):
                 raise ValueError("choice needs at least two different values")
+            return self
+        if self.kind == "arms":
+            if len(self.arms) < 2 or not all(self.arms.values()):
+                raise ValueError("named arms need at least two, each with what it changes")
             return self
         if len(self.bounds) != 2 or not self.bounds[0] < self.bounds[1]:
             raise ValueError(f"{self.kind} needs two bounds, the lower first")
@@ -40,13 +51,15 @@ class Range(Section):
 
     @property
     def ends(self) -> tuple[Any, ...]:
-        """Values that must all be legal: both bounds, and a number between them, or every choice."""
-        if self.kind == "choice":
-            return self.values
+        """Values that must all be legal: both bounds, and a number between them, every choice, or every arm's name."""
+        if self.kind in ("choice", "arms"):
+            return self.values or tuple(self.arms)
         low, high = self.bounds
         return (int(low), int(high)) if self.kind == "int" else (low, low + (high - low) / 2**0.5, high)
 
     def __str__(self) -> str:
+        if self.kind == "arms":
+            return _yaml(self.arms)
         numbers = (str(int(bound)) if self.kind == "int" else repr(bound) for bound in self.bounds)
         inner = map(_yaml, self.values) if self.kind == "choice" else numbers
         return f"{self.kind}({', '.join(inner)})"
@@ -59,9 +72,13 @@ def _yaml(value: Any) -> str:
 
 
 def _range(given: Any) -> Any:
-    """`log(1e-4, 1e-1)`, or a list for `choice`, as a Range's fields."""
+    """`log(1e-4, 1e-1)`, a list for `choice`, or a mapping of mappings for named arms, as a Range's fields."""
     if isinstance(given, list | tuple):
         return {"kind": "choice", "values": tuple(given)}
+    if isinstance(given, dict) and "kind" not in given:
+        if not all(isinstance(change, dict) for change in given.values()):
+            raise ValueError(f"{given!r} is not a range; legal are {_LEGAL}")
+        return {"kind": "arms", "arms": {str(name): change for name, change in given.items()}}
     if not isinstance(given, str):
         return given
     match = _FORM.match(given.strip())
@@ -78,7 +95,11 @@ def _range(given: Any) -> Any:
         raise ValueError(f"{given!r} cannot be read; legal are {_LEGAL}") from None
 
 
-Ranged = Annotated[Range, BeforeValidator(_range), PlainSerializer(str, return_type=str)]
+def _written(asked: Range) -> str | NamedArms:
+    return asked.arms if asked.kind == "arms" else str(asked)
+
+
+Ranged = Annotated[Range, BeforeValidator(_range), PlainSerializer(_written)]
 
 
 class SearchSpace(Section):
@@ -95,14 +116,14 @@ class SearchSpace(Section):
 
     space: dict[str, Ranged] = Field(min_length=1)
     """Config path (or an unambiguous ending) → `log(1e-4, 1e-1)`, `uniform(0.9, 1)`, `int(1, 4)`,
-    `choice(mixed, random)` or a list of values."""
+    `choice(mixed, random)` or a list of values; or a name → named arms, each of which changes several fields."""
 
     objective: Literal["knn", "linear"] = "knn"
     """The figure to be made large: `selection.knn_top1` or `selection.linear_top1` of result.json."""
 
     sampler: Literal["tpe", "random", "grid"] = "tpe"
-    """`tpe`: tree-structured Parzen estimator (Bergstra et al., 2011); `grid` tries every combination of `choice` and
-    `int` ranges once."""
+    """`tpe`: tree-structured Parzen estimator (Bergstra et al., 2011); `grid` tries every combination of `choice`,
+    `int` and named arms once."""
 
     seed: int = Field(default=0, ge=0)
     """Of the sampler."""
@@ -120,5 +141,7 @@ class SearchSpace(Section):
     def _grid_is_finite(self) -> "SearchSpace":
         endless = [path for path, r in self.space.items() if r.kind in ("log", "uniform")]
         if self.sampler == "grid" and endless:
-            raise ValueError(f"sampler grid needs choice(…) or int(…); {endless[0]} is {self.space[endless[0]]}")
+            raise ValueError(
+                f"sampler grid needs choice(…), int(…) or named arms; {endless[0]} is {self.space[endless[0]]}"
+            )
         return self

@@ -8,14 +8,15 @@ from typing import Any
 
 import optuna
 import pytest
+import yaml
 from optuna.trial import TrialState
 from runs import assert_same_run, in_process, train_alone
 from study_runs import SMALL, environment, finish, kill, repeated, run, start, steps, wait_until
 
 from cnnjepa.ablations.pool import Pool
 from cnnjepa.ablations.search.findings import completed, importances, importances_need, write_best
-from cnnjepa.ablations.search.points import check_search
-from cnnjepa.ablations.search.storage import AGAIN, changes_of, grid_points, open_study, storage_at, tried
+from cnnjepa.ablations.search.points import changes_of, check_search
+from cnnjepa.ablations.search.storage import AGAIN, choices_of, grid_points, open_study, storage_at, tried
 from cnnjepa.cli.search_run import asked_space
 from cnnjepa.schemas import ConfigError, load_config, read_config
 from cnnjepa.schemas.space import SearchSpace
@@ -54,7 +55,7 @@ def test_a_space_is_read_as_people_write_it_and_reads_back() -> None:
         (["lr=log(1)"], {}, r"space.lr: log needs two bounds"),
         (["depth=int(1,2.5)"], {}, r"space.depth: int needs whole bounds"),
         (["strategy=choice(mixed)"], {}, r"choice needs at least two different values"),
-        (["lr=log(1e-4,1)"], {"sampler": "grid"}, r"sampler grid needs choice\(…\) or int\(…\)"),
+        (["lr=log(1e-4,1)"], {"sampler": "grid"}, r"sampler grid needs choice\(…\), int"),
         (["depth=log(1,4)"], {}, r"--space method.predictor.depth=log\(1.0, 4.0\): method.predictor.depth: 3.12"),
         (["strategy=choice(mixed, mixd)"], {}, r"--space .*=choice\(mixed, mixd\): .*'mixd' is not legal"),
         (["lr=log(1e-4,1)", "optimizer.lr=log(1e-3,1)"], {}, "--space optimizer.lr: given twice"),
@@ -65,6 +66,40 @@ def test_a_space_is_read_as_people_write_it_and_reads_back() -> None:
 def test_a_wrong_range_is_named(ranges: list[str], flags: dict[str, Any], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         check_search(asked_space(None, ranges, [], flags), None)
+
+
+GRIDS = {"8x8": {"stem": "small"}, "4x4": {"encoder.stem": "half", "strategy": "random"}}
+
+
+def file_with(folder: Path, **settings: Any) -> Path:
+    path = folder / "grid.yaml"
+    path.write_text(yaml.safe_dump({"preset": "smoke", "space": settings}))
+    return path
+
+
+def test_named_arms_change_several_fields_together(tmp_path: Path) -> None:
+    asked = asked_space(file_with(tmp_path, grid=GRIDS, lr="log(1e-4, 1e-1)"), [], [], {})
+    check_search(asked, None)
+    assert SearchSpace.model_validate(asked.model_dump(mode="json")) == asked
+    assert changes_of({"grid": "4x4", "lr": 0.1}, asked) == {
+        "encoder.stem": "half", "method.masking.strategy": "random", "optimizer.lr": 0.1,
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"grid": {"8x8": {"stem": "small"}}}, r"space.grid: named arms need at least two"),
+        ({"grid": {"8x8": {"stem": "small"}, "same": {}}}, r"space.grid: named arms need at least two, each with"),
+        ({"grid": {"8x8": "small", "4x4": "half"}}, r"space.grid: .* is not a range; legal are log\(LOW, HIGH\)"),
+        ({"grid": {**GRIDS, "2x2": {"stm": "half"}}}, r"grid, arm 2x2: stm: there is no such config field"),
+        ({"grid": {**GRIDS, "2x2": {"stem": "hlf"}}}, r"--space grid, arm 2x2: encoder.stem: 'hlf' is not legal"),
+        ({"grid": GRIDS, "stem": "choice(small, half)"}, r"--space encoder.stem: given twice"),
+    ],
+)
+def test_wrong_named_arms_are_named(settings: dict[str, Any], message: str, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=message):
+        check_search(asked_space(file_with(tmp_path, **settings), [], [], {}), None)
 
 
 def test_pruning_without_intermediate_probes_is_refused() -> None:
@@ -138,17 +173,22 @@ def test_a_grid_is_every_combination_once_however_often_it_is_begun(storage: Any
         study = open_study(asked, storage)
         for _ in range(2):
             trial = ask(study, asked)
-            seen.append(changes_of(trial.params, asked))
+            seen.append(choices_of(trial.params, asked))
             study.tell(trial, 1.0)
     wanted = [(depth, scale) for depth in (1, 2) for scale in ([0.1, 0.2], [0.15, 0.2])]
-    assert sorted((c["method.predictor.depth"], list(c["method.masking.scale"])) for c in seen) == wanted
+    assert sorted((c["predictor.depth"], list(c["masking.scale"])) for c in seen) == wanted
     assert len(grid_points(asked)) == 4
 
 
 def test_the_best_settings_become_a_preset_file(storage: Any, tmp_path: Path) -> None:
     asked = space(
         set={"masking.strategy": "random"},
-        space={"optimizer.lr": "log(1e-4, 1e-1)", "masking.ratio": "uniform(0.4, 0.6)", "predictor.depth": "int(1, 3)"},
+        space={
+            "optimizer.lr": "log(1e-4, 1e-1)",
+            "masking.ratio": "uniform(0.4, 0.6)",
+            "predictor.depth": "int(1, 3)",
+            "grid": {"8x8": {"stem": "small"}, "4x4": {"stem": "half", "image_size": 32}},
+        },
     )
     study = open_study(asked, storage)
     assert write_best(study, asked, tmp_path) is None and importances(study) is None
@@ -161,6 +201,7 @@ def test_the_best_settings_become_a_preset_file(storage: Any, tmp_path: Path) ->
     assert config.optimizer.lr == best.params["optimizer.lr"]
     assert config.method.masking.strategy == "random" and config.runtime.epochs == load_config("smoke").runtime.epochs
     assert config.method.masking.ratio == best.params["method.masking.ratio"]
+    assert config.encoder.stem == {"8x8": "small", "4x4": "half"}[best.params["grid"]]
     assert config.probe == load_config("smoke").probe
     assert importances(study) is None and importances_need(study) == 15  # the best tenth of five is no sample
     for value in range(15):

@@ -8,7 +8,8 @@ import optuna
 import yaml
 from optuna.trial import FrozenTrial, TrialState
 
-from cnnjepa.ablations.search.storage import HASH, changes_of
+from cnnjepa.ablations.search.points import changes_of
+from cnnjepa.ablations.search.storage import HASH, choices_of
 from cnnjepa.schemas.overrides import full_path, merge, nested
 from cnnjepa.schemas.space import SearchSpace
 from cnnjepa.training.files import write_atomically
@@ -24,8 +25,8 @@ def completed(study: optuna.Study) -> list[FrozenTrial]:
 
 
 def importances(study: optuna.Study) -> dict[str, float] | None:
-    """Config path → share of importance (PED-ANOVA, arXiv 2304.10255), largest first; None where there are too
-    few trials to tell."""
+    """Setting (full config path, or the name of named arms) → share of importance (PED-ANOVA, arXiv 2304.10255), largest
+    first; None where there are too few trials to tell."""
     trials = completed(study)
     if importances_need(study) or len({trial.value for trial in trials}) == 1:
         return None
@@ -47,7 +48,7 @@ def write_best(study: optuna.Study, space: SearchSpace, folder: Path) -> Path | 
     best = trials[0]
     tree: dict[str, Any] = {"extends": space.preset}
     base = {full_path(key, "set:"): value for key, value in space.set.items()}
-    for setting, value in {**base, **changes_of(best.params, space)}.items():
+    for setting, value in {**base, **changes_of(choices_of(best.params, space), space)}.items():
         tree = merge(tree, nested(setting, value))
     head = [
         f"# The best of {len(trials)} completed trials of the search {space.name} (trial {best.number}).",

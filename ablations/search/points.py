@@ -17,11 +17,25 @@ def config_of(space: SearchSpace, changes: dict[str, Any], data: Path | None) ->
     return load_config(space.preset, data=data, changes={**_CHEAP_PROBE, **base, **changes})
 
 
+def changes_of(choices: dict[str, Any], space: SearchSpace) -> dict[str, Any]:
+    """What the choices (the search's key → value, or an arm's name) change: full config path → value. Raises
+    ConfigError for a path that does not exist."""
+    changes: dict[str, Any] = {}
+    for key, choice in choices.items():
+        asked = space.space[key]
+        if asked.kind == "arms":
+            changes |= {full_path(path, f"{key}, arm {choice}:"): value for path, value in asked.arms[choice].items()}
+        else:
+            changes[full_path(key, "--space")] = choice
+    return changes
+
+
 def check_search(space: SearchSpace, data: Path | None) -> PretrainConfig:
     """The base config. Raises ConfigError for what no trial could run: a bad path, base config or value, a figure that
     would not be measured, pruning without probes."""
-    paths = [full_path(path, "--space") for path in space.space]
-    twice = [path for place, path in enumerate(paths) if path in paths[:place]]
+    paths = _paths(space)
+    every = [path for key in paths for path in paths[key]]
+    twice = [path for place, path in enumerate(every) if path in every[:place]]
     if twice:
         raise ConfigError(f"--space {twice[0]}: given twice; give every setting once")
     config = config_of(space, {}, data)
@@ -31,11 +45,21 @@ def check_search(space: SearchSpace, data: Path | None) -> PretrainConfig:
         raise ConfigError(
             "pruning needs intermediate probes, and probe.every_epochs is 0: --set probe.every_epochs=1, or --no-prune"
         )
-    for path, asked in zip(paths, space.space.values(), strict=True):
+    for key, asked in space.space.items():
         for value in asked.ends:
             try:
-                config_of(space, {path: value}, data)
+                config_of(space, changes_of({key: value}, space), data)
             except ConfigError as error:
-                if str(error).startswith(path):  # of this field alone; what others must be for it, a trial finds out
-                    raise ConfigError(f"--space {path}={asked}: {error}") from None
+                # Of these fields alone; what others must be for them, a trial finds out.
+                if str(error).startswith(tuple(paths[key])):
+                    where = f"{key}, arm {value}" if asked.kind == "arms" else f"{paths[key][0]}={asked}"
+                    raise ConfigError(f"--space {where}: {error}") from None
     return config
+
+
+def _paths(space: SearchSpace) -> dict[str, list[str]]:
+    """The search's key → the full config paths that it sets."""
+    return {
+        key: list(dict.fromkeys(path for value in asked.ends for path in changes_of({key: value}, space)))
+        for key, asked in space.space.items()
+    }

@@ -15,7 +15,7 @@ from ray.tune.search.optuna import OptunaSearch
 from cnnjepa.ablations.local_executor import ATTEMPTS
 from cnnjepa.ablations.ray_executor import AskToStop, NotKept, trial_resources
 from cnnjepa.ablations.search.points import config_of
-from cnnjepa.ablations.search.storage import AGAIN, DETAIL, HASH, HOW, changes_of, distributions, open_study, tried
+from cnnjepa.ablations.search.storage import AGAIN, DETAIL, HASH, HOW, choices_of, distributions, open_study, tried
 from cnnjepa.ablations.search.trial import SearchTask, search_trial
 from cnnjepa.ablations.share import Capacity
 from cnnjepa.ablations.study_folder import StudyFolder
@@ -85,7 +85,7 @@ class _Proposals(NotKept, OptunaSearch):
         self, trial_id: str, how: str, value: float | None = None, detail: str = "", *, ended: bool = False
     ) -> None:
         trial = self._ot_trials[trial_id]
-        self._told(News(trial.number, how, value, detail, changes_of(trial.params, self._space_asked), ended))
+        self._told(News(trial.number, how, value, detail, choices_of(trial.params, self._space_asked), ended))
 
 
 class News(NamedTuple):
@@ -97,8 +97,8 @@ class News(NamedTuple):
     value: float | None
     """The probe's figure: k-NN top-1 at an epoch, the objective at the end; percent, held-out training images."""
     detail: str
-    settings: dict[str, Any]
-    """What was proposed: full config path → value."""
+    choices: dict[str, Any]
+    """What was proposed: the search's key → the value, or the named arm's name."""
     ended: bool
 
 

@@ -39,13 +39,18 @@ def storage_at(url: str | None, folder: Path) -> Any:
 
 
 def distributions(space: SearchSpace) -> dict[str, BaseDistribution]:
-    """Full config path → Optuna's distribution. Raises ConfigError for a path that does not exist."""
-    return {full_path(key, "--space"): _distribution(asked) for key, asked in space.space.items()}
+    """Setting → Optuna's distribution. Raises ConfigError for a path that does not exist."""
+    return {setting_of(key, asked): _distribution(asked) for key, asked in space.space.items()}
+
+
+def setting_of(key: str, asked: Range) -> str:
+    """What Optuna calls a setting: the full config path, or the name of named arms."""
+    return key if asked.kind == "arms" else full_path(key, "--space")
 
 
 def _distribution(asked: Range) -> BaseDistribution:
-    if asked.kind == "choice":
-        return CategoricalDistribution([_storable(value) for value in asked.values])
+    if asked.kind in ("choice", "arms"):
+        return CategoricalDistribution([_storable(value) for value in asked.ends])
     low, high = asked.bounds
     if asked.kind == "int":
         return IntDistribution(int(low), int(high))
@@ -53,16 +58,18 @@ def _distribution(asked: Range) -> BaseDistribution:
 
 
 def _storable(value: Any) -> Any:
-    """Databases keep plain values; a list is kept as its text, which `changes_of` reads back."""
+    """Databases keep plain values; a list is kept as its text, which `choices_of` reads back."""
     return str(list(value)) if isinstance(value, list | tuple) else value
 
 
-def changes_of(params: dict[str, Any], space: SearchSpace) -> dict[str, Any]:
-    """Optuna's parameters as changes to a config."""
-    values = {full_path(key, "--space"): asked.values for key, asked in space.space.items()}
-    return {
-        path: next((v for v in values.get(path, ()) if _storable(v) == value), value) for path, value in params.items()
-    }
+def choices_of(params: dict[str, Any], space: SearchSpace) -> dict[str, Any]:
+    """Optuna's parameters as the search writes them: its key → the value, or the named arm's name."""
+    written = {setting_of(key, asked): (key, asked.values) for key, asked in space.space.items()}
+    choices = {}
+    for setting, stored in params.items():
+        key, values = written[setting]
+        choices[key] = next((value for value in values if _storable(value) == stored), stored)
+    return choices
 
 
 def open_study(space: SearchSpace, storage: Any) -> optuna.Study:

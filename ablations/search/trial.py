@@ -10,8 +10,8 @@ from ray import tune
 from cnnjepa.ablations.data_facts import Resolver
 from cnnjepa.ablations.pool import Pool
 from cnnjepa.ablations.ray_executor import run_on_workers
-from cnnjepa.ablations.search.points import config_of
-from cnnjepa.ablations.search.storage import changes_of
+from cnnjepa.ablations.search.points import changes_of, config_of
+from cnnjepa.ablations.search.storage import choices_of
 from cnnjepa.ablations.share import Share
 from cnnjepa.ablations.study_folder import StudyFolder, TrialRecord
 from cnnjepa.ablations.trial import Outcome, run_trial
@@ -37,9 +37,8 @@ def search_trial(params: dict[str, Any], task: SearchTask) -> None:
     """Reports `looked` (k-NN on held-out training images) after every intermediate probe, and at the end `how` it
     ended with the `objective`."""
     space = SearchSpace.model_validate_json(task.space)
-    changes = changes_of(params, space)
     try:
-        record = _record(space, changes, task)
+        record = _record(space, choices_of(params, space), task)
     except ConfigError as refusal:
         tune.report({"how": "refused", "detail": str(refusal)})
         return
@@ -76,16 +75,17 @@ def search_trial(params: dict[str, Any], task: SearchTask) -> None:
     )
 
 
-def _record(space: SearchSpace, changes: dict[str, Any], task: SearchTask) -> TrialRecord:
+def _record(space: SearchSpace, choices: dict[str, Any], task: SearchTask) -> TrialRecord:
     data = None if task.data is None else Path(task.data)
+    changes = changes_of(choices, space)
     asked = config_of(space, changes, data)
     asked = asked.model_copy(update={"runtime": asked.runtime.model_copy(update={"threads": int(task.share.cpus)})})
     resolver = Resolver("cuda" if task.share.gpus else "cpu", task.share.workers)
     config, identity, facts = resolver(asked)
     label = ", ".join(f"{path.split('.')[-1]}={value:.4g}" if isinstance(value, float) else
-                      f"{path.split('.')[-1]}={value}" for path, value in changes.items())  # fmt: skip
+                      f"{path.split('.')[-1]}={value}" for path, value in choices.items())  # fmt: skip
     return TrialRecord(
-        arm=label, choices=changes, changes=changes, baseline=False, seed=config.runtime.seed,
+        arm=label, choices=choices, changes=changes, baseline=False, seed=config.runtime.seed,
         pretrain_hash=identity.pretrain_hash, probe_hash=identity.probe_hash, dataset=facts.name,
         train_images=facts.size.train, world_size=task.share.workers, config=config,
     )  # fmt: skip
