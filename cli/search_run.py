@@ -1,19 +1,17 @@
 """Running a search as a person sees it."""
 
 import sys
-import time
 import uuid
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import yaml
 from pydantic import ValidationError
 from rich.console import Console
-from rich.markup import escape
-from rich.table import Table
 
 from cnnjepa.ablations.share import trial_share
 from cnnjepa.ablations.study_folder import StudyFolder
+from cnnjepa.cli.search_view import Course, show
 from cnnjepa.cli.study_options import ClusterOptions
 from cnnjepa.schemas import ConfigError
 from cnnjepa.schemas.load import explain
@@ -23,10 +21,7 @@ from cnnjepa.training.files import write_atomically
 from cnnjepa.training.locks import locked
 from cnnjepa.training.stopping import StopRequest
 
-if TYPE_CHECKING:
-    from cnnjepa.ablations.search.run import News
-
-_SHOWN = 8
+_DEFAULTS = SearchSpace(name="default", space={"optimizer.lr": "log(0.1, 1)"}).model_dump(mode="json")
 
 
 def asked_space(file: Path | None, ranges: list[str], sets: list[str], flags: dict[str, Any]) -> SearchSpace:
@@ -78,7 +73,7 @@ def run(space: SearchSpace, options: ClusterOptions, data: Path | None, trials: 
     images = Resolver("cpu", 1).facts(config).fingerprint
     asked = {**space.model_dump(mode="json"), "images": images, "processes": options.workers_per_trial}
     with locked(folder.path):
-        _refuse_other_search(folder, asked)
+        refuse_other_search(folder, asked)
         storage = storage_at(url, folder.path)
         study = open_study(space, storage)
         trials = min(trials, _combinations(space) or trials)
@@ -105,14 +100,14 @@ def run(space: SearchSpace, options: ClusterOptions, data: Path | None, trials: 
                     try:
                         study = run_search(
                             space, task, capacity, storage, trials, stop_file, lambda: stop.reason is not None,
-                            _Course(console, done, trials),
+                            Course(console, done, trials),
                         )  # fmt: skip
                     finally:
                         stop_file.unlink(missing_ok=True)
             best = write_best(study, space, folder.path)
             pictures = draw(study, folder.path)
             stopped = stop.reason
-    _show(study, space)
+    show(study, space)
     look = [str(path) for path in [*([best] if best else []), *pictures]]
     print(f"Look:  {'  '.join(look)}" + ("" if url else f"  optuna-dashboard sqlite:///{folder.path / 'optuna.db'}"))
     left = trials - len(tried(study))
@@ -134,12 +129,14 @@ def _combinations(space: SearchSpace) -> int | None:
     return len(grid_points(space)) if space.sampler == "grid" else None
 
 
-def _refuse_other_search(folder: StudyFolder, asked: dict[str, Any]) -> None:
+def refuse_other_search(folder: StudyFolder, asked: dict[str, Any]) -> None:
     """Raises ConfigError when the folder holds another search, or one on other images."""
     path = folder.path / "search.yaml"
     if not path.is_file():
         return
-    before, now = flat(yaml.safe_load(path.read_text(encoding="utf-8"))), flat(asked)
+    kept = yaml.safe_load(path.read_text(encoding="utf-8"))
+    later = {name: value for name, value in _DEFAULTS.items() if name not in kept}  # fields that came after it
+    before, now = flat({**kept, **later}), flat(asked)
     different = [
         f"  {key}: there {before.get(key, '(none)')}, asked {now.get(key, '(none)')}"
         for key in dict.fromkeys([*before, *now])
@@ -153,67 +150,3 @@ def _refuse_other_search(folder: StudyFolder, asked: dict[str, Any]) -> None:
 def _yaml(tree: dict[str, Any]) -> str:
     text: str = yaml.safe_dump(tree, sort_keys=False, default_flow_style=None, width=100)
     return text
-
-
-class _Course:
-    """A line whenever something happens to a trial: what it tries, its figure at every probe, its end."""
-
-    def __init__(self, console: Console, done: int, trials: int) -> None:
-        self._console, self._done, self._trials = console, done, trials
-        self._best: float | None = None
-        self._began: dict[int, float] = {}
-
-    def __call__(self, news: "News") -> None:
-        """Prints the line."""
-        if news.how == "begins":
-            self._began[news.trial] = time.monotonic()
-            return self._say(news, ", ".join(f"{key} {_text(value)}" for key, value in news.choices.items()))
-        parts = [] if news.value is None else [f"{news.value:.2f} %"]
-        if news.ended:
-            self._done += 1
-            if news.how == "finished" and news.value is not None and (self._best is None or news.value > self._best):
-                self._best = news.value
-                parts.append("best so far")
-            if news.trial in self._began:
-                parts.append(f"after {(time.monotonic() - self._began[news.trial]) / 60:.1f} min")
-            parts.append(f"({self._done} of {self._trials} done)")
-        parts += news.detail.splitlines()[:1]
-        return self._say(news, "  ".join(parts))
-
-    def _say(self, news: "News", text: str) -> None:
-        line = f"trial {news.trial:>3}  {news.how:<9} {text}"
-        self._console.print(line, markup=False, highlight=False, soft_wrap=True)
-
-
-def _show(study: Any, space: SearchSpace) -> None:
-    from cnnjepa.ablations.search.findings import completed, importances, importances_need
-    from cnnjepa.ablations.search.storage import HOW, choices_of, setting_of, tried
-
-    console = Console()
-    title = f"[bold]{space.name}[/]: {space.objective} top-1 on the held-out tenth of the training set, %"
-    table = Table(title=title, title_justify="left", title_style="")
-    settings = {setting_of(key, asked): key for key, asked in space.space.items()}
-    for column in ("trial", "figure", *space.space):
-        table.add_column(column.replace(".", ".\n"), justify="right")  # a long path in lines of its own, not cut
-    for trial in completed(study)[:_SHOWN]:
-        choices = choices_of(trial.params, space)
-        cells = [escape(_text(choices.get(key))) for key in space.space]
-        table.add_row(str(trial.number), f"{trial.value:.2f}", *cells)
-    console.print(table)
-    ways = [trial.user_attrs.get(HOW, "lost") for trial in tried(study)]
-    console.print(", ".join(f"{ways.count(way)} {way}" for way in dict.fromkeys(ways)), highlight=False)
-    found = importances(study)
-    if found:
-        shares = ", ".join(f"{settings.get(path, path)} {100 * share:.0f} %" for path, share in found.items())
-        console.print(
-            f"importance (PED-ANOVA, {len(completed(study))} trials): {shares}", highlight=False, soft_wrap=True
-        )
-    elif more := importances_need(study):
-        console.print(
-            f"importance of the settings: told when {more} more have reached their end (--trials; with "
-            "--no-prune none is given up)", highlight=False, soft_wrap=True
-        )  # fmt: skip
-
-
-def _text(value: Any) -> str:
-    return f"{value:.3g}" if isinstance(value, float) else str(value)

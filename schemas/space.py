@@ -57,6 +57,12 @@ class Range(Section):
         low, high = self.bounds
         return (int(low), int(high)) if self.kind == "int" else (low, low + (high - low) / 2**0.5, high)
 
+    def __contains__(self, value: Any) -> bool:
+        if self.kind in ("choice", "arms"):
+            return value in self.ends
+        number = isinstance(value, int | float) and not isinstance(value, bool)
+        return number and self.bounds[0] <= value <= self.bounds[1] and (self.kind != "int" or value == int(value))
+
     def __str__(self) -> str:
         if self.kind == "arms":
             return _yaml(self.arms)
@@ -118,6 +124,10 @@ class SearchSpace(Section):
     """Config path (or an unambiguous ending) → `log(1e-4, 1e-1)`, `uniform(0.9, 1)`, `int(1, 4)`,
     `choice(mixed, random)` or a list of values; or a name → named arms, each of which changes several fields."""
 
+    first: tuple[dict[str, Any], ...] = ()
+    """Points that are tried before any is proposed: setting, as `space` has it → its value, or the arm's name. What a
+    point leaves out is proposed. Together they may be a design that no sampler would choose (an orthogonal array)."""
+
     objective: Literal["knn", "linear"] = "knn"
     """The figure to be made large: `selection.knn_top1` or `selection.linear_top1` of result.json."""
 
@@ -136,6 +146,20 @@ class SearchSpace(Section):
 
     reduction: int = Field(default=3, ge=2)
     """ASHA keeps one in so many at each rung. Source: the paper uses 4; ours is milder, for few trials."""
+
+    @model_validator(mode="after")
+    def _first_points_lie_in_the_space(self) -> "SearchSpace":
+        for place, point in enumerate(self.first):
+            if not point:
+                raise ValueError(f"first.{place} is empty; give at least one setting")
+            for setting, value in point.items():
+                if setting not in self.space:
+                    raise ValueError(f"first.{place}: {setting!r} is not searched; it has {', '.join(self.space)}")
+                if value not in self.space[setting]:
+                    raise ValueError(f"first.{place}: {setting} {value!r} is not in {self.space[setting]}")
+            if point in self.first[:place]:
+                raise ValueError(f"first.{place}: {point} is there twice; give every point once")
+        return self
 
     @model_validator(mode="after")
     def _grid_is_finite(self) -> "SearchSpace":

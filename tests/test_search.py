@@ -10,6 +10,7 @@ import optuna
 import pytest
 import yaml
 from optuna.trial import TrialState
+from pydantic import ValidationError
 from runs import assert_same_run, in_process, train_alone
 from study_runs import SMALL, environment, finish, kill, repeated, run, start, steps, wait_until
 
@@ -17,7 +18,9 @@ from cnnjepa.ablations.pool import Pool
 from cnnjepa.ablations.search.findings import completed, importances, importances_need, write_best
 from cnnjepa.ablations.search.points import changes_of, check_search
 from cnnjepa.ablations.search.storage import AGAIN, choices_of, grid_points, open_study, storage_at, tried
-from cnnjepa.cli.search_run import asked_space
+from cnnjepa.ablations.search.values import by_value
+from cnnjepa.ablations.study_folder import StudyFolder
+from cnnjepa.cli.search_run import asked_space, refuse_other_search
 from cnnjepa.schemas import ConfigError, load_config, read_config
 from cnnjepa.schemas.space import SearchSpace
 
@@ -178,6 +181,60 @@ def test_a_grid_is_every_combination_once_however_often_it_is_begun(storage: Any
     wanted = [(depth, scale) for depth in (1, 2) for scale in ([0.1, 0.2], [0.15, 0.2])]
     assert sorted((c["predictor.depth"], list(c["masking.scale"])) for c in seen) == wanted
     assert len(grid_points(asked)) == 4
+
+
+def test_first_points_are_tried_first_and_once_however_often_it_is_begun(storage: Any) -> None:
+    points = [{"grid": "4x4", "masking.scale": [0.15, 0.2], "lr": 0.002}, {"grid": "8x8"}]
+    asked = space(
+        space={"lr": "log(1e-3, 1e-1)", "grid": GRIDS, "masking.scale": [[0.1, 0.2], [0.15, 0.2]]}, first=points
+    )
+    assert SearchSpace.model_validate(asked.model_dump(mode="json")) == asked
+    for _ in range(2):
+        study = open_study(asked, storage)
+        study.tell(ask(study, asked), 2.0)
+    study.tell(ask(study, asked), 5.0)
+    first, second, _ = (choices_of(trial.params, asked) for trial in study.get_trials())
+    assert first == points[0] and second["grid"] == "8x8"
+
+
+def test_what_each_value_came_to(storage: Any) -> None:
+    had = [("4x4", 0.002, 2, 3.0), ("8x8", 0.009, 1, 5.0), ("4x4", 0.01, 2, 4.0)]
+    points = [{"grid": grid, "lr": lr, "depth": depth} for grid, lr, depth, _ in had]
+    asked = space(space={"grid": GRIDS, "lr": "log(1e-3, 1e-1)", "depth": "int(1, 3)"}, first=points)
+    study = open_study(asked, storage)
+    for *_, figure in had:
+        study.tell(ask(study, asked), figure)
+    study.tell(ask(study, asked), state=TrialState.PRUNED)
+    assert [(part.setting, part.value, part.figures, part.mean) for part in by_value(study, asked)] == [
+        ("grid", "8x8", (5.0,), 5.0), ("grid", "4x4", (4.0, 3.0), 3.5),
+        ("lr", (0.001, pytest.approx(0.01)), (5.0, 3.0), 4.0), ("lr", (pytest.approx(0.01), 0.1), (4.0,), 4.0),
+        ("depth", 1, (5.0,), 5.0), ("depth", 2, (4.0, 3.0), 3.5),
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("points", "message"),
+    [
+        ([{}], r"first.0 is empty; give at least one setting"),
+        ([{"lr": 0.01}, {"depth": 2}], r"first.1: 'depth' is not searched; it has lr, grid"),
+        ([{"lr": 1}], r"first.0: lr 1 is not in log\(0.001, 0.1\)"),
+        ([{"grid": "2x2"}], r"first.0: grid '2x2' is not in \{"),
+        ([{"lr": 0.01}, {"lr": 0.01}], r"first.1: .* is there twice"),
+    ],
+)
+def test_first_points_outside_the_space_are_named(points: list[dict[str, Any]], message: str) -> None:
+    with pytest.raises(ValidationError, match=message):
+        space(space={"lr": "log(1e-3, 1e-1)", "grid": GRIDS}, first=points)
+
+
+def test_a_search_of_before_a_field_existed_is_gone_on_with(tmp_path: Path) -> None:
+    asked = space().model_dump(mode="json")
+    folder = StudyFolder(tmp_path, "s")
+    folder.path.mkdir(parents=True)
+    (folder.path / "search.yaml").write_text(yaml.safe_dump({k: v for k, v in asked.items() if k != "first"}))
+    refuse_other_search(folder, asked)
+    with pytest.raises(ConfigError, match=r"first: there \[\], asked \[\{'lr': 0.01\}\]"):
+        refuse_other_search(folder, {**asked, "first": [{"lr": 0.01}]})
 
 
 def test_the_best_settings_become_a_preset_file(storage: Any, tmp_path: Path) -> None:

@@ -25,7 +25,7 @@ def completed(study: optuna.Study) -> list[FrozenTrial]:
 
 
 def importances(study: optuna.Study) -> dict[str, float] | None:
-    """Setting (full config path, or the name of named arms) → share of importance (PED-ANOVA, arXiv 2304.10255), largest
+    """Setting (full config path, or named arms' name) → share of importance (PED-ANOVA, arXiv 2304.10255), largest
     first; None where there are too few trials to tell."""
     trials = completed(study)
     if importances_need(study) or len({trial.value for trial in trials}) == 1:
@@ -52,7 +52,7 @@ def write_best(study: optuna.Study, space: SearchSpace, folder: Path) -> Path | 
         tree = merge(tree, nested(setting, value))
     head = [
         f"# The best of {len(trials)} completed trials of the search {space.name} (trial {best.number}).",
-        f"# {space.objective} top-1 on the held-out tenth of the training set: {best.value:.2f} %, one seed. Chosen as",
+        f"# {space.objective} top-1 on held-out training images: {best.value:.2f} %, one seed. Chosen as",
         "# the best of many, so it is an optimistic figure; validation images were not looked at.",
         f"# Run: {str(best.user_attrs.get(HASH, 'unknown'))[:12]}",
         f"# Use: cnnjepa train --config {folder / 'best.yaml'}",

@@ -83,6 +83,10 @@ def open_study(space: SearchSpace, storage: Any) -> optuna.Study:
     for trial in study.get_trials(deepcopy=False):
         if trial.state == TrialState.RUNNING:
             _mark_lost(study, trial)
+    for point in space.first:
+        study.enqueue_trial(
+            {setting_of(key, space.space[key]): _storable(value) for key, value in point.items()}, skip_if_exists=True
+        )
     if space.sampler == "grid":
         _enqueue_grid(study, space)
     seed = key(space.seed, "search", len(study.get_trials(deepcopy=False))) % 2**32
