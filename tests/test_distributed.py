@@ -3,6 +3,7 @@
 import json
 import os
 import socket
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,7 @@ def train_keeping_gradients(config: PretrainConfig, run: Path, rank: int, world_
     from cnnjepa.training import pretrain as module
 
     torch.set_num_threads(1)
+    warnings.simplefilter("error")  # of deprecated arguments, and of gradients that DDP has to copy
     if world_size > 1:
         os.environ |= {
             "RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(world_size),

@@ -15,7 +15,7 @@ from cnnjepa.matmul import linear
 from cnnjepa.sparse.geometry import Geometry
 from cnnjepa.sparse.halo import PixelIndex, as_cells, as_rows, halo_index, padded_cells, window_index
 from cnnjepa.sparse.patch_grid import PatchGrid
-from cnnjepa.sparse.products import cast
+from cnnjepa.sparse.products import as_matrix, cast
 
 
 class _Windows(torch.autograd.Function):
@@ -26,7 +26,7 @@ class _Windows(torch.autograd.Function):
         ctx.save_for_backward(x, weight)
         ctx.index = index
         weight, bias = cast(x.dtype, weight, bias)
-        return as_cells(linear(_windows(x, index), _flat(weight), bias), index.places.shape[1])
+        return as_cells(linear(_windows(x, index), as_matrix(weight), bias), index.places.shape[1])
 
     @staticmethod
     @once_differentiable
@@ -35,7 +35,7 @@ class _Windows(torch.autograd.Function):
         grad_RO, (c, p), k = as_rows(grad), x.shape[1:3], weight.shape[2]
         grad_x = grad_weight = None
         if ctx.needs_input_grad[0]:
-            by_window = linear(grad_RO, _flat(weight.to(x.dtype)).t())
+            by_window = linear(grad_RO, as_matrix(weight.to(x.dtype)).t())
             grad_x = as_cells(ctx.index.sum_back(by_window.view(-1, c)), p)
         if ctx.needs_input_grad[1]:
             flat = linear(grad_RO.t(), _windows(x, ctx.index).t())
@@ -48,11 +48,6 @@ def _windows(x: Tensor, index: PixelIndex) -> Tensor:
     """[n·q·q, k·k·C]."""
     n, q, _, k, _ = index.places.shape
     return index.gather(x).view(n * q * q, k * k * x.shape[1])
-
-
-def _flat(weight: Tensor) -> Tensor:
-    """[O, C, k, k] → [O, k·k·C]; a view where the memory is channels-last."""
-    return weight.permute(0, 2, 3, 1).flatten(1)
 
 
 class _Padded(torch.autograd.Function):

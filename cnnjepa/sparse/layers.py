@@ -17,7 +17,7 @@ from cnnjepa.sparse.geometry import Geometry
 from cnnjepa.sparse.halo import as_cells, as_rows
 from cnnjepa.sparse.patch_grid import PatchGrid
 from cnnjepa.sparse.pooling import max_pool_cells
-from cnnjepa.sparse.products import rows_product
+from cnnjepa.sparse.products import as_matrix, rows_product
 
 Conv = TypeVar("Conv", bound=nn.Conv2d)
 _SETTINGS = ("in_channels", "out_channels", "kernel_size", "stride", "padding", "dilation", "groups")
@@ -75,7 +75,7 @@ class PackedConv2d(nn.Conv2d):
         if self.groups == 1 and side <= _product_side(x, geometry.kernel):
             if geometry.kernel == 1:
                 rows = as_rows(every(x, geometry.stride))
-                return as_cells(rows_product(rows, weight.flatten(1), bias), side)
+                return as_cells(rows_product(rows, as_matrix(weight), bias), side)
             return by_windows(x, weight, bias, grid, geometry)
         return by_cells(x, weight, bias, grid, geometry)
 

@@ -38,6 +38,12 @@ class _Rows(torch.autograd.Function):
         )
 
 
+def as_matrix(weight: Tensor) -> Tensor:
+    """[O, C, k, k] → [O, k·k·C]; a view where the memory is channels-last. Its gradient then has the weight's strides,
+    of 1x1 too, where a plain `flatten` would give it others: DDP copies those, and says so."""
+    return weight.permute(0, 2, 3, 1).flatten(1)
+
+
 def cast(to: torch.dtype, weight: Tensor, bias: Tensor | None) -> tuple[Tensor, Tensor | None]:
     """A layer's parameters in its input's dtype."""
     return weight.to(to), None if bias is None else bias.to(to)

@@ -4,6 +4,7 @@ Reads straight down: `pretrain` prepares, `_train` is the loop, `conclude` probe
 """
 
 import contextlib
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 
@@ -242,8 +243,12 @@ def _wrapped(method: Method, config: PretrainConfig, processes: Processes) -> nn
             module.compile()
     if processes.world_size == 1:
         return method
-    # Without device_ids, which would move the masks that are meant to stay in host memory.
-    return DistributedDataParallel(method, broadcast_buffers=False)
+    with warnings.catch_warnings():
+        # torch 2.14 deprecates the argument; what is to follow it copies rank 0's running statistics at the start, and
+        # those are a process's own, also when a run is gone on with.
+        warnings.filterwarnings("ignore", "`broadcast_buffers` is deprecated", FutureWarning)
+        # Without device_ids, which would move the masks that are meant to stay in host memory.
+        return DistributedDataParallel(method, broadcast_buffers=False)
 
 
 def _keep_asked(run: Run, state: RunState) -> None:
