@@ -3,6 +3,9 @@
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
+
+import yaml
 
 from cnnjepa.ablations.pool import Pool
 from cnnjepa.ablations.step_cost_file import step_cost_path
@@ -39,8 +42,9 @@ def keep_study(root: Path, name: str, to: Path) -> Kept:
     study, records = folder.study(), folder.trials()
     found = {record.pretrain_hash: standing_of(pool, record) for record in records}
     whole = [r for r in records if (s := found[r.pretrain_hash]).settled or s.state == "failed"]
-    placeless = {key: value for key, value in study.set.items() if full_path(key, "set:") != "data.path"}
-    StudyFolder(to, name).write(study.model_copy(update={"set": placeless}), [_nowhere(record) for record in records])
+    StudyFolder(to, name).write(
+        study.model_copy(update={"set": _placeless(study.set)}), [_nowhere(record) for record in records]
+    )
     (to / "studies" / name / "logs").rmdir()
     written = [to / "studies" / name / "study.yaml", to / "studies" / name / "trials.json"]
     for record in {record.pretrain_hash: record for record in whole}.values():
@@ -49,6 +53,22 @@ def keep_study(root: Path, name: str, to: Path) -> Kept:
         written += _keep_run(pool.folder(record.pretrain_hash), result, kept.folder(record.pretrain_hash).path, record)
     missing = tuple(record.label for record in records if record not in whole)
     return Kept(name, len(whole), missing, sum(path.stat().st_size for path in written))
+
+
+def keep_search(root: Path, name: str, to: Path) -> bool:
+    """Copies a search's settings, less where the images lay, and its table of trials to `to/studies/<name>/`; whether
+    `name` is a search. Raises ConfigError for one that has no table yet; RunError when the disk refuses."""
+    there, here = StudyFolder(root, name).path, StudyFolder(to, name).path
+    if not (there / "search.yaml").is_file():
+        return False
+    if not (there / "trials.csv").is_file():
+        raise ConfigError(f"{there} has no trials.csv, which `cnnjepa search` writes at its end; go on with the search")
+    here.mkdir(parents=True, exist_ok=True)
+    asked = yaml.safe_load((there / "search.yaml").read_text(encoding="utf-8"))
+    asked["set"] = _placeless(asked["set"])
+    write_atomically(here / "search.yaml", yaml.safe_dump(asked, sort_keys=False, width=100).encode())
+    write_atomically(here / "trials.csv", (there / "trials.csv").read_bytes())
+    return True
 
 
 def keep_step_costs(root: Path, to: Path) -> bool:
@@ -63,6 +83,10 @@ def keep_step_costs(root: Path, to: Path) -> bool:
     there.parent.mkdir(parents=True, exist_ok=True)
     write_atomically(there, path.read_bytes())
     return True
+
+
+def _placeless(changes: dict[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in changes.items() if full_path(key, "set:") != "data.path"}
 
 
 def _nowhere(record: TrialRecord) -> TrialRecord:

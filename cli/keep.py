@@ -12,18 +12,21 @@ EXAMPLE = "Example:  cnnjepa keep predictor-ablation --to results && cnnjepa rep
 
 
 def keep(
-    studies: Annotated[list[str], typer.Argument(help="Names of studies.", metavar="STUDY ...")],
+    studies: Annotated[list[str], typer.Argument(help="Names of studies or searches.", metavar="STUDY ...")],
     to: Annotated[Path, typer.Option("--to", help="Folder that can be committed or sent.", metavar="DIR")],
     root: RootOption = Path(),
 ) -> None:
     """Copy what a report needs of studies: results, configs, logged figures, measured steps; no checkpoints, no
-    images, no paths.
+    images, no paths. Of searches, their settings and table of trials.
 
     The folder is a root like another: `cnnjepa report --root DIR` writes the same tables from it anywhere.
     """
-    from cnnjepa.ablations.keep import keep_step_costs, keep_study
+    from cnnjepa.ablations.keep import keep_search, keep_step_costs, keep_study
 
     for name in dict.fromkeys(studies):
+        if keep_search(root, name, to):
+            print(f"{name}: a search's settings and table of trials in {to}")
+            continue
         kept = keep_study(root, name, to)
         print(f"{name}: {kept.trials} trials, {kept.bytes / 1e6:.2f} MB in {to}")
         if kept.missing:

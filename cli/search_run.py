@@ -61,7 +61,7 @@ def run(space: SearchSpace, options: ClusterOptions, data: Path | None, trials: 
     """Runs the search and shows what it found; gives the exit code."""
     from cnnjepa.ablations.data_facts import Resolver
     from cnnjepa.ablations.ray_cluster import ray_at
-    from cnnjepa.ablations.search.findings import draw, write_best
+    from cnnjepa.ablations.search.findings import draw, write_best, write_trials
     from cnnjepa.ablations.search.points import check_search
     from cnnjepa.ablations.search.storage import open_study, storage_at, tried
 
@@ -104,11 +104,12 @@ def run(space: SearchSpace, options: ClusterOptions, data: Path | None, trials: 
                         )  # fmt: skip
                     finally:
                         stop_file.unlink(missing_ok=True)
+            table = write_trials(study, space, folder.path)
             best = write_best(study, space, folder.path)
             pictures = draw(study, folder.path)
             stopped = stop.reason
     show(study, space)
-    look = [str(path) for path in [*([best] if best else []), *pictures]]
+    look = [str(path) for path in [*([best] if best else []), table, *pictures]]
     print(f"Look:  {'  '.join(look)}" + ("" if url else f"  optuna-dashboard sqlite:///{folder.path / 'optuna.db'}"))
     left = trials - len(tried(study))
     if stopped and left:

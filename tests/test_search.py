@@ -14,8 +14,9 @@ from pydantic import ValidationError
 from runs import assert_same_run, in_process, train_alone
 from study_runs import SMALL, environment, finish, kill, repeated, run, start, steps, wait_until
 
+from cnnjepa.ablations.keep import keep_search
 from cnnjepa.ablations.pool import Pool
-from cnnjepa.ablations.search.findings import completed, importances, importances_need, write_best
+from cnnjepa.ablations.search.findings import completed, importances, importances_need, write_best, write_trials
 from cnnjepa.ablations.search.points import changes_of, check_search
 from cnnjepa.ablations.search.storage import AGAIN, choices_of, grid_points, open_study, storage_at, tried
 from cnnjepa.ablations.search.values import by_value
@@ -210,6 +211,33 @@ def test_what_each_value_came_to(storage: Any) -> None:
         ("lr", (0.001, pytest.approx(0.01)), (5.0, 3.0), 4.0), ("lr", (pytest.approx(0.01), 0.1), (4.0,), 4.0),
         ("depth", 1, (5.0,), 5.0), ("depth", 2, (4.0, 3.0), 3.5),
     ]  # fmt: skip
+
+
+def test_the_table_of_trials_is_kept_without_places(storage: Any, tmp_path: Path) -> None:
+    points = [{"grid": "4x4", "lr": 0.002}, {"grid": "8x8", "lr": 0.009}]
+    asked = space(set={"data.path": "/photos"}, space={"grid": GRIDS, "lr": "log(1e-3, 1e-1)"}, first=points)
+    study = open_study(asked, storage)
+    finished, pruned, _at_work = (ask(study, asked) for _ in range(3))
+    finished.report(2.5, 1)
+    finished.set_user_attr("pretrain_hash", "abc")
+    for trial, how in ((finished, "finished"), (pruned, "pruned")):
+        trial.set_user_attr("how", how)
+    study.tell(finished, 3.5)
+    study.tell(pruned, state=TrialState.PRUNED)
+    folder = StudyFolder(tmp_path, "s").path
+    folder.mkdir(parents=True)
+    with pytest.raises(ConfigError, match=r"has no trials\.csv"):
+        (folder / "search.yaml").write_text(yaml.safe_dump(asked.model_dump(mode="json")))
+        keep_search(tmp_path, "s", tmp_path / "kept")
+    write_trials(study, asked, folder)
+    assert keep_search(tmp_path, "s", tmp_path / "kept") and not keep_search(tmp_path, "other", tmp_path / "kept")
+    kept = StudyFolder(tmp_path / "kept", "s").path
+    assert (kept / "trials.csv").read_text().splitlines() == [
+        "trial,ended,grid,lr,knn_top1 epoch 1,knn_top1,run", "0,finished,4x4,0.002,2.5,3.5,abc",
+        "1,pruned,8x8,0.009,,,",
+    ]  # fmt: skip
+    written = yaml.safe_load((kept / "search.yaml").read_text())
+    assert written["set"] == {} and written["space"]["grid"] == GRIDS
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,7 @@
-"""What a search found: the best settings as a preset file, importances and history as pictures."""
+"""What a search found: its trials as a table, the best settings as a preset file, importances and history."""
 
+import csv
+import io
 import warnings
 from pathlib import Path
 from typing import Any
@@ -9,7 +11,7 @@ import yaml
 from optuna.trial import FrozenTrial, TrialState
 
 from cnnjepa.ablations.search.points import changes_of
-from cnnjepa.ablations.search.storage import HASH, choices_of
+from cnnjepa.ablations.search.storage import HASH, HOW, choices_of
 from cnnjepa.schemas.overrides import full_path, merge, nested
 from cnnjepa.schemas.space import SearchSpace
 from cnnjepa.training.files import write_atomically
@@ -60,6 +62,25 @@ def write_best(study: optuna.Study, space: SearchSpace, folder: Path) -> Path | 
     text = "\n".join(head) + "\n" + yaml.safe_dump(tree, sort_keys=False, default_flow_style=None, width=100)
     path = folder / "best.yaml"
     write_atomically(path, text.encode())
+    return path
+
+
+def write_trials(study: optuna.Study, space: SearchSpace, folder: Path) -> Path:
+    """`trials.csv`: a line a trial that ended, with how, its settings, the probe's figure at its end and at every
+    intermediate probe (top-1 in percent, held-out training images), and the run's folder in the pool."""
+    trials = [trial for trial in study.get_trials(deepcopy=False) if trial.state.is_finished() and trial.params]
+    epochs = sorted({epoch for trial in trials for epoch in trial.intermediate_values})
+    text = io.StringIO()
+    table = csv.writer(text, lineterminator="\n")
+    table.writerow(["trial", "ended", *space.space, *(f"knn_top1 epoch {epoch}" for epoch in epochs),
+                    f"{space.objective}_top1", "run"])  # fmt: skip
+    for trial in trials:
+        choices, looks = choices_of(trial.params, space), trial.intermediate_values
+        ended, run = (trial.user_attrs.get(name, "") for name in (HOW, HASH))
+        table.writerow([trial.number, ended or "lost", *(choices.get(key, "") for key in space.space),
+                        *(looks.get(epoch, "") for epoch in epochs), trial.value, run])  # fmt: skip
+    path = folder / "trials.csv"
+    write_atomically(path, text.getvalue().encode())
     return path
 
 
