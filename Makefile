@@ -41,7 +41,7 @@ docs: setup
 bench: setup
 	$(BIN)/python benchmarks/all.py --quick
 
-# The same with all rounds, and on whole sizes: about half an hour.
+# The same with all rounds, and on whole sizes: about ten minutes.
 bench-full: setup
 	$(BIN)/python benchmarks/all.py
 

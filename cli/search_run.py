@@ -34,6 +34,8 @@ def asked_space(file: Path | None, ranges: list[str], sets: list[str], flags: di
             raise ConfigError(f"search file {file} cannot be read: {error}") from None
         if not isinstance(tree, dict):
             raise ConfigError(f"{file} must hold fields (preset:, space:, objective:), see docs/studies.md")
+        for noted in ("images", "processes"):  # a search's own record, asked for again
+            tree.pop(noted, None)
         tree.setdefault("name", file.stem)
     asked = dict(tree.get("space") or {})
     for text in ranges:

@@ -84,6 +84,9 @@ def file_with(folder: Path, **settings: Any) -> Path:
 def test_named_arms_change_several_fields_together(tmp_path: Path) -> None:
     asked = asked_space(file_with(tmp_path, grid=GRIDS, lr="log(1e-4, 1e-1)"), [], [], {})
     check_search(asked, None)
+    record = tmp_path / "search.yaml"
+    record.write_text(yaml.safe_dump({**asked.model_dump(mode="json"), "images": "f" * 64, "processes": 1}))
+    assert asked_space(record, [], [], {}) == asked
     assert SearchSpace.model_validate(asked.model_dump(mode="json")) == asked
     assert changes_of({"grid": "4x4", "lr": 0.1}, asked) == {
         "encoder.stem": "half", "method.masking.strategy": "random", "optimizer.lr": 0.1,
