@@ -90,9 +90,10 @@ def probe_flops(config: PretrainConfig, cost: MethodCost, size: SetSize, untrain
     features = (size.train + size.val) * cost.encoder_flops * (1 + untrained)
     glances = max(0, config.trained_epochs - 1) // probe.every_epochs if probe.every_epochs else 0
     glance = min(size.train, probe.online_images) * cost.encoder_flops
-    # `held_out` trains every rate, then refits one for about half of the epochs.
+    # `held_out` trains every rate, then refits one for about half of the epochs. A layer on kept features costs its
+    # product and its weights' gradient.
     fits = ("published" in probe.protocols) + (len(probe.held_out_lrs) + 0.5) * ("held_out" in probe.protocols)
-    linear = sum(6 * size.train * size.classes * dim * probe.linear_epochs * fits for dim in dims)
+    linear = sum(4 * size.train * size.classes * dim * probe.linear_epochs * fits for dim in dims)
     neighbours = sum(2 * size.train * (size.val + probe.held_out_fraction * size.train) * dim for dim in dims)
     return features + glances * glance + linear + len(probe.protocols) * neighbours
 
