@@ -70,7 +70,7 @@ def show(study: Any, space: SearchSpace) -> None:
         console.print(
             f"importance (PED-ANOVA, {len(completed(study))} trials): {shares}", highlight=False, soft_wrap=True
         )
-    elif more := importances_need(study):
+    elif (more := importances_need(study)) and space.sampler != "grid":  # a grid's values are balanced, and all there
         console.print(
             f"importance of the settings: told when {more} more have reached their end (--trials; with "
             "--no-prune none is given up)", highlight=False, soft_wrap=True
@@ -94,6 +94,7 @@ def _show_values(console: Console, study: Any, space: SearchSpace) -> None:
         before = part.setting
     if before is not None:
         console.print(table)
+        console.print("means compare values fairly only where the other settings are balanced", style="dim")
 
 
 def _text(value: Any) -> str:

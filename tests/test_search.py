@@ -222,6 +222,7 @@ def test_the_table_of_trials_is_kept_without_places(storage: Any, tmp_path: Path
     study = open_study(asked, storage)
     finished, pruned, _at_work = (ask(study, asked) for _ in range(3))
     finished.report(2.5, 1)
+    pruned.report(1.5, 1)
     finished.set_user_attr("pretrain_hash", "abc")
     for trial, how in ((finished, "finished"), (pruned, "pruned")):
         trial.set_user_attr("how", how)
@@ -237,7 +238,7 @@ def test_the_table_of_trials_is_kept_without_places(storage: Any, tmp_path: Path
     kept = StudyFolder(tmp_path / "kept", "s").path
     assert (kept / "trials.csv").read_text().splitlines() == [
         "trial,ended,grid,lr,knn_top1 epoch 1,knn_top1,run", "0,finished,4x4,0.002,2.5,3.5,abc",
-        "1,pruned,8x8,0.009,,,",
+        "1,pruned,8x8,0.009,1.5,,",
     ]  # fmt: skip
     written = yaml.safe_load((kept / "search.yaml").read_text())
     assert written["set"] == {} and written["space"]["grid"] == GRIDS

@@ -76,9 +76,10 @@ def write_trials(study: optuna.Study, space: SearchSpace, folder: Path) -> Path:
                     f"{space.objective}_top1", "run"])  # fmt: skip
     for trial in trials:
         choices, looks = choices_of(trial.params, space), trial.intermediate_values
+        figure = trial.value if trial.state == TrialState.COMPLETE else None  # Optuna gives a pruned one its last look
         ended, run = (trial.user_attrs.get(name, "") for name in (HOW, HASH))
         table.writerow([trial.number, ended or "lost", *(choices.get(key, "") for key in space.space),
-                        *(looks.get(epoch, "") for epoch in epochs), trial.value, run])  # fmt: skip
+                        *(looks.get(epoch, "") for epoch in epochs), figure, run])  # fmt: skip
     path = folder / "trials.csv"
     write_atomically(path, text.getvalue().encode())
     return path
