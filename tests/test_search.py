@@ -196,6 +196,8 @@ def test_first_points_are_tried_first_and_once_however_often_it_is_begun(storage
     for _ in range(2):
         study = open_study(asked, storage)
         study.tell(ask(study, asked), 2.0)
+    open_study(asked, storage)
+    assert not study.get_trials(states=(TrialState.WAITING,))
     study.tell(ask(study, asked), 5.0)
     first, second, _ = (choices_of(trial.params, asked) for trial in study.get_trials())
     assert first == points[0] and second["grid"] == "8x8"
