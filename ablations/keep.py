@@ -36,8 +36,7 @@ def keep_study(root: Path, name: str, to: Path) -> Kept:
     Raises ConfigError for a study that does not exist or cannot be read, and for `to` being `root`; RunError when the
     disk refuses.
     """
-    if to.resolve() == root.resolve():
-        raise ConfigError(f"--to {to} is the root itself; give another folder, results/ say")
+    _refuse_root(root, to)
     folder, pool, kept = StudyFolder(root, name), Pool(root), Pool(to)
     study, records = folder.study(), folder.trials()
     found = {record.pretrain_hash: standing_of(pool, record) for record in records}
@@ -57,7 +56,9 @@ def keep_study(root: Path, name: str, to: Path) -> Kept:
 
 def keep_search(root: Path, name: str, to: Path) -> bool:
     """Copies a search's settings, less where the images lay, and its table of trials to `to/studies/<name>/`; whether
-    `name` is a search. Raises ConfigError for one that has no table yet; RunError when the disk refuses."""
+    `name` is a search. Raises ConfigError for one that has no table yet or that searched among data sets, and for `to`
+    being `root`; RunError when the disk refuses."""
+    _refuse_root(root, to)
     there, here = StudyFolder(root, name).path, StudyFolder(to, name).path
     if not (there / "search.yaml").is_file():
         return False
@@ -66,6 +67,10 @@ def keep_search(root: Path, name: str, to: Path) -> bool:
     here.mkdir(parents=True, exist_ok=True)
     asked = yaml.safe_load((there / "search.yaml").read_text(encoding="utf-8"))
     asked["set"] = _placeless(asked["set"])
+    arms = [change for span in asked["space"].values() if isinstance(span, dict) for change in span.values()]
+    searched = [path for path in asked["space"] if isinstance(asked["space"][path], str)]
+    if any(full_path(path, "--space") == "data.path" for path in [*searched, *(p for change in arms for p in change)]):
+        raise ConfigError(f"{there} searched among data.path, which is not kept; it can only be kept by hand")
     write_atomically(here / "search.yaml", yaml.safe_dump(asked, sort_keys=False, width=100).encode())
     write_atomically(here / "trials.csv", (there / "trials.csv").read_bytes())
     return True
@@ -83,6 +88,11 @@ def keep_step_costs(root: Path, to: Path) -> bool:
     there.parent.mkdir(parents=True, exist_ok=True)
     write_atomically(there, path.read_bytes())
     return True
+
+
+def _refuse_root(root: Path, to: Path) -> None:
+    if to.resolve() == root.resolve():
+        raise ConfigError(f"--to {to} is the root itself; give another folder, results/ say")
 
 
 def _placeless(changes: dict[str, Any]) -> dict[str, Any]:

@@ -23,15 +23,18 @@ def keep(
     """
     from cnnjepa.ablations.keep import keep_search, keep_step_costs, keep_study
 
+    reported = False
     for name in dict.fromkeys(studies):
         if keep_search(root, name, to):
             print(f"{name}: a search's settings and table of trials in {to}")
             continue
         kept = keep_study(root, name, to)
+        reported = True
         print(f"{name}: {kept.trials} trials, {kept.bytes / 1e6:.2f} MB in {to}")
         if kept.missing:
             left = ", ".join(kept.missing[:4]) + (" …" if len(kept.missing) > 4 else "")
             print(f"warning: {name}: {len(kept.missing)} without a result yet: {left}", file=sys.stderr)
     if keep_step_costs(root, to):
         print(f"measured steps of the methods: benchmarks/method_cost.json in {to}")
-    print(f"Look:  cnnjepa report --root {to}")
+    if reported:
+        print(f"Look:  cnnjepa report --root {to}")

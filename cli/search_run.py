@@ -9,19 +9,18 @@ import yaml
 from pydantic import ValidationError
 from rich.console import Console
 
+from cnnjepa.ablations.search.record import NOTED, refuse_other_search
 from cnnjepa.ablations.share import trial_share
 from cnnjepa.ablations.study_folder import StudyFolder
 from cnnjepa.cli.search_view import Course, show
 from cnnjepa.cli.study_options import ClusterOptions
 from cnnjepa.schemas import ConfigError
 from cnnjepa.schemas.load import explain
-from cnnjepa.schemas.overrides import flat, full_path, parse_override
+from cnnjepa.schemas.overrides import full_path, parse_override
 from cnnjepa.schemas.space import SearchSpace
 from cnnjepa.training.files import write_atomically
 from cnnjepa.training.locks import locked
 from cnnjepa.training.stopping import StopRequest
-
-_DEFAULTS = SearchSpace(name="default", space={"optimizer.lr": "log(0.1, 1)"}).model_dump(mode="json")
 
 
 def asked_space(file: Path | None, ranges: list[str], sets: list[str], flags: dict[str, Any]) -> SearchSpace:
@@ -34,8 +33,8 @@ def asked_space(file: Path | None, ranges: list[str], sets: list[str], flags: di
             raise ConfigError(f"search file {file} cannot be read: {error}") from None
         if not isinstance(tree, dict):
             raise ConfigError(f"{file} must hold fields (preset:, space:, objective:), see docs/studies.md")
-        for noted in ("images", "processes"):  # a search's own record, asked for again
-            tree.pop(noted, None)
+        if tree.keys() >= NOTED:  # a search's own record, asked for again
+            tree = {key: value for key, value in tree.items() if key not in NOTED}
         tree.setdefault("name", file.stem)
     asked = dict(tree.get("space") or {})
     for text in ranges:
@@ -78,7 +77,9 @@ def run(space: SearchSpace, options: ClusterOptions, data: Path | None, trials: 
         refuse_other_search(folder, asked)
         storage = storage_at(url, folder.path)
         study = open_study(space, storage)
-        trials = min(trials, _combinations(space) or trials)
+        if trials < len(space.first):
+            raise ConfigError(f"--trials {trials} is fewer than the {len(space.first)} points of `first`")
+        trials = of_the_grid(console, space, trials, data)
         done = len(tried(study))
         console.print(f"[bold]{folder.path}[/]  {done} of {trials} trials done before", highlight=False, soft_wrap=True)
         with StopRequest() as stop:
@@ -125,29 +126,24 @@ def run(space: SearchSpace, options: ClusterOptions, data: Path | None, trials: 
     return 0 if best and not left else 1
 
 
-def _combinations(space: SearchSpace) -> int | None:
-    """Of a grid; None for the others."""
-    from cnnjepa.ablations.search.storage import grid_points
+def of_the_grid(console: Console, space: SearchSpace, trials: int, data: Path | None) -> int:
+    """How many of the trials asked for there are, with a word on what a grid leaves out."""
+    from cnnjepa.ablations.search.points import refusal_of
+    from cnnjepa.ablations.search.storage import choices_of, grid_points
 
-    return len(grid_points(space)) if space.sampler == "grid" else None
-
-
-def refuse_other_search(folder: StudyFolder, asked: dict[str, Any]) -> None:
-    """Raises ConfigError when the folder holds another search, or one on other images."""
-    path = folder.path / "search.yaml"
-    if not path.is_file():
-        return
-    kept = yaml.safe_load(path.read_text(encoding="utf-8"))
-    later = {name: value for name, value in _DEFAULTS.items() if name not in kept}  # fields that came after it
-    before, now = flat({**kept, **later}), flat(asked)
-    different = [
-        f"  {key}: there {before.get(key, '(none)')}, asked {now.get(key, '(none)')}"
-        for key in dict.fromkeys([*before, *now])
-        if before.get(key) != now.get(key)
-    ]
-    if different:
-        shown = "\n".join(different)
-        raise ConfigError(f"{folder.path} holds another search. They differ in\n{shown}\nGive another --name.")
+    if space.sampler != "grid":
+        return trials
+    points = [choices_of(point, space) for point in grid_points(space)]
+    refusals = [refusal for point in points if (refusal := refusal_of(point, space, data))]
+    if refusals:
+        console.print(
+            f"warning: {len(refusals)} of {len(points)} combinations are no configs and will be refused; the first: "
+            f"{refusals[0].splitlines()[0]}. Settings that belong together can be named arms (docs/studies.md)",
+            markup=False, highlight=False, soft_wrap=True,
+        )  # fmt: skip
+    if trials < len(points):
+        console.print(f"a part of the grid: {trials} of {len(points)} combinations (--trials)", highlight=False)
+    return min(trials, len(points))
 
 
 def _yaml(tree: dict[str, Any]) -> str:

@@ -48,12 +48,12 @@ class Course:
 def show(study: Any, space: SearchSpace) -> None:
     """Prints the best trials, what each value came to, how the trials ended and what mattered."""
     from cnnjepa.ablations.search.findings import completed, importances, importances_need
-    from cnnjepa.ablations.search.storage import HOW, choices_of, setting_of, tried
+    from cnnjepa.ablations.search.storage import HOW, choices_of, grid_points, optuna_name, tried
 
     console = Console()
     title = f"[bold]{space.name}[/]: {space.objective} top-1 on held-out training images, %"
     table = Table(title=title, title_justify="left", title_style="")
-    settings = {setting_of(key, asked): key for key, asked in space.space.items()}
+    settings = {optuna_name(key, asked): key for key, asked in space.space.items()}
     for column in ("trial", "figure", *space.space):
         table.add_column(column.replace(".", ".\n"), justify="right")  # a long path in lines of its own, not cut
     for trial in completed(study)[:_SHOWN]:
@@ -70,7 +70,9 @@ def show(study: Any, space: SearchSpace) -> None:
         console.print(
             f"importance (PED-ANOVA, {len(completed(study))} trials): {shares}", highlight=False, soft_wrap=True
         )
-    elif (more := importances_need(study)) and space.sampler != "grid":  # a grid's values are balanced, and all there
+    elif (more := importances_need(study)) and not (
+        space.sampler == "grid" and len(tried(study)) == len(grid_points(space))
+    ):
         console.print(
             f"importance of the settings: told when {more} more have reached their end (--trials; with "
             "--no-prune none is given up)", highlight=False, soft_wrap=True
@@ -78,7 +80,7 @@ def show(study: Any, space: SearchSpace) -> None:
 
 
 def _show_values(console: Console, study: Any, space: SearchSpace) -> None:
-    from cnnjepa.ablations.search.values import by_value
+    from cnnjepa.ablations.search.values import Between, by_value
 
     table = Table(title="by value, of trials that reached their end", title_justify="left", title_style="")
     for column in ("setting", "value"):
@@ -87,7 +89,7 @@ def _show_values(console: Console, study: Any, space: SearchSpace) -> None:
         table.add_column(column, justify="right", no_wrap=True)
     before = None
     for part in by_value(study, space):
-        value = " to ".join(map(_text, part.value)) if isinstance(part.value, tuple) else _text(part.value)
+        value = " to ".join(map(_text, part.value)) if isinstance(part.value, Between) else _text(part.value)
         numbers = f"{part.mean:.2f}", f"{min(part.figures):.2f}", f"{max(part.figures):.2f}"
         name = "" if part.setting == before else part.setting
         table.add_row(escape(name), escape(value), str(len(part.figures)), *numbers)

@@ -4,12 +4,14 @@ import re
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BeforeValidator, Field, PlainSerializer, model_validator
+from pydantic import BeforeValidator, Field, PlainSerializer, ValidationInfo, field_validator, model_validator
 
 from cnnjepa.schemas.base import Section
 from cnnjepa.schemas.study import NamedArms
 
 _FORM = re.compile(r"^(log|uniform|int|choice)\((.*)\)$", re.DOTALL)
+# Of named arms; Ray takes a name with a slash apart.
+_NAME = re.compile(r"^[A-Za-z0-9][A-Za-z0-9 _-]*$")
 _LEGAL = (
     "log(LOW, HIGH), uniform(LOW, HIGH), int(LOW, HIGH), choice(A, B, …) or, in a file, named arms "
     "({NAME: {FIELD: VALUE, …}, …})"
@@ -38,8 +40,9 @@ class Range(Section):
                 raise ValueError("choice needs at least two different values")
             return self
         if self.kind == "arms":
-            if len(self.arms) < 2 or not all(self.arms.values()):
-                raise ValueError("named arms need at least two, each with what it changes")
+            changes = list(self.arms.values())
+            if len(changes) < 2 or any(change in changes[:place] for place, change in enumerate(changes)):
+                raise ValueError("named arms need at least two that change different things")
             return self
         if len(self.bounds) != 2 or not self.bounds[0] < self.bounds[1]:
             raise ValueError(f"{self.kind} needs two bounds, the lower first")
@@ -57,11 +60,23 @@ class Range(Section):
         low, high = self.bounds
         return (int(low), int(high)) if self.kind == "int" else (low, low + (high - low) / 2**0.5, high)
 
-    def __contains__(self, value: Any) -> bool:
+    def read(self, value: Any) -> Any:
+        """A value as YAML has it (1e-3 is text there, 4 a number though an arm's name), as this range does. Raises
+        ValueError for one that is not in it."""
         if self.kind in ("choice", "arms"):
-            return value in self.ends
-        number = isinstance(value, int | float) and not isinstance(value, bool)
-        return number and self.bounds[0] <= value <= self.bounds[1] and (self.kind != "int" or value == int(value))
+            value = str(value) if self.kind == "arms" else value
+            if value not in self.ends:
+                legal = ", ".join(map(_yaml, self.ends))
+                raise ValueError(f"{value!r} is not one of {legal}")
+            return value
+        try:
+            number = float(value)
+        except (TypeError, ValueError):
+            raise ValueError(f"{value!r} is not a number; legal is {self}") from None
+        whole = self.kind != "int" or number == int(number)
+        if isinstance(value, bool) or not self.bounds[0] <= number <= self.bounds[1] or not whole:
+            raise ValueError(f"{value!r} is not in {self}")
+        return int(number) if self.kind == "int" else number
 
     def __str__(self) -> str:
         if self.kind == "arms":
@@ -73,7 +88,7 @@ class Range(Section):
 
 def _yaml(value: Any) -> str:
     """As it is written inside a range; read back by `_range`."""
-    text: str = yaml.safe_dump(value, default_flow_style=True, width=10**6)
+    text: str = yaml.safe_dump(value, default_flow_style=True, width=10**6, sort_keys=False)
     return text.removesuffix("\n").removesuffix("\n...")
 
 
@@ -84,7 +99,10 @@ def _range(given: Any) -> Any:
     if isinstance(given, dict) and "kind" not in given:
         if not all(isinstance(change, dict) for change in given.values()):
             raise ValueError(f"{given!r} is not a range; legal are {_LEGAL}")
-        return {"kind": "arms", "arms": {str(name): change for name, change in given.items()}}
+        named = {str(name): change for name, change in given.items()}
+        if len(named) < len(given):
+            raise ValueError(f"names of arms must differ as text; given are {', '.join(map(repr, given))}")
+        return {"kind": "arms", "arms": named}
     if not isinstance(given, str):
         return given
     match = _FORM.match(given.strip())
@@ -147,22 +165,37 @@ class SearchSpace(Section):
     reduction: int = Field(default=3, ge=2)
     """ASHA keeps one in so many at each rung. Source: the paper uses 4; ours is milder, for few trials."""
 
-    @model_validator(mode="after")
-    def _first_points_lie_in_the_space(self) -> "SearchSpace":
-        for place, point in enumerate(self.first):
+    @field_validator("space")
+    @classmethod
+    def _arms_have_names_that_can_be_kept(cls, space: dict[str, Range]) -> dict[str, Range]:
+        for name, asked in space.items():
+            if asked.kind == "arms" and not _NAME.match(name):
+                raise ValueError(f"{name!r} names arms; legal are letters, digits, spaces, '-' and '_'")
+        return space
+
+    @field_validator("first")
+    @classmethod
+    def _lie_in_the_space(cls, points: tuple[dict[str, Any], ...], info: ValidationInfo) -> Any:
+        space: dict[str, Range] = info.data.get("space", {})
+        read: list[dict[str, Any]] = []
+        for place, point in enumerate(points if space else ()):
             if not point:
-                raise ValueError(f"first.{place} is empty; give at least one setting")
-            for setting, value in point.items():
-                if setting not in self.space:
-                    raise ValueError(f"first.{place}: {setting!r} is not searched; it has {', '.join(self.space)}")
-                if value not in self.space[setting]:
-                    raise ValueError(f"first.{place}: {setting} {value!r} is not in {self.space[setting]}")
-            if point in self.first[:place]:
-                raise ValueError(f"first.{place}: {point} is there twice; give every point once")
-        return self
+                raise ValueError(f"point {place} is empty; give at least one setting")
+            if unknown := [setting for setting in point if setting not in space]:
+                raise ValueError(f"point {place}: {unknown[0]!r} is not searched; searched are {', '.join(space)}")
+            try:
+                read.append({setting: space[setting].read(value) for setting, value in point.items()})
+            except ValueError as error:
+                raise ValueError(f"point {place}: {error}") from None
+            if read[-1] in read[:-1]:
+                raise ValueError(f"point {place} is there twice; give every point once")
+        return tuple(read)
 
     @model_validator(mode="after")
     def _grid_is_finite(self) -> "SearchSpace":
+        partial = [place for place, point in enumerate(self.first) if len(point) < len(self.space)]
+        if self.sampler == "grid" and partial:
+            raise ValueError(f"sampler grid proposes nothing, so point {partial[0]} of `first` must have every setting")
         endless = [path for path, r in self.space.items() if r.kind in ("log", "uniform")]
         if self.sampler == "grid" and endless:
             raise ValueError(

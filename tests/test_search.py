@@ -1,5 +1,6 @@
 """Search: what may be asked, a storage that is gone on with, and real searches on Ray."""
 
+import io
 import re
 import signal
 from collections.abc import Iterator
@@ -11,6 +12,7 @@ import pytest
 import yaml
 from optuna.trial import TrialState
 from pydantic import ValidationError
+from rich.console import Console
 from runs import assert_same_run, in_process, train_alone
 from study_runs import SMALL, environment, finish, kill, repeated, run, start, steps, wait_until
 
@@ -18,10 +20,13 @@ from cnnjepa.ablations.keep import keep_search
 from cnnjepa.ablations.pool import Pool
 from cnnjepa.ablations.search.findings import completed, importances, importances_need, write_best, write_trials
 from cnnjepa.ablations.search.points import changes_of, check_search
+from cnnjepa.ablations.search.record import refuse_other_search
 from cnnjepa.ablations.search.storage import AGAIN, choices_of, grid_points, open_study, storage_at, tried
 from cnnjepa.ablations.search.values import by_value
 from cnnjepa.ablations.study_folder import StudyFolder
-from cnnjepa.cli.search_run import asked_space, refuse_other_search
+from cnnjepa.cli import search_run
+from cnnjepa.cli.search_run import asked_space
+from cnnjepa.cli.study_options import ClusterOptions
 from cnnjepa.schemas import ConfigError, load_config, read_config
 from cnnjepa.schemas.space import SearchSpace
 
@@ -97,7 +102,10 @@ def test_named_arms_change_several_fields_together(tmp_path: Path) -> None:
     ("settings", "message"),
     [
         ({"grid": {"8x8": {"stem": "small"}}}, r"space.grid: named arms need at least two"),
-        ({"grid": {"8x8": {"stem": "small"}, "same": {}}}, r"space.grid: named arms need at least two, each with"),
+        ({"grid": {"8x8": {"stem": "small"}, "same": {"stem": "small"}}}, r"space.grid: .* that change different"),
+        ({"grid": {4: {"stem": "small"}, "4": {"stem": "half"}}}, r"space.grid: names of arms must differ as text"),
+        ({"stem/stages": GRIDS}, r"space: 'stem/stages' names arms; legal are letters"),
+        ({"lr": GRIDS}, r"--space lr: this is a config path; give the arms a name that is none"),
         ({"grid": {"8x8": "small", "4x4": "half"}}, r"space.grid: .* is not a range; legal are log\(LOW, HIGH\)"),
         ({"grid": {**GRIDS, "2x2": {"stm": "half"}}}, r"grid, arm 2x2: stm: there is no such config field"),
         ({"grid": {**GRIDS, "2x2": {"stem": "hlf"}}}, r"--space grid, arm 2x2: encoder.stem: 'hlf' is not legal"),
@@ -161,6 +169,24 @@ def test_the_same_seed_begins_with_the_same_points(tmp_path: Path) -> None:
     assert first[0] == first[1]
 
 
+def test_points_that_no_trial_could_have_are_refused_or_said(tmp_path: Path) -> None:
+    settings: Any = {"min_keep": "int(3, 5)", "strategy": ["mixed", "random"]}
+    with pytest.raises(
+        ConfigError, match=r"first, point 0: method.masking.min_keep: no such field of strategy 'random'"
+    ):
+        check_search(space(space=settings, first=[{"min_keep": 4, "strategy": "random"}]), None)
+    with pytest.raises(ValidationError, match=r"sampler grid proposes nothing, so point 0 of `first` must have every"):
+        space(space={"grid": GRIDS, "depth": "int(1, 2)"}, sampler="grid", first=[{"depth": 1}])
+    few = ClusterOptions(root=tmp_path)
+    with pytest.raises(ConfigError, match=r"--trials 1 is fewer than the 2 points of `first`"):
+        search_run.run(space(space={"depth": "int(1, 3)"}, first=[{"depth": 1}, {"depth": 2}]), few, None, 1, None)
+    grid = {"masking.min_keep": [4, 5], "masking.strategy": ["mixed", "random"]}
+    console = Console(file=io.StringIO(), width=200)
+    assert search_run.of_the_grid(console, space(space=grid, sampler="grid"), 3, None) == 3
+    said = console.file.getvalue()  # type: ignore[attr-defined]
+    assert "warning: 2 of 4 combinations are no configs" in said and "a part of the grid: 3 of 4" in said
+
+
 def test_a_trial_whose_driver_died_is_marked_and_tried_again_first(storage: Any) -> None:
     asked = space()
     study = open_study(asked, storage)
@@ -171,6 +197,12 @@ def test_a_trial_whose_driver_died_is_marked_and_tried_again_first(storage: Any)
     assert trial.params == lost.params and trial.user_attrs[AGAIN] == 0
     again.tell(trial, 3.0)
     assert [t.number for t in tried(again)] == [1]
+
+
+def test_a_point_that_a_driver_took_up_and_left_is_tried_again(storage: Any) -> None:
+    asked = space(space={"lr": "log(1e-3, 1e-1)", "depth": "int(1, 3)"}, first=[{"lr": 0.01, "depth": 2}])
+    open_study(asked, storage).ask()  # and dies before it has its settings
+    assert ask(open_study(asked, storage), asked).params == {"optimizer.lr": 0.01, "method.predictor.depth": 2}
 
 
 def test_a_grid_is_every_combination_once_however_often_it_is_begun(storage: Any) -> None:
@@ -236,6 +268,8 @@ def test_the_table_of_trials_is_kept_without_places(storage: Any, tmp_path: Path
         (folder / "search.yaml").write_text(yaml.safe_dump(asked.model_dump(mode="json")))
         keep_search(tmp_path, "s", tmp_path / "kept")
     write_trials(study, asked, folder)
+    with pytest.raises(ConfigError, match="is the root itself"):
+        keep_search(tmp_path, "s", tmp_path)
     assert keep_search(tmp_path, "s", tmp_path / "kept") and not keep_search(tmp_path, "other", tmp_path / "kept")
     kept = StudyFolder(tmp_path / "kept", "s").path
     assert (kept / "trials.csv").read_text().splitlines() == [
@@ -249,11 +283,12 @@ def test_the_table_of_trials_is_kept_without_places(storage: Any, tmp_path: Path
 @pytest.mark.parametrize(
     ("points", "message"),
     [
-        ([{}], r"first.0 is empty; give at least one setting"),
-        ([{"lr": 0.01}, {"depth": 2}], r"first.1: 'depth' is not searched; it has lr, grid"),
-        ([{"lr": 1}], r"first.0: lr 1 is not in log\(0.001, 0.1\)"),
-        ([{"grid": "2x2"}], r"first.0: grid '2x2' is not in \{"),
-        ([{"lr": 0.01}, {"lr": 0.01}], r"first.1: .* is there twice"),
+        ([{}], r"point 0 is empty; give at least one setting"),
+        ([{"lr": 0.01}, {"depth": 2}], r"point 1: 'depth' is not searched; searched are lr, grid"),
+        ([{"lr": 1}], r"point 0: 1 is not in log\(0.001, 0.1\)"),
+        ([{"lr": "quick"}], r"point 0: 'quick' is not a number; legal is log\(0.001, 0.1\)"),
+        ([{"grid": "2x2"}], r"point 0: '2x2' is not one of 8x8, 4x4"),
+        ([{"lr": 0.01}, {"lr": "1e-2"}], r"point 1 is there twice"),
     ],
 )
 def test_first_points_outside_the_space_are_named(points: list[dict[str, Any]], message: str) -> None:
@@ -267,8 +302,23 @@ def test_a_search_of_before_a_field_existed_is_gone_on_with(tmp_path: Path) -> N
     folder.path.mkdir(parents=True)
     (folder.path / "search.yaml").write_text(yaml.safe_dump({k: v for k, v in asked.items() if k != "first"}))
     refuse_other_search(folder, asked)
-    with pytest.raises(ConfigError, match=r"first: there \[\], asked \[\{'lr': 0.01\}\]"):
-        refuse_other_search(folder, {**asked, "first": [{"lr": 0.01}]})
+    with pytest.raises(ConfigError, match=r"first: there \[\], asked \[\{'optimizer.lr': 0.01\}\]"):
+        refuse_other_search(folder, {**asked, "first": [{"optimizer.lr": 0.01}]})
+    (folder.path / "search.yaml").write_text("name: s")
+    with pytest.raises(ConfigError, match=r"search\.yaml cannot be read .*; give another --name"):
+        refuse_other_search(folder, asked)
+
+
+def test_arms_in_another_order_are_another_search(tmp_path: Path) -> None:
+    asked, turned = (
+        space(space={"grid": grids}).model_dump(mode="json") for grids in (GRIDS, dict([*GRIDS.items()][::-1]))
+    )
+    folder = StudyFolder(tmp_path, "s")
+    folder.path.mkdir(parents=True)
+    (folder.path / "search.yaml").write_text(yaml.safe_dump(asked, sort_keys=False))
+    refuse_other_search(folder, asked)
+    with pytest.raises(ConfigError, match=r"They differ in\n  space.grid: there"):
+        refuse_other_search(folder, turned)
 
 
 def test_the_best_settings_become_a_preset_file(storage: Any, tmp_path: Path) -> None:

@@ -284,6 +284,17 @@ def test_the_packed_encoder_computes_the_visible_share_of_the_flops() -> None:
     assert counts[1] == counts[0] / 2
 
 
+@pytest.mark.parametrize("memory", [torch.channels_last, torch.contiguous_format])
+def test_gradients_of_1x1_weights_have_their_strides(memory: torch.memory_format) -> None:
+    """Others are copied by DDP in every step."""
+    trunk = lively_trunk(arch="resnet50", width=0.125).to(memory_format=memory)
+    images = torch.randn(2, 3, 64, 64, dtype=torch.float64)
+    PackedEncoder(trunk)(images, random_context(2, 2)).sum().backward()
+    ones = [p for p in trunk.parameters() if p.shape[2:] == (1, 1)]
+    assert len(ones) > 30
+    assert [p.grad.stride() for p in ones if p.grad is not None] == [p.stride() for p in ones]
+
+
 @pytest.mark.parametrize(("kernel", "stride"), [(1, 1), (1, 2), (3, 1), (3, 2)])
 @pytest.mark.parametrize("p", [8, 4, 2])
 def test_every_kernel_of_every_precision_is_float64_to_its_rounding(kernel: int, stride: int, p: int) -> None:

@@ -33,6 +33,9 @@ def changes_of(choices: dict[str, Any], space: SearchSpace) -> dict[str, Any]:
 def check_search(space: SearchSpace, data: Path | None) -> PretrainConfig:
     """The base config. Raises ConfigError for what no trial could run: a bad path, base config or value, a figure that
     would not be measured, pruning without probes."""
+    for name, asked in space.space.items():
+        if asked.kind == "arms" and _is_path(name):
+            raise ConfigError(f"--space {name}: this is a config path; give the arms a name that is none")
     paths = _paths(space)
     every = [path for key in paths for path in paths[key]]
     twice = [path for place, path in enumerate(every) if path in every[:place]]
@@ -54,7 +57,27 @@ def check_search(space: SearchSpace, data: Path | None) -> PretrainConfig:
                 if str(error).startswith(tuple(paths[key])):
                     where = f"{key}, arm {value}" if asked.kind == "arms" else f"{paths[key][0]}={asked}"
                     raise ConfigError(f"--space {where}: {error}") from None
+    for place, point in enumerate(space.first):
+        if len(point) == len(space.space) and (refusal := refusal_of(point, space, data)):
+            raise ConfigError(f"first, point {place}: {refusal}")
     return config
+
+
+def refusal_of(choices: dict[str, Any], space: SearchSpace, data: Path | None) -> str | None:
+    """Why no trial can have this point; None where one can."""
+    try:
+        config_of(space, changes_of(choices, space), data)
+    except ConfigError as error:
+        return str(error)
+    return None
+
+
+def _is_path(name: str) -> bool:
+    try:
+        full_path(name)
+    except ConfigError:
+        return False
+    return True
 
 
 def _paths(space: SearchSpace) -> dict[str, list[str]]:

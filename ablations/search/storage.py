@@ -7,7 +7,7 @@ import optuna
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 from optuna.trial import FrozenTrial, TrialState
 
-from cnnjepa.randomness import key
+from cnnjepa.randomness import key as random_key
 from cnnjepa.schemas import ConfigError
 from cnnjepa.schemas.overrides import full_path
 from cnnjepa.schemas.space import Range, SearchSpace
@@ -39,11 +39,11 @@ def storage_at(url: str | None, folder: Path) -> Any:
 
 
 def distributions(space: SearchSpace) -> dict[str, BaseDistribution]:
-    """Setting → Optuna's distribution. Raises ConfigError for a path that does not exist."""
-    return {setting_of(key, asked): _distribution(asked) for key, asked in space.space.items()}
+    """Optuna's name of a setting → its distribution. Raises ConfigError for a path that does not exist."""
+    return {optuna_name(key, asked): _distribution(asked) for key, asked in space.space.items()}
 
 
-def setting_of(key: str, asked: Range) -> str:
+def optuna_name(key: str, asked: Range) -> str:
     """What Optuna calls a setting: the full config path, or the name of named arms."""
     return key if asked.kind == "arms" else full_path(key, "--space")
 
@@ -64,7 +64,7 @@ def _storable(value: Any) -> Any:
 
 def choices_of(params: dict[str, Any], space: SearchSpace) -> dict[str, Any]:
     """Optuna's parameters as the search writes them: its key → the value, or the named arm's name."""
-    written = {setting_of(key, asked): (key, asked.values) for key, asked in space.space.items()}
+    written = {optuna_name(key, asked): (key, asked.values) for key, asked in space.space.items()}
     choices = {}
     for setting, stored in params.items():
         key, values = written[setting]
@@ -76,8 +76,8 @@ def open_study(space: SearchSpace, storage: Any) -> optuna.Study:
     """The study, begun or gone on with.
 
     The sampler's seed moves on with the number of trials there are, so that a search that goes on does not propose
-    its first points anew. Trials that were at work when their driver died are marked, and tried again first: what
-    they trained is taken up from its checkpoint.
+    its first points anew. Trials that were at work when their driver died are marked, and tried again before anything
+    new is proposed: what they trained is taken up from its checkpoint.
     """
     study = optuna.create_study(storage=storage, study_name=space.name, direction="maximize", load_if_exists=True)
     for trial in study.get_trials(deepcopy=False):
@@ -85,11 +85,11 @@ def open_study(space: SearchSpace, storage: Any) -> optuna.Study:
             _mark_lost(study, trial)
     for point in space.first:
         study.enqueue_trial(
-            {setting_of(key, space.space[key]): _storable(value) for key, value in point.items()}, skip_if_exists=True
+            {optuna_name(key, space.space[key]): _storable(value) for key, value in point.items()}, skip_if_exists=True
         )
     if space.sampler == "grid":
         _enqueue_grid(study, space)
-    seed = key(space.seed, "search", len(study.get_trials(deepcopy=False))) % 2**32
+    seed = random_key(space.seed, "search", len(study.get_trials(deepcopy=False))) % 2**32
     sampler: Any = optuna.samplers.RandomSampler(seed=seed)
     if space.sampler == "tpe":
         sampler = optuna.samplers.TPESampler(seed=seed, multivariate=False, constant_liar=True)
@@ -99,8 +99,9 @@ def open_study(space: SearchSpace, storage: Any) -> optuna.Study:
 
 def _mark_lost(study: optuna.Study, trial: FrozenTrial) -> None:
     study.tell(trial.number, state=TrialState.FAIL)
-    if trial.params:
-        study.enqueue_trial(trial.params, user_attrs={AGAIN: trial.number})
+    # A driver can die between taking up a point and having set all of it.
+    if point := {**trial.system_attrs.get("fixed_params", {}), **trial.params}:
+        study.enqueue_trial(point, user_attrs={AGAIN: trial.number})
 
 
 def _enqueue_grid(study: optuna.Study, space: SearchSpace) -> None:

@@ -10,13 +10,20 @@ from cnnjepa.ablations.search.storage import choices_of
 from cnnjepa.schemas.space import Range, SearchSpace
 
 
+class Between(NamedTuple):
+    """A part of a range of real numbers."""
+
+    low: float
+    high: float
+
+
 class ValueFigures(NamedTuple):
     """The figures of the trials that had one value of a setting, or one from a part of its range."""
 
     setting: str
     """As the search names it."""
     value: Any
-    """The value, the named arm's name, or (least, greatest) of a half of a range of real numbers."""
+    """The value, the named arm's name, or of real numbers the half of the range (a Between)."""
     figures: tuple[float, ...]
     """Objective of each, top-1 in percent, largest first."""
 
@@ -33,18 +40,22 @@ def by_value(study: optuna.Study, space: SearchSpace) -> list[ValueFigures]:
     found = []
     for setting, asked in space.space.items():
         had = [(choices[setting], figure) for choices, figure in trials if setting in choices]
-        for value, holds in _parts(asked):
-            if figures := tuple(figure for chosen, figure in had if holds(chosen)):
-                found.append(ValueFigures(setting, value, figures))
+        for part in _parts(asked, [value for value, _ in had]):
+            if figures := tuple(figure for value, figure in had if _part_of(value, asked) == part):
+                found.append(ValueFigures(setting, part, figures))
     return found
 
 
-def _parts(asked: Range) -> list[tuple[Any, Any]]:
-    """(what it is called, whether a value belongs to it)."""
+def _parts(asked: Range, had: list[Any]) -> list[Any]:
+    """In their order: the file's of choices and arms, else from the least."""
     if asked.kind in ("choice", "arms"):
-        return [(value, lambda chosen, value=value: chosen == value) for value in asked.ends]
+        return list(asked.ends)
+    return sorted({_part_of(value, asked) for value in had})
+
+
+def _part_of(value: Any, asked: Range) -> Any:
+    if asked.kind not in ("log", "uniform"):
+        return value
     low, high = asked.bounds
-    if asked.kind == "int":
-        return [(n, lambda chosen, n=n: chosen == n) for n in range(int(low), int(high) + 1)]
     middle = (low * high) ** 0.5 if asked.kind == "log" else (low + high) / 2
-    return [((low, middle), lambda chosen: chosen < middle), ((middle, high), lambda chosen: chosen >= middle)]
+    return Between(low, middle) if value < middle else Between(middle, high)

@@ -39,8 +39,10 @@ class _Rows(torch.autograd.Function):
 
 
 def as_matrix(weight: Tensor) -> Tensor:
-    """[O, C, k, k] → [O, k·k·C]; a view where the memory is channels-last. Its gradient then has the weight's strides,
-    of 1x1 too, where a plain `flatten` would give it others: DDP copies those, and says so."""
+    """[O, C, k, k] → [O, k·k·C]; a view where the memory is channels-last. The gradient of a 1x1 weight has its
+    strides in either memory format: DDP copies others, and says so."""
+    if weight.shape[2:] == (1, 1) and weight.stride(3) == 1:
+        return weight.flatten(1)
     return weight.permute(0, 2, 3, 1).flatten(1)
 
 
