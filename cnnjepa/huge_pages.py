@@ -6,11 +6,12 @@ at a time: a tenth of a ResNet-50 step (docs/performance.md). The results' bits 
 
 import os
 
-_SWITCH = "THP_MEM_ALLOC_ENABLE"
+SWITCH = "THP_MEM_ALLOC_ENABLE"
+"""Torch's name of it in the environment; `0` switches it off."""
 
 
 def ask_for_huge_pages() -> None:
     """Has torch ask Linux for huge pages under tensors of 2 MiB and more, in this process and those that it starts;
     for programs, before their first such tensor. A value that is set already stays. Elsewhere than on Linux, and where
     /sys/kernel/mm/transparent_hugepage/enabled says `never`, it does nothing. Source: PyTorch pull request 107697."""
-    os.environ.setdefault(_SWITCH, "1")
+    os.environ.setdefault(SWITCH, "1")
