@@ -15,6 +15,7 @@ from pydantic import ValidationError
 from rich.console import Console
 from runs import assert_same_run, in_process, train_alone
 from study_runs import SMALL, environment, finish, kill, repeated, run, start, steps, wait_until
+from typer.testing import CliRunner
 
 from cnnjepa.ablations.keep import keep_search
 from cnnjepa.ablations.pool import Pool
@@ -25,6 +26,7 @@ from cnnjepa.ablations.search.storage import AGAIN, choices_of, grid_points, ope
 from cnnjepa.ablations.search.values import by_value
 from cnnjepa.ablations.study_folder import StudyFolder
 from cnnjepa.cli import search_run
+from cnnjepa.cli.main import app
 from cnnjepa.cli.search_run import asked_space
 from cnnjepa.cli.study_options import ClusterOptions
 from cnnjepa.schemas import ConfigError, load_config, read_config
@@ -271,6 +273,8 @@ def test_the_table_of_trials_is_kept_without_places(storage: Any, tmp_path: Path
     with pytest.raises(ConfigError, match="is the root itself"):
         keep_search(tmp_path, "s", tmp_path)
     assert keep_search(tmp_path, "s", tmp_path / "kept") and not keep_search(tmp_path, "other", tmp_path / "kept")
+    said = CliRunner().invoke(app, ["keep", "s", "--root", str(tmp_path), "--to", str(tmp_path / "kept")])
+    assert said.exit_code == 0 and "s: a search's settings" in said.stdout and "report" not in said.stdout
     kept = StudyFolder(tmp_path / "kept", "s").path
     assert (kept / "trials.csv").read_text().splitlines() == [
         "trial,ended,grid,lr,knn_top1 epoch 1,knn_top1,run", "0,finished,4x4,0.002,2.5,3.5,abc",
