@@ -107,7 +107,7 @@ def run(space: SearchSpace, options: ClusterOptions, data: Path | None, trials: 
                         )  # fmt: skip
                     finally:
                         stop_file.unlink(missing_ok=True)
-            table = write_trials(study, space, folder.path)
+            table = write_trials(study, space, folder)
             best = write_best(study, space, folder.path)
             pictures = draw(study, folder.path)
             stopped = stop.reason

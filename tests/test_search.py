@@ -1,5 +1,6 @@
 """Search: what may be asked, a storage that is gone on with, and real searches on Ray."""
 
+import csv
 import io
 import re
 import signal
@@ -269,7 +270,7 @@ def test_the_table_of_trials_is_kept_without_places(storage: Any, tmp_path: Path
     with pytest.raises(ConfigError, match=r"has no trials\.csv"):
         (folder / "search.yaml").write_text(yaml.safe_dump(asked.model_dump(mode="json")))
         keep_search(tmp_path, "s", tmp_path / "kept")
-    write_trials(study, asked, folder)
+    write_trials(study, asked, StudyFolder(tmp_path, "s"))
     with pytest.raises(ConfigError, match="is the root itself"):
         keep_search(tmp_path, "s", tmp_path)
     assert keep_search(tmp_path, "s", tmp_path / "kept") and not keep_search(tmp_path, "other", tmp_path / "kept")
@@ -277,8 +278,8 @@ def test_the_table_of_trials_is_kept_without_places(storage: Any, tmp_path: Path
     assert said.exit_code == 0 and "s: a search's settings" in said.stdout and "report" not in said.stdout
     kept = StudyFolder(tmp_path / "kept", "s").path
     assert (kept / "trials.csv").read_text().splitlines() == [
-        "trial,ended,grid,lr,knn_top1 epoch 1,knn_top1,run", "0,finished,4x4,0.002,2.5,3.5,abc",
-        "1,pruned,8x8,0.009,1.5,,",
+        "trial,ended,grid,lr,knn_top1 epoch 1,linear_top1,knn_top1,run", "0,finished,4x4,0.002,2.5,,,abc",
+        "1,pruned,8x8,0.009,1.5,,,",
     ]  # fmt: skip
     written = yaml.safe_load((kept / "search.yaml").read_text())
     assert written["set"] == {} and written["space"]["grid"] == GRIDS
@@ -393,6 +394,10 @@ def test_a_search_whose_driver_is_killed_goes_on(tmp_path: Path) -> None:
     assert in_process(train_alone, read_config(run_dir / "config.yaml"), tmp_path / "alone") == 0
     assert_same_run(run_dir, tmp_path / "alone")
     assert "4 finished" in out and (tmp_path / "studies" / "s" / "best.yaml").is_file()
+    table = csv.DictReader((tmp_path / "studies" / "s" / "trials.csv").read_text().splitlines())
+    finished = [row for row in table if row["ended"] == "finished"]
+    assert [float(row["knn_top1"]) for row in finished] == [trial.value for trial in ended]
+    assert all(0 <= float(row["linear_top1"]) <= 100 for row in finished)
     code, out = run(words(tmp_path, "--trials", "4", *LR), environment(tmp_path))
     assert code == 0 and "4 of 4 trials done before" in out
     code, out = run(words(tmp_path, "--trials", "5", *LR, "--objective", "linear"), environment(tmp_path))

@@ -10,8 +10,10 @@ import optuna
 import yaml
 from optuna.trial import FrozenTrial, TrialState
 
+from cnnjepa.ablations.pool import Pool
 from cnnjepa.ablations.search.points import changes_of
 from cnnjepa.ablations.search.storage import HASH, HOW, choices_of
+from cnnjepa.ablations.study_folder import StudyFolder
 from cnnjepa.schemas.overrides import full_path, merge, nested
 from cnnjepa.schemas.space import SearchSpace
 from cnnjepa.training.files import write_atomically
@@ -65,22 +67,25 @@ def write_best(study: optuna.Study, space: SearchSpace, folder: Path) -> Path | 
     return path
 
 
-def write_trials(study: optuna.Study, space: SearchSpace, folder: Path) -> Path:
-    """`trials.csv`: a line a trial that ended, with how, its settings, the probe's figure at its end and at every
-    intermediate probe (top-1 in percent, held-out training images), and the run's folder in the pool."""
+def write_trials(study: optuna.Study, space: SearchSpace, folder: StudyFolder) -> Path:
+    """`trials.csv`: a line a trial that ended, with how, its settings, k-NN at every intermediate probe, both probes'
+    figures at its end (top-1 in percent, held-out training images), and the run's folder in the pool."""
     trials = [trial for trial in study.get_trials(deepcopy=False) if trial.state.is_finished() and trial.params]
     epochs = sorted({epoch for trial in trials for epoch in trial.intermediate_values})
+    figures, pool = ("linear_top1", "knn_top1"), Pool(folder.root)
     text = io.StringIO()
     table = csv.writer(text, lineterminator="\n")
-    table.writerow(["trial", "ended", *space.space, *(f"knn_top1 epoch {epoch}" for epoch in epochs),
-                    f"{space.objective}_top1", "run"])  # fmt: skip
+    looked = (f"knn_top1 epoch {epoch}" for epoch in epochs)
+    table.writerow(["trial", "ended", *space.space, *looked, *figures, "run"])
     for trial in trials:
         choices, looks = choices_of(trial.params, space), trial.intermediate_values
-        figure = trial.value if trial.state == TrialState.COMPLETE else None  # Optuna gives a pruned one its last look
-        ended, run = (trial.user_attrs.get(name, "") for name in (HOW, HASH))
-        table.writerow([trial.number, ended or "lost", *(choices.get(key, "") for key in space.space),
-                        *(looks.get(epoch, "") for epoch in epochs), figure, run])  # fmt: skip
-    path = folder / "trials.csv"
+        how, run = (trial.user_attrs.get(name, "") for name in (HOW, HASH))
+        result = pool.folder(run).read_result() if run and trial.state == TrialState.COMPLETE else None
+        found = {} if result is None or result.selection is None else result.selection.model_dump()
+        settings = (choices.get(key, "") for key in space.space)
+        ended = (found.get(name, "") for name in figures)
+        table.writerow([trial.number, how or "lost", *settings, *(looks.get(e, "") for e in epochs), *ended, run])
+    path = folder.path / "trials.csv"
     write_atomically(path, text.getvalue().encode())
     return path
 
