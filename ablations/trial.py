@@ -13,7 +13,6 @@ from typing import Any, Literal, NamedTuple, TextIO
 
 from cnnjepa.ablations.study_folder import TrialRecord
 from cnnjepa.errors import InUseError, RunError, Stopped
-from cnnjepa.huge_pages import ask_for_huge_pages
 from cnnjepa.schemas import ConfigError, TrialResult
 from cnnjepa.training.conclude import encoder_name, now
 from cnnjepa.training.pretrain import pretrain
@@ -74,7 +73,6 @@ def run_trial(
     """Trains the trial to its end, from its checkpoint if there is one. What it says is appended to `log`; when
     `stop_file` appears it stops with a checkpoint. A failure is written into the run folder with the log's tail; an
     unexpected error of one process among several is raised, since it may only mean that another was lost."""
-    ask_for_huge_pages()  # on a machine of a cluster too, which has not the driver's environment
     log.parent.mkdir(parents=True, exist_ok=True)
     with open(log, "a", encoding="utf-8") as out:
         said = _Log(out)

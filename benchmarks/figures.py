@@ -7,8 +7,8 @@ figures and writes `<out>/<script>.json`:
      "figures": [{"name", "measured", "unit", "target", "direction", "ok", "spread", "n", "note"}, ...],
      "details": {...}}
 
-`benchmarks/all.py` runs the scripts and gathers these files into one table. Nothing but the standard library and one
-line of the engine that needs no more is imported here, so that a script can run wherever the engine does.
+`benchmarks/all.py` runs the scripts and gathers these files into one table. Only the standard library is imported here,
+so that a script can run wherever the engine does.
 """
 
 import argparse
@@ -21,9 +21,6 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from cnnjepa.huge_pages import ask_for_huge_pages
-
-ask_for_huge_pages()  # as the program does, and before any script makes a tensor
 OUT = Path(__file__).parent / "out"
 _BEGUN = time.perf_counter()
 

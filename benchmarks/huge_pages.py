@@ -18,12 +18,13 @@ from figures import Figure, add_options, add_sizes, median, ratio, report, sized
 from step import published
 from timing import alternately
 
-from cnnjepa.huge_pages import SWITCH
 from cnnjepa.step_timer import StepTimer
 from cnnjepa.training.distributed import Processes
 from cnnjepa.training.environment import environment, peak_memory_bytes
 
 CPU = torch.device("cpu")
+# Torch's switch: pages of 2 MiB under tensors of that size and more, where Linux gives them.
+SWITCH = "THP_MEM_ALLOC_ENABLE"
 # Rounds, architecture, pixels a side and batch of every mode.
 _MODES = {"full": (9, "resnet50", 224, 16), "quick": (3, "resnet50", 224, 16), "tiny": (1, "resnet18", 224, 2)}
 

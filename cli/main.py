@@ -21,7 +21,6 @@ from cnnjepa.cli import (
     status,
     train,
 )
-from cnnjepa.huge_pages import ask_for_huge_pages
 
 # Exit codes; DESIGN and docs/cli.md list them.
 FAILED, WRONG, COLLAPSED, STOPPED = 1, 2, 3, 75
@@ -70,7 +69,6 @@ app.add_typer(data.app, name="data")
 
 def main() -> None:
     """Runs the command line; never shows a traceback unless `--debug` is given."""
-    ask_for_huge_pages()
     debug = "--debug" in sys.argv
     arguments = [a for a in sys.argv[1:] if a != "--debug"]
     try:
