@@ -78,4 +78,8 @@ def pretrain_hash(config: PretrainConfig, dataset_fingerprint: str, world_size: 
 
 def probe_hash(config: PretrainConfig) -> str:
     """SHA-256 (64 hex digits) of the probe section."""
-    return _sha256({**config.probe.model_dump(mode="json"), "encoder": config.probed_encoder})
+    settings = {**config.probe.model_dump(mode="json"), "encoder": config.probed_encoder}
+    if config.runtime.precision == "bf16":
+        # Runs that train in bf16 were once probed on bf16 features; those results do not answer for float32 ones.
+        settings["features"] = "float32"
+    return _sha256(settings)

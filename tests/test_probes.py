@@ -31,7 +31,7 @@ from cnnjepa.probes.floors import untrained_encoder
 from cnnjepa.probes.interval import wilson
 from cnnjepa.probes.knn import knn_accuracies, topk_percent, usable_k
 from cnnjepa.probes.linear import Curve, linear_curve, shuffled_order
-from cnnjepa.schemas import PretrainConfig, ProbeConfig, Probes, load_config
+from cnnjepa.schemas import PretrainConfig, ProbeConfig, Probes, load_config, probe_hash
 
 CPU = torch.device("cpu")
 
@@ -54,6 +54,23 @@ def clouds(
     labels = torch.randint(0, classes, (count,), generator=draw)
     values = centres[labels] + noise * torch.randn(count, dim, generator=draw, dtype=torch.float64)
     return Features(values.to(dtype), labels)
+
+
+# --- features -----------------------------------------------------------------------------------------------------
+
+
+def test_features_of_a_run_that_trains_in_bf16_are_float32() -> None:
+    exact, mixed = load_config("smoke"), load_config("smoke", overrides=["precision=bf16"])
+    encoder, pixels = build_trunk(exact.encoder, 0), torch.randint(0, 256, (4, 3, 32, 32), dtype=torch.uint8)
+    found = encoder_embed(encoder, mixed, CPU)(pixels)
+    assert torch.equal(found, encoder_embed(encoder, exact, CPU)(pixels))
+    with torch.autocast("cpu", torch.bfloat16):  # nor may a caller's autocast reach them
+        assert torch.equal(found, encoder_embed(encoder, mixed, CPU)(pixels))
+
+
+def test_results_from_bf16_features_do_not_answer_for_float32_ones() -> None:
+    exact, mixed = load_config("smoke"), load_config("smoke", overrides=["precision=bf16"])
+    assert probe_hash(exact) != probe_hash(mixed)
 
 
 # --- k-NN ---------------------------------------------------------------------------------------------------------

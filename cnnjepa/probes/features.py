@@ -49,7 +49,10 @@ class Features:
 
 
 def encoder_embed(network: nn.Module, config: PretrainConfig, device: torch.device) -> Embed:
-    """The encoder in eval mode, globally average-pooled. Leaves the network in the mode it was in."""
+    """The encoder in eval mode, globally average-pooled. Leaves the network in the mode it was in.
+
+    Always float32, whatever `runtime.precision` the run trains with: the released code's probes run outside autocast.
+    """
     normalize = Normalizer(config.data, device, config.runtime.channels_last)
 
     @torch.inference_mode()
@@ -57,7 +60,7 @@ def encoder_embed(network: nn.Module, config: PretrainConfig, device: torch.devi
         training = network.training
         network.eval()
         try:
-            with torch.autocast(device.type, torch.bfloat16, enabled=config.runtime.precision == "bf16"):
+            with torch.autocast(device.type, enabled=False):
                 features = network(normalize(pixels.to(device)))
         finally:
             network.train(training)

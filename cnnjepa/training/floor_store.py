@@ -54,5 +54,6 @@ def _name(floor: FloorName, config: PretrainConfig, fingerprint: str) -> str:
     }
     if floor == "untrained":
         parts["encoder"] = {key: value for key, value in dump["encoder"].items() if key != "backend"}
-        parts["start"] = [dump["runtime"][key] for key in ("seed", "precision", "channels_last")]
+        # Features are float32 whatever the precision of training; the word stays, so that floors keep their names.
+        parts["start"] = [dump["runtime"]["seed"], "float32", dump["runtime"]["channels_last"]]
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:32]
