@@ -2,7 +2,6 @@
 
 import csv
 import io
-import itertools
 import json
 import re
 import shutil
@@ -18,12 +17,12 @@ from cnnjepa.ablations.keep import keep_step_costs, keep_study
 from cnnjepa.ablations.pool import Pool
 from cnnjepa.ablations.report.build import build_report
 from cnnjepa.ablations.report.comparison import Comparison, compare
-from cnnjepa.ablations.report.published import ENCODER_PARAMS, beside, published_tables
+from cnnjepa.ablations.report.published import ENCODER_PARAMS, published_tables
 from cnnjepa.ablations.report.reading import read_study
 from cnnjepa.ablations.study_files import validated
 from cnnjepa.ablations.study_folder import StudyFolder
 from cnnjepa.cli.main import main
-from cnnjepa.schemas import ConfigError, Diagnostics, PretrainConfig, ProbeFigures, Probes, load_config
+from cnnjepa.schemas import ConfigError, Diagnostics, PretrainConfig, ProbeFigures, Probes
 from cnnjepa.schemas.study import Study
 
 DEPTHS = Study(
@@ -183,34 +182,6 @@ def test_the_csv_holds_what_can_be_computed_by_hand(reported: Path) -> None:
         assert runs[run]["commit"] == "0123456789abcdef"
         there = (reported / "studies" / "depths" / "report" / runs[run]["folder"] / "result.json").resolve()
         assert json.loads(there.read_text())["pretrain_hash"] == runs[run]["config_hash"]
-
-
-def test_published_numbers_stand_beside_their_own_protocol_only(reported: Path) -> None:
-    folder = reported / "studies" / "depths" / "report"
-    assert not [name for name in table(folder, "depths_accuracy_held_out")[0] if "published" in name]
-    rows = {row["arm"]: row for row in table(folder, "depths_accuracy_published")}
-    assert rows["depth=2"]["linear_top1_published"] == "73.22" and rows["depth=2"]["knn_top1_published"] == "59.22"
-    # Protocol published is a point higher than held_out in these constructed results.
-    ours = float(rows["depth=2"]["linear_top1_mean"])
-    assert ours == pytest.approx(72.0)
-    assert float(rows["depth=2"]["linear_top1_minus_published"]) == pytest.approx(72.0 - 73.22)
-    text = (folder / "tables" / "depths_accuracy_published.md").read_text(encoding="utf-8")
-    assert "images synthetic-32 (published: ImageNet-100)" in text and "epochs 2 (published: 201)" in text
-    assert "Published but not in this study: depth=5" in text
-    assert "4 arms cannot reach significance (perfect agreement gives p = 0.083)" in text
-
-
-def test_a_published_row_stands_beside_the_nearest_of_several_matching_arms() -> None:
-    arms = {
-        f"{conv}, {depth}": load_config("in100", overrides=[f"predictor.depth={depth}", f"predictor.conv={conv}"])
-        for conv, depth in itertools.product(("separable", "dense"), (1, 2))
-    }
-    found = beside(published_tables()["predictor_depth"], arms, "imagenet100")
-    assert {label: (one.row.linear_top1, one.note, one.alone) for label, one in found.items()} == {
-        "separable, 1": (64.86, "", True), "separable, 2": (73.22, "", True),
-    }  # fmt: skip
-    elsewhere = beside(published_tables()["predictor_depth"], arms, "imagenet-1k")["separable, 1"]
-    assert elsewhere.note == "images imagenet-1k (published: ImageNet-100)"
 
 
 def test_every_published_row_can_be_matched_and_its_encoder_has_a_size() -> None:

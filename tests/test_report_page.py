@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from studies import result_of, write_run, write_study
+from studies import planned, result_of, write_run, write_study
 from test_report import DEPTHS, outcome
 
 from cnnjepa.ablations.report.build import build_report
@@ -30,7 +30,7 @@ WAIT = 10  # seconds until a plot must have been drawn
 def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A complete study, and one with a name and an error that would break a page that does not escape."""
     root = tmp_path_factory.mktemp("page")
-    write_study(root, DEPTHS, outcome)
+    write_study(root, DEPTHS, outcome, planned(DEPTHS, lambda config: "folder-imagenet100"))
     odd = Study(
         name="odd", question="Is 1 < 2 & </script> harmless?", preset="smoke",
         axes={"kind": {"<b>bold</b>": {"predictor.kernel_size": 5}, "plain": {}}}, seeds=(0, 1),

@@ -28,7 +28,7 @@ def accuracy_notes(comparison: Comparison) -> list[str]:
         notes.append(f"From n = {LEAST_FOR_BOOTSTRAP} the CSV has BCa bootstrap intervals of the differences too.")
     notes += _floor_notes(comparison)
     notes += _published_notes(comparison)
-    notes += [agreement_sentence(metric, one) for metric, one in comparison.agreements.items()]
+    notes += [agreement_sentence(metric, one, comparison.ordered_on) for metric, one in comparison.agreements.items()]
     return notes
 
 
@@ -67,6 +67,14 @@ def _published_notes(comparison: Comparison) -> list[str]:
             "The published numbers are of protocol published; they stand in that table, and as differences in claims."
         ]
     table = published_tables()[name]
+    there = [row for row in table.rows if row.dataset == comparison.published_set]
+    if not there:
+        names = listed([DATASET_NAMES[dataset] for dataset in dict.fromkeys(row.dataset for row in table.rows)])
+        return [
+            f"No published number stands here: they are of {names}, these images are {comparison.dataset}, and "
+            f"accuracies on different images do not compare. Source of the published ordering: "
+            f"{table.source_in_words}."
+        ]
     notes = [f"Published: {table.source_in_words}; one seed each."]
     differing: dict[str, list[Row]] = {}
     for row in comparison.rows:
@@ -81,21 +89,21 @@ def _published_notes(comparison: Comparison) -> list[str]:
             "compares unlike things."
         )
     here = [row.published.row for row in comparison.rows if row.published]
-    absent = [f"{row.label} ({DATASET_NAMES[row.dataset]})" for row in table.rows if row not in here]
+    absent = [f"{row.label} ({DATASET_NAMES[row.dataset]})" for row in there if row not in here]
     if absent:
         notes.append(f"Published but not in this study: {listed(absent)}.")
     return notes
 
 
-def agreement_sentence(metric: str, one: Agreement) -> str:
-    """Kendall's τ with its exact p, and whether so few arms could show anything."""
+def agreement_sentence(metric: str, one: Agreement, ordered_on: str | None) -> str:
+    """Kendall's τ with its exact p, the data set of the published ordering, and whether so few arms could show
+    anything."""
     label = _SHORT[metric]
+    theirs = "the published one" + (f" on {DATASET_NAMES[ordered_on]}" if ordered_on else "")
     if one.tau is None:
-        return f"Our {label} ordering cannot be compared with the published one: all values are equal on one side."
+        return f"Our {label} ordering cannot be compared with {theirs}: all values are equal on one side."
     p = "not exact with ties" if one.p is None else f"{one.p:.3f}"
-    text = (
-        f"Ordering by {label} against the published one, {one.arms} arms: Kendall τ = {signed(one.tau)}, exact p = {p}"
-    )
+    text = f"Ordering by {label} against {theirs}, {one.arms} arms: Kendall τ = {signed(one.tau)}, exact p = {p}"
     if not one.can_reach:
         text += f"; {one.arms} arms cannot reach significance (perfect agreement gives p = {one.least_p:.3f})"
     return text + "."

@@ -5,7 +5,7 @@ from typing import Literal
 
 from cnnjepa.ablations.report.comparison import METRICS, Comparison, Metric, Row
 from cnnjepa.ablations.report.phrases import interval, signed, verdict
-from cnnjepa.ablations.report.published import beside, published_tables
+from cnnjepa.ablations.report.published import counterparts, published_tables
 from cnnjepa.ablations.report.statistics import Difference, smallest_effect, spread_of
 from cnnjepa.schemas.study import Claim
 
@@ -28,6 +28,8 @@ class Answered:
     width, which must be less than the margin for the claim to hold of equal arms."""
     published: float | None
     """The published arm less the published baseline, in points of their own images and protocol."""
+    published_on: str | None
+    """The data set of that difference, `in100` or `in1k`."""
 
     @property
     def difference(self) -> Difference:
@@ -39,7 +41,7 @@ def answered(comparison: Comparison) -> list[Answered]:
     """Every claim of the study on these images, k-NN and linear; none where its baseline is on other images."""
     if comparison.baseline is None:
         return []
-    published = _published(comparison)
+    published_on, published = _published(comparison)
     base = published.get(comparison.baseline.arm.label, {})
     found = []
     for claim in comparison.study.study.claims:
@@ -59,6 +61,7 @@ def answered(comparison: Comparison) -> list[Answered]:
                     answer(claim, one),
                     _resolved(claim, one, comparison.comparisons),
                     gap,
+                    published_on,
                 )
             )
     return found
@@ -118,12 +121,14 @@ def _evidence(one: Answered) -> str:
     return f"{text}; {one.resolved:.1f} points would have been told apart"
 
 
-def _published(comparison: Comparison) -> dict[str, dict[str, float]]:
-    """Arm → metric → the published number of the arm that ours alone stands beside. Their differences are what is
-    compared, so that the protocol and the images, equal within their table, may be other than ours."""
+def _published(comparison: Comparison) -> tuple[str | None, dict[str, dict[str, float]]]:
+    """(a published data set, arm → metric → the number published there of the arm that ours alone matches). Only their
+    differences are compared, so the protocol and the images may be other than ours."""
     name = comparison.study.study.published
     if name is None:
-        return {}
+        return None, {}
     configs = {row.arm.label: row.arm.config for row in comparison.rows}
-    rows = beside(published_tables()[name], configs, comparison.dataset)
-    return {label: {metric: getattr(one.row, metric) for metric in METRICS} for label, one in rows.items() if one.alone}
+    published_on, rows = counterparts(published_tables()[name], configs, comparison.published_set or comparison.dataset)
+    return published_on, {
+        label: {metric: getattr(one.row, metric) for metric in METRICS} for label, one in rows.items() if one.alone
+    }

@@ -5,17 +5,19 @@ from collections.abc import Sequence
 from cnnjepa.ablations.report.claims import Answered, answered, expectation
 from cnnjepa.ablations.report.comparison import METRICS, Comparison
 from cnnjepa.ablations.report.phrases import interval, p_value, signed
+from cnnjepa.ablations.report.published import DATASET_NAMES
 from cnnjepa.ablations.report.statistics import POWER
 from cnnjepa.ablations.report.table import Cell, Column, Table, number, words
 
-_COLUMNS = (
+_HERE = (
     Column("claim", "claimed beforehand", numeric=False),
     Column("metric", "metric", numeric=False),
     Column("answer", "answer", numeric=False),
     Column("difference", "here", ("mean", "low", "high", "p_holm")),
     Column("n", "n", ("", "planned")),
     Column("resolved", "resolved"),
-    Column("published", "published"),
+)
+_REST = (
     Column("expected", "expected", numeric=False),
     Column("arm", "arm, against", ("", "baseline"), numeric=False),
     Column("study", "study", numeric=False, latex=False),
@@ -28,21 +30,28 @@ def claims_table(comparisons: Sequence[Comparison], name: str, title: str) -> Ta
     found = [one for comparison in comparisons for one in answered(comparison)]
     if not found:
         return None
+    sets = list(dict.fromkeys(one.published_on for one in found if one.published_on)) or [None]
+    theirs = [Column("published" if len(sets) == 1 else f"published_{name}", f"published{_on(name)}") for name in sets]
     protocols = sorted({one.comparison.protocol for one in found})
     notes = (
         f"Differences in percentage points of top-1, protocol {' and '.join(protocols)}, paired over n seeds, with "
         "their 95 % intervals. Worse and better: by the paired t test after Holm's correction over the study; level "
         "and not below: by where the interval lies.",
-        "Published: the same difference in the published table, on its own images, one seed an arm, and "
+        "Published: the same difference in the published table, on the images named, one seed an arm, and "
         "whether it lies inside or outside the interval found here.",
         "Resolved: what these seeds can see. Of worse and better, the smallest true difference that they would find "
         f"with {100 * POWER:.0f} % probability; of level and not below, half the interval's width, which must be less "
         "than the margin.",
     )
-    return Table(name, title, _COLUMNS, tuple(_row(one) for one in found), notes)
+    columns = (*_HERE, *theirs, *_REST)
+    return Table(name, title, columns, tuple(_row(one, sets) for one in found), notes)
 
 
-def _row(one: Answered) -> tuple[Cell, ...]:
+def _on(published_set: str | None) -> str:
+    return f", {DATASET_NAMES[published_set]}" if published_set else ""
+
+
+def _row(one: Answered, sets: list[str | None]) -> tuple[Cell, ...]:
     found, base = one.difference, one.comparison.baseline
     assert base is not None  # there are no answers without one
     runs = tuple(trial.short for row in (one.row, base) for trial in row.counted.values())
@@ -61,7 +70,12 @@ def _row(one: Answered) -> tuple[Cell, ...]:
             found.n,
         ),
         number(one.resolved, 2),
-        Cell(signed(one.published), {"": one.published}, one.published, below=_where(one)),
+        *[
+            Cell(signed(one.published), {"": one.published}, one.published, below=_where(one))
+            if name == one.published_on
+            else Cell("–", {"": None}, None)
+            for name in sets
+        ],
         words(expectation(one.claim)),
         Cell(
             f"{one.row.arm.label}, against {base.arm.label}",

@@ -3,7 +3,13 @@
 from dataclasses import dataclass
 from typing import Literal
 
-from cnnjepa.ablations.report.published import Beside, beside, published_tables
+from cnnjepa.ablations.report.published import (
+    Beside,
+    beside,
+    counterparts,
+    published_set_of,
+    published_tables,
+)
 from cnnjepa.ablations.report.reading import ArmTrials, StudyData, Trial
 from cnnjepa.ablations.report.statistics import (
     Agreement,
@@ -35,6 +41,7 @@ class Row:
     differences: dict[str, Difference]
     """Against the baseline, for both top-1 figures, corrected over the whole comparison."""
     published: Beside | None
+    """The row published on these images; None on all others."""
 
     @property
     def problems(self) -> list[str]:
@@ -64,6 +71,10 @@ class Comparison:
     rows: tuple[Row, ...]
     agreements: dict[Metric, Agreement]
     """With the published ordering; empty without one, or under another protocol than the published numbers'."""
+    published_set: str | None
+    """The published data set that the images are, `in100` or `in1k`; None for all others."""
+    ordered_on: str | None
+    """The published data set of that ordering, `in100` or `in1k`: ours, or the one that stands in for it."""
 
     @property
     def baseline(self) -> Row | None:
@@ -88,9 +99,12 @@ def compare(study: StudyData, dataset: str, protocol: Protocol) -> Comparison:
     counted = {arm.label: arm.counted(protocol) for arm in arms}
     values = {arm.label: _values(counted[arm.label], protocol) for arm in arms}
     differences = {arm.label: {} for arm in arms} if base is None else _differences(arms, base, values)
-    # The published numbers are of their own protocol, and stand beside no other.
+    # The published numbers are of their own protocol and are compared with no other.
     table = published_tables()[study.study.published] if study.study.published and protocol == "published" else None
-    published = beside(table, {arm.label: arm.config for arm in arms}, dataset) if table else {}
+    configs = {arm.label: arm.config for arm in arms}
+    published_set = _published_set(dataset, [run for runs in counted.values() for run in runs.values()])
+    published = beside(table, configs, published_set or dataset) if table else {}
+    ordered_on, ordering = counterparts(table, configs, published_set or dataset) if table else (None, {})
     rows = []
     for arm in arms:
         runs = counted[arm.label]
@@ -101,7 +115,12 @@ def compare(study: StudyData, dataset: str, protocol: Protocol) -> Comparison:
             if (found := estimate(list(by_seed.values()), images[0]))
         }
         rows.append(Row(arm, runs, values[arm.label], estimates, differences[arm.label], published.get(arm.label)))
-    return Comparison(study, dataset, protocol, tuple(rows), _agreements(rows))
+    return Comparison(study, dataset, protocol, tuple(rows), _agreements(rows, ordering), published_set, ordered_on)
+
+
+def _published_set(dataset: str, trials: list[Trial]) -> str | None:
+    sizes = {(trial.result.train_images, trial.result.val_images) for trial in trials if trial.result}
+    return published_set_of(dataset, *(sizes.pop() if len(sizes) == 1 else (None, None)))
 
 
 def _values(counted: dict[int, Trial], protocol: Protocol) -> dict[str, dict[int, float]]:
@@ -135,14 +154,14 @@ def _differences(
     return result
 
 
-def _agreements(rows: list[Row]) -> dict[Metric, Agreement]:
-    """Over the arms that stand alone beside a published row and have a figure of ours."""
+def _agreements(rows: list[Row], ordering: dict[str, Beside]) -> dict[Metric, Agreement]:
+    """Over the arms that alone match a published row and have a figure of ours. The rows are of one data set."""
     found: dict[Metric, Agreement] = {}
     for metric in METRICS:
         pairs = [
-            (row.estimates[metric].mean, getattr(row.published.row, metric))
+            (row.estimates[metric].mean, getattr(theirs.row, metric))
             for row in rows
-            if row.published and row.published.alone and metric in row.estimates
+            if (theirs := ordering.get(row.arm.label)) and theirs.alone and metric in row.estimates
         ]
         one = agreement([ours for ours, _ in pairs], [theirs for _, theirs in pairs])
         if one:

@@ -18,7 +18,6 @@ from cnnjepa.ablations.report.published import (
     PublishedTable,
     beside,
     published_tables,
-    same_images,
 )
 from cnnjepa.ablations.report.table import Cell, Column, Table, number, words
 from cnnjepa.schemas import PretrainConfig
@@ -74,7 +73,9 @@ def _table(dataset: str, protocol: Protocol, rows: list[tuple[Comparison, Row]])
             )
         ],
     ]  # fmt: skip
-    if protocol == "published":
+    sets = [comparison.published_set for comparison, _ in rows if protocol == "published"]
+    published_on = next((name for name in sets if name), None)
+    if published_on:
         columns += [
             Column(f"{key}_{ending}", f"{label} {header}")
             for key, label in (("linear_top1", "linear"), ("knn_top1", "k-NN"))
@@ -91,17 +92,23 @@ def _table(dataset: str, protocol: Protocol, rows: list[tuple[Comparison, Row]])
     ]
     if any(e.kind == "wilson" for _, row in rows for e in row.estimates.values()):
         notes.append(f"{SINGLE} One seed.")
-    if protocol == "published":
+    if published_on:
         notes.append(
-            "Published: the paper's main table and the authors' log, by method and encoder; * where the setting is "
-            "another, so that the difference compares unlike things."
+            f"Published: the paper's main table and the authors' log on {DATASET_NAMES[published_on]}, by method and "
+            "encoder; * where the setting is another, so that the difference compares unlike things."
         )
     caption = f"Methods and encoders on {dataset}, protocol {protocol} ({PROTOCOL_MEANING[protocol]})"
     slug = "".join(c if c.isalnum() or c in "-_" else "_" for c in dataset)
-    return Table(f"main_{slug}_{protocol}", caption, tuple(columns), tuple(_row(*pair) for pair in rows), tuple(notes))
+    return Table(
+        f"main_{slug}_{protocol}",
+        caption,
+        tuple(columns),
+        tuple(_row(*pair, published_on) for pair in rows),
+        tuple(notes),
+    )
 
 
-def _row(comparison: Comparison, row: Row) -> tuple[Cell, ...]:
+def _row(comparison: Comparison, row: Row, published_on: str | None) -> tuple[Cell, ...]:
     result = next(trial.result for trial in row.counted.values() if trial.result)
     runs = tuple(trial.short for trial in row.counted.values())
     return (
@@ -113,17 +120,18 @@ def _row(comparison: Comparison, row: Row) -> tuple[Cell, ...]:
             estimate_cell(row.estimates.get(key), runs, row.values.get(key))
             for key in ("linear_top1", "linear_top5", "knn_top1", "knn_top5")
         ],
-        *(_published_cells(comparison, row) if comparison.protocol == "published" else []),
+        *(_published_cells(comparison, row, published_on) if published_on else []),
         *cost_cells(row.counted.values()),
         runs_cell(row),
     )
 
 
-def _published_cells(comparison: Comparison, row: Row) -> list[Cell]:
-    images = "in1k" if same_images("in1k", comparison.dataset) else "in100"
-    rows = tuple(published for _, published in _main_rows_published(images))
+def _published_cells(comparison: Comparison, row: Row, published_on: str) -> list[Cell]:
+    if comparison.published_set != published_on:  # other images in a folder of the same name
+        return [Cell("–")] * 4
+    rows = tuple(published for _, published in _main_rows_published(published_on))
     table = PublishedTable(source="paper", rows=rows)
-    found: Beside | None = beside(table, {row.arm.label: row.arm.config}, comparison.dataset).get(row.arm.label)
+    found: Beside | None = beside(table, {row.arm.label: row.arm.config}, published_on).get(row.arm.label)
     return [cell for metric in ("linear_top1", "knn_top1") for cell in published_cells(found, row, metric)]
 
 

@@ -1,18 +1,22 @@
-"""The published numbers, and which arm of ours each stands beside.
+"""The published numbers, and the arm of ours that each is compared with.
 
-A published row belongs to a setting: the preset of its data set (`in100`, `in1k`, or `in100-byol` and so on for another
-method; they follow the authors' code, from which the numbers came) with the row's own changes. An arm matches a row
-when its config has the row's values; among several that do, those that differ least from the published setting.
+A published row belongs to a data set and a setting: the preset of its data set (`in100`, `in1k`, or `in100-byol` and
+so on for another method; they follow the authors' code, from which the numbers came) with the row's own changes. An
+arm matches a row when its config has the row's values; among several that do, those that differ least from the
+published setting.
+
+A published accuracy stands in a table of its own data set only. Orderings and differences between arms are compared
+across data sets, and then with the rows of one published data set, which the report names.
 """
 
+import re
 from dataclasses import dataclass
 from functools import cache
-from importlib.resources import files
 from typing import Any
 
-import yaml
 from pydantic import Field
 
+from cnnjepa.ablations.published import published
 from cnnjepa.schemas import PretrainConfig, load_config, preset_names
 from cnnjepa.schemas.base import Section
 from cnnjepa.schemas.overrides import flat
@@ -107,6 +111,8 @@ class Beside:
     """In what our setting differs from the published one, the parts that matter most in words."""
     more: int
     """Further settings that differ."""
+    distance: int
+    """All settings that differ."""
     alone: bool
     """Whether no other arm of ours matches the row equally well."""
 
@@ -120,16 +126,45 @@ class Beside:
 @cache
 def published_tables() -> dict[str, PublishedTable]:
     """Every table of `published.yaml`."""
-    text = (files("cnnjepa.ablations") / "published.yaml").read_text(encoding="utf-8")
-    return {name: PublishedTable.model_validate(table) for name, table in yaml.safe_load(text)["tables"].items()}
+    return {name: PublishedTable.model_validate(table) for name, table in published()["tables"].items()}
 
 
 def beside(table: PublishedTable, arms: dict[str, PretrainConfig], dataset: str) -> dict[str, Beside]:
-    """Arm's label → the row that it stands beside. `dataset`: the name of our images, for the note."""
+    """Arm's label → its row among those published on `dataset`, the name of our images. Empty for images on which the
+    table has no row: accuracies on other images do not compare."""
+    return _matched(table, arms, published_set_of(dataset))
+
+
+def counterparts(
+    table: PublishedTable, arms: dict[str, PretrainConfig], dataset: str
+) -> tuple[str | None, dict[str, Beside]]:
+    """(a published data set, arm's label → its row there), for comparing orderings and differences of arms. The data
+    set is ours where the table has rows on it, else the one whose settings are closest to ours, of equals the one with
+    the most matching rows; None when no arm matches a row."""
+    own = published_set_of(dataset)
+    if found := _matched(table, arms, own):
+        return own, found
+    candidates = {name: _matched(table, arms, name) for name in dict.fromkeys(row.dataset for row in table.rows)}
+    candidates = {name: found for name, found in candidates.items() if found}
+    if not candidates:
+        return None, {}
+    best = max(candidates, key=lambda name: (-_mean_distance(candidates[name]), len(candidates[name])))
+    return best, candidates[best]
+
+
+def _mean_distance(rows: dict[str, Beside]) -> float:
+    return sum(one.distance for one in rows.values()) / len(rows)
+
+
+def _matched(table: PublishedTable, arms: dict[str, PretrainConfig], published_on: str | None) -> dict[str, Beside]:
+    """Arm's label → the row of one published data set with the fewest settings that differ."""
     flats = {label: flat(config.model_dump(mode="json")) for label, config in arms.items()}
     found: dict[str, Beside] = {}
     for row in table.rows:
-        wanted = {CONFIG_PATH[name]: value for name, value in row.arm.items()}
+        if row.dataset != published_on:
+            continue
+        # A row that names no method is of CNN-JEPA; other methods have predictors and encoders too.
+        wanted = {CONFIG_PATH[name]: value for name, value in {"method": "cnnjepa", **row.arm}.items()}
         setting = flat(_setting(row).model_dump(mode="json")) | wanted
         matching = {
             label: _different(config, setting)
@@ -139,8 +174,9 @@ def beside(table: PublishedTable, arms: dict[str, PretrainConfig], dataset: str)
         least = min(map(len, matching.values()), default=0)
         closest = [label for label, different in matching.items() if len(different) == least]
         for label in closest:
-            differs, more = _in_words(flats[label], setting, matching[label], row.dataset, dataset)
-            found[label] = Beside(row, differs, more, len(closest) == 1)
+            if label not in found or least < found[label].distance:
+                differs, more = _in_words(flats[label], setting, matching[label])
+                found[label] = Beside(row, differs, more, least, len(closest) == 1)
     return found
 
 
@@ -164,21 +200,28 @@ def _different(ours: dict[str, Any], theirs: dict[str, Any]) -> list[str]:
     ]
 
 
-def _in_words(
-    ours: dict[str, Any], theirs: dict[str, Any], different: list[str], published_on: str, dataset: str
-) -> tuple[str, int]:
-    parts = []
-    if not same_images(published_on, dataset):
-        parts.append(f"images {dataset} (published: {DATASET_NAMES[published_on]})")
+def _in_words(ours: dict[str, Any], theirs: dict[str, Any], different: list[str]) -> tuple[str, int]:
     named = [path for path in _NAMED if path in different]
-    parts += [f"{_NAMED[path]} {_shown(ours.get(path))} (published: {_shown(theirs.get(path))})" for path in named]
+    parts = [f"{_NAMED[path]} {_shown(ours.get(path))} (published: {_shown(theirs.get(path))})" for path in named]
     return "; ".join(parts), len(different) - len(named)
 
 
-def same_images(preset: str, dataset: str) -> bool:
-    """Whether our images are a published data set's. A data set is a folder, so its name is all there is to go by."""
-    plain = dataset.lower().replace("-", "").replace("_", "").replace(" ", "")
-    return any(name in plain for name in {"in100": ("imagenet100", "in100"), "in1k": ("imagenet1k", "in1k")}[preset])
+# The names under which people store the published sets; a packed copy's size may follow.
+_BETWEEN, _COPY = r"[-_ .]*", r"([-_ .]+(\d+px|224|256|288|320|384|512|packed))*"
+_KNOWN_AS = {
+    "in100": rf"(imagenet|in){_BETWEEN}100{_COPY}",
+    "in1k": rf"((imagenet|in){_BETWEEN}(1k|1000|2012)|imagenet|ilsvrc{_BETWEEN}(2012)?){_COPY}",
+}
+
+
+def published_set_of(dataset: str, train_images: int | None = None, val_images: int | None = None) -> str | None:
+    """The published data set, `in100` or `in1k`, that our images are; None for all others. The evidence is the name
+    (`folder-imagenet100` and `hdf5-ImageNet-1k` are published sets, `folder-tinyimagenet100` is not), or, under any
+    name, exactly as many training and validation images as the published set has."""
+    name = dataset.lower().removeprefix("folder-").removeprefix("hdf5-")
+    named = next((known for known, pattern in _KNOWN_AS.items() if re.fullmatch(pattern, name)), None)
+    sizes = {(size["train"], size["val"]): known for known, size in published()["sets"].items()}
+    return named or sizes.get((train_images, val_images))
 
 
 def _shown(value: Any) -> str:

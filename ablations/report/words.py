@@ -30,7 +30,7 @@ def study_words(study: StudyData, comparisons: list[Comparison]) -> list[Sentenc
             said += _verdicts(here[0])
             said += _below_floors(here[0])
     said += [
-        Sentence(agreement_sentence(metric, one), "fact")
+        Sentence(agreement_sentence(metric, one, comparison.ordered_on), "fact")
         for comparison in comparisons
         for metric, one in comparison.agreements.items()
     ]

@@ -6,7 +6,7 @@ from matplotlib.ticker import MaxNLocator
 
 from cnnjepa.ablations.report.comparison import METRICS, Comparison, Row
 from cnnjepa.ablations.report.pictures.style import MARKERS, MOST_SERIES, PALETTE, Picture, canvas, picture
-from cnnjepa.ablations.report.published import CONFIG_PATH, PublishedRow, published_tables
+from cnnjepa.ablations.report.published import CONFIG_PATH, DATASET_NAMES, PublishedRow, published_tables
 from cnnjepa.schemas.overrides import full_path
 
 
@@ -31,9 +31,10 @@ def series_along(comparison: Comparison, axis: str) -> dict[str, list[tuple[floa
 
 
 def published_along(comparison: Comparison, axis: str) -> list[tuple[float, PublishedRow]]:
-    """(value, row) of the study's published table along the same axis; empty where it has another."""
-    name = comparison.study.study.published
-    if name is None or comparison.protocol != "published":
+    """(value, row) of the study's published table along the same axis, on one data set: the one that our ordering is
+    compared with. Empty where the table has another axis."""
+    name, ordered_on = comparison.study.study.published, comparison.ordered_on
+    if name is None or ordered_on is None:
         return []
     path = full_path(axis, "axis")
     return sorted(
@@ -41,7 +42,7 @@ def published_along(comparison: Comparison, axis: str) -> list[tuple[float, Publ
             (float(value), row)
             for row in published_tables()[name].rows
             for short, value in row.arm.items()
-            if CONFIG_PATH[short] == path
+            if row.dataset == ordered_on and CONFIG_PATH[short] == path
         ),
         key=lambda point: point[0],
     )
@@ -65,7 +66,8 @@ def draw_axis(comparison: Comparison, axis: str, name: str) -> Picture | None:
                 values = [value for value, _ in published]
                 figures = [getattr(row, metric) for _, row in published]
                 panels[1][column].plot(values, figures, "--", marker="D", color="#555555", markerfacecolor="white")
-                panels[1][column].set_title(f"{title}, published (ImageNet, one seed each)")
+                where = DATASET_NAMES[published[0][1].dataset]
+                panels[1][column].set_title(f"{title}, published ({where}, one seed each)")
             for panel in panels[:, column]:
                 panel.set_ylabel("%")
             panels[-1][column].set_xlabel(label)
