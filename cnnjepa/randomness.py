@@ -6,7 +6,9 @@ generator. Vectorised draws use the SplitMix64 finaliser (Steele et al., OOPSLA 
 generator: the same integers on every device.
 """
 
+import contextlib
 import hashlib
+from collections.abc import Iterator
 
 import torch
 from torch import Tensor
@@ -29,6 +31,18 @@ def uniform(seed: int, purpose: str, *counters: int) -> float:
 def generator(seed: int, purpose: str, *counters: int) -> torch.Generator:
     """A CPU generator for library functions that want one (permutations, initialisation)."""
     return torch.Generator().manual_seed(key(seed, purpose, *counters) >> 1)
+
+
+@contextlib.contextmanager
+def layer_randomness(device: torch.device) -> Iterator[None]:
+    """Lets `seed_layers` set torch's generators, which the caller gets back as they were."""
+    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else [], device_type="cuda"):
+        yield
+
+
+def seed_layers(seed: int, purpose: str, *counters: int) -> None:
+    """Seeds torch's generators, from which layers that are random (dropout, stochastic depth) draw in their forward."""
+    torch.manual_seed(key(seed, purpose, *counters) >> 1)
 
 
 def _signed(value: int) -> int:

@@ -1,6 +1,7 @@
 """ConvNeXt and a user's own network as packed encoders, and what the doctor says of those that cannot be packed."""
 
 import copy
+import itertools
 import os
 import subprocess
 import sys
@@ -9,13 +10,15 @@ from pathlib import Path
 import pytest
 import torch
 import torchvision
-from runs import small_config
+from runs import assert_same_run, small_config
 from test_sparse import assert_same, assert_same_maps, random_context, relative
 from torch import Tensor, nn
 
 import cnnjepa
 from cnnjepa.doctor import examine_encoder
 from cnnjepa.encoders import build_trunk
+from cnnjepa.errors import Stopped
+from cnnjepa.randomness import layer_randomness, seed_layers
 from cnnjepa.schemas import ConfigError, ConvNeXtConfig, load_config
 from cnnjepa.sparse import MaskedEncoder, PackedEncoder
 from cnnjepa.sparse.fitness import compare, judge_layers
@@ -201,6 +204,51 @@ def test_a_network_of_ones_own_trains_by_its_name_and_is_loaded_again(tmp_path: 
     assert cnnjepa.load_encoder(tmp_path / "run")(torch.zeros(1, 3, 32, 32)).shape == (1, 24, 4, 4)
     with pytest.raises(ConfigError, match="at total stride 16; they give"):
         pretrain(small_config(*own[:2], "total_stride=16", own[3], *short), tmp_path / "wrong")
+
+
+class Dropped(Plain):
+    """Random in its forward."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.drop = nn.Dropout2d(0.3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.drop(super().forward(x))  # type: ignore[no-any-return]
+
+
+def test_a_network_with_dropout_resumes_bit_for_bit(tmp_path: Path) -> None:
+    own = ("arch=custom", "encoder.module=test_own_encoders:Dropped", "total_stride=8", "method.name=simclr")
+    config = small_config(*own, "floors=[untrained]")
+    torch.manual_seed(1)
+    before = torch.get_rng_state()
+    whole = pretrain(config, tmp_path / "whole")
+    assert torch.equal(torch.get_rng_state(), before)  # the caller's generator is left alone
+    asked = itertools.count()
+    with pytest.raises(Stopped):
+        pretrain(config, tmp_path / "halves", stop_asked=lambda: "enough" if next(asked) >= 4 else None)
+    torch.manual_seed(2)
+    resumed = pretrain(config, tmp_path / "halves", resume=True)
+    assert_same_run(tmp_path / "halves", tmp_path / "whole")
+    assert resumed.floors == whole.floors  # batch-norm statistics of the untrained encoder pass its dropout too
+
+
+def test_dropout_differs_by_step_rank_and_seed() -> None:
+    def dropped(*counters: int, seed: int = 0) -> list[float]:
+        with layer_randomness(torch.device("cpu")):
+            seed_layers(seed, "layers", *counters)
+            return nn.functional.dropout(torch.ones(64), 0.5).tolist()
+
+    assert dropped(3, 1) == dropped(3, 1)
+    assert len({tuple(d) for d in (dropped(3, 1), dropped(3, 0), dropped(4, 1), dropped(3, 1, seed=1))}) == 4
+
+
+def test_every_step_seeds_its_layers_by_step_and_rank(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[tuple[object, ...]] = []
+    monkeypatch.setattr("cnnjepa.training.pretrain.seed_layers", lambda *given: seen.append(given))
+    short = ("epochs=1", "warmup_epochs=0", "floors=false", "train_images=32", "runtime.seed=7", "every_epochs=0")
+    pretrain(small_config(*short), tmp_path / "run")
+    assert seen == [(7, "layers", step, 0) for step in range(2)]
 
 
 def test_what_is_no_network_is_refused_in_one_message(tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ from cnnjepa.data.open import DataSet
 from cnnjepa.data.resident import subset
 from cnnjepa.data.source import stratified
 from cnnjepa.encoders import build_trunk
+from cnnjepa.randomness import layer_randomness, seed_layers
 from cnnjepa.schemas import PretrainConfig
 
 # Enough for batch-norm means and variances to settle: 2,048 images x all positions.
@@ -34,7 +35,8 @@ def calibrate(network: nn.Module, config: PretrainConfig, data: DataSet, device:
     few = min(_CALIBRATION_IMAGES, data.train.labels.numel())
     images = subset(data.train, stratified(data.train.labels, few))
     network.train()
-    with torch.no_grad():
+    with torch.no_grad(), layer_randomness(device):
+        seed_layers(config.runtime.seed, "calibration")
         for batch in evaluation_batches(images, config.data, config.probe.resize, 128, config.runtime.workers):
             if batch.pixels.shape[0] > 1:
                 network(normalize(batch.pixels.to(device)))

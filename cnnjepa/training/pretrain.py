@@ -20,6 +20,7 @@ from cnnjepa.errors import RunError, Stopped
 from cnnjepa.methods import Method, StepDraw, build_method
 from cnnjepa.methods.synchronised import synchronise
 from cnnjepa.probes import calibrate, glance
+from cnnjepa.randomness import layer_randomness, seed_layers
 from cnnjepa.schemas import ConfigError, PretrainConfig, TrialResult
 from cnnjepa.training import distributed
 from cnnjepa.training.conclude import conclude, failed_result, now
@@ -142,7 +143,8 @@ def _run(
     run = Run(config, data, identity, folder, processes, order, schedule, cost, software, stop, watcher, floors)
     watcher.started(_plan(run, state))
     try:
-        _train(run, state)
+        with layer_randomness(processes.device):
+            _train(run, state)
         result = conclude(run, state)
     except RunError as error:
         if processes.is_main:
@@ -210,6 +212,7 @@ def _train(run: Run, state: RunState) -> None:
             momentum = run.schedule.momentum(step)
             if momentum is not None:
                 state.method.follow(momentum)
+            seed_layers(runtime.seed, "layers", step, processes.rank)
             stepped = train_step(model, state.optimizer, inputs, config, processes)
             for name in set(batch.skipped) - set(state.skipped):
                 run.watcher.warned(f"skipped: {name}")
