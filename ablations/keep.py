@@ -64,13 +64,13 @@ def keep_search(root: Path, name: str, to: Path) -> bool:
         return False
     if not (there / "trials.csv").is_file():
         raise ConfigError(f"{there} has no trials.csv, which `cnnjepa search` writes at its end; go on with the search")
-    here.mkdir(parents=True, exist_ok=True)
     asked = yaml.safe_load((there / "search.yaml").read_text(encoding="utf-8"))
     asked["set"] = _placeless(asked["set"])
     arms = [change for span in asked["space"].values() if isinstance(span, dict) for change in span.values()]
     searched = [path for path in asked["space"] if isinstance(asked["space"][path], str)]
     if any(full_path(path, "--space") == "data.path" for path in [*searched, *(p for change in arms for p in change)]):
         raise ConfigError(f"{there} searched among data.path, which is not kept; it can only be kept by hand")
+    here.mkdir(parents=True, exist_ok=True)
     write_atomically(here / "search.yaml", yaml.safe_dump(asked, sort_keys=False, width=100).encode())
     write_atomically(here / "trials.csv", (there / "trials.csv").read_bytes())
     return True

@@ -66,9 +66,19 @@ class StudyFolder:
         """What the trial printed while this study ran it."""
         return self.logs / f"{pretrain_hash[:12]}.log"
 
+    @property
+    def searched(self) -> bool:
+        """Whether it holds a search."""
+        return (self.path / "search.yaml").is_file()
+
+    def refuse_search(self) -> None:
+        """Raises ConfigError when the folder holds a search, in which no study can be written."""
+        if self.searched:
+            raise ConfigError(f"{self.path} holds a search; give this study another --name")
+
     def study(self) -> Study:
         """What was asked. Raises ConfigError when it is missing or damaged."""
-        if (self.path / "search.yaml").is_file():
+        if self.searched:
             raise ConfigError(
                 f"{self.path} holds a search, not a study; the search's own command shows what it found and goes on"
             )
@@ -91,8 +101,9 @@ class StudyFolder:
         return records
 
     def refuse_other_study(self, study: Study, trials: list[TrialRecord], extend: bool) -> None:
-        """Raises ConfigError when the folder holds another study, showing what differs. With `extend`, a study that
-        has everything of the one before, the same claims, and more arms or seeds, is let through."""
+        """Raises ConfigError when the folder holds a search, or another study, showing what differs. With `extend`, a
+        study that has everything of the one before, the same claims, and more arms or seeds, is let through."""
+        self.refuse_search()
         if not self.begun:
             return
         there, now = (_comparable(s) for s in (self.study(), study))

@@ -37,6 +37,7 @@ def show_plan(request: StudyRequest) -> None:
     assumed and said."""
     study, options = request
     console = Console()
+    StudyFolder(options.root, study.name).refuse_search()
     with _machines(options) as capacity:
         asked = asked_configs(study, options.data)
         configs = [config for _, _, config in asked]
@@ -67,17 +68,18 @@ def run(request: StudyRequest) -> int:
     """Runs the study to its end and shows what came out; gives the exit code."""
     study, options = request
     console = Console(stderr=True)
+    folder, pool = StudyFolder(options.root, study.name), Pool(options.root)
+    folder.refuse_search()
     with _machines(options) as capacity:
         share = _share(options, capacity, [config for _, _, config in asked_configs(study, options.data)[:1]])
         capacity.trials(share)  # refuses a trial that would wait for ever
         resolver = Resolver("cuda" if share.gpus else "cpu", share.workers)
         trials = plan(study, resolver, options.data, threads=int(share.cpus))
         records = records_of(trials, baseline_arm(study, options.data).label, share.workers)
-        folder, pool = StudyFolder(options.root, study.name), Pool(options.root)
         folder.refuse_other_study(study, records, options.extend)
-        folder.write(study, records)
         left = unfinished(pool, records, options.retry_failed)
         _announce(console, request, folder, records, left, share, capacity, trials[0].data.size)
+        folder.write(study, records)  # after the speed was measured: a config that cannot be built leaves no study
         with StopRequest() as stop, StudyWatch(console, folder, pool, records) as watch:
             outcomes = run_study(
                 folder,

@@ -353,7 +353,8 @@ def test_where_a_trial_stands(tmp_path: Path) -> None:
     assert standing_of(pool, record).state == "waiting"
     with run.locked():
         assert standing_of(pool, record).state == "running" and holder(run.path)
-    assert standing_of(pool, record).state == "waiting"
+    assert standing_of(pool, record).state == "waiting" and not run.path.exists()
+    run.path.mkdir(parents=True)
     (run.path / "config.yaml").write_text("")
     (run.path / "metrics.jsonl").write_text(
         '{"kind": "train", "step": 5, "epoch": 0.5, "loss": 0.7, "images_per_s": 100}\n'

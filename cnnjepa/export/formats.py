@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from cnnjepa.encoders import ResNetTrunk
 from cnnjepa.export.card import data_licence, model_card
 from cnnjepa.export.parcel import Parcel, PooledEncoder
+from cnnjepa.export.place import whole_folder
 from cnnjepa.optional import needed
 from cnnjepa.schemas import ConfigError, ViTConfig
 
@@ -25,7 +26,8 @@ def export_run(
     licence: str | None = None,
 ) -> tuple[Path, float]:
     """Writes the run's encoder (the probed one unless `which` is given) as `to` into `out` (RUN/export/TO by default);
-    gives the folder and the largest relative difference between its features, loaded back, and ours.
+    gives the folder and the largest relative difference between its features, loaded back, and ours. The folder
+    appears when the export is complete and its features have been compared; a failed export leaves nothing.
 
     Raises ConfigError for what cannot be exported so, a folder that holds other things, a missing package, or images of
     unknown licence; RunError when the features differ by more than 1e-5.
@@ -37,18 +39,12 @@ def export_run(
     folder = out or run / "export" / to
     if folder.exists() and (not folder.is_dir() or (any(folder.iterdir()) and not (folder / "README.md").is_file())):
         raise ConfigError(f"--out {folder} holds something else; give an empty or new folder")
-    new = not folder.exists()
-    folder.mkdir(parents=True, exist_ok=True)
-    try:
-        features, loading = FORMATS[to](parcel, folder)
-    except ConfigError:  # refused before anything was written
-        if new:
-            folder.rmdir()
-        raise
-    error = parcel.compare(features, to)
-    settings = {"encoder": parcel.config.encoder.model_dump(mode="json"), "preprocessing": parcel.preprocessing()}
-    (folder / "encoder.json").write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")
-    (folder / "README.md").write_text(model_card(parcel, rights, loading), encoding="utf-8")
+    with whole_folder(folder, last="README.md") as aside:
+        features, loading = FORMATS[to](parcel, aside)
+        error = parcel.compare(features, to)
+        settings = {"encoder": parcel.config.encoder.model_dump(mode="json"), "preprocessing": parcel.preprocessing()}
+        (aside / "encoder.json").write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")
+        (aside / "README.md").write_text(model_card(parcel, rights, loading), encoding="utf-8")
     return folder, error
 
 

@@ -13,6 +13,8 @@ from cnnjepa.errors import InUseError, RunError
 
 WHERE_LOCKS_WORK = "use a local disk, NFS (not mounted with nolock or local_lock), or Lustre mounted with flock"
 
+_NAME = ".lock"
+
 # Mount options that keep locks on the client: other machines do not see them. Source: nfs(5), mount.lustre(8).
 _LOCAL_ONLY = {
     "nfs": {"nolock", "local_lock=all", "local_lock=flock"},
@@ -25,36 +27,80 @@ _LOCAL_ONLY = {
 
 @contextlib.contextmanager
 def locked(folder: Path, patience: float = 1.0) -> Iterator[None]:
-    """Holds the folder, which is made if need be. Raises InUseError when another process still does after `patience`
+    """Hold the folder, which is made if need be. Raises InUseError when another process still does after `patience`
     seconds.
 
     The lock goes with its process, however that ends; it works between machines on NFS (where it is a byte-range
-    lock of the server). A file system that has no such lock, or only a pretended one, is refused.
+    lock of the server). A file system that has no such lock, or only a pretended one, is refused. What this call made
+    and nobody wrote into is removed at the end, so that a refused run leaves nothing behind.
     """
+    new: list[Path] = []
+    give_up = time.monotonic() + patience
     try:
+        while (lock := _tried(folder, give_up, new)) is None:
+            time.sleep(0.05)
+        with lock:
+            lock.truncate(0)
+            lock.write(f"{platform.node()} process {os.getpid()}")
+            lock.flush()
+            try:
+                yield
+            finally:
+                if [path.name for path in folder.glob("*")] == [_NAME]:
+                    # Whoever waits for this file finds that it is gone, and makes another.
+                    (folder / _NAME).unlink(missing_ok=True)
+    finally:
+        _remove_empty(new)  # after the file was closed, which NFS waits for
+
+
+def _tried(folder: Path, give_up: float, new: list[Path]) -> IO[str] | None:
+    """The locked file; None when it is to be tried again. Folders made are added to `new`, innermost first. Raises
+    InUseError after `give_up` (monotonic seconds)."""
+    path = folder / _NAME
+    try:
+        new[:] = [path for path in (folder, *folder.parents) if path in new or not path.exists()]
         folder.mkdir(parents=True, exist_ok=True)
         refuse_unsafe_locks(folder)
-        lock = open(folder / ".lock", "a+")  # noqa: SIM115 - held open while entered
+        lock = open(path, "a+")  # noqa: SIM115 - held open while entered
     except OSError as error:
+        if isinstance(error, FileNotFoundError) and time.monotonic() < give_up:
+            return None  # its last holder has just removed the unused folder
         raise RunError(f"cannot write into {folder} ({error.strerror})") from None
-    with lock:
-        give_up = time.monotonic() + patience
-        while not _took(lock, fcntl.LOCK_EX):
-            if time.monotonic() >= give_up:
-                raise InUseError(
-                    f"{folder} is in use by another process{_by(lock)}; wait for it, or give another folder"
-                )
-            time.sleep(0.05)
-        lock.truncate(0)
-        lock.write(f"{platform.node()} process {os.getpid()}")
-        lock.flush()
-        yield
+    try:
+        if _took(lock, fcntl.LOCK_EX) and _is_at(lock, path):
+            return lock
+        if time.monotonic() >= give_up:
+            raise InUseError(f"{folder} is in use by another process{_by(lock)}; wait for it, or give another folder")
+    except BaseException:
+        lock.close()
+        raise
+    lock.close()
+    return None
+
+
+def _is_at(lock: IO[str], path: Path) -> bool:
+    """Whether the open file is the one at `path`, which the holder before may have removed."""
+    try:
+        return os.path.samestat(os.fstat(lock.fileno()), path.stat())
+    except FileNotFoundError:
+        return False
+
+
+def _remove_empty(folders: list[Path]) -> None:
+    """Remove the folders, innermost first, up to the first that is not empty."""
+    for folder in folders:
+        try:
+            folder.rmdir()
+        except FileNotFoundError:
+            continue
+        except OSError:
+            return
 
 
 def holder(folder: Path) -> str | None:
     """Who holds the folder at the moment; None when nobody does. Whoever begins meanwhile waits a moment."""
     try:
-        lock = open(folder / ".lock")  # noqa: SIM115 - closed below
+        lock = open(folder / _NAME)  # noqa: SIM115 - closed below
     except OSError:
         return None
     with lock:
