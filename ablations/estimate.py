@@ -1,5 +1,6 @@
 """What a study would take: parameters, FLOPs, hours, GPU-hours and disk, before anything is run."""
 
+import json
 import statistics
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -11,6 +12,7 @@ from cnnjepa.ablations.data_facts import SetSize
 from cnnjepa.cost import MethodCost, method_cost
 from cnnjepa.doctor import training_rate
 from cnnjepa.schemas import PretrainConfig
+from cnnjepa.training.floor_store import floor_settings
 
 # Images of a calibration step on a CPU, where a full batch of a large network would take a minute.
 _CPU_BATCH = 16
@@ -72,11 +74,10 @@ def estimates(
         if size and images_per_s and step_flops:
             flops_per_s = images_per_s * step_flops
             train = size.train * config.trained_epochs * cost.flops_per_image / world_size
-            untrained = f"{config.encoder.model_dump_json()} {config.runtime.seed}"
-            asked = {untrained if floor == "untrained" else floor for floor in config.probe.floors_asked}
-            new = asked - floors
-            floors |= new
-            probes = probe_flops(config, cost, size, untrained=untrained in new, pixels="pixels" in new)
+            asked = {floor: json.dumps(floor_settings(floor, config)) for floor in config.probe.floors_asked}
+            new = {floor for floor, settings in asked.items() if settings not in floors}
+            floors |= set(asked.values())
+            probes = probe_flops(config, cost, size, untrained="untrained" in new, pixels="pixels" in new)
             train_hours, probe_hours = train / flops_per_s / 3600, probes / flops_per_s / 3600
         found.append(Estimate(cost, train_hours, probe_hours, _disk(cost, config)))
     return found

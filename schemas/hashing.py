@@ -38,6 +38,15 @@ _CAME_LATER: dict[str, dict[str, Any]] = {
     "schedule": {"warmup_start_factor": 0.0},
 }
 
+# Probe settings that decide what a method's checkpoint holds: `random_init` calibrates its batch-norm statistics on
+# images as the probes see them, and supervised training leaves out the images that the probes hold out. None counts as
+# absent: `probe.resize` was once left out, and runs without it keep their names.
+_PROBE_SETTINGS_IN_TRAINING = {"random_init": ("resize",), "supervised": ("held_out_fraction", "split_seed")}
+
+# Probe settings on which no figure of a result depends, at their defaults: the hash holds these values whatever the
+# config says, so results made with the defaults keep their names.
+_NOT_JUDGED = {"every_epochs": 0, "online_images": 20_000, "feature_batch_size": 256}
+
 
 def _sha256(value: Any) -> str:
     canonical = json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False)
@@ -50,7 +59,10 @@ def hashed_settings(config: PretrainConfig, dataset_fingerprint: str, world_size
     `config` must be resolved: no `auto` is left. Raises ValueError otherwise.
     """
     settings = config.model_dump(mode="json")
-    del settings["probe"]
+    probe = settings.pop("probe")
+    names = _PROBE_SETTINGS_IN_TRAINING.get(config.method.name, ())
+    if in_training := {name: probe[name] for name in names if probe[name] is not None}:
+        settings["probe"] = in_training
     for section, names in _NOT_HASHED.items():
         for name in names:
             settings[section].pop(name, None)
@@ -77,8 +89,8 @@ def pretrain_hash(config: PretrainConfig, dataset_fingerprint: str, world_size: 
 
 
 def probe_hash(config: PretrainConfig) -> str:
-    """SHA-256 (64 hex digits) of the probe section."""
-    settings = {**config.probe.model_dump(mode="json"), "encoder": config.probed_encoder}
+    """SHA-256 (64 hex digits) of the probe settings that change a result's figures."""
+    settings = {**config.probe.model_dump(mode="json"), **_NOT_JUDGED, "encoder": config.probed_encoder}
     if config.runtime.precision == "bf16":
         # Runs that train in bf16 were once probed on bf16 features; those results do not answer for float32 ones.
         settings["features"] = "float32"

@@ -15,10 +15,11 @@ class ProbeConfig(Section):
 
     every_epochs: int = Field(default=0, ge=0)
     """Epochs between probes during training (k-NN on the held-out tenth of the training set; validation is not
-    touched); 0 = only at the end. `checkpoints/best.pt` follows this figure."""
+    touched); 0 = only at the end. `checkpoints/best.pt` follows this figure. Not in the probe hash."""
 
     online_images: int = Field(default=20_000, ge=100)
-    """Most training images used by a probe during training, evenly over classes; keeps it cheap on large sets."""
+    """Most training images used by a probe during training, evenly over classes; keeps it cheap on large sets. Not in
+    the probe hash."""
 
     encoder: Literal["auto", "target", "context"] = "auto"
     """Which encoder is probed: `target` (the moving average) or `context` (the one with gradients). `auto` is what the
@@ -62,7 +63,7 @@ class ProbeConfig(Section):
     core."""
 
     feature_batch_size: int = Field(default=256, ge=1)
-    """Images a forward pass of feature extraction."""
+    """Images a forward pass of feature extraction. Not in the probe hash."""
 
     resize: int | None = Field(default=None, ge=8)
     """Shorter side before the centre crop, in pixels; None = image_size (small images are probed at their own

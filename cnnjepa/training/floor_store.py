@@ -7,6 +7,7 @@ trial with the same encoder and seed. Measuring them takes longer than training 
 import contextlib
 import hashlib
 import json
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,12 +16,15 @@ import torch
 from pydantic import ValidationError
 
 from cnnjepa.errors import RunError
-from cnnjepa.schemas import PretrainConfig, Probes
+from cnnjepa.schemas import CustomEncoderConfig, PretrainConfig, Probes
 from cnnjepa.schemas.probe import FloorName
 from cnnjepa.training.files import write_atomically
 
-# What probes of trained encoders have beyond those of floors.
-_NOT_OF_FLOORS = {"every_epochs", "online_images", "encoder", "floors"}
+# Probe settings on which no floor's figure depends.
+_NOT_OF_FLOORS = {"every_epochs", "online_images", "encoder", "floors", "feature_batch_size"}
+# What decides which pixels of the images a probe sees. `resident` and `on_error` matter where images are unreadable:
+# a resident set leaves them out before any are chosen.
+_PIXELS = ("image_size", "mean", "std", "train_images", "val_images", "resident", "on_error")
 
 
 class FloorStore:
@@ -42,18 +46,35 @@ class FloorStore:
         return found
 
 
-def _name(floor: FloorName, config: PretrainConfig, fingerprint: str) -> str:
-    """32 hex digits of everything that the floor's figures depend on, the number of threads included: sums of other
-    pieces differ in their last bits."""
+def floor_settings(floor: FloorName, config: PretrainConfig) -> dict[str, Any]:
+    """Every setting of a resolved config that the floor's figures depend on."""
     dump: dict[str, Any] = config.model_dump(mode="json")
-    parts = {
-        "images": fingerprint,
-        "data": {key: dump["data"].get(key) for key in ("image_size", "mean", "std", "train_images", "val_images")},
-        "probe": {key: value for key, value in dump["probe"].items() if key not in _NOT_OF_FLOORS},
-        "runtime": [dump["runtime"]["device"], torch.get_num_threads()],
+    settings = {
+        "data": {name: dump["data"].get(name) for name in _PIXELS},
+        "probe": {name: value for name, value in dump["probe"].items() if name not in _NOT_OF_FLOORS},
+        "device": dump["runtime"]["device"],
     }
-    if floor == "untrained":
-        parts["encoder"] = {key: value for key, value in dump["encoder"].items() if key != "backend"}
-        # Features are float32 whatever the precision of training; the word stays, so that floors keep their names.
-        parts["start"] = [dump["runtime"]["seed"], "float32", dump["runtime"]["channels_last"]]
+    if floor == "untrained":  # its features are float32 whatever the precision of training
+        settings["encoder"] = {name: value for name, value in dump["encoder"].items() if name != "backend"}
+        settings["start"] = [dump["runtime"]["seed"], dump["runtime"]["channels_last"]]
+        if isinstance(config.encoder, CustomEncoderConfig):
+            settings["encoder"]["source"] = _source(config.encoder.module.partition(":")[0])
+    return settings
+
+
+def _source(module: str) -> str | None:
+    """SHA-256 of a module's file; None before the module is imported, or where it has no file."""
+    file = getattr(sys.modules.get(module), "__file__", None)
+    return hashlib.sha256(Path(file).read_bytes()).hexdigest() if file else None
+
+
+def _name(floor: FloorName, config: PretrainConfig, fingerprint: str) -> str:
+    """32 hex digits of everything that the floor's figures depend on: settings, images, and what changes the last bits
+    of sums (threads, version of torch, kind of GPU)."""
+    gpu = torch.cuda.get_device_name() if config.runtime.device == "cuda" else None
+    parts = {
+        "settings": floor_settings(floor, config),
+        "images": fingerprint,
+        "arithmetic": [torch.get_num_threads(), str(torch.__version__), gpu],
+    }
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:32]
