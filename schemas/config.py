@@ -218,7 +218,21 @@ class PretrainConfig(Section):
                 f"only, {self.runtime.batch_size // self.runtime.accumulation} at a time; a smaller batch gives the "
                 "same at less waiting"
             )
-        return found
+        return found + self._signed_targets()
+
+    def _signed_targets(self) -> list[str]:
+        """CNN-JEPA's predictor ends in a ReLU, so it reaches no negative value of a target."""
+        if not isinstance(self.method, CNNJEPAConfig):
+            return []
+        if self.method.predictor.projection_dim:
+            signed = f"predictor.projection_dim {self.method.predictor.projection_dim} ends in a 1x1 convolution"
+        elif isinstance(self.encoder, ConvNeXtConfig):
+            signed = f"encoder.arch={self.encoder.arch} ends in a sum without ReLU"
+        else:
+            return []
+        return [
+            f"{signed}, whose features are signed, and the predictor ends in a ReLU: it cannot predict negative values"
+        ]
 
 
 def _convolutional() -> str:

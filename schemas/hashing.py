@@ -16,6 +16,7 @@ _NOT_HASHED = {
         "keep_epochs",
         "images_every_epochs",
     ),
+    "optimizer": ("lr_at_batch",),
     # The place of the images; a fingerprint of the set stands for it. `on_error: raise` finishes only where nothing
     # was to be skipped, so it names the same numbers.
     "data": (

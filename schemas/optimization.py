@@ -2,7 +2,7 @@
 
 from typing import Annotated, ClassVar, Literal, Self
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, PositiveFloat, PositiveInt, field_validator, model_validator
 
 from cnnjepa.schemas.base import Section
 
@@ -10,11 +10,15 @@ from cnnjepa.schemas.base import Section
 class _Optimizer(Section):
     """What all optimisers have."""
 
-    OWN_FIELDS: ClassVar[tuple[str, ...]] = ("lr", "weight_decay", "weight_decay_end")
+    OWN_FIELDS: ClassVar[tuple[str, ...]] = ("lr", "lr_at_batch", "weight_decay", "weight_decay_end")
 
     weight_decay_end: float | None = Field(default=None, ge=0)
     """Weight decay of the last step, reached along a cosine; None = constant. Source: BYOL on in1k moves from 1e-6 to
     1e-5, I-JEPA from 0.04 to 0.4 (METHOD)."""
+
+    lr_at_batch: tuple[PositiveFloat, PositiveInt] | None = None
+    """A learning rate and the global batch for which it was published or chosen. A run with this `lr` and another
+    global batch gets a warning. Not hashed. Source: the preset's head."""
 
     clip_norm: float | None = Field(default=None, gt=0)
     """Global gradient norm above which gradients are scaled down; None = no clipping, as the authors."""

@@ -717,6 +717,7 @@ _OTHER = {
     "data.std": [0.1, 0.2, 0.3],
     "optimizer.betas": [0.8, 0.9],
     "optimizer.clip_norm": 1.0,
+    "optimizer.lr_at_batch": [0.5, 7],
     "runtime.batch_size": 66,
     "runtime.threads": 3,
     "runtime.keep_epochs": [1],

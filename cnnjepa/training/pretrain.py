@@ -15,7 +15,6 @@ from torch.nn.parallel import DistributedDataParallel
 from cnnjepa.cost import method_cost
 from cnnjepa.data import DataSet, open_data
 from cnnjepa.data.batches import Normalizer, Order, training_batches
-from cnnjepa.data.workers import usable_workers
 from cnnjepa.errors import RunError, Stopped
 from cnnjepa.methods import Method, StepDraw, build_method
 from cnnjepa.methods.synchronised import synchronise
@@ -33,6 +32,7 @@ from cnnjepa.training.resolve import Identity, identify, resolve
 from cnnjepa.training.restore import restore
 from cnnjepa.training.run import Run
 from cnnjepa.training.run_folder import RunFolder
+from cnnjepa.training.run_warnings import run_warnings
 from cnnjepa.training.schedule import Schedule
 from cnnjepa.training.state import RunState
 from cnnjepa.training.step import train_step
@@ -156,12 +156,6 @@ def _run(
 
 
 def _plan(run: Run, state: RunState) -> RunPlan:
-    cautions = run.config.cautions()
-    if run.data.skipped:
-        cautions.append(f"{len(run.data.skipped)} unreadable images are left out: {', '.join(run.data.skipped[:3])}")
-    workers, usable = run.config.runtime.workers, usable_workers(run.config.runtime.workers)
-    if usable < workers and not run.data.resident:
-        cautions.append(f"runtime.workers {workers} is more than this machine's {usable} cores; {usable} are started")
     return RunPlan(
         run_dir=run.folder.path,
         pretrain_hash=run.identity.pretrain_hash,
@@ -175,7 +169,7 @@ def _plan(run: Run, state: RunState) -> RunPlan:
         flops_per_image=run.cost.flops_per_image,
         visible_share=run.config.visible_share,
         device=str(run.processes.device),
-        cautions=cautions,
+        cautions=run_warnings(run.config, run.data, run.order),
     )
 
 
