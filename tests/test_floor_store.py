@@ -29,7 +29,7 @@ BOTH = (
     "knn_temperature=0.2", "protocols=[held_out]", "train_images=100", "val_images=100", "mean=[0.1, 0.2, 0.3]",
     "std=[0.1, 0.2, 0.3]", "image_size=64", "resident=never", "on_error=skip",
 )  # fmt: skip
-UNTRAINED = ("seed=1", "encoder.width=0.25", "stages=2", "channels_last=false")
+UNTRAINED = ("seed=1", "encoder.width=0.25", "arch=resnet34", "channels_last=false")
 NEITHER = (
     "every_epochs=5", "online_images=200", "feature_batch_size=7", "probe.encoder=context", "floors=[untrained]",
     "lr=0.1", "epochs=9", "batch_size=16", "backend=masked", "precision=bf16", "predictor.depth=3", "workers=1",
