@@ -30,7 +30,8 @@ def claims_table(comparisons: Sequence[Comparison], name: str, title: str) -> Ta
     found = [one for comparison in comparisons for one in answered(comparison)]
     if not found:
         return None
-    sets = list(dict.fromkeys(one.published_on for one in found if one.published_on)) or [None]
+    published_on: list[str | None] = list(dict.fromkeys(one.published_on for one in found if one.published_on))
+    sets = published_on or [None]
     theirs = [Column("published" if len(sets) == 1 else f"published_{name}", f"published{_on(name)}") for name in sets]
     protocols = sorted({one.comparison.protocol for one in found})
     notes = (
