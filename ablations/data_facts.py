@@ -5,6 +5,7 @@ from typing import NamedTuple
 import torch
 
 from cnnjepa.data import open_data
+from cnnjepa.data.held_out import trained_images
 from cnnjepa.data.open import refuse_part_of_a_batch
 from cnnjepa.schemas import ConfigError, PretrainConfig
 from cnnjepa.training.resolve import Identity, identify, resolve
@@ -16,6 +17,13 @@ class SetSize(NamedTuple):
     train: int
     val: int
     classes: int
+    per_class: tuple[int, ...] = ()
+    """Training images of every class; empty = not known, taken to be equal."""
+
+    def trained(self, config: PretrainConfig) -> int:
+        """Training images that the config's method learns from; see `training_set`."""
+        equal = [self.train // self.classes + (place < self.train % self.classes) for place in range(self.classes)]
+        return trained_images(config, self.per_class or equal)
 
 
 class DataFacts(NamedTuple):
@@ -45,7 +53,7 @@ class Resolver:
                 "where there are GPUs"
             )
         facts = self.facts(config)
-        refuse_part_of_a_batch(facts.name, facts.size.train, config.runtime.batch_size, self._world_size)
+        refuse_part_of_a_batch(facts.name, facts.size.trained(config), config.runtime.batch_size, self._world_size)
         resolved = resolve(config, facts.resident, torch.device("cpu") if asked == "cpu" else self._device)
         return resolved, identify(resolved, facts.fingerprint, self._world_size), facts
 
@@ -54,6 +62,8 @@ class Resolver:
         section = config.data.model_dump_json(exclude={"augmentation", "mean", "std"})  # what is done to images later
         if section not in self._facts:
             data = open_data(config.data)
-            size = SetSize(data.train.labels.numel(), data.val.labels.numel(), data.classes)
+            labels = data.train.labels
+            per_class = tuple(torch.bincount(labels, minlength=data.classes).tolist())
+            size = SetSize(labels.numel(), data.val.labels.numel(), data.classes, per_class)
             self._facts[section] = DataFacts(data.name, data.fingerprint, data.resident, size)
         return self._facts[section]

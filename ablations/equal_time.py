@@ -6,12 +6,13 @@ from typing import Any
 
 from cnnjepa.ablations.method_study import changes_of
 from cnnjepa.ablations.step_cost_file import MADE_BY, read_step_costs
-from cnnjepa.schemas import ConfigError, load_config
+from cnnjepa.schemas import ConfigError, SupervisedConfig, load_config
 
 
 def equal_time_epochs(costs: Path, preset: str, methods: Iterable[str], fixed: dict[str, Any]) -> dict[str, int]:
     """Method → the whole epochs, at least one, whose training steps take about as long as CNN-JEPA's steps of its own
-    epochs take. Loading is left out, as it is where the steps were measured.
+    epochs take. Loading is left out, as it is where the steps were measured. An epoch of supervised training lacks the
+    images that the probes hold out, so it gets more of them.
 
     `costs` is what `cnnjepa benchmark --cost` wrote for the same preset, image size and global batch; `fixed` (full
     config path → value) holds for every method. Raises ConfigError when it was written for something else.
@@ -41,5 +42,6 @@ def equal_time_epochs(costs: Path, preset: str, methods: Iterable[str], fixed: d
         if method not in measured.methods:
             known = ", ".join(sorted(measured.methods))
             raise ConfigError(f"--equal-time {costs}: {method} was not measured; it has {known}")
-        epochs[method] = max(1, round(base.runtime.epochs * measured.share(method)))
+        shorter = 1 - config.probe.held_out_fraction if isinstance(config.method, SupervisedConfig) else 1.0
+        epochs[method] = max(1, round(base.runtime.epochs * measured.share(method) / shorter))
     return epochs

@@ -73,7 +73,7 @@ def estimates(
         train_hours = probe_hours = None
         if size and images_per_s and step_flops:
             flops_per_s = images_per_s * step_flops
-            train = size.train * config.trained_epochs * cost.flops_per_image / world_size
+            train = size.trained(config) * config.trained_epochs * cost.flops_per_image / world_size
             asked = {floor: json.dumps(floor_settings(floor, config)) for floor in config.probe.floors_asked}
             new = {floor for floor, settings in asked.items() if settings not in floors}
             floors |= set(asked.values())

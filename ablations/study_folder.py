@@ -172,7 +172,7 @@ def records_of(trials: list[Trial], baseline: str, world_size: int) -> list[Tria
             pretrain_hash=trial.pretrain_hash,
             probe_hash=trial.probe_hash,
             dataset=trial.data.name,
-            train_images=trial.data.size.train,
+            train_images=trial.data.size.trained(trial.config),
             world_size=world_size,
             config=trial.config,
         )

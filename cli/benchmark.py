@@ -43,7 +43,8 @@ def benchmark(
 ) -> None:
     """The main table: CNN-JEPA beside other methods, each with its own preset PRESET-METHOD, on the same images.
 
-    Every method sees equally many images; with --equal-time, each trains for as long as CNN-JEPA does. A study like
+    Every method sees equally many images, but supervised training, whose epochs lack the images that the probes hold
+    out; with --equal-time, each trains for as long as CNN-JEPA does. A study like
     those of `ablate`: planned, run, resumed and reported alike. `--set` holds for every method. With --cost, every
     method's step at equal batch and image size instead: seconds, images/s, FLOPs, peak memory, each also as a ratio to
     CNN-JEPA's. Exit codes as of `ablate predictor`.

@@ -11,6 +11,8 @@ from torch import Tensor, nn
 
 from cnnjepa.data import DataSet, open_data
 from cnnjepa.data.batches import Normalizer, Order, training_batches
+from cnnjepa.data.held_out import training_set
+from cnnjepa.data.open import refuse_part_of_a_batch
 from cnnjepa.encoders import build_trunk
 from cnnjepa.encoders.custom import feature_dim_of, load_network
 from cnnjepa.masks import sample_masks
@@ -45,7 +47,8 @@ def examine(config: PretrainConfig) -> Iterator[Finding]:
     if not isinstance(config.encoder, ViTConfig):
         yield _speed(config, device)
     try:
-        data = open_data(config.data, config.runtime.batch_size)
+        data = training_set(config, open_data(config.data))
+        refuse_part_of_a_batch(data.name, data.train.labels.numel(), config.runtime.batch_size, 1)
     except ConfigError as refusal:
         yield Finding("data", str(refusal), False)
         return

@@ -65,7 +65,8 @@ class CNNJEPAConfig(_OneView):
 
 
 class SupervisedConfig(_OneView):
-    """A linear classifier on pooled features, trained together with the encoder on the labels: the ceiling."""
+    """A linear classifier on pooled features, trained together with the encoder on the labels: the ceiling. It learns
+    from the training images that the probes do not hold out (`probe.held_out_fraction`, `probe.split_seed`)."""
 
     name: Literal["supervised"] = "supervised"
     """Which method this section configures."""

@@ -35,7 +35,8 @@ def test_a_run_ends_with_a_result_and_an_encoder(name: str, tmp_path: Path) -> N
     result = pretrain(config_of(name, "floors=false", "images_every_epochs=1"), run)
     probed = "target" if name == "ijepa" else "context"
     assert (result.method, result.status, result.probed_encoder) == (name, "finished", probed)
-    line = json.loads((run / "metrics.jsonl").read_text().splitlines()[0])
+    lines = [json.loads(text) for text in (run / "metrics.jsonl").read_text().splitlines()]
+    line = next(line for line in lines if line["kind"] == "train")
     assert ("ema" in line) == (name in ("byol", "ijepa"))
     assert {"vicreg": "covariance", "supervised": "accuracy"}.get(name, "loss") in line
     encoder = cnnjepa.load_encoder(run)

@@ -87,7 +87,7 @@ def _record(space: SearchSpace, choices: dict[str, Any], task: SearchTask) -> Tr
     return TrialRecord(
         arm=label, choices=choices, changes=changes, baseline=False, seed=config.runtime.seed,
         pretrain_hash=identity.pretrain_hash, probe_hash=identity.probe_hash, dataset=facts.name,
-        train_images=facts.size.train, world_size=task.share.workers, config=config,
+        train_images=facts.size.trained(config), world_size=task.share.workers, config=config,
     )  # fmt: skip
 
 

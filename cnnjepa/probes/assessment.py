@@ -5,16 +5,17 @@ from pathlib import Path
 from typing import NamedTuple
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from cnnjepa.data import DataSet
+from cnnjepa.data.held_out import held_out_split
 from cnnjepa.data.resident import subset
 from cnnjepa.data.source import stratified
 from cnnjepa.probes.diagnostics import diagnose
 from cnnjepa.probes.evaluate import Judged, judge, selection_knn
 from cnnjepa.probes.features import Embed, Features, encoder_embed, extract, pixel_embed, scratch_folder
 from cnnjepa.probes.floors import untrained_encoder
-from cnnjepa.schemas import Diagnostics, Floors, PretrainConfig, Probes, Selection
+from cnnjepa.schemas import Diagnostics, Floors, PretrainConfig, Probes, Selection, SupervisedConfig
 from cnnjepa.schemas.probe import FloorName
 
 Tick = Callable[[], None]
@@ -87,13 +88,28 @@ def glance(
     scratch: Path,
     tick: Tick = lambda: None,
 ) -> Glance:
-    """k-NN on the held-out tenth of (at most `probe.online_images`) training images, rank and spread."""
-    few = min(config.probe.online_images, data.train.labels.numel())
-    images = data.train
-    if few < data.train.labels.numel():
-        images = subset(data.train, stratified(data.train.labels, few))
+    """k-NN on the held-out tenth of (at most `probe.online_images`) training images, rank and spread. Of a supervised
+    run the tenth is part of the whole set's, which it does not train on."""
+    labels = data.train.labels
+    few = min(config.probe.online_images, labels.numel())
+    images, chosen = data.train, None
+    if few < labels.numel():
+        supervised = isinstance(config.method, SupervisedConfig)
+        chosen = _some_of_both_parts(labels, few, config) if supervised else None
+        images = subset(data.train, stratified(labels, few) if chosen is None else chosen)
     with scratch_folder(scratch) as folder:
         features = extract(encoder_embed(network, config, device), images, config, folder, tick)
+        if chosen is not None:
+            features.part_of = (labels, chosen[features.whole_set[1]])
         health = diagnose(features.values)
         knn = selection_knn(features, data.classes, config.probe, device) if features.finite() else 0.0
         return Glance(knn, health.rankme, health.feature_std)
+
+
+def _some_of_both_parts(labels: Tensor, count: int, config: PretrainConfig) -> Tensor:
+    """Indices (int64, ascending) of `count` images, evenly over classes, the held-out fraction of them held out."""
+    fit, held = held_out_split(labels, config.probe.held_out_fraction, config.probe.split_seed)
+    of_held = min(max(round(count * config.probe.held_out_fraction), 1), held.numel())
+    of_fit = min(count - of_held, fit.numel())
+    parts = fit[stratified(labels[fit], of_fit)], held[stratified(labels[held], of_held)]
+    return torch.cat(parts).sort().values

@@ -11,10 +11,10 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from cnnjepa.data.held_out import held_out_split
 from cnnjepa.probes.features import Features
 from cnnjepa.probes.knn import knn_accuracies, usable_k
 from cnnjepa.probes.linear import linear_curve
-from cnnjepa.randomness import key, uniforms
 from cnnjepa.schemas import ProbeConfig, ProbeFigures, Probes, Selection
 
 Tick = Callable[[], None]
@@ -27,16 +27,15 @@ class Judged(NamedTuple):
     selection: Selection | None
 
 
-def held_out_split(labels_N: Tensor, fraction: float, seed: int) -> tuple[Tensor, Tensor]:
-    """(fitting, held-out) indices, ascending: `fraction` of every class (rounded, at least one image of a class
-    that has two) is held out; a function of (labels, fraction, seed)."""
-    draws_N = uniforms(key(seed, "held_out"), torch.arange(labels_N.numel()), 1)[:, 0]
-    held = torch.zeros_like(labels_N, dtype=torch.bool)
-    for label in labels_N.unique():
-        members = (labels_N == label).nonzero()[:, 0]
-        count = max(round(members.numel() * fraction), 1) if members.numel() > 1 else 0
-        held[members[draws_N[members].argsort(stable=True)[:count]]] = True
-    return (~held).nonzero()[:, 0], held.nonzero()[:, 0]
+def split_rows(train: Features, config: ProbeConfig) -> tuple[Tensor, Tensor]:
+    """(fitting, held-out) rows, ascending. The split is of the whole training set, the one that supervised training
+    leaves out, whether or not every image is among the rows."""
+    labels, places = train.whole_set
+    _, held = held_out_split(labels, config.held_out_fraction, config.split_seed)
+    is_held = torch.zeros_like(labels, dtype=torch.bool)
+    is_held[held] = True
+    rows = is_held[places]
+    return (~rows).nonzero()[:, 0], rows.nonzero()[:, 0]
 
 
 def judge(
@@ -70,7 +69,7 @@ def _published(
 def _held_out(
     train: Features, val: Features, classes: int, config: ProbeConfig, device: torch.device, tick: Tick
 ) -> tuple[ProbeFigures, Selection]:
-    fit_index, held_index = held_out_split(train.labels, config.held_out_fraction, config.split_seed)
+    fit_index, held_index = split_rows(train, config)
     fit, held = train.take(fit_index), train.take(held_index)
     curve = linear_curve(
         fit, held, classes, config.held_out_lrs, config.linear_epochs, config.linear_batch_size, device, tick=tick
@@ -112,6 +111,6 @@ def _held_out_knn(
 
 def selection_knn(train: Features, classes: int, config: ProbeConfig, device: torch.device) -> float:
     """Best k-NN top-1 in percent on the held-out part of `train`: the figure watched during training."""
-    fit_index, held_index = held_out_split(train.labels, config.held_out_fraction, config.split_seed)
+    fit_index, held_index = split_rows(train, config)
     _, accuracies = _held_out_knn(train.take(fit_index), train.take(held_index), classes, config, device)
     return max(top1 for top1, _ in accuracies)

@@ -35,6 +35,13 @@ class Features:
     skipped: list[str] = field(default_factory=list)
     scratch: Path | None = None
     """Where large copies go; None = the system's temporary folder."""
+    part_of: tuple[Tensor, Tensor] | None = None
+    """(labels of the whole set, int64 [N] places of the rows in it), where rows are missing; None = none is."""
+
+    @property
+    def whole_set(self) -> tuple[Tensor, Tensor]:
+        """(labels of the whole set, places of the rows in it)."""
+        return self.part_of or (self.labels, torch.arange(self.labels.numel()))
 
     def take(self, indices: Tensor) -> "Features":
         """The rows `indices`, copied block by block (into a mapped file when they are many)."""
@@ -106,7 +113,8 @@ def extract(
         kept.append(batch.places)
     if not kept:
         raise RunError("no image of this set can be read; `cnnjepa data check PATH` lists what is wrong")
-    return Features(values[:rows], source.labels[torch.cat(kept)], skipped, scratch)
+    places = torch.cat(kept)
+    return Features(values[:rows], source.labels[places], skipped, scratch, (source.labels, places))
 
 
 def _storage(count: int, dim: int, scratch: Path | None) -> Tensor:

@@ -15,6 +15,8 @@ from torch.nn.parallel import DistributedDataParallel
 from cnnjepa.cost import method_cost
 from cnnjepa.data import DataSet, open_data
 from cnnjepa.data.batches import Normalizer, Order, training_batches
+from cnnjepa.data.held_out import trained_images, training_set
+from cnnjepa.data.open import refuse_part_of_a_batch
 from cnnjepa.errors import RunError, Stopped
 from cnnjepa.methods import Method, StepDraw, build_method
 from cnnjepa.methods.synchronised import synchronise
@@ -88,7 +90,10 @@ def pretrain(
 def _opened(config: PretrainConfig, folder: RunFolder, resume: bool, processes: Processes) -> DataSet:
     """The data, once the folder is known to be free. Every process meets the same refusal."""
     processes.on_main(lambda: folder.refuse_unless_free(resume))
-    return open_data(config.data, config.runtime.batch_size, processes.world_size)
+    data = open_data(config.data, config.runtime.batch_size, processes.world_size)
+    training = trained_images(config, torch.bincount(data.train.labels).tolist())
+    refuse_part_of_a_batch(data.name, training, config.runtime.batch_size, processes.world_size)
+    return data
 
 
 def _refuse_unexpected(identity: Identity, expected_hash: str | None, config: PretrainConfig) -> None:
@@ -126,7 +131,8 @@ def _run(
     if getattr(config.method, "sync_batch_norm", False) and processes.world_size > 1:
         synchronise(method, processes.device)
     optimizer = build_optimizer(method, config.optimizer)
-    order = Order(data.train.labels.numel(), runtime.batch_size, processes.rank, processes.world_size, runtime.seed)
+    training = training_set(config, data)
+    order = Order(training.train.labels.numel(), runtime.batch_size, processes.rank, processes.world_size, runtime.seed)
     schedule = Schedule(config, order.steps_per_epoch)
     state = RunState(method, optimizer, identity, folder.checkpoints, started=now())
     if resume:
@@ -140,7 +146,9 @@ def _run(
             # It becomes `last.pt` before anything else is written, so that a damaged one never becomes `previous.pt`.
             write_atomically(folder.checkpoints / "last.pt", checkpoint.read_bytes())
 
-    run = Run(config, data, identity, folder, processes, order, schedule, cost, software, stop, watcher, floors)
+    run = Run(
+        config, data, training, identity, folder, processes, order, schedule, cost, software, stop, watcher, floors
+    )
     watcher.started(_plan(run, state))
     try:
         with layer_randomness(processes.device):
@@ -195,7 +203,7 @@ def _train(run: Run, state: RunState) -> None:
     state.start_clock()
     mark = (state.step, state.train_seconds)
     views = config.views
-    batches = training_batches(run.data, config.data, run.order, state.step, total, runtime.workers, device, views)
+    batches = training_batches(run.training, config.data, run.order, state.step, total, runtime.workers, device, views)
     try:
         for batch in batches:
             step = state.step

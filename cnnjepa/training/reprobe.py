@@ -2,16 +2,18 @@
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import nn
 
 from cnnjepa.cost import method_cost
-from cnnjepa.data import open_data
+from cnnjepa.data import DataSet, open_data
 from cnnjepa.data.batches import Order
+from cnnjepa.data.held_out import trained_images
 from cnnjepa.pretrained import load_encoder
 from cnnjepa.probes import assess
-from cnnjepa.schemas import ConfigError, TrialResult, load_config, probe_hash
+from cnnjepa.schemas import ConfigError, PretrainConfig, SupervisedConfig, TrialResult, load_config, probe_hash
 from cnnjepa.schemas.overrides import parse_override
 from cnnjepa.training import distributed
 from cnnjepa.training.checkpoint import read_checkpoint
@@ -46,6 +48,7 @@ def reprobe(
     device = distributed.pick_device("auto" if elsewhere else config.runtime.device)
     config = config.model_copy(update={"runtime": config.runtime.model_copy(update={"device": device.type})})
     state = read_checkpoint(folder.checkpoints / checkpoint)
+    _refuse_another_split(config, state["settings"])
 
     data = open_data(config.data)
     network: nn.Module = load_encoder(run_dir, config.probed_encoder, checkpoint).to(device)
@@ -70,13 +73,38 @@ def reprobe(
             final_loss(run_dir, state["step"]),
             state["skipped"],
         )
-        order = Order(data.train.labels.numel(), config.runtime.batch_size, 0, world_size, config.runtime.seed)
+        order = Order(
+            _images_of_an_epoch(config, data, state["settings"]),
+            config.runtime.batch_size,
+            0,
+            world_size,
+            config.runtime.seed,
+        )
         complete = state["step"] == Schedule(config, order.steps_per_epoch).total_steps
         own_data = data.fingerprint == state["settings"]["data"]["fingerprint"]
         rewrite = complete and checkpoint == "last.pt" and own_data
         if rewrite:
             folder.write_result(result)
     return result, rewrite
+
+
+def _images_of_an_epoch(config: PretrainConfig, data: DataSet, settings: dict[str, Any]) -> int:
+    """Training images that the run learned from. Supervised runs of earlier versions, whose checkpoints name no split,
+    learned from all of them."""
+    labels = data.train.labels
+    return trained_images(config, torch.bincount(labels).tolist()) if "probe" in settings else labels.numel()
+
+
+def _refuse_another_split(config: PretrainConfig, settings: dict[str, Any]) -> None:
+    """Raises ConfigError when a supervised run would be probed on a held-out part that it was trained on."""
+    if not isinstance(config.method, SupervisedConfig):
+        return
+    for name, trained_with in settings.get("probe", {}).items():
+        if (asked := getattr(config.probe, name)) != trained_with:
+            raise ConfigError(
+                f"--set probe.{name}={asked}: this supervised run left out the images that probe.{name}={trained_with} "
+                "holds out; another split would hold out images whose labels it was trained on. Leave out this --set"
+            )
 
 
 def _changes(overrides: list[str]) -> list[str]:

@@ -21,6 +21,8 @@ class Run(NamedTuple):
 
     config: PretrainConfig
     data: DataSet
+    training: DataSet
+    """What the method learns from: `data`, without the images that a supervised run must not see."""
     identity: Identity
     folder: RunFolder
     processes: Processes
