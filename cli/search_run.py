@@ -1,5 +1,6 @@
 """Running a search as a person sees it."""
 
+import shlex
 import sys
 import uuid
 from pathlib import Path
@@ -9,7 +10,15 @@ import yaml
 from pydantic import ValidationError
 from rich.console import Console
 
-from cnnjepa.ablations.search.record import NOTED, refuse_other_search
+from cnnjepa.ablations.search.record import (
+    NOTED,
+    claim,
+    folder_id,
+    record_of,
+    refuse_other_owner,
+    refuse_other_search,
+    without_notes,
+)
 from cnnjepa.ablations.share import trial_share
 from cnnjepa.ablations.study_folder import StudyFolder
 from cnnjepa.cli.search_view import Course, show
@@ -34,7 +43,7 @@ def asked_space(file: Path | None, ranges: list[str], sets: list[str], flags: di
         if not isinstance(tree, dict):
             raise ConfigError(f"{file} must hold fields (preset:, space:, objective:), see docs/studies.md")
         if tree.keys() >= NOTED:  # a search's own record, asked for again
-            tree = {key: value for key, value in tree.items() if key not in NOTED}
+            tree = without_notes(tree)
         tree.setdefault("name", file.stem)
     asked = dict(tree.get("space") or {})
     for text in ranges:
@@ -63,24 +72,32 @@ def run(space: SearchSpace, options: ClusterOptions, data: Path | None, trials: 
     from cnnjepa.ablations.data_facts import Resolver
     from cnnjepa.ablations.ray_cluster import ray_at
     from cnnjepa.ablations.search.findings import draw, write_best, write_trials
+    from cnnjepa.ablations.search.place import place_of
     from cnnjepa.ablations.search.points import check_search
-    from cnnjepa.ablations.search.storage import open_study, storage_at, tried
+    from cnnjepa.ablations.search.storage import open_study, storage_at, storage_errors, tried
 
     console = Console(stderr=True)
     config = check_search(space, data)
     folder = StudyFolder(options.root, space.name)
-    if folder.begun:
+    if folder.begun and not folder.searched:
         raise ConfigError(f"{folder.path} holds a study; give this search another --name")
-    images = Resolver("cpu", 1).facts(config).fingerprint
-    asked = {**space.model_dump(mode="json"), "images": images, "processes": options.workers_per_trial}
-    with locked(folder.path):
+    place = place_of(url, folder.path)
+    asked = record_of(space, config, Resolver("cpu", 1).facts(config), options.workers_per_trial)
+    if trials < len(space.first):
+        raise ConfigError(f"--trials {trials} is fewer than the {len(space.first)} points of `first`")
+    trials = of_the_grid(console, space, trials, data)
+
+    def warned(text: str) -> None:
+        console.print(f"warning: {text}", markup=False, highlight=False, soft_wrap=True)
+
+    with locked(folder.path), storage_errors(place):
         refuse_other_search(folder, asked)
-        storage = storage_at(url, folder.path)
-        study = open_study(space, storage)
-        if trials < len(space.first):
-            raise ConfigError(f"--trials {trials} is fewer than the {len(space.first)} points of `first`")
-        trials = of_the_grid(console, space, trials, data)
-        done = len(tried(study))
+        done, storage = 0, None
+        if place.exists:  # otherwise nothing is made before the machines are known to take a trial
+            storage = storage_at(place, warned)
+            refuse_other_owner(storage, place.shown, folder, asked)
+            study = open_study(space, storage)
+            done = len(tried(study))
         console.print(f"[bold]{folder.path}[/]  {done} of {trials} trials done before", highlight=False, soft_wrap=True)
         with StopRequest() as stop:
             if done < trials:
@@ -99,7 +116,10 @@ def run(space: SearchSpace, options: ClusterOptions, data: Path | None, trials: 
                         space.model_dump_json(), None if data is None else str(data.resolve()),
                         str(options.root.resolve()), share, str(stop_file.resolve()),
                     )  # fmt: skip
+                    asked["id"] = folder_id(folder)
                     write_atomically(folder.path / "search.yaml", _yaml(asked).encode())
+                    storage = storage or storage_at(place, warned)
+                    claim(storage, place.shown, folder, asked)
                     try:
                         study = run_search(
                             space, task, capacity, storage, trials, stop_file, lambda: stop.reason is not None,
@@ -113,7 +133,7 @@ def run(space: SearchSpace, options: ClusterOptions, data: Path | None, trials: 
             stopped = stop.reason
     show(study, space)
     look = [str(path) for path in [*([best] if best else []), table, *pictures]]
-    print(f"Look:  {'  '.join(look)}" + ("" if url else f"  optuna-dashboard sqlite:///{folder.path / 'optuna.db'}"))
+    print(f"Look:  {'  '.join(look)}" + ("" if url else f"  optuna-dashboard {shlex.quote(place.url)}"))
     left = trials - len(tried(study))
     if stopped and left:
         print(f"cnnjepa: stopped ({stopped}); the same command goes on", file=sys.stderr)

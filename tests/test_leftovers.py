@@ -81,6 +81,7 @@ NOT_RESUMED = ("--resume", "--checkpoint", "nowhere.pt")
         ("train", "--preset", "smoke", *NOT_RESUMED),
         ("search", "--preset", "smoke", "--space", "predictor.depth=choice(1,2)", "--data", "nowhere"),
         ("search", "--preset", "smoke", "--space", "predictor.depth=choice(1,2)", "--storage", "nosuchdb://x"),
+        ("search", "--preset", "smoke", "--space", "predictor.depth=choice(1,2)", "--cpus-per-trial", "9999"),
         ("ablate", "predictor", "--preset", "smoke", "--depths", "1,2", "--data", "nowhere"),
         ("ablate", "predictor", "--preset", "smoke", "--depths", "1,2", "--cpus-per-trial", "9999"),
     ],

@@ -1,43 +1,135 @@
-"""What a search was asked, as its folder keeps it (`search.yaml`), and whether it is asked the same again."""
+"""A search's settings as its folder (`search.yaml`) and its storage keep them, and whether they are those of now."""
 
+import platform
+import uuid
 from typing import Any
 
+import optuna
 import yaml
 from pydantic import ValidationError
 
+from cnnjepa.ablations.data_facts import DataFacts
 from cnnjepa.ablations.study_folder import StudyFolder
-from cnnjepa.schemas import ConfigError
+from cnnjepa.schemas import ConfigError, PretrainConfig, pretrain_hash, probe_hash
 from cnnjepa.schemas.overrides import flat
 from cnnjepa.schemas.space import SearchSpace
 
-# What the record has beyond the search itself: the images' fingerprint, and processes a trial.
+# What the record has beyond the search itself: the images' fingerprint, and processes per trial.
 NOTED = {"images", "processes"}
+# Further, in records of later versions: the base config's names, and the folder's own name, which moves with it.
+_LATER = {"base", "base_probe", "id"}
+
+# The attribute of Optuna's study that holds the record, the folder and the machine.
+_OWNER = "cnnjepa_search"
+
+
+def record_of(space: SearchSpace, config: PretrainConfig, images: DataFacts, processes: int) -> dict[str, Any]:
+    """The search as it is compared with one of before; `config` is its base config. The base is named as one process
+    on a CPU would train it, so that a search can resume on another machine."""
+    data = config.data.model_copy(update={"resident": "never"})
+    runtime = config.runtime.model_copy(update={"device": "cpu"})
+    named = config.model_copy(update={"data": data, "runtime": runtime})
+    return {
+        **space.model_dump(mode="json"), "images": images.fingerprint, "processes": processes,
+        "base": pretrain_hash(named, images.fingerprint, 1)[:12], "base_probe": probe_hash(named)[:12],
+    }  # fmt: skip
+
+
+def without_notes(record: dict[str, Any]) -> dict[str, Any]:
+    """The fields of the search alone."""
+    return {key: value for key, value in record.items() if key not in NOTED | _LATER}
+
+
+def recorded(folder: StudyFolder) -> dict[str, Any] | None:
+    """The record in the folder; None where there is none. Raises ConfigError when it cannot be read."""
+    path = folder.path / "search.yaml"
+    if not path.is_file():
+        return None
+    try:
+        record = yaml.safe_load(path.read_text(encoding="utf-8"))
+        _comparable(record)
+    except (OSError, yaml.YAMLError, AttributeError, ValidationError) as error:
+        raise ConfigError(f"{path} cannot be read ({str(error).splitlines()[0]}); give another --name") from None
+    return dict(record)
 
 
 def refuse_other_search(folder: StudyFolder, asked: dict[str, Any]) -> None:
     """Raises ConfigError when the folder holds another search, or one on other images. `asked`: as the record."""
-    path = folder.path / "search.yaml"
-    if not path.is_file():
-        return
-    try:
-        before = _comparable(yaml.safe_load(path.read_text(encoding="utf-8")))
-    except (yaml.YAMLError, ValidationError) as error:
-        raise ConfigError(f"{path} cannot be read ({str(error).splitlines()[0]}); give another --name") from None
-    now = _comparable(asked)
-    different = [
-        f"  {key}: there {before.get(key, '(none)')}, asked {now.get(key, '(none)')}"
-        for key in dict.fromkeys([*before, *now])
-        if before.get(key) != now.get(key)
-    ]
+    before = recorded(folder)
+    different = _differences(before, asked) if before else ""
     if different:
-        shown = "\n".join(different)
-        raise ConfigError(f"{folder.path} holds another search. They differ in\n{shown}\nGive another --name.")
+        raise ConfigError(f"{folder.path} holds another search. They differ in\n{different}\nGive another --name.")
+
+
+def folder_id(folder: StudyFolder) -> str:
+    """The name by which a storage knows the folder, wherever it is moved; a new one for a new folder."""
+    return str((recorded(folder) or {}).get("id") or uuid.uuid4().hex)
+
+
+def refuse_other_owner(storage: Any, shown: str, folder: StudyFolder, asked: dict[str, Any]) -> None:
+    """Raises ConfigError when the storage has a study of this name that is not this folder's search. A study without
+    an owner is from a version that wrote none: it is this search's if the folder has a record."""
+    try:
+        study = optuna.load_study(study_name=asked["name"], storage=storage)
+    except KeyError:
+        return
+    again = "Give another --name, or another --storage."
+    owner = study.user_attrs.get(_OWNER)
+    if owner is None:
+        if folder.searched or not study.get_trials(deepcopy=False):
+            return
+        raise ConfigError(
+            f"{shown} holds a study {asked['name']!r} with {len(study.trials)} trials that is not this search's: "
+            f"{folder.path} has no record of it. {again}"
+        )
+    place = f"{owner.get('folder')} on {owner.get('host')}"
+    try:
+        different = _differences(owner["record"], asked)
+    except (KeyError, TypeError, AttributeError, ValidationError):
+        different = "  its record, which this version cannot read"
+    if different:
+        raise ConfigError(
+            f"{shown} holds another search {asked['name']!r}, that of {place}. They differ in\n{different}\n{again}"
+        )
+    here = owner.get("folder") == str(folder.path.absolute()) and owner.get("host") == platform.node()
+    if not here and owner.get("id") != folder_id(folder):
+        raise ConfigError(
+            f"{shown} holds the search {asked['name']!r} of {place}, whose runs are not below {folder.root.absolute()}."
+            f" Resume it with its own --root. {again}"
+        )
+
+
+def claim(storage: Any, shown: str, folder: StudyFolder, asked: dict[str, Any]) -> None:
+    """Write into the storage's study, which is made if need be, whose search it is. `asked` has the folder's `id`.
+    Raises ConfigError when another search was quicker."""
+    refuse_other_owner(storage, shown, folder, asked)
+    study = optuna.create_study(storage=storage, study_name=asked["name"], direction="maximize", load_if_exists=True)
+    mine = {"folder": str(folder.path.absolute()), "host": platform.node(), "id": asked["id"], "record": asked}
+    study.set_user_attr(_OWNER, mine)
+    refuse_other_owner(storage, shown, folder, asked)
+
+
+def _differences(before: dict[str, Any], now: dict[str, Any]) -> str:
+    """A line per field; empty where they are the same search. Names of the base that only one has are not compared."""
+    there, here = _comparable(before), _comparable(now)
+    lines = [
+        f"  {key}: there {there.get(key, '(none)')}, asked {here.get(key, '(none)')}"
+        for key in dict.fromkeys([*there, *here])
+        if there.get(key) != here.get(key)
+    ]
+    for key, what in (("base", "training"), ("base_probe", "probe")):
+        if not lines and before.get(key) and now.get(key) and before[key] != now[key]:
+            lines.append(
+                f"  the base config's {what} settings: there {before[key]}, asked {now[key]} (the preset or this "
+                "program's defaults have changed)"
+            )
+    return "\n".join(lines)
 
 
 def _comparable(record: dict[str, Any]) -> dict[str, Any]:
     """Leaves by name. Fields that came after the record have their defaults; a range is its text, because the storage
     does not take its choices in another order."""
-    space = SearchSpace.model_validate({key: value for key, value in record.items() if key not in NOTED})
+    space = SearchSpace.model_validate(without_notes(record))
     ranges = {f"space.{key}": str(asked) for key, asked in space.space.items()}
     noted = {key: value for key, value in record.items() if key in NOTED}
     return flat(space.model_dump(mode="json", exclude={"space"})) | ranges | noted

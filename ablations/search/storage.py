@@ -1,12 +1,17 @@
 """The search's memory: an Optuna study in SQLite, a journal file or any database, that a later process goes on with."""
 
-from pathlib import Path
+import contextlib
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import optuna
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 from optuna.trial import FrozenTrial, TrialState
+from sqlalchemy.exc import SQLAlchemyError
 
+from cnnjepa.ablations.search.journal_lock import JournalLock, drop_torn_line
+from cnnjepa.ablations.search.place import Place
+from cnnjepa.errors import RunError
 from cnnjepa.randomness import key as random_key
 from cnnjepa.schemas import ConfigError
 from cnnjepa.schemas.overrides import full_path
@@ -18,23 +23,39 @@ HOW, HASH, DETAIL = "how", "pretrain_hash", "detail"
 AGAIN = "again"
 
 
-def storage_at(url: str | None, folder: Path) -> Any:
-    """`None`: SQLite in the study's folder; `journal:FILE`: Optuna's journal, for NFS; else a database URL. Raises
+def storage_at(place: Place, warned: Callable[[str], None]) -> Any:
+    """Optuna's storage at the place, made where there is none; `warned` hears of a stale lock that was removed. Raises
     ConfigError when it cannot be opened."""
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    folder.mkdir(parents=True, exist_ok=True)
     try:
-        if url is not None and url.startswith("journal:"):
+        if place.journal:
             from optuna.storages import JournalStorage
             from optuna.storages.journal import JournalFileBackend
 
-            return JournalStorage(JournalFileBackend(url.removeprefix("journal:")))
-        return optuna.storages.RDBStorage(url or f"sqlite:///{folder / 'optuna.db'}")
+            assert place.file
+            lock = JournalLock(place.file, warned)
+            journal = JournalFileBackend(str(place.file), lock)
+            drop_torn_line(place.file, lock)
+            return JournalStorage(journal)
+        return optuna.storages.RDBStorage(place.url)
     except Exception as error:  # SQLAlchemy and the drivers raise many kinds
-        reason = str(error).strip().splitlines()[0]
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise ConfigError(
-            f"--storage {url}: cannot be opened ({reason}); legal are a database URL (sqlite:///FILE, "
-            "postgresql://…, mysql://…) and journal:FILE"
+            f"the search's storage {place.shown} cannot be opened ({reason}); --storage takes a database URL "
+            "(sqlite:///FILE, postgresql://…, mysql://…) or journal:FILE"
+        ) from None
+
+
+@contextlib.contextmanager
+def storage_errors(place: Place) -> Iterator[None]:
+    """Turns what a storage raises while the search runs into a RunError that names it."""
+    try:
+        yield
+    except (optuna.exceptions.StorageInternalError, SQLAlchemyError) as error:
+        reason = (str(error.__cause__ or error).strip() or type(error).__name__).splitlines()[0]
+        raise RunError(
+            f"the search's storage {place.shown} cannot be read or written ({reason}); the same command resumes the "
+            "search"
         ) from None
 
 
