@@ -21,9 +21,9 @@ from typer.testing import CliRunner
 
 from cnnjepa.cli.main import app
 from cnnjepa.data import open_data, pack, verify
+from cnnjepa.data.decoding import decode
 from cnnjepa.data.open import open_sources
 from cnnjepa.data.shards import Shards
-from cnnjepa.data.source import decode
 from cnnjepa.errors import RunError
 from cnnjepa.schemas import ConfigError, DataConfig, FolderData, HDF5Data
 

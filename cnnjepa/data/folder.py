@@ -7,9 +7,9 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from cnnjepa.data.decoding import decode
 from cnnjepa.data.readers import EXTENSIONS, Directory, Entry, Reader, Tar
 from cnnjepa.data.shards import MANIFEST, Shards
-from cnnjepa.data.source import decode
 from cnnjepa.errors import ImageError
 from cnnjepa.schemas import ConfigError, FolderData
 from cnnjepa.schemas.fields import nearest

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from cnnjepa.data.source import decode
+from cnnjepa.data.decoding import decode
 from cnnjepa.errors import ImageError
 from cnnjepa.schemas import ConfigError, HDF5Data
 

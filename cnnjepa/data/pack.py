@@ -22,11 +22,11 @@ from torchvision.io import encode_jpeg
 from torchvision.transforms import InterpolationMode
 from torchvision.transforms.v2 import functional as transforms
 
+from cnnjepa.data.decoding import decode
 from cnnjepa.data.folder import FolderSource
 from cnnjepa.data.hdf5 import HDF5Source
 from cnnjepa.data.open import open_sources, refuse_unfit
 from cnnjepa.data.shards import MANIFEST, Manifest, ShardIndex, read_index, read_manifest, shard_file
-from cnnjepa.data.source import decode
 from cnnjepa.errors import ImageError, RunError
 from cnnjepa.schemas import ConfigError, FolderData, HDF5Data
 from cnnjepa.training.files import sync_folder, write_atomically

@@ -1,18 +1,10 @@
 """The one interface over every place images come from."""
 
-import re
-import warnings
 from collections.abc import Sequence
 from typing import Protocol
 
 import torch
 from torch import Tensor
-from torchvision.io import ImageReadMode, decode_image
-
-from cnnjepa.errors import ImageError
-
-# torchvision 0.29 announces torchcodec as its successor for images; older torch has only this (docs/dependencies.md).
-warnings.filterwarnings("ignore", "The image decoding and encoding capabilities", DeprecationWarning)
 
 
 class ImageSource(Protocol):
@@ -33,22 +25,6 @@ class ImageSource(Protocol):
     def fingerprint(self) -> str:
         """A hex digest of the set: of its pixels where they are in memory, else of names, labels and sizes, because
         reading a large set to hash it takes hours. Moving the set does not change it."""
-
-
-def decode(encoded: bytes, name: str) -> Tensor:
-    """JPEG, PNG, WebP or GIF bytes → uint8 RGB [3, H, W]. Raises ImageError naming the image."""
-    try:
-        if not encoded:
-            raise RuntimeError("the file is empty")
-        data = torch.frombuffer(bytearray(encoded), dtype=torch.uint8)
-        image = decode_image(data, mode=ImageReadMode.RGB)
-    except (RuntimeError, ValueError) as error:
-        # torchvision's messages begin with its function, source file and line.
-        reason = re.sub(r"^.*?\.cpp:\d+, ", "", str(error).strip()).splitlines()[0].strip(" .")
-        raise ImageError(f"{name} cannot be decoded ({reason})") from None
-    if image.dtype == torch.uint16:  # a 16-bit PNG
-        image = (image.to(torch.int32) + 128).div(257, rounding_mode="floor").to(torch.uint8)
-    return image[0] if image.dim() == 4 else image  # an animation's first frame
 
 
 def stratified(labels_N: Tensor, count: int) -> Tensor:

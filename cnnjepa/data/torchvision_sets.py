@@ -7,8 +7,8 @@ from typing import Any
 import torch
 import torchvision
 from torch import Tensor
-from torchvision.transforms.v2 import functional as transforms
 
+from cnnjepa.data.decoding import rgb
 from cnnjepa.errors import ImageError
 from cnnjepa.schemas import ConfigError, TorchvisionData
 
@@ -23,11 +23,9 @@ class TorchvisionSource:
 
     def load(self, index: int) -> Tensor:
         try:
-            image = self._data[index][0]
+            return rgb(self._data[index][0])
         except (OSError, ValueError, SyntaxError) as error:
             raise ImageError(f"{self.name(index)} cannot be decoded ({error})") from None
-        tensor: Tensor = transforms.pil_to_tensor(image.convert("RGB"))
-        return tensor
 
     def name(self, index: int) -> str:
         return f"{self._name}[{index}]"

@@ -6,10 +6,10 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import NamedTuple
 
+from cnnjepa.data.decoding import decode
 from cnnjepa.data.pack import Packing, as_jpeg, in_order, mark
 from cnnjepa.data.readers import Entry
 from cnnjepa.data.shards import ShardIndex, Shards, read_index, shard_file
-from cnnjepa.data.source import decode
 from cnnjepa.errors import ImageError, RunError
 
 
