@@ -1,10 +1,10 @@
 """What one trial takes of the machines there are, and how many fit at once."""
 
-import os
 from typing import NamedTuple
 
 import torch
 
+from cnnjepa.cpus import usable_cpus
 from cnnjepa.schemas import ConfigError
 
 # CPUs of a process that has a GPU, at most: loader processes and the process itself. Assumption.
@@ -71,9 +71,8 @@ class Capacity(NamedTuple):
 
 
 def this_machine() -> Capacity:
-    """The cores and GPUs here."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else (os.cpu_count() or 1)
-    return Capacity([(float(cores), float(torch.cuda.device_count()))])
+    """The CPUs that this process may use, and the GPUs, here."""
+    return Capacity([(float(usable_cpus()), float(torch.cuda.device_count()))])
 
 
 def trial_share(

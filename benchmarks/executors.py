@@ -9,7 +9,6 @@ own processes once.
 
 import argparse
 import json
-import os
 import shutil
 import statistics
 import subprocess
@@ -18,12 +17,14 @@ import tempfile
 import time
 from pathlib import Path
 
+from cnnjepa.cpus import usable_cpus
+
 HERE = Path(__file__).parent
 
 
 def seconds(executor: str, depths: str, preset: str, root: Path) -> float:
     """Wall time of one study into an empty pool."""
-    cores = str(os.cpu_count() or 1)
+    cores = str(usable_cpus())
     words = ["ablate", "predictor", "--depths", depths, "--preset", preset, "--executor", executor, "--cpus-per-trial",
              cores, "--images-per-s", "100", "--root", str(root)]  # fmt: skip
     begun = time.perf_counter()

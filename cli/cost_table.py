@@ -1,7 +1,6 @@
 """`cnnjepa benchmark --cost`: measured steps as a table and a file."""
 
 import json
-import os
 from typing import Any
 
 from rich import box
@@ -13,6 +12,7 @@ from cnnjepa.ablations.published import published_time_shares
 from cnnjepa.ablations.step_cost_file import REFERENCE, step_cost_path
 from cnnjepa.cli.study_options import StudyOptions
 from cnnjepa.cli.summary import big
+from cnnjepa.cpus import usable_cpus
 from cnnjepa.schemas import ConfigError, PretrainConfig
 from cnnjepa.schemas.overrides import merge, nested, parse_override
 from cnnjepa.step_costs import StepCost, step_costs
@@ -41,7 +41,7 @@ def measure(
         fixed["data.image_size"] = image_size
     configs = {str(name): _with(method_config(preset, name), fixed) for name in chosen}
     console = Console(stderr=True)
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    cores = usable_cpus()
     found = step_costs(configs, rounds, threads or cores, lambda text: console.print(text, highlight=False))
     first = configs[REFERENCE]
     device = pick_device(first.runtime.device)

@@ -20,7 +20,7 @@ from cnnjepa.schemas import ConfigError, EncoderConfig, PretrainConfig, RandomMa
 from cnnjepa.sparse import MaskedEncoder, PackedEncoder
 from cnnjepa.sparse.fitness import TOLERANCE, compare, judge_layers
 from cnnjepa.step_timer import StepTimer, seconds
-from cnnjepa.training.distributed import Processes, pick_device
+from cnnjepa.training.distributed import Processes, pick_device, use_threads
 from cnnjepa.training.environment import environment
 
 _BATCH = 16
@@ -37,10 +37,12 @@ class Finding(NamedTuple):
 def examine(config: PretrainConfig) -> Iterator[Finding]:
     """Findings, as they are made."""
     device = pick_device(config.runtime.device)
+    use_threads(config.runtime)
     facts = environment(Processes(0, 1, device))
     for name in ("cnnjepa", "python", "torch", "torchvision", "pydantic"):
         yield Finding(name, str(facts[name]))
-    yield Finding("CPU", f"{facts['cpu']}, {facts['cpu_count']} cores, {facts['threads']} threads used")
+    usable = "" if facts["cpus_usable"] == facts["cpu_count"] else f", {facts['cpus_usable']} of them for this process"
+    yield Finding("CPU", f"{facts['cpu']}, {facts['cpu_count']} cores{usable}, {facts['threads']} threads used")
     yield Finding("GPUs", ", ".join(facts["gpus"]) or "none; training runs on the CPU")
     error = packed_error(device)
     yield Finding("packed encoder = masked encoder", f"relative error {error:.1e} (float64)", error < TOLERANCE)

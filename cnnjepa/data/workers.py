@@ -1,14 +1,14 @@
 """Loader processes: what they are initialised with, and how they hand batches over."""
 
-import os
 import signal
 from typing import Any
 
+from cnnjepa.cpus import usable_cpus
+
 
 def usable_workers(asked: int) -> int:
-    """Loader processes worth starting: no more than there are cores. Their number changes no batch."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return min(asked, cores)
+    """Loader processes worth starting: no more than this process may use CPUs. Their number changes no batch."""
+    return min(asked, usable_cpus())
 
 
 def quiet_worker(worker: int) -> None:

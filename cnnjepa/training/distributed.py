@@ -12,6 +12,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
+from cnnjepa.cpus import usable_cpus
 from cnnjepa.errors import InUseError, RunError, Stopped
 from cnnjepa.schemas import ConfigError, RuntimeConfig
 
@@ -103,6 +104,15 @@ def pick_device(asked: str, local_rank: int = 0) -> torch.device:
     return torch.device("cuda", local_rank)
 
 
+def use_threads(runtime: RuntimeConfig) -> None:
+    """Let torch use `runtime.threads` threads; by default, no more than this process may use CPUs. (torch counts the
+    machine's cores, whatever the quota of the container.)"""
+    if runtime.threads:
+        torch.set_num_threads(runtime.threads)
+    elif "OMP_NUM_THREADS" not in os.environ and torch.get_num_threads() > usable_cpus():
+        torch.set_num_threads(usable_cpus())
+
+
 def join(runtime: RuntimeConfig) -> Processes:
     """Joins torchrun's process group if its environment is set; else this process is alone."""
     world_size = int(os.environ.get("WORLD_SIZE", "1"))
@@ -111,8 +121,7 @@ def join(runtime: RuntimeConfig) -> Processes:
         torch.cuda.set_device(device)
         # Bits must not depend on which algorithm a benchmark liked best today.
         torch.backends.cudnn.deterministic, torch.backends.cudnn.benchmark = True, False
-    if runtime.threads:
-        torch.set_num_threads(runtime.threads)
+    use_threads(runtime)
     if world_size == 1:
         return Processes(0, 1, device)
     if not dist.is_initialized():

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 
 from cnnjepa import __version__
+from cnnjepa.cpus import usable_cpus
 from cnnjepa.training.distributed import Processes
 
 _PACKAGES = ("torch", "torchvision", "pydantic", "numpy")
@@ -29,6 +30,7 @@ def environment(processes: Processes) -> dict[str, Any]:
         "host": platform.node(),
         "cpu": _cpu(),
         "cpu_count": os.cpu_count(),
+        "cpus_usable": usable_cpus(),
         "threads": torch.get_num_threads(),
         "gpus": gpus,
         "device": str(processes.device),
