@@ -27,8 +27,9 @@ def test_without_control_groups_the_affinity_counts(tmp_path: Path) -> None:
     assert cpus.usable_cpus(tmp_path / "absent", tmp_path) == 8
 
 
-@pytest.mark.parametrize(("limit", "usable"), [("max 100000", 8), ("100000 100000", 1), ("250000 100000", 2),
-                                               ("50000 100000", 1), ("1600000 100000", 8), ("nonsense", 8)])  # fmt: skip
+@pytest.mark.parametrize(("limit", "usable"), [
+    ("max 100000", 8), ("100000 100000", 1), ("250000 100000", 2), ("50000 100000", 1), ("1600000 100000", 8), ("?", 8),
+])  # fmt: skip
 def test_a_quota_of_version_2(limit: str, usable: int, tmp_path: Path) -> None:
     assert groups(tmp_path, "0::/job\n", **{"job/cpu.max": limit}) == usable
 
@@ -55,6 +56,28 @@ def test_a_quota_of_version_1(mount: str, tmp_path: Path) -> None:
 def test_no_quota_of_version_1_is_minus_one(tmp_path: Path) -> None:
     files = {"cpu/cpu.cfs_quota_us": "-1\n", "cpu/cpu.cfs_period_us": "100000\n"}
     assert groups(tmp_path, "1:cpu:/\n", **files) == 8
+
+
+def test_torch_uses_no_more_threads_than_the_quota(monkeypatch: pytest.MonkeyPatch) -> None:
+    import torch
+
+    from cnnjepa.schemas import RuntimeConfig
+    from cnnjepa.training import distributed
+
+    before = torch.get_num_threads()
+    monkeypatch.setattr(distributed, "usable_cpus", lambda: 1)
+    try:
+        torch.set_num_threads(2)
+        monkeypatch.setenv("OMP_NUM_THREADS", "2")
+        distributed.use_threads(RuntimeConfig())
+        assert torch.get_num_threads() == 2  # as the user wants it
+        monkeypatch.delenv("OMP_NUM_THREADS")
+        distributed.use_threads(RuntimeConfig())
+        assert torch.get_num_threads() == 1
+        distributed.use_threads(RuntimeConfig(threads=2))
+        assert torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(before)
 
 
 def test_loader_processes_and_trials_are_bounded_by_the_quota(monkeypatch: pytest.MonkeyPatch) -> None:
