@@ -1,5 +1,6 @@
 """Is this machine fit for a config? Versions, devices, correctness and speed of the packed path, bottleneck."""
 
+import contextlib
 import copy
 import statistics
 import time
@@ -22,6 +23,7 @@ from cnnjepa.sparse.fitness import TOLERANCE, compare, judge_layers
 from cnnjepa.step_timer import StepTimer, seconds
 from cnnjepa.training.distributed import Processes, pick_device, use_threads
 from cnnjepa.training.environment import environment
+from cnnjepa.training.failures import explaining
 
 _BATCH = 16
 
@@ -147,18 +149,20 @@ def _speed(config: PretrainConfig, device: torch.device) -> Finding:
 
 def training_rate(config: PretrainConfig, device: torch.device) -> float:
     """Images/s of a training step on random pixels at the config's batch: median of four after one to warm up."""
-    step = StepTimer(config, device)
-    step(0)
-    return config.runtime.batch_size / statistics.median([step(number) for number in range(1, 5)])
+    with explaining(config):
+        step = StepTimer(config, device)
+        step(0)
+        return config.runtime.batch_size / statistics.median([step(number) for number in range(1, 5)])
 
 
 def _data_rate(config: PretrainConfig, data: DataSet, device: torch.device) -> float:
     order = Order(data.train.labels.numel(), config.runtime.batch_size, 0, 1, 0)
     normalize = Normalizer(config.data, device)
     steps = max(4, min(20, 4000 // config.runtime.batch_size))
-    batches = training_batches(data, config.data, order, 0, steps, config.runtime.workers, device)
-    normalize(next(batches).pixels.to(device))  # workers have started
-    start, seen = time.perf_counter(), 0
-    for batch in batches:
-        seen += normalize(batch.pixels.to(device)).shape[0]
-    return seen / (time.perf_counter() - start)
+    loaded = training_batches(data, config.data, order, 0, steps, config.runtime.workers, device)
+    with explaining(config), contextlib.closing(loaded) as batches:
+        normalize(next(batches).pixels.to(device))  # workers have started
+        start, seen = time.perf_counter(), 0
+        for batch in batches:
+            seen += normalize(batch.pixels.to(device)).shape[0]
+        return seen / (time.perf_counter() - start)

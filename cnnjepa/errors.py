@@ -11,6 +11,11 @@ class ImageError(RunError):
     """An image cannot be read; the message names it. Exit code 2: the data asked for is at fault."""
 
 
+class ProcessLostError(RunError):
+    """A process that the run needs is gone: a loader process, or another rank. Exit code 1. The checkpoint is intact:
+    the run can be resumed, and a study tries such a trial again."""
+
+
 class InUseError(ConfigError):
     """Another process trains in this folder. Exit code 2."""
 

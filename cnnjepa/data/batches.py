@@ -5,13 +5,13 @@ view). Every
 process walks the same order and takes its own slice of each global batch; the last partial batch is dropped.
 """
 
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from dataclasses import dataclass
 from typing import NamedTuple, cast
 
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset, Sampler, default_collate
+from torch.utils.data import Dataset, Sampler, default_collate
 from torchvision.transforms import InterpolationMode
 from torchvision.transforms.v2 import functional as transforms
 
@@ -22,7 +22,7 @@ from cnnjepa.data.recolour import recolour
 from cnnjepa.data.resample import crop_and_resize
 from cnnjepa.data.resident import ResidentSource
 from cnnjepa.data.source import ImageSource
-from cnnjepa.data.workers import quiet_worker, usable_workers, whole_batch
+from cnnjepa.data.workers import load_batches
 from cnnjepa.errors import ImageError, RunError
 from cnnjepa.randomness import generator
 from cnnjepa.schemas import DataConfig, View
@@ -107,26 +107,20 @@ def training_batches(
     workers: int,
     device: torch.device,
     views: tuple[View, ...] | None = None,
-) -> Iterator[TrainingBatch]:
+) -> Generator[TrainingBatch]:
     """The batches of the steps [first_step, last_step), every image in the views that the method wants; by default in
-    one of plain colours."""
+    one of plain colours. Close it when an error ends the iteration early (see `load_batches`)."""
     views = views or (View(PLAIN, config.image_size, config.augmentation),)
     if isinstance(data.train, ResidentSource):
         yield from _resident(data.train, order, first_step, last_step, device, views)
         return
-    loader = DataLoader(
+    yield from load_batches(
         _CroppedImages(data.train, config, order.seed, views),
+        workers,
+        ahead=4,
         batch_sampler=cast("Sampler[list[int]]", _Steps(order, first_step, last_step)),
-        num_workers=usable_workers(workers),
-        collate_fn=whole_batch,
         pin_memory=device.type == "cuda",
-        prefetch_factor=4 if workers else None,
-        worker_init_fn=quiet_worker,
     )
-    for item in loader:
-        if isinstance(item, str):
-            raise ImageError(item)
-        yield item
 
 
 def _resident(
@@ -168,13 +162,13 @@ class _Steps:
 
 
 class _CroppedImages(Dataset[TrainingBatch]):
-    """Decodes, crops and colours one batch in a loader process. An unreadable image travels as text, because an
+    """Decodes, crops and colours one batch in a loader process. An unreadable image's error is returned, because an
     exception raised here would arrive as a traceback."""
 
     def __init__(self, source: ImageSource, config: DataConfig, seed: int, views: tuple[View, ...]) -> None:
         self._source, self._config, self._seed, self._views = source, config, seed, views
 
-    def __getitems__(self, keys: list[tuple[int, int]]) -> TrainingBatch | str:
+    def __getitems__(self, keys: list[tuple[int, int]]) -> TrainingBatch | RunError:
         images: list[Tensor] = []
         labels: list[int] = []
         skipped: list[str] = []
@@ -184,7 +178,7 @@ class _CroppedImages(Dataset[TrainingBatch]):
                 images.append(image)
                 labels.append(label)
         except RunError as error:
-            return str(error)
+            return error
         seen = tuple(self._view(number, images, keys) for number in range(len(self._views)))
         return TrainingBatch(seen, torch.tensor(labels), skipped)
 

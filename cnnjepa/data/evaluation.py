@@ -1,17 +1,17 @@
 """Images as probes see them: in order, resized, centre-cropped, normalised; no randomness."""
 
-from collections.abc import Iterator
+from collections.abc import Generator
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import Dataset
 from torchvision.transforms.v2 import functional as transforms
 
 from cnnjepa.data.resident import ResidentSource
 from cnnjepa.data.source import ImageSource
-from cnnjepa.data.workers import quiet_worker, usable_workers, whole_batch
-from cnnjepa.errors import ImageError
+from cnnjepa.data.workers import load_batches
+from cnnjepa.errors import ImageError, RunError
 from cnnjepa.schemas import DataConfig
 
 
@@ -28,25 +28,16 @@ class EvaluationBatch(NamedTuple):
 
 def evaluation_batches(
     source: ImageSource, config: DataConfig, resize: int | None, batch_size: int, workers: int = 0
-) -> Iterator[EvaluationBatch]:
-    """The whole set once. `resize` is the shorter side before the centre crop; None = image_size."""
+) -> Generator[EvaluationBatch]:
+    """The whole set once. `resize` is the shorter side before the centre crop; None = image_size. Close it when an
+    error ends the iteration early (see `load_batches`)."""
     images = _WholeImages(source, config, resize or config.image_size)
     if isinstance(source, ResidentSource) and source.images.shape[2:] == (config.image_size,) * 2 and not resize:
         for start in range(0, source.labels.numel(), batch_size):
             pixels = source.images[start : start + batch_size]
             yield EvaluationBatch(pixels, torch.arange(start, start + pixels.shape[0]), [])
         return
-    loader = DataLoader(
-        images,
-        batch_size=batch_size,
-        num_workers=usable_workers(workers),
-        collate_fn=whole_batch,
-        worker_init_fn=quiet_worker,
-    )
-    for item in loader:
-        if isinstance(item, str):
-            raise ImageError(item)
-        yield item
+    yield from load_batches(images, workers, batch_size=batch_size)
 
 
 class _WholeImages(Dataset[EvaluationBatch]):
@@ -56,16 +47,18 @@ class _WholeImages(Dataset[EvaluationBatch]):
     def __len__(self) -> int:
         return int(self._source.labels.numel())
 
-    def __getitems__(self, indices: list[int]) -> EvaluationBatch | str:
+    def __getitems__(self, indices: list[int]) -> EvaluationBatch | RunError:
         images, kept, skipped = [], [], []
         for index in indices:
             try:
                 image = self._source.load(index)
             except ImageError as error:
                 if self._config.on_error == "raise":
-                    return str(error)
+                    return error
                 skipped.append(str(error))
                 continue
+            except RunError as error:
+                return error
             images.append(self._view(image))
             kept.append(index)
         size = self._config.image_size

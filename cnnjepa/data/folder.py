@@ -8,9 +8,8 @@ import torch
 from torch import Tensor
 
 from cnnjepa.data.decoding import decode
-from cnnjepa.data.readers import EXTENSIONS, Directory, Entry, Reader, Tar
+from cnnjepa.data.readers import EXTENSIONS, Directory, Entry, Reader, Tar, cannot_read
 from cnnjepa.data.shards import MANIFEST, Shards
-from cnnjepa.errors import ImageError
 from cnnjepa.schemas import ConfigError, FolderData
 from cnnjepa.schemas.fields import nearest
 
@@ -33,7 +32,7 @@ class FolderSource:
         try:
             return self._reader.read(self._entries[index])
         except OSError as error:
-            raise ImageError(f"{self.name(index)} cannot be read ({error.strerror})") from None
+            raise cannot_read(self.name(index), error) from None
 
     def file_name(self, index: int) -> str:
         """Of the image within its class."""

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from cnnjepa.data.decoding import decode
-from cnnjepa.errors import ImageError
+from cnnjepa.data.readers import cannot_read
 from cnnjepa.schemas import ConfigError, HDF5Data
 
 
@@ -57,7 +57,7 @@ class HDF5Source:
         try:
             return np.asarray(self._file()["images"][str(index)]).tobytes()
         except OSError as error:
-            raise ImageError(f"{self.name(index)} cannot be read ({error})") from None
+            raise cannot_read(self.name(index), error) from None
 
     def name(self, index: int) -> str:
         return f"{self._path}:images/{index}"

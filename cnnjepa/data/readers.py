@@ -1,10 +1,13 @@
 """Where encoded images lie, and how their bytes are read: a directory, or a tar archive of one."""
 
+import errno
 import os
+import resource
 import tarfile
 from pathlib import Path
 from typing import NamedTuple, Protocol
 
+from cnnjepa.errors import ImageError, RunError
 from cnnjepa.schemas import ConfigError
 
 EXTENSIONS = (".jpg", ".jpeg", ".png", ".webp", ".gif")
@@ -28,6 +31,19 @@ class Reader(Protocol):
     def entries(self) -> list[Entry]: ...
 
     def read(self, entry: Entry) -> bytes: ...
+
+
+def cannot_read(name: str, error: OSError) -> RunError:
+    """The error for an image whose bytes cannot be read; a lack of file descriptors or memory is not the image's."""
+    if error.errno in (errno.EMFILE, errno.ENFILE):
+        limit = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+        return RunError(
+            f"{name} cannot be read: too many open files (this shell allows {limit}); raise the limit with "
+            "`ulimit -n 65536`, or lower runtime.workers or --threads"
+        )
+    if error.errno == errno.ENOMEM:
+        return RunError(f"{name} cannot be read: the machine is out of memory; lower runtime.workers or --threads")
+    return ImageError(f"{name} cannot be read ({error.strerror or error})")
 
 
 class Directory:

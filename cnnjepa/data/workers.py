@@ -1,9 +1,27 @@
-"""Loader processes: what they are initialised with, and how they hand batches over."""
+"""Loader processes: how they start, hand batches over and end, and what to say when one of them dies."""
 
+import errno
+import pickle
+import re
+import resource
+import shutil
 import signal
-from typing import Any
+import threading
+from collections.abc import Callable, Generator
+from multiprocessing.connection import wait
+from multiprocessing.queues import Queue
+from typing import Any, TypeVar
+
+from torch.utils.data import DataLoader, Dataset
 
 from cnnjepa.cpus import usable_cpus
+from cnnjepa.errors import ProcessLostError, RunError
+
+T = TypeVar("T")
+
+# Seconds that loader processes may take to finish a batch that nobody will read. Assumption.
+_PATIENCE = 2.0
+_END = object()
 
 
 def usable_workers(asked: int) -> int:
@@ -11,16 +29,169 @@ def usable_workers(asked: int) -> int:
     return min(asked, usable_cpus())
 
 
-def quiet_worker(worker: int) -> None:
-    """Initialises a loader process: signals sent to the whole group (a terminal's Ctrl-C, a scheduler's SIGUSR1,
+def load_batches(dataset: Dataset[T], workers: int, ahead: int = 2, **options: Any) -> Generator[T]:
+    """Yield the batches of a data set whose `__getitems__` gives whole batches, loaded in `workers` processes (0 = in
+    this one) that work up to `ahead` batches each in advance. `options` are DataLoader's.
+
+    The processes end with the iteration, within seconds: close the iterator when an error ends it early, because a
+    traceback would keep it alive. A RunError that `__getitems__` returns is raised here. Raises ProcessLostError with
+    the cause and a remedy when a loader process dies, cannot be started, or cannot hand its batch over.
+    """
+    count = usable_workers(workers)
+    batches: Any = None
+    try:
+        # `iter` starts the processes.
+        batches = _explained(
+            lambda: iter(
+                DataLoader(
+                    dataset,
+                    num_workers=count,
+                    collate_fn=_whole,
+                    prefetch_factor=ahead if count else None,
+                    worker_init_fn=_prepare if count else None,
+                    **options,
+                )
+            ),
+            count,
+            [],
+        )
+        processes = batches._workers if count else []
+        while (item := _explained(lambda: next(batches, _END), count, processes)) is not _END:
+            if isinstance(item, RunError):
+                raise item
+            yield item
+    finally:
+        if count and batches is not None:
+            _end(batches)
+
+
+def loader_failure(error: BaseException) -> ProcessLostError | None:
+    """What to say when a loader process died; None for any other error. torch raises this one from a signal handler,
+    so that it appears wherever the main thread is at that moment."""
+    text = str(error)
+    if not (
+        isinstance(error, RuntimeError) and re.search(r"DataLoader worker \(pid|[Pp]in memory thread exited", text)
+    ):
+        return None
+    return ProcessLostError(_cause(error))
+
+
+def _explained(work: Callable[[], Any], workers: int, processes: list[Any]) -> Any:
+    """`work()`; the failures of loader processes become ProcessLostError."""
+    try:
+        return work()
+    except RunError:
+        raise
+    except Exception as error:
+        # An error of the data set's own code arrives as "Caught TypeError in DataLoader worker process 0".
+        if workers and (not str(error).startswith("Caught ") or _lacks_something(error)):
+            raise ProcessLostError(_cause(error, _how_ended(processes))) from error
+        raise
+
+
+def _how_ended(processes: list[Any]) -> str:
+    """How a loader process ended, in torch's words: a batch half received (a reset connection, say) does not tell."""
+    ending = wait([process.sentinel for process in processes], timeout=0.2)
+    for process in processes:
+        if process.sentinel in ending:
+            process.join(1)
+    codes = [process.exitcode for process in processes if process.exitcode]
+    if not codes:
+        return ""
+    return f" killed by signal: {signal.strsignal(-codes[0])}" if codes[0] < 0 else f" exit code {codes[0]}"
+
+
+def _lacks_something(error: Exception) -> bool:
+    return isinstance(error, MemoryError) or bool(re.search(f"{_NO_SHARED_MEMORY}|{_NO_FILES}", str(error)))
+
+
+_NO_SHARED_MEMORY = r"shared memory|[Bb]us error|unable to (mmap|resize)|No space left on device"
+_NO_FILES = r"Too many open files|items of ancdata"
+
+
+def _cause(error: BaseException, ended: str = "") -> str:
+    """The cause as far as it is known, and the settings that help; `ended` is what `_how_ended` found."""
+    text = " ".join(f"{error}{ended}".split())
+    alone = "set runtime.workers=0 (images are then loaded in the training process)"
+    number = getattr(error, "errno", None)
+    if number == errno.EMFILE or re.search(_NO_FILES, text):
+        limit = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+        return (
+            f"the loader processes need more open files than this shell allows ({limit}): raise the limit with "
+            f"`ulimit -n 65536`, or {alone}"
+        )
+    if number == errno.ENOSPC or re.search(_NO_SHARED_MEMORY, text):
+        return (
+            f"the loader processes ran out of shared memory ({_shared_memory()}): enlarge it (docker run "
+            f"--shm-size=8g, or --ipc=host), or {alone}"
+        )
+    if isinstance(error, MemoryError) or number == errno.ENOMEM or "killed by signal: Killed" in text:
+        return (
+            "a loader process was killed or got no memory, probably because the machine or the job ran out of memory: "
+            f"lower runtime.workers, give the job more memory, or {alone}"
+        )
+    if number == errno.EAGAIN:
+        return f"the system starts no further process for this user (`ulimit -u`): lower runtime.workers, or {alone}"
+    if isinstance(error, pickle.PicklingError) or "pickle" in text:
+        return f"a batch or the data set cannot be sent to another process ({text}): {alone}"
+    if found := re.search(r"killed by signal: ([A-Z][\w ]+)", text):
+        how = f"a loader process was killed by signal {found[1].strip()!r}"
+    elif found := re.search(r"exit code (\d+)", text):
+        how = f"a loader process ended with exit code {found[1]}"
+    elif "exited" in text:
+        how = "a loader process ended unexpectedly"
+    else:
+        how = f"the loader processes failed ({type(error).__name__}: {text})"
+    return f"{how}: {alone}, which shows the cause if it is an image or a library"
+
+
+def _shared_memory() -> str:
+    try:
+        return f"/dev/shm has {shutil.disk_usage('/dev/shm').total / 2**20:,.0f} MiB"
+    except OSError:
+        return "there is no /dev/shm"
+
+
+def _prepare(worker: int) -> None:
+    """Initialise a loader process. Signals sent to the whole group (a terminal's Ctrl-C, a scheduler's SIGUSR1,
     torchrun's SIGTERM) are the trainer's to answer. After a SIGTERM it leaves within half a minute, so that the
     trainer can still write its checkpoint and nothing is left hanging."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGUSR1, signal.SIG_IGN)
     signal.signal(signal.SIGALRM, signal.SIG_DFL)
     signal.signal(signal.SIGTERM, lambda number, frame: signal.alarm(30))
+    signal.signal(signal.SIGBUS, signal.SIG_DFL)  # torch would print a line of its own; the trainer names the cause
+    Queue._on_queue_feeder_error = _send_reason  # type: ignore[attr-defined]
 
 
-def whole_batch(batch: Any) -> Any:
-    """A collate function for data sets whose `__getitems__` gives a whole batch already."""
+def _send_reason(queue: Any, error: Exception, batch: Any) -> None:
+    """Send the reason in the place of a batch that cannot be sent (no shared memory, no file descriptor). By default
+    Python prints a traceback and drops the batch, and the trainer waits for it for ever."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft < hard:  # leaving takes descriptors too
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    queue.put((batch[0], ProcessLostError(_cause(error))))
+
+
+def _whole(batch: Any) -> Any:
     return batch
+
+
+def _end(batches: Any) -> None:
+    """End a DataLoader's processes. Left to the interpreter's exit, they get SIGTERM, after which they may live half a
+    minute."""
+
+    def kill() -> None:
+        for process in batches._workers:
+            process.kill()
+
+    killer = threading.Timer(_PATIENCE, kill)
+    killer.daemon = True
+    killer.start()
+    try:
+        batches._shutdown_workers()  # does nothing after the last batch; there is no public name for it
+    except RuntimeError as error:  # of torch's signal handler, when a process dies meanwhile
+        if loader_failure(error) is None:
+            raise
+    finally:
+        killer.cancel()

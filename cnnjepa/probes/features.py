@@ -98,19 +98,21 @@ def extract(
     """Features of a whole set. `tick` is called before every batch, so that a caller can stop it."""
     count, rows, kept, skipped = source.labels.numel(), 0, [], []
     values = torch.empty(0)
-    for batch in evaluation_batches(
+    loaded = evaluation_batches(
         source, config.data, config.probe.resize, config.probe.feature_batch_size, config.runtime.workers
-    ):
-        tick()
-        skipped += batch.skipped
-        if not batch.places.numel():
-            continue
-        features = embed(batch.pixels)
-        if not rows:
-            values = _storage(count, features.shape[1], scratch)
-        values[rows : rows + features.shape[0]] = features
-        rows += features.shape[0]
-        kept.append(batch.places)
+    )
+    with contextlib.closing(loaded) as batches:
+        for batch in batches:
+            tick()
+            skipped += batch.skipped
+            if not batch.places.numel():
+                continue
+            features = embed(batch.pixels)
+            if not rows:
+                values = _storage(count, features.shape[1], scratch)
+            values[rows : rows + features.shape[0]] = features
+            rows += features.shape[0]
+            kept.append(batch.places)
     if not kept:
         raise RunError("no image of this set can be read; `cnnjepa data check PATH` lists what is wrong")
     places = torch.cat(kept)

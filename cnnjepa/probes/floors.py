@@ -1,5 +1,7 @@
 """What is reached without pretraining: the untrained encoder and the raw pixels."""
 
+import contextlib
+
 import torch
 from torch import nn
 
@@ -35,9 +37,10 @@ def calibrate(network: nn.Module, config: PretrainConfig, data: DataSet, device:
     few = min(_CALIBRATION_IMAGES, data.train.labels.numel())
     images = subset(data.train, stratified(data.train.labels, few))
     network.train()
-    with torch.no_grad(), layer_randomness(device):
+    loaded = evaluation_batches(images, config.data, config.probe.resize, 128, config.runtime.workers)
+    with torch.no_grad(), layer_randomness(device), contextlib.closing(loaded) as batches:
         seed_layers(config.runtime.seed, "calibration")
-        for batch in evaluation_batches(images, config.data, config.probe.resize, 128, config.runtime.workers):
+        for batch in batches:
             if batch.pixels.shape[0] > 1:
                 network(normalize(batch.pixels.to(device)))
     for norm, momentum in zip(norms, momenta, strict=True):

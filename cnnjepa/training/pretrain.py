@@ -27,6 +27,7 @@ from cnnjepa.training import distributed
 from cnnjepa.training.conclude import conclude, failed_result, now
 from cnnjepa.training.distributed import Processes
 from cnnjepa.training.environment import environment
+from cnnjepa.training.failures import explained, text_of, with_remedy
 from cnnjepa.training.files import keep_as, write_atomically
 from cnnjepa.training.journal import Journal
 from cnnjepa.training.optimizer import build_optimizer
@@ -154,11 +155,15 @@ def _run(
         with layer_randomness(processes.device):
             _train(run, state)
         result = conclude(run, state)
-    except RunError as error:
+    except (Stopped, ConfigError):
+        raise
+    except Exception as error:
+        failure = with_remedy(explained(error, config))
         if processes.is_main:
             with contextlib.suppress(RunError):  # a full disk may refuse this too
-                folder.write_result(failed_result(config, data, identity, software, str(error), state.started))
-        raise
+                text = text_of(failure)
+                folder.write_result(failed_result(config, data, identity, software, text, state.started))
+        raise failure  # noqa: B904 - its cause is set
     processes.wait()
     return result
 
@@ -237,6 +242,7 @@ def _train(run: Run, state: RunState) -> None:
                     _keep_asked(run, state)
             _stop_if_asked(run, state, journal)
     finally:
+        batches.close()
         state.stop_clock()
         if journal:
             journal.close()

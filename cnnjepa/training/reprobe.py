@@ -20,6 +20,7 @@ from cnnjepa.training.checkpoint import read_checkpoint
 from cnnjepa.training.conclude import finished_result, run_cost
 from cnnjepa.training.distributed import Processes
 from cnnjepa.training.environment import environment
+from cnnjepa.training.failures import explaining
 from cnnjepa.training.journal import final_loss
 from cnnjepa.training.resolve import Identity
 from cnnjepa.training.run_folder import RunFolder
@@ -54,7 +55,7 @@ def reprobe(
     network: nn.Module = load_encoder(run_dir, config.probed_encoder, checkpoint).to(device)
     if config.runtime.channels_last:
         network = network.to(memory_format=torch.channels_last)
-    with folder.locked():
+    with folder.locked(), explaining(config):
         assessment = assess(network, config, data, device, run_dir, say=say)
         world_size = int(state["settings"]["world_size"])
         before = folder.read_result()
