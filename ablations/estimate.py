@@ -1,21 +1,14 @@
 """What a study would take: parameters, FLOPs, hours, GPU-hours and disk, before anything is run."""
 
 import json
-import statistics
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple
-
-import torch
 
 from cnnjepa.ablations.data_facts import SetSize
 from cnnjepa.cost import MethodCost, method_cost
-from cnnjepa.doctor import training_rate
 from cnnjepa.schemas import PretrainConfig
 from cnnjepa.training.floor_store import floor_settings
 
-# Images of a calibration step on a CPU, where a full batch of a large network would take a minute.
-_CPU_BATCH = 16
 # Raw pixels are probed at no more than 32x32 (cnnjepa.probes.features).
 _PIXEL_DIM = 3 * 32 * 32
 
@@ -35,23 +28,6 @@ class Estimate(NamedTuple):
     def hours(self) -> float | None:
         """Both."""
         return None if self.train_hours is None or self.probe_hours is None else self.train_hours + self.probe_hours
-
-
-def calibrate(config: PretrainConfig, device_type: str, threads: int, side_by_side: int) -> float:
-    """Images a second of a training step on this machine: a few steps on random pixels, as many trials at a time as
-    will run side by side here (on a GPU, one), without data loading."""
-    before, device = torch.get_num_threads(), torch.device(device_type)
-    runtime = config.runtime.model_copy(update={"accumulation": 1})
-    if device.type == "cpu":
-        torch.set_num_threads(threads)
-        runtime = runtime.model_copy(update={"batch_size": min(runtime.batch_size, _CPU_BATCH)})
-    config = config.model_copy(update={"runtime": runtime})
-    count = side_by_side if device.type == "cpu" else 1
-    try:
-        with ThreadPoolExecutor(count) as pool:
-            return statistics.mean(pool.map(lambda _: training_rate(config, device), range(count)))
-    finally:
-        torch.set_num_threads(before)
 
 
 def estimates(

@@ -10,16 +10,18 @@ from rich.markup import escape
 
 from cnnjepa.ablations.data_facts import Resolver, SetSize
 from cnnjepa.ablations.driver import Executor, distinct, run_study, unfinished
-from cnnjepa.ablations.estimate import Estimate, calibrate, estimates
+from cnnjepa.ablations.estimate import Estimate, estimates
 from cnnjepa.ablations.local_executor import LocalExecutor
 from cnnjepa.ablations.plan import asked_configs, baseline_arm, plan
 from cnnjepa.ablations.pool import Pool
 from cnnjepa.ablations.published import published_set
 from cnnjepa.ablations.share import Capacity, Share, this_machine, trial_share
+from cnnjepa.ablations.speed import calibrate
 from cnnjepa.ablations.study_folder import StudyFolder, TrialRecord, records_of
 from cnnjepa.cli.study_options import StudyOptions
 from cnnjepa.cli.study_tables import failures, outcome_table, plan_lines, plan_table, power_line, taking_line
 from cnnjepa.cli.study_watch import StudyWatch
+from cnnjepa.errors import RunError
 from cnnjepa.schemas import ConfigError, PretrainConfig
 from cnnjepa.schemas.study import Study
 from cnnjepa.training.stopping import StopRequest
@@ -220,4 +222,7 @@ def _speed(
         return None, "not known: this machine has no GPU to measure on; give --images-per-s"
     device = "cuda" if share.gpus else "cpu"
     here = min(at_once * share.workers, max(1, this_machine().processes(share)))
-    return calibrate(config, device, int(share.cpus), here), "measured here in a few steps"
+    try:
+        return calibrate(config, device, int(share.cpus), here), "measured here in a few steps"
+    except RunError as failure:
+        return None, f"not known: the steps that measure it failed ({failure}); give --images-per-s"

@@ -1,0 +1,57 @@
+"""The speed of a training step on this machine, measured before a study to say what it will take."""
+
+import multiprocessing
+import statistics
+from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from typing import Any
+
+import torch
+
+from cnnjepa.doctor import training_rate
+from cnnjepa.errors import RunError
+from cnnjepa.schemas import PretrainConfig
+
+# Images of a calibration step on a CPU, where a full batch of a large network would take a minute.
+_CPU_BATCH = 16
+
+
+def calibrate(config: PretrainConfig, device_type: str, threads: int, side_by_side: int) -> float:
+    """Images per second of a training step: a few steps on random pixels, as many trials at a time as will run side by
+    side here (on a GPU, one), without data loading.
+
+    On a GPU the steps run in a process of their own, because whoever uses a GPU once keeps some of its memory until
+    it ends, and a study's driver ends last. Raises RunError when the steps cannot be run (out of memory, say).
+    """
+    if device_type == "cuda":
+        return float(in_own_process(_rate_on_gpu, config))
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    batch = min(config.runtime.batch_size, _CPU_BATCH)
+    try:
+        with ThreadPoolExecutor(side_by_side) as pool:
+            rates = pool.map(lambda _: _rate(config, "cpu", batch), range(side_by_side))
+            return statistics.mean(rates)
+    finally:
+        torch.set_num_threads(before)
+
+
+def in_own_process(work: Callable[..., Any], *arguments: Any) -> Any:
+    """What `work` returns in a fresh process, which has ended by then. Its errors are raised here; RunError when the
+    process dies or runs out of a GPU's memory."""
+    context = multiprocessing.get_context("spawn")  # a forked process cannot use a GPU that its parent has looked at
+    try:
+        with ProcessPoolExecutor(1, context) as pool:
+            return pool.submit(work, *arguments).result()
+    except (BrokenProcessPool, torch.OutOfMemoryError) as error:
+        raise RunError(str(error).splitlines()[0]) from None
+
+
+def _rate_on_gpu(config: PretrainConfig) -> float:
+    return _rate(config, "cuda", config.runtime.batch_size)
+
+
+def _rate(config: PretrainConfig, device_type: str, batch: int) -> float:
+    runtime = config.runtime.model_copy(update={"accumulation": 1, "batch_size": batch})
+    return training_rate(config.model_copy(update={"runtime": runtime}), torch.device(device_type))
