@@ -9,19 +9,22 @@ from cnnjepa.ablations.step_cost_file import MADE_BY, read_step_costs
 from cnnjepa.schemas import ConfigError, SupervisedConfig, load_config
 
 
-def equal_time_epochs(costs: Path, preset: str, methods: Iterable[str], fixed: dict[str, Any]) -> dict[str, int]:
+def equal_time_epochs(
+    costs: Path, preset: str, methods: Iterable[str], fixed: dict[str, Any], data: Path | None = None
+) -> dict[str, int]:
     """Method → the whole epochs, at least one, whose training steps take about as long as CNN-JEPA's steps of its own
     epochs take. Loading is left out, as it is where the steps were measured. An epoch of supervised training lacks the
     images that the probes hold out, so it gets more of them.
 
     `costs` is what `cnnjepa benchmark --cost` wrote for the same preset, image size and global batch; `fixed` (full
-    config path → value) holds for every method. Raises ConfigError when it was written for something else.
+    config path → value) holds for every method; `data` is where the images are, None for the preset's. Raises
+    ConfigError when it was written for something else.
     """
     try:
         measured = read_step_costs(costs)
     except ConfigError as error:
         raise ConfigError(f"--equal-time {error}") from None
-    base = load_config(preset, changes=fixed)
+    base = load_config(preset, data=data, changes=fixed)
     asked = {"preset": preset, "batch": base.runtime.batch_size, "image_size": base.data.image_size}
     different = [
         f"{key} {there} there, {value} asked"
@@ -36,7 +39,7 @@ def equal_time_epochs(costs: Path, preset: str, methods: Iterable[str], fixed: d
     epochs = {}
     for method in methods:
         changes = {path: value for path, value in changes_of(preset, method).items() if path not in fixed}
-        config = load_config(preset, changes={**changes, **fixed})
+        config = load_config(preset, data=data, changes={**changes, **fixed})
         if not config.trained_epochs:
             continue
         if method not in measured.methods:

@@ -1,5 +1,6 @@
 """The main table as a study: every method with its own preset's settings, on the same images."""
 
+from pathlib import Path
 from typing import Any
 
 from cnnjepa.ablations.study_files import validated
@@ -60,9 +61,9 @@ def _gives(preset: str, changes: dict[str, Any], wanted: PretrainConfig) -> bool
         return False
 
 
-def method_config(preset: str, method: str) -> PretrainConfig:
-    """The config of a method's arm."""
-    return load_config(preset, changes=changes_of(preset, method))
+def method_config(preset: str, method: str, data: Path | None = None) -> PretrainConfig:
+    """The config of a method's arm on the images at `data`, None for the preset's."""
+    return load_config(preset, data=data, changes=changes_of(preset, method))
 
 
 def method_study(

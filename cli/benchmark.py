@@ -63,6 +63,6 @@ def benchmark(
     preset, chosen = options.preset or _DEFAULT_PRESET, listed(methods, "--methods")
     epochs = None
     if equal_time is not None:
-        epochs = equal_time_epochs(equal_time, preset, map(str, chosen or methods_of(preset)), fixed)
+        epochs = equal_time_epochs(equal_time, preset, map(str, chosen or methods_of(preset)), fixed, options.data)
     study = method_study(preset, chosen, fixed, epochs)
     carry_out(study, dataclasses.replace(options, preset=None))

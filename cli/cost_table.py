@@ -39,7 +39,7 @@ def measure(
     fixed = {"runtime.batch_size": batch, "runtime.accumulation": 1, **sets}
     if image_size is not None:
         fixed["data.image_size"] = image_size
-    configs = {str(name): _with(method_config(preset, name), fixed) for name in chosen}
+    configs = {str(name): _with(method_config(preset, name, options.data), fixed) for name in chosen}
     console = Console(stderr=True)
     cores = usable_cpus()
     found = step_costs(configs, rounds, threads or cores, lambda text: console.print(text, highlight=False))

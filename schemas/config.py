@@ -218,7 +218,18 @@ class PretrainConfig(Section):
                 f"only, {self.runtime.batch_size // self.runtime.accumulation} at a time; a smaller batch gives the "
                 "same at less waiting"
             )
-        return found + self._signed_targets()
+        return found + self._signed_targets() + self._fine_grid()
+
+    def _fine_grid(self) -> list[str]:
+        """An encoder for small images on large ones: the default size of photographs under the preset `demo`, say."""
+        if self.grid < 28:
+            return []
+        size, stride = self.data.image_size, self.encoder.total_stride
+        return [
+            f"data.image_size {size} at the encoder's total stride {stride} is a grid of {self.grid}x{self.grid} "
+            "cells, where the presets have 7x7 or 8x8, and a step takes time for each cell; data.image_size="
+            f"{8 * stride} gives 8x8, and so does a preset for larger images"
+        ]
 
     def _signed_targets(self) -> list[str]:
         """CNN-JEPA's predictor ends in a ReLU, so it reaches no negative value of a target."""

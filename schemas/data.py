@@ -1,7 +1,7 @@
 """Images: where they come from and how they are cropped."""
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field, field_validator
 
@@ -83,6 +83,9 @@ class _Images(Section):
 
 class SyntheticData(_Images):
     """The embedded set: drawn by `cnnjepa.data.synthetic`, deterministic, no download."""
+
+    LEFT_BEHIND: ClassVar[tuple[str, ...]] = ("image_size", "train_images", "val_images")
+    """How much is drawn says nothing about other images: these values are dropped where another source is chosen."""
 
     source: Literal["synthetic"] = "synthetic"
     """Which source this section configures."""

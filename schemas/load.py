@@ -11,6 +11,7 @@ import yaml
 from pydantic import BaseModel, ValidationError
 
 from cnnjepa.schemas.config import PretrainConfig
+from cnnjepa.schemas.data import SyntheticData
 from cnnjepa.schemas.errors import ConfigError
 from cnnjepa.schemas.fields import arm_of, arms, discriminator, nearest, tag_values
 from cnnjepa.schemas.overrides import Tree, merge, nested, parse_override
@@ -76,7 +77,8 @@ def load_config(
     changes: Mapping[str, Any] | None = None,
 ) -> PretrainConfig:
     """A preset, then a YAML file, then `--data`, then `--set` flags, each laid over the one before; then `changes`,
-    full config paths with their values (an arm of a study, say).
+    full config paths with their values (an arm of a study, say). Where `--data` or a file replaces the synthetic source
+    of a preset, the preset's image size and numbers of images go with that source.
 
     Raises ConfigError naming the field, the value, what is legal and the nearest legal name.
     """
@@ -86,7 +88,8 @@ def load_config(
     tree = _with_tags(tree)
     parsed = [parse_override(text) for text in overrides]
     if data is not None:
-        tree = merge(tree, {"data": _data_at(data, tree, dict(parsed).get("data.source"))})
+        limits = _own_limits(file) if file else {}
+        tree = merge(tree, {"data": {**limits, **_data_at(data, tree, dict(parsed).get("data.source"))}})
     for assignments in (parsed, list((changes or {}).items())):
         # Choices between arms first, so that the order of flags does not matter.
         for path, value in sorted(
@@ -94,6 +97,15 @@ def load_config(
         ):
             tree = merge(tree, nested(path, value))
     return _validate(tree)
+
+
+def _own_limits(file: Path) -> Tree:
+    """Image size and numbers of images that a file states without naming the source they are meant for. They hold for
+    `--data` too; those of the preset that it extends belong to the preset's source."""
+    section = (yaml.safe_load(file.read_text(encoding="utf-8")) or {}).get("data")
+    if not isinstance(section, dict) or "source" in section:
+        return {}
+    return {name: section[name] for name in SyntheticData.LEFT_BEHIND if name in section}
 
 
 def _data_at(path: Path, tree: Tree, asked: Any) -> Tree:

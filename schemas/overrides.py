@@ -51,7 +51,8 @@ def _merge(base: Tree, over: Tree, models: list[type[BaseModel]]) -> Tree:
     merged = dict(base)
     tag = discriminator(model) if model and len(models) > 1 else None
     if model and tag and tag in over and over[tag] != base.get(tag, over[tag]):
-        own = {*_own(model), *_own(arm_of(base, models))}
+        left = arm_of(base, models)
+        own = {*_own(model), *_own(left), *getattr(left, "LEFT_BEHIND", ())}
         merged = {key: value for key, value in base.items() if key in model.model_fields and key not in own}
     for key, value in over.items():
         if isinstance(value, dict) and isinstance(merged.get(key), dict):

@@ -29,7 +29,7 @@ def small_config(*overrides: str, data: Path | None = None) -> PretrainConfig:
         "held_out_lrs=[0.01]", "device=cpu",
     ]  # fmt: skip
     if data:
-        settings[:2] = ["train_images=64", "val_images=null"]
+        settings[:2] = ["train_images=64", "image_size=32"]
     return load_config("smoke", overrides=[*settings, *overrides], data=data)
 
 

@@ -87,7 +87,7 @@ def test_a_distributed_trial_that_one_process_alone_cannot_go_on_with_has_failed
     broken = sorted((tmp_path / "images" / "train").rglob("*.png"))[40]
     broken.write_bytes(broken.read_bytes()[:40])
     more = ["--data", str(tmp_path / "images"), "--set", "data.source=folder", "--set", "resident=never"]
-    flags = [*more, "--set", "val_images=null", "--set", "workers=0", "--workers-per-trial", "2", "--depths", "1"]
+    flags = [*more, "--set", "image_size=32", "--set", "workers=0", "--workers-per-trial", "2", "--depths", "1"]
     code, out = run(words(tmp_path, *flags, "--executor", executor), environment(tmp_path))
     assert code == 1 and f"{broken.name} cannot be decoded" in out, out
     (result,) = results(tmp_path).values()

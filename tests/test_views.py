@@ -174,15 +174,13 @@ def test_views_do_not_depend_on_the_number_of_workers_and_differ_from_each_other
     from test_resume import write_images
 
     write_images(tmp_path)
-    asked = ["method.name=byol", "train_images=null", "val_images=null"]
+    asked = ["method.name=byol", "image_size=32"]
     config = load_config("smoke", overrides=[*asked, "resident=never"], data=tmp_path)
     none, two = two_view_batches(config, 0), two_view_batches(config, 2)
     for ours, theirs in zip(none, two, strict=True):
         assert all(torch.equal(a, b) for a, b in zip(ours, theirs, strict=True))
         assert not torch.equal(ours[0], ours[1])
-    resident = load_config(
-        "smoke", overrides=["method.name=byol", "train_images=null", "val_images=null"], data=tmp_path
-    )
+    resident = load_config("smoke", overrides=asked, data=tmp_path)
     for ours, theirs in zip(two_view_batches(resident, 0), none, strict=True):
         assert torch.equal(ours[2], theirs[2])  # the same images
         for view in (0, 1):
@@ -202,7 +200,7 @@ def test_local_crops_are_small_parts_of_the_image_and_alike_on_both_paths(tmp_pa
             write_png(image, str(path))
     plain = [f"method.view.{name}=0" for name in ("jitter", "grey", "blur", "solarise")]
     asked = ["method.name=lejepa", "local_views=3", "image_size=32", "crop_scale=[0.3,1]", *plain]
-    config = load_config("smoke", overrides=[*asked, "train_images=null", "val_images=null"], data=tmp_path)
+    config = load_config("smoke", overrides=asked, data=tmp_path)
     never = config.model_copy(update={"data": config.data.model_copy(update={"resident": "never"})})
     resident, workers, again = two_view_batches(config, 0), two_view_batches(never, 2), two_view_batches(never, 0)
     assert [view.shape[-1] for view in resident[0]][:5] == [32, 32, 16, 16, 16]
