@@ -94,16 +94,15 @@ def file(
 @app.command(epilog="Example:  cnnjepa ablate studies")
 def studies() -> None:
     """List the studies that ship with the project: question, the paper's table, cost and command of each."""
-    from rich.console import Console
-
     from cnnjepa.ablations.study_files import shipped_studies, shipped_text
+    from cnnjepa.cli.terminal import console, say
 
-    console = Console()
+    out = console()
     for shipped in shipped_studies():
-        console.print(f"[bold]{shipped}[/]", highlight=False)
+        say(out, (shipped, "bold"))
         for line in shipped_text(shipped).splitlines():
             if line.startswith("# "):
-                console.print(f"    {line[2:]}", highlight=False, markup=False, soft_wrap=True)
+                say(out, f"    {line[2:]}")
 
 
 def carry_out(study: "Study", options: StudyOptions) -> None:

@@ -31,17 +31,16 @@ def diff(
     right: Annotated[str, typer.Argument(help="A preset or a YAML file.")],
 ) -> None:
     """Print the fields in which two configs differ."""
-    from rich.console import Console
-    from rich.table import Table
-
+    from cnnjepa.cli.sheet import Sheet
+    from cnnjepa.cli.terminal import console
     from cnnjepa.schemas.overrides import flat
 
     ours, theirs = (flat(_named(name).model_dump(mode="json")) for name in (left, right))
-    table = Table("field", left, right)
+    table = Sheet(("field", left, right), folding=(0, 1, 2), left=(0, 1, 2))
     for name in dict.fromkeys([*ours, *theirs]):
         if ours.get(name, "–") != theirs.get(name, "–"):
-            table.add_row(name, str(ours.get(name, "–")), str(theirs.get(name, "–")))
-    Console().print(table if table.row_count else "no differences")
+            table.add(name, str(ours.get(name, "–")), str(theirs.get(name, "–")))
+    console().print(table if table.rows else "no differences")
 
 
 def _named(name: str):  # type: ignore[no-untyped-def]
@@ -66,14 +65,13 @@ def schema(
 @app.command(epilog="Example:  cnnjepa config presets")
 def presets() -> None:
     """List the presets, each with its first comment lines."""
-    from rich.console import Console
-
+    from cnnjepa.cli.terminal import console, say
     from cnnjepa.schemas import preset_names
     from cnnjepa.schemas.load import preset_text
 
-    console = Console()
+    out = console()
     for name in preset_names():
         comments = [line[2:] for line in preset_text(name).splitlines() if line.startswith("# ")]
-        console.print(f"[bold]{name}[/]", highlight=False)
+        say(out, (name, "bold"))
         for line in comments:
-            console.print(f"    {line}", highlight=False, markup=False, soft_wrap=True)
+            say(out, f"    {line}")

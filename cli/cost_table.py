@@ -3,15 +3,14 @@
 import json
 from typing import Any
 
-from rich import box
-from rich.console import Console
-from rich.table import Table
-
 from cnnjepa.ablations.method_study import method_config, methods_of
 from cnnjepa.ablations.published import published_time_shares
 from cnnjepa.ablations.step_cost_file import REFERENCE, step_cost_path
+from cnnjepa.cli.sheet import Sheet
 from cnnjepa.cli.study_options import StudyOptions
 from cnnjepa.cli.summary import big
+from cnnjepa.cli.terminal import console, say
+from cnnjepa.commands import quoted
 from cnnjepa.cpus import usable_cpus
 from cnnjepa.schemas import ConfigError, PretrainConfig
 from cnnjepa.schemas.overrides import merge, nested, parse_override
@@ -40,14 +39,14 @@ def measure(
     if image_size is not None:
         fixed["data.image_size"] = image_size
     configs = {str(name): _with(method_config(preset, name, options.data), fixed) for name in chosen}
-    console = Console(stderr=True)
+    progress = console(stderr=True)
     cores = usable_cpus()
-    found = step_costs(configs, rounds, threads or cores, lambda text: console.print(text, highlight=False))
+    found = step_costs(configs, rounds, threads or cores, lambda text: say(progress, text))
     first = configs[REFERENCE]
     device = pick_device(first.runtime.device)
     where = f"{device.type}, {threads or cores} threads, {first.runtime.precision}"
     title = f"a training step at batch {batch}, {first.data.image_size} px, preset {preset} ({where})"
-    Console().print(_table(found, title))
+    console().print(_table(found, title))
     path = step_cost_path(options.root)
     path.parent.mkdir(parents=True, exist_ok=True)
     facts = {key: value for key, value in environment(Processes(0, 1, device)).items() if key != "host"}
@@ -60,7 +59,7 @@ def measure(
         "environment": facts,
     }
     path.write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
-    Console().print(f"Look:  {path}", soft_wrap=True)
+    say(console(), f"Look:  {quoted(path)}")
 
 
 def _with(config: PretrainConfig, fixed: dict[str, Any]) -> PretrainConfig:
@@ -73,24 +72,20 @@ def _with(config: PretrainConfig, fixed: dict[str, Any]) -> PretrainConfig:
         raise ConfigError(f"{config.method.name}: {error}") from None
 
 
-def _table(found: dict[str, StepCost], title: str) -> Table:
-    """At most 80 columns wide, with any figures of these."""
-    table = Table(title=title, title_justify="left", title_style="", box=box.SIMPLE_HEAD, show_edge=False)
-    table.pad_edge, table.padding = False, (0, 1, 0, 0)
-    table.add_column("method", no_wrap=True)
-    for name in ("s/step", "ratio", "images/s", "FLOP", "ratio", "GiB", "ratio", "takes", "paper"):
-        table.add_column(name, justify="right", no_wrap=True, style="dim" if name == "ratio" else None)
+def _table(found: dict[str, StepCost], title: str) -> Sheet:
+    headers = ("method", "s/step", "ratio", "images/s", "FLOP", "ratio", "GiB", "ratio", "takes", "paper")
+    table = Sheet(headers, title=(title,), folding=())
     ours, paper = found[REFERENCE], published_time_shares()
     for name, cost in found.items():
-        table.add_row(
+        table.add(
             name,
             f"{cost.median:.3g}",
-            _ratio(cost.median / cost.median_beside),
+            (_ratio(cost.median / cost.median_beside), "dim"),
             _rate(cost.images / cost.median),
             big(cost.flops_per_image).strip(),
-            _ratio(cost.flops_per_image / ours.flops_per_image),
+            (_ratio(cost.flops_per_image / ours.flops_per_image), "dim"),
             f"{cost.memory_bytes / 2**30:.2f}",
-            _ratio(cost.memory_bytes / ours.memory_bytes),
+            (_ratio(cost.memory_bytes / ours.memory_bytes), "dim"),
             f"{cost.median_beside / cost.median * cost.images / ours.images:.2f}",
             f"{paper[name]:.2f}" if name in paper else "",
         )
@@ -101,7 +96,6 @@ def _table(found: dict[str, StepCost], title: str) -> Table:
         "the figure on its left. takes: the share of a method's time that CNN-JEPA takes for as many images (the "
         "ratio of images/s, too); paper: the same of its hours, which include loading"
     )
-    table.caption_justify = "left"
     return table
 
 

@@ -1,6 +1,5 @@
 """`cnnjepa data check` and `cnnjepa data pack`."""
 
-import sys
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -37,27 +36,27 @@ def check(
     threads: Annotated[int, typer.Option("--threads", help="Images decoded at once.", min=1)] = 2,
 ) -> None:
     """Read every image and name the ones that cannot be; exit code 1 when there are any."""
-    from rich.console import Console
     from rich.progress import track
 
+    from cnnjepa.cli.terminal import console, is_live, say
     from cnnjepa.data.check import check_images
 
     config = _images_at(path)
-    console = Console(stderr=True)
+    out, progress = console(), console(stderr=True)
     problems, good, sizes = 0, Counter[str](), Counter[tuple[int, int]]()
-    for found in track(check_images(config, threads), "checking", console=console, disable=not console.is_terminal):
+    for found in track(check_images(config, threads), "checking", console=progress, disable=not is_live(progress)):
         if found.problem:
             problems += 1
-            print(found.problem)
+            say(out, found.problem)
         elif found.size:
             good[found.split] += 1
             sizes[found.size] += 1
     shapes = ", ".join(f"{w}x{h}: {n:,}" for (h, w), n in sizes.most_common(3))
     by_split = ", ".join(f"{split} {count:,}" for split, count in good.items())
     others = " and others" if len(sizes) > 3 else ""
-    print(f"{good.total():,} images can be read ({by_split}); sizes {shapes}{others}")
+    say(out, f"{good.total():,} images can be read ({by_split}); sizes {shapes}{others}")
     if problems:
-        print(f"{problems:,} cannot; remove them, or train with --set on_error=skip", file=sys.stderr)
+        say(progress, f"{problems:,} cannot; remove them, or train with --set on_error=skip")
         raise typer.Exit(1)
 
 
@@ -84,9 +83,10 @@ def pack(
     Images that are small enough are copied byte for byte. Run again after an interruption, it goes on; at the end
     everything is read back. A packed set counts as another data set than its source: its runs have other hashes.
     """
-    from rich.console import Console
     from rich.progress import Progress
 
+    from cnnjepa.cli.terminal import console, is_live, say
+    from cnnjepa.commands import command
     from cnnjepa.data.pack import pack as pack_images
     from cnnjepa.data.pack import prepare
     from cnnjepa.data.shards import finished
@@ -109,11 +109,11 @@ def pack(
         raise ConfigError(
             f"{dest} is not packed to its end; run this without --verify, which goes on and then verifies"
         )
-    console = Console(stderr=True)
+    bars, out = console(stderr=True), console()
     total = packing.manifest.train + packing.manifest.val
 
     def follow(steps: Iterator[int], title: str) -> None:
-        with Progress(console=console, disable=not console.is_terminal) as progress:
+        with Progress(console=bars, disable=not is_live(bars)) as progress:
             task = progress.add_task(title, total=total)
             for done in steps:
                 progress.update(task, completed=done)
@@ -125,9 +125,10 @@ def pack(
             follow(read_back(packing, threads), "reading back")
         found = facts(packing)
     for name in found.skipped:
-        print(f"left out: {name}")
-    print(
+        say(out, f"left out: {name}")
+    say(
+        out,
         f"{dest}: {found.train:,} + {found.val:,} images in {found.shards} shard{'s' * (found.shards > 1)}, "
         f"{found.size / 1e6:,.0f} MB, "
-        f"{found.copied:,} of them copied as they were; all read back. Use it with --data {dest}"
+        f"{found.copied:,} of them copied as they were; all read back. Use it with {command('--data', dest)}",
     )

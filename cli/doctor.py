@@ -26,15 +26,14 @@ def doctor(
     when something is wrong.
     """
     asked = asked_config(preset, config, sets, data, default="demo")
-    from rich.console import Console
-
+    from cnnjepa.cli.terminal import console, say
     from cnnjepa.doctor import examine, examine_encoder
 
-    console = Console()
+    out = console()
     wrong = 0
     for finding in examine_encoder(encoder) if encoder else examine(asked):
-        mark = {True: "[green]ok[/]  ", False: "[red]bad[/] ", None: "    "}[finding.ok]
-        console.print(f"{mark} {finding.name:<34} {finding.value}", highlight=False, soft_wrap=True)
+        mark, style = {True: ("ok  ", "green"), False: ("bad ", "red"), None: ("    ", "")}[finding.ok]
+        say(out, (mark, style), f" {finding.name:<34} {finding.value}")
         wrong += finding.ok is False
     if wrong:
         raise typer.Exit(1)

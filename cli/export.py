@@ -31,8 +31,10 @@ def export(
 
     What was written is loaded back by the other library and must give the same features (relative error 1e-5).
     """
+    from cnnjepa.cli.terminal import console, say
+    from cnnjepa.commands import quoted
     from cnnjepa.export import export_run
 
     folder, error = export_run(run, to, out, encoder, checkpoint, data_licence)
-    print(f"features loaded back with {to}: relative error {error:.1e}")
-    print(f"Look:  {folder}/README.md")
+    say(console(), f"features loaded back with {to}: relative error {error:.1e}")
+    say(console(), f"Look:  {quoted(folder / 'README.md')}")

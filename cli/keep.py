@@ -1,6 +1,5 @@
 """`cnnjepa keep`."""
 
-import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -22,19 +21,21 @@ def keep(
     The folder is a root like another: `cnnjepa report --root DIR` writes the same tables from it anywhere.
     """
     from cnnjepa.ablations.keep import keep_search, keep_step_costs, keep_study
+    from cnnjepa.cli.terminal import console, say
+    from cnnjepa.commands import command
 
-    reported = False
+    out, reported = console(), False
     for name in dict.fromkeys(studies):
         if keep_search(root, name, to):
-            print(f"{name}: a search's settings and table of trials in {to}")
+            say(out, f"{name}: a search's settings and table of trials in {to}")
             continue
         kept = keep_study(root, name, to)
         reported = True
-        print(f"{name}: {kept.trials} trials, {kept.bytes / 1e6:.2f} MB in {to}")
+        say(out, f"{name}: {kept.trials} trials, {kept.bytes / 1e6:.2f} MB in {to}")
         if kept.missing:
             left = ", ".join(kept.missing[:4]) + (" …" if len(kept.missing) > 4 else "")
-            print(f"warning: {name}: {len(kept.missing)} without a result yet: {left}", file=sys.stderr)
+            say(console(stderr=True), f"warning: {name}: {len(kept.missing)} without a result yet: {left}")
     if keep_step_costs(root, to):
-        print(f"measured steps of the methods: benchmarks/method_cost.json in {to}")
+        say(out, f"measured steps of the methods: benchmarks/method_cost.json in {to}")
     if reported:
-        print(f"Look:  cnnjepa report --root {to}")
+        say(out, f"Look:  {command('cnnjepa', 'report', root=to)}")

@@ -21,6 +21,8 @@ from cnnjepa.cli import (
     status,
     train,
 )
+from cnnjepa.cli.terminal import prepare_streams
+from cnnjepa.names import visible
 
 # Exit codes; DESIGN and docs/cli.md list them.
 FAILED, WRONG, COLLAPSED, STOPPED = 1, 2, 3, 75
@@ -69,6 +71,7 @@ app.add_typer(data.app, name="data")
 
 def main() -> None:
     """Runs the command line; never shows a traceback unless `--debug` is given."""
+    prepare_streams()
     debug = "--debug" in sys.argv
     arguments = [a for a in sys.argv[1:] if a != "--debug"]
     try:
@@ -86,22 +89,20 @@ def _report(error: Exception) -> int:
     from cnnjepa.schemas.errors import ConfigError
 
     if isinstance(error, ImageError):
-        print(
-            f"cnnjepa: {error}; `cnnjepa data check PATH` finds all such images, --set on_error=skip leaves them out",
-            file=sys.stderr,
-        )
+        _tell(f"{error}; `cnnjepa data check PATH` finds all such images, --set on_error=skip leaves them out")
         return WRONG
     if isinstance(error, ConfigError):
-        print(f"cnnjepa: {error}", file=sys.stderr)
+        _tell(str(error))
         return WRONG
     if isinstance(error, ImportError) and (told := absent(error)):
-        print(f"cnnjepa: {told}", file=sys.stderr)
+        _tell(told)
         return WRONG
     if isinstance(error, RunError | OSError):
-        print(f"cnnjepa: {error}", file=sys.stderr)
+        _tell(str(error))
         return FAILED
-    print(
-        f"cnnjepa: unexpected {type(error).__name__}: {error}. This is our mistake; --debug shows where.",
-        file=sys.stderr,
-    )
+    _tell(f"unexpected {type(error).__name__}: {error}. This is our mistake; --debug shows where.")
     return FAILED
+
+
+def _tell(text: str) -> None:
+    print(f"cnnjepa: {visible(text, lines=True)}", file=sys.stderr)

@@ -27,9 +27,11 @@ def masks(
 
     if out.suffix not in (".png", ".svg", ".pdf"):
         raise ConfigError(f"--out {out}: legal endings are .png, .svg and .pdf")
+    from cnnjepa.cli.terminal import console, say
+    from cnnjepa.commands import quoted
     from cnnjepa.mask_picture import draw_picture
 
     facts = draw_picture(asked, out, batches)
     for name, value in facts.items():
-        print(f"{name}: {value}")
-    print(f"Look:  {out}")
+        say(console(), f"{name}: {value}")
+    say(console(), f"Look:  {quoted(out)}")

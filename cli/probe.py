@@ -27,14 +27,13 @@ def probe(
     A finished run's last.pt with other probe settings rewrites its result.json; anything else is only shown.
     `--data PATH` probes on other images of the same classes' layout, and is only shown.
     """
-    from rich.console import Console
-
     from cnnjepa.cli.summary import print_summary
+    from cnnjepa.cli.terminal import console, say
     from cnnjepa.training.reprobe import reprobe
 
-    console = Console(stderr=True)
+    progress = console(stderr=True)
     sets = [*(sets or []), *([f"probe.encoder={encoder}"] if encoder else [])]
-    result, written = reprobe(run, checkpoint, sets, data, lambda text: console.print(f"{text} …", highlight=False))
+    result, written = reprobe(run, checkpoint, sets, data, lambda text: say(progress, f"{text} …"))
     print_summary(result, run)
     print("result.json was rewritten" if written else "shown only; result.json is as it was")
     raise typer.Exit(3 if result.status == "collapsed" else 0)

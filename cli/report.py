@@ -1,6 +1,5 @@
 """`cnnjepa report`."""
 
-import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -34,12 +33,17 @@ def report(
     report/ too. Half-done studies are reported as they stand; what is missing or unreadable is named.
     """
     from cnnjepa.ablations.report.build import build_report
+    from cnnjepa.cli.terminal import console, say
+    from cnnjepa.commands import quoted
 
     built = build_report(root, studies or [], out, run)
+    terminal = console()
     for warning in built.warnings:
-        print(f"warning: {warning}", file=sys.stderr)
+        say(console(stderr=True), f"warning: {warning}")
     for name, sentences in built.sentences:
-        print(f"\n{name}")
+        terminal.line()
+        say(terminal, name)
         for sentence in sentences:
-            print(f"  - {sentence}")
-    print("\nLook:  " + "  ".join(map(str, built.pages)))
+            say(terminal, f"  - {sentence}")
+    terminal.line()
+    say(terminal, "Look:  " + "  ".join(map(quoted, built.pages)))

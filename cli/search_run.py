@@ -1,6 +1,5 @@
 """Running a search as a person sees it."""
 
-import shlex
 import sys
 import uuid
 from pathlib import Path
@@ -23,6 +22,8 @@ from cnnjepa.ablations.share import trial_share
 from cnnjepa.ablations.study_folder import StudyFolder
 from cnnjepa.cli.search_view import Course, show
 from cnnjepa.cli.study_options import ClusterOptions
+from cnnjepa.cli.terminal import console, say
+from cnnjepa.commands import command, quoted
 from cnnjepa.schemas import ConfigError
 from cnnjepa.schemas.load import explain
 from cnnjepa.schemas.overrides import full_path, parse_override
@@ -76,7 +77,7 @@ def run(space: SearchSpace, options: ClusterOptions, data: Path | None, trials: 
     from cnnjepa.ablations.search.points import check_search
     from cnnjepa.ablations.search.storage import open_study, storage_at, storage_errors, tried
 
-    console = Console(stderr=True)
+    progress = console(stderr=True)
     config = check_search(space, data)
     folder = StudyFolder(options.root, space.name)
     if folder.begun and not folder.searched:
@@ -85,10 +86,10 @@ def run(space: SearchSpace, options: ClusterOptions, data: Path | None, trials: 
     asked = record_of(space, config, Resolver("cpu", 1).facts(config), options.workers_per_trial)
     if trials < len(space.first):
         raise ConfigError(f"--trials {trials} is fewer than the {len(space.first)} points of `first`")
-    trials = of_the_grid(console, space, trials, data)
+    trials = of_the_grid(progress, space, trials, data)
 
     def warned(text: str) -> None:
-        console.print(f"warning: {text}", markup=False, highlight=False, soft_wrap=True)
+        say(progress, f"warning: {text}")
 
     with locked(folder.path), storage_errors(place):
         refuse_other_search(folder, asked)
@@ -98,7 +99,7 @@ def run(space: SearchSpace, options: ClusterOptions, data: Path | None, trials: 
             refuse_other_owner(storage, place.shown, folder, asked)
             study = open_study(space, storage)
             done = len(tried(study))
-        console.print(f"[bold]{folder.path}[/]  {done} of {trials} trials done before", highlight=False, soft_wrap=True)
+        say(progress, (str(folder.path), "bold"), f"  {done} of {trials} trials done before")
         with StopRequest() as stop:
             if done < trials:
                 stop_file = folder.path / f"stop-{uuid.uuid4().hex}"
@@ -123,7 +124,7 @@ def run(space: SearchSpace, options: ClusterOptions, data: Path | None, trials: 
                     try:
                         study = run_search(
                             space, task, capacity, storage, trials, stop_file, lambda: stop.reason is not None,
-                            Course(console, done, trials),
+                            Course(progress, done, trials),
                         )  # fmt: skip
                     finally:
                         stop_file.unlink(missing_ok=True)
@@ -132,8 +133,10 @@ def run(space: SearchSpace, options: ClusterOptions, data: Path | None, trials: 
             pictures = draw(study, folder.path)
             stopped = stop.reason
     show(study, space)
-    look = [str(path) for path in [*([best] if best else []), table, *pictures]]
-    print(f"Look:  {'  '.join(look)}" + ("" if url else f"  optuna-dashboard {shlex.quote(place.url)}"))
+    look = [quoted(path) for path in [*([best] if best else []), table, *pictures]]
+    if not url:
+        look.append(command("optuna-dashboard", place.url))
+    say(console(), f"Look:  {'  '.join(look)}")
     left = trials - len(tried(study))
     if stopped and left:
         print(f"cnnjepa: stopped ({stopped}); the same command goes on", file=sys.stderr)
@@ -146,7 +149,7 @@ def run(space: SearchSpace, options: ClusterOptions, data: Path | None, trials: 
     return 0 if best and not left else 1
 
 
-def of_the_grid(console: Console, space: SearchSpace, trials: int, data: Path | None) -> int:
+def of_the_grid(progress: Console, space: SearchSpace, trials: int, data: Path | None) -> int:
     """How many of the trials asked for there are, with a word on what a grid leaves out."""
     from cnnjepa.ablations.search.points import refusal_of
     from cnnjepa.ablations.search.storage import choices_of, grid_points
@@ -156,13 +159,13 @@ def of_the_grid(console: Console, space: SearchSpace, trials: int, data: Path | 
     points = [choices_of(point, space) for point in grid_points(space)]
     refusals = [refusal for point in points if (refusal := refusal_of(point, space, data))]
     if refusals:
-        console.print(
+        say(
+            progress,
             f"warning: {len(refusals)} of {len(points)} combinations are no configs and will be refused; the first: "
             f"{refusals[0].splitlines()[0]}. Settings that belong together can be named arms (docs/studies.md)",
-            markup=False, highlight=False, soft_wrap=True,
-        )  # fmt: skip
+        )
     if trials < len(points):
-        console.print(f"a part of the grid: {trials} of {len(points)} combinations (--trials)", highlight=False)
+        say(progress, f"a part of the grid: {trials} of {len(points)} combinations (--trials)")
     return min(trials, len(points))
 
 

@@ -4,9 +4,9 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
-from rich.markup import escape
-from rich.table import Table
 
+from cnnjepa.cli.sheet import Sheet
+from cnnjepa.cli.terminal import console, say
 from cnnjepa.schemas.space import SearchSpace
 
 if TYPE_CHECKING:
@@ -42,7 +42,7 @@ class Course:
 
     def _say(self, news: "News", text: str) -> None:
         line = f"trial {news.trial:>3}  {news.how:<9} {text}"
-        self._console.print(line, markup=False, highlight=False, soft_wrap=True)
+        say(self._console, line)
 
 
 def show(study: Any, space: SearchSpace) -> None:
@@ -50,53 +50,49 @@ def show(study: Any, space: SearchSpace) -> None:
     from cnnjepa.ablations.search.findings import completed, importances, importances_need
     from cnnjepa.ablations.search.storage import HOW, choices_of, grid_points, optuna_name, tried
 
-    console = Console()
-    title = f"[bold]{space.name}[/]: {space.objective} top-1 on held-out training images, %"
-    table = Table(title=title, title_justify="left", title_style="")
+    out = console()
+    # A long path in lines of its own, not cut.
+    headers = ("trial", "figure", *(key.replace(".", ".\n") for key in space.space))
+    title = (space.name, "bold"), f": {space.objective} top-1 on held-out training images, %"
+    table = Sheet(headers, title=title, folding=(), left=())
     settings = {optuna_name(key, asked): key for key, asked in space.space.items()}
-    for column in ("trial", "figure", *space.space):
-        table.add_column(column.replace(".", ".\n"), justify="right")  # a long path in lines of its own, not cut
     for trial in completed(study)[:_SHOWN]:
         choices = choices_of(trial.params, space)
-        cells = [escape(_text(choices.get(key))) for key in space.space]
-        table.add_row(str(trial.number), f"{trial.value:.2f}", *cells)
-    console.print(table)
-    _show_values(console, study, space)
+        cells = [_text(choices.get(key)) for key in space.space]
+        table.add(str(trial.number), f"{trial.value:.2f}", *cells)
+    out.print(table)
+    _show_values(out, study, space)
     ways = [trial.user_attrs.get(HOW, "lost") for trial in tried(study)]
-    console.print(", ".join(f"{ways.count(way)} {way}" for way in dict.fromkeys(ways)), highlight=False)
+    say(out, ", ".join(f"{ways.count(way)} {way}" for way in dict.fromkeys(ways)))
     found = importances(study)
     if found:
         shares = ", ".join(f"{settings.get(path, path)} {100 * share:.0f} %" for path, share in found.items())
-        console.print(
-            f"importance (PED-ANOVA, {len(completed(study))} trials): {shares}", highlight=False, soft_wrap=True
-        )
+        say(out, f"importance (PED-ANOVA, {len(completed(study))} trials): {shares}")
     elif (more := importances_need(study)) and not (
         space.sampler == "grid" and len(tried(study)) == len(grid_points(space))
     ):
-        console.print(
+        say(
+            out,
             f"importance of the settings: told when {more} more have reached their end (--trials; with "
-            "--no-prune none is given up)", highlight=False, soft_wrap=True
-        )  # fmt: skip
+            "--no-prune none is given up)",
+        )
 
 
-def _show_values(console: Console, study: Any, space: SearchSpace) -> None:
+def _show_values(out: Console, study: Any, space: SearchSpace) -> None:
     from cnnjepa.ablations.search.values import Between, by_value
 
-    table = Table(title="by value, of trials that reached their end", title_justify="left", title_style="")
-    for column in ("setting", "value"):
-        table.add_column(column, overflow="fold")
-    for column in ("n", "mean", "from", "to"):
-        table.add_column(column, justify="right", no_wrap=True)
+    title = ("by value, of trials that reached their end",)
+    table = Sheet(("setting", "value", "n", "mean", "from", "to"), title=title, folding=(0, 1), left=(0, 1))
     before = None
     for part in by_value(study, space):
         value = " to ".join(map(_text, part.value)) if isinstance(part.value, Between) else _text(part.value)
         numbers = f"{part.mean:.2f}", f"{min(part.figures):.2f}", f"{max(part.figures):.2f}"
         name = "" if part.setting == before else part.setting
-        table.add_row(escape(name), escape(value), str(len(part.figures)), *numbers)
+        table.add(name, value, str(len(part.figures)), *numbers)
         before = part.setting
     if before is not None:
-        console.print(table)
-        console.print("means compare values fairly only where the other settings are balanced", style="dim")
+        out.print(table)
+        say(out, ("means compare values fairly only where the other settings are balanced", "dim"))
 
 
 def _text(value: Any) -> str:

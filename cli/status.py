@@ -18,14 +18,13 @@ def status(
     root: RootOption = Path(),
 ) -> None:
     """Where a study's trials stand, from any terminal or machine that sees its folder; changes nothing."""
-    from rich.console import Console
-
     from cnnjepa.cli.study_status import follow_study, list_studies, show_study
+    from cnnjepa.cli.terminal import console
 
-    console = Console()
+    out = console()
     if study is None:
-        list_studies(console, root)
+        list_studies(out, root)
     elif follow:
-        follow_study(console, root, study)
+        follow_study(out, root, study)
     else:
-        show_study(console, root, study)
+        show_study(out, root, study)

@@ -6,7 +6,6 @@ from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 from rich.console import Console
-from rich.markup import escape
 
 from cnnjepa.ablations.data_facts import Resolver, SetSize
 from cnnjepa.ablations.driver import Executor, distinct, run_study, unfinished
@@ -19,8 +18,18 @@ from cnnjepa.ablations.share import Capacity, Share, this_machine, trial_share
 from cnnjepa.ablations.speed import calibrate
 from cnnjepa.ablations.study_folder import StudyFolder, TrialRecord, records_of
 from cnnjepa.cli.study_options import StudyOptions
-from cnnjepa.cli.study_tables import failures, outcome_table, plan_lines, plan_table, power_line, taking_line
+from cnnjepa.cli.study_tables import (
+    failures,
+    outcome_notes,
+    outcome_table,
+    plan_lines,
+    plan_table,
+    power_line,
+    taking_line,
+)
 from cnnjepa.cli.study_watch import StudyWatch
+from cnnjepa.cli.terminal import console, say
+from cnnjepa.commands import command
 from cnnjepa.errors import RunError
 from cnnjepa.schemas import ConfigError, PretrainConfig
 from cnnjepa.schemas.study import Study
@@ -38,7 +47,7 @@ def show_plan(request: StudyRequest) -> None:
     """The trials, what each changes and takes. Nothing is run; without images at hand, the published set's size is
     assumed and said."""
     study, options = request
-    console = Console()
+    out = console()
     StudyFolder(options.root, study.name).refuse_search()
     with _machines(options) as capacity:
         asked = asked_configs(study, options.data)
@@ -55,21 +64,20 @@ def show_plan(request: StudyRequest) -> None:
             different.setdefault(config.model_dump_json(), estimate)
         left = _left_to_run(request, resolver, share)
         still = None if left is None else estimates(left, size, rate, share.workers)
-    console.print(plan_table([(arm, seed) for arm, seed, _ in asked], each))
+    out.print(plan_table([(arm, seed) for arm, seed, _ in asked], each))
     for line in plan_lines(list(different.values()), still, len(asked), share, at_once, where, how):
-        console.print(line, highlight=False, soft_wrap=True)
+        say(out, line)
     power = power_line(len(study.seeds), len({arm.label for arm, _, _ in asked}) - 1)
     if power:
-        console.print(power, highlight=False, soft_wrap=True)
+        say(out, power)
     if not fits:
-        note = "a trial does not fit the machines here; the hours are those of one trial after another"
-        console.print(note, soft_wrap=True)
+        say(out, "a trial does not fit the machines here; the hours are those of one trial after another")
 
 
 def run(request: StudyRequest) -> int:
     """Runs the study to its end and shows what came out; gives the exit code."""
     study, options = request
-    console = Console(stderr=True)
+    progress = console(stderr=True)
     folder, pool = StudyFolder(options.root, study.name), Pool(options.root)
     folder.refuse_search()
     with _machines(options) as capacity:
@@ -80,9 +88,9 @@ def run(request: StudyRequest) -> int:
         records = records_of(trials, baseline_arm(study, options.data).label, share.workers)
         folder.refuse_other_study(study, records, options.extend)
         left = unfinished(pool, records, options.retry_failed)
-        _announce(console, request, folder, records, left, share, capacity, trials[0].data.size)
+        _announce(progress, request, folder, records, left, share, capacity, trials[0].data.size)
         folder.write(study, records)  # after the speed was measured: a config that cannot be built leaves no study
-        with StopRequest() as stop, StudyWatch(console, folder, pool, records) as watch:
+        with StopRequest() as stop, StudyWatch(progress, folder, pool, records) as watch:
             outcomes = run_study(
                 folder,
                 pool,
@@ -96,7 +104,7 @@ def run(request: StudyRequest) -> int:
     print_outcome(folder, pool, records)
     problems = failures(pool, records, outcomes)
     for line in problems:
-        console.print(line, highlight=False, soft_wrap=True)
+        say(progress, *line)
     if stopped and unfinished(pool, records, False):
         print(f"cnnjepa: stopped ({stopped}); the same command goes on", file=sys.stderr)
         return 75
@@ -108,15 +116,16 @@ def run(request: StudyRequest) -> int:
 
 def print_outcome(folder: StudyFolder, pool: Pool, records: list[TrialRecord]) -> None:
     """What has come out so far."""
-    console = Console()
-    console.print(outcome_table(folder.study(), pool, records))
-    console.print(
-        f"Look:  cnnjepa status {folder.name}   tensorboard --logdir {folder.path}/tensorboard", soft_wrap=True
-    )
+    out = console()
+    out.print(outcome_table(folder.study(), pool, records))
+    for note in outcome_notes(pool, records):
+        say(out, note)
+    status = command("cnnjepa", "status", folder.name, root=folder.root)
+    say(out, f"Look:  {status}   {command('tensorboard', '--logdir', folder.path / 'tensorboard')}")
 
 
 def _announce(
-    console: Console,
+    progress: Console,
     request: StudyRequest,
     folder: StudyFolder,
     records: list[TrialRecord],
@@ -126,16 +135,15 @@ def _announce(
     size: SetSize,
 ) -> None:
     total, study = len(distinct(records)), request.study
-    say: Callable[[str], None] = lambda text: console.print(text, highlight=False, soft_wrap=True)  # noqa: E731
-    say(f"[bold]{escape(str(folder.path))}[/]  {escape(study.question)}")
+    say(progress, (str(folder.path), "bold"), f"  {study.question}")
     done = f"{total - len(left)} done before, {len(left)} left"
-    say(f"{total} trials on {records[0].dataset}, preset {study.preset}; {done}")
+    say(progress, f"{total} trials on {records[0].dataset}, preset {study.preset}; {done}")
     if not left:
         return
     at_once = _at_once(request.options, share, capacity, len(left))
     rate, how = _speed(request.options, share, [record.config for record in left], at_once)
     each = estimates([r.config for r in left], size, rate, share.workers)
-    say(taking_line(each, share, at_once, how))
+    say(progress, taking_line(each, share, at_once, how))
 
 
 def _share(options: StudyOptions, capacity: Capacity, configs: list[PretrainConfig]) -> Share:

@@ -5,11 +5,12 @@ from pathlib import Path
 
 from rich.console import Console, Group
 from rich.live import Live
-from rich.markup import escape
 
 from cnnjepa.ablations.pool import Pool, Standing
 from cnnjepa.ablations.study_folder import StudyFolder, TrialRecord, standing_of, study_names
-from cnnjepa.cli.study_tables import counts_line, outcome_table, standings_table
+from cnnjepa.cli.study_tables import counts_line, failures, outcome_notes, outcome_table, standings_table
+from cnnjepa.cli.terminal import is_live, say
+from cnnjepa.commands import command
 from cnnjepa.schemas import ConfigError
 
 
@@ -17,24 +18,34 @@ def list_studies(console: Console, root: Path) -> None:
     """A line a study."""
     names = study_names(root)
     if not names:
-        raise ConfigError(f"no studies below {root / 'studies'}; `cnnjepa ablate predictor --depths 1,2` makes one")
+        example = command("cnnjepa", "ablate", "predictor", "--depths", "1,2", root=root)
+        raise ConfigError(f"no studies below {root / 'studies'}; `{example}` makes one")
     for name in names:
         try:
             line = counts_line(*_look(root, name))
         except ConfigError as damage:
             line = f"unreadable: {damage}"
-        console.print(f"[bold]{name}[/]  {escape(line)}", highlight=False, soft_wrap=True)
+        say(console, (name, "bold"), f"  {line}")
 
 
 def show_study(console: Console, root: Path, name: str) -> None:
     """Its trials, and what has come out so far."""
     console.print(_picture(root, name))
-    folder = StudyFolder(root, name)
-    console.print(outcome_table(folder.study(), Pool(root), folder.trials()))
+    folder, pool = StudyFolder(root, name), Pool(root)
+    records = folder.trials()
+    console.line()
+    console.print(outcome_table(folder.study(), pool, records))
+    for note in outcome_notes(pool, records):
+        say(console, note)
+    for line in failures(pool, records, {}):
+        say(console, *line)
 
 
 def follow_study(console: Console, root: Path, name: str) -> None:
-    """The same picture, kept up to date until interrupted."""
+    """The same picture, kept up to date until interrupted; where nothing can be redrawn, a line per change."""
+    if not is_live(console):
+        _follow_in_lines(console, root, name)
+        return
     with Live(_picture(root, name), console=console, auto_refresh=False) as live:
         try:
             while True:
@@ -42,6 +53,20 @@ def follow_study(console: Console, root: Path, name: str) -> None:
                 live.update(_picture(root, name), refresh=True)
         except KeyboardInterrupt:
             return
+
+
+def _follow_in_lines(console: Console, root: Path, name: str) -> None:
+    console.print(_picture(root, name))
+    said = counts_line(*_look(root, name))
+    try:
+        while True:
+            time.sleep(2)
+            now = counts_line(*_look(root, name))
+            if now != said:
+                say(console, now)
+                said = now
+    except KeyboardInterrupt:
+        return
 
 
 def _look(root: Path, name: str) -> tuple[list[TrialRecord], dict[str, Standing]]:

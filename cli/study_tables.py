@@ -4,10 +4,6 @@ import math
 import statistics
 from collections.abc import Iterable
 
-from rich import box
-from rich.markup import escape
-from rich.table import Table
-
 from cnnjepa.ablations.arms import Arm
 from cnnjepa.ablations.driver import distinct
 from cnnjepa.ablations.estimate import Estimate
@@ -16,6 +12,7 @@ from cnnjepa.ablations.report.statistics import POWER, smallest_effect
 from cnnjepa.ablations.share import Share
 from cnnjepa.ablations.study_folder import TrialRecord, standing_of
 from cnnjepa.ablations.trial import Outcome
+from cnnjepa.cli.sheet import Cell, Sheet
 from cnnjepa.cli.summary import big
 from cnnjepa.probes.interval import wilson
 from cnnjepa.schemas import TrialResult
@@ -24,28 +21,27 @@ from cnnjepa.schemas.study import Study
 _MORE_SEEDS = (3, 5, 8, 12)
 
 _STATES = ("running", "finished", "collapsed", "failed", "unreadable", "begun", "waiting")
+_WORST_FIRST = ("failed", "unreadable", "collapsed", "begun", "waiting", "running", "finished")
 _COLOURS = {"running": "cyan", "finished": "green", "collapsed": "red", "failed": "red", "unreadable": "red"}
 
 
-def plan_table(trials: list[tuple[Arm, int]], each: list[Estimate]) -> Table:
+def plan_table(trials: list[tuple[Arm, int]], each: list[Estimate]) -> Sheet:
     """A row an arm: what it changes and what one of its trials takes."""
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    table.add_column("arm, and what it changes", overflow="fold", min_width=26)
-    for name in ("encoder", "predictor", "FLOP", "time", "disk"):
-        table.add_column(name, justify="right", no_wrap=True)
+    table = Sheet(
+        ("arm, and what it changes", "encoder", "predictor", "FLOP", "time", "disk"),
+        caption="of one trial: parameters, FLOPs an image of a training step, hours, checkpoints",
+    )
     first = {arm.label: (arm, estimate) for (arm, _), estimate in reversed(list(zip(trials, each, strict=True)))}
     for label, (arm, estimate) in reversed(first.items()):
-        changes = (escape(f"{path.removeprefix('method.')}={value}") for path, value in arm.changes.items())
-        table.add_row(
-            "\n  ".join([escape(label), *(f"[dim]{change}[/]" for change in changes)]),
+        changes = (f"  {path.removeprefix('method.')}={value}" for path, value in arm.changes.items())
+        table.add(
+            [label, *((change, "dim") for change in changes)],
             _millions(estimate.cost.encoder_params),
             _millions(estimate.cost.predictor_params),
             big(estimate.cost.flops_per_image).strip(),
             _hours(estimate.hours),
             f"{big(estimate.disk_bytes)}B",
         )
-    table.caption = "of one trial: parameters, FLOPs an image of a training step, hours, checkpoints"
-    table.caption_justify = "left"
     return table
 
 
@@ -124,18 +120,16 @@ def _hours(hours: float | None) -> str:
     return f"{60 * hours:.1f} min" if hours < 1.5 else f"{hours:,.1f} h"
 
 
-def standings_table(records: list[TrialRecord], standings: dict[str, Standing]) -> Table:
+def standings_table(records: list[TrialRecord], standings: dict[str, Standing]) -> Sheet:
     """A row a trial: state, progress, loss, probe, time left."""
-    table = Table("arm", "seed", "state", title_justify="left")
-    for name in ("done", "loss", "k-NN", "left", "trial"):
-        table.add_column(name, justify="right", no_wrap=True)
+    table = Sheet(("arm", "seed", "state", "done", "loss", "k-NN", "left", "trial"), left=(0, 2))
     for record in records:
         standing = standings[record.pretrain_hash]
         colour = _COLOURS.get(standing.state, "dim")
-        table.add_row(
-            escape(record.arm),
+        table.add(
+            record.arm,
             str(record.seed),
-            f"[{colour}]{standing.state}[/]",
+            (standing.state, colour),
             "" if standing.state == "waiting" else f"{100 * standing.progress:.0f} %",
             "" if standing.loss is None else f"{standing.loss:.4f}",
             _knn(standing),
@@ -164,21 +158,17 @@ def counts_line(records: list[TrialRecord], standings: dict[str, Standing]) -> s
     return ", ".join(f"{states.count(state)} {state}" for state in _STATES if state in states)
 
 
-def outcome_table(study: Study, pool: Pool, records: list[TrialRecord]) -> Table:
-    """A row an arm: accuracies over its seeds, and what is missing."""
+def outcome_table(study: Study, pool: Pool, records: list[TrialRecord]) -> Sheet:
+    """A row an arm: accuracies over its seeds."""
     standings = {record.pretrain_hash: standing_of(pool, record) for record in records}
     results = [s.result for s in standings.values() if s.settled and s.result]
     published_only = results and not any(result.probes.held_out for result in results)
     protocol = "published" if published_only else "held_out"
-    table = Table(
-        title=f"[bold]{study.name}[/]: {records[0].dataset}, protocol {protocol}, top-1 in %",
-        title_justify="left",
-        title_style="",
+    table = Sheet(
+        ("arm", "n", "linear", "k-NN", "predictor", "images/s"),
+        title=((study.name, "bold"), f": {records[0].dataset}, protocol {protocol}, top-1 in %"),
+        caption="±: standard deviation over seeds; at n = 1 half of the binomial 95 % interval of that run",
     )
-    table.add_column("arm", no_wrap=True)
-    for name in ("n", "linear", "k-NN", "predictor", "images/s"):
-        table.add_column(name, justify="right", no_wrap=True)
-    table.add_column("")
     for arm in dict.fromkeys(record.arm for record in records):
         of_arm = [record for record in records if record.arm == arm]
         found = [standings[record.pretrain_hash] for record in of_arm]
@@ -186,25 +176,32 @@ def outcome_table(study: Study, pool: Pool, records: list[TrialRecord]) -> Table
         linear, knn = (_accuracy(finished, protocol, name) for name in ("linear_top1", "knn_top1"))
         costs = [result.cost for result in finished if result.cost]
         speeds = [cost.images_per_s for cost in costs if cost.images_per_s]  # none where nothing is trained
-        others = [s.state for s in found if s.state != "finished"]
-        notes = [f"{others.count(state)} {state}" for state in _STATES if state in others]
-        table.add_row(
-            f"{escape(arm)} [dim](baseline)[/]" if of_arm[0].baseline else escape(arm),
+        table.add(
+            f"{arm} (baseline)" if of_arm[0].baseline else arm,
             str(len(finished)),
             linear,
             knn,
             _millions(costs[0].predictor_params) if costs else "",
             f"{statistics.mean(speeds):,.0f}" if speeds else "–",
-            ", ".join(notes),
         )
     floors = _floor_rows(results, protocol)
     if floors:
-        table.add_section()
+        table.rule()
         for label, linear, knn in floors:
-            table.add_row(f"[dim]{label}[/]", "", linear, knn, "", "", "")
-    table.caption = "±: standard deviation over seeds; at n = 1 half of the binomial 95 % interval of that run"
-    table.caption_justify = "left"
+            table.add((label, "dim"), "", linear, knn, "", "")
     return table
+
+
+def outcome_notes(pool: Pool, records: list[TrialRecord]) -> list[str]:
+    """A line for every arm that has other trials than finished ones, failures first."""
+    notes: list[tuple[int, str]] = []
+    for arm in dict.fromkeys(record.arm for record in records):
+        states = [standing_of(pool, record).state for record in records if record.arm == arm]
+        others = [state for state in _WORST_FIRST if state in states and state != "finished"]
+        if others:
+            counts = ", ".join(f"{states.count(state)} {state}" for state in others)
+            notes.append((_WORST_FIRST.index(others[0]), f"{arm}: {counts}"))
+    return [note for _, note in sorted(notes, key=lambda pair: pair[0])]
 
 
 def _accuracy(results: Iterable[TrialResult], protocol: str, name: str) -> str:
@@ -217,11 +214,11 @@ def _accuracy(results: Iterable[TrialResult], protocol: str, name: str) -> str:
         return "–"
     values = [value for value, _ in pairs]
     if len(values) > 1:
-        return f"{statistics.mean(values):.1f} [dim]±{statistics.stdev(values):.1f}[/]"
+        return f"{statistics.mean(values):.1f} ±{statistics.stdev(values):.1f}"
     if not pairs[0][1]:
         return f"{values[0]:.1f}"
     low, high = wilson(values[0], pairs[0][1])
-    return f"{values[0]:.1f} [dim]±{(high - low) / 2:.1f}[/]"
+    return f"{values[0]:.1f} ±{(high - low) / 2:.1f}"
 
 
 def _floor_rows(results: list[TrialResult], protocol: str) -> list[tuple[str, str, str]]:
@@ -237,19 +234,23 @@ def _floor_rows(results: list[TrialResult], protocol: str) -> list[tuple[str, st
     return rows
 
 
-def failures(pool: Pool, records: list[TrialRecord], outcomes: dict[str, Outcome]) -> list[str]:
-    """What went wrong, a block a trial: the error, the log's tail, and what to do."""
-    lines = []
+def failures(pool: Pool, records: list[TrialRecord], outcomes: dict[str, Outcome]) -> list[list[Cell]]:
+    """What went wrong, as lines of text with styles: every trial's error in full, the log's tail, and what to do."""
+    lines: list[list[Cell]] = []
+    again = False
     for record in distinct(records):
         standing = standing_of(pool, record)
         outcome = outcomes.get(record.pretrain_hash)
         if standing.state in ("failed", "unreadable"):
+            again = True
+            first, *others = (standing.problem or "").splitlines() or [""]
+            lines.append([(standing.state, "red"), f" {record.label}: {first}"])
+            lines += [[f"    {line}"] for line in others]
             tail = standing.result.log_tail if standing.result else None
-            shown = "".join(f"\n    [dim]{escape(line)}[/]" for line in (tail or "").splitlines()[-8:])
-            lines.append(f"[red]{standing.state}[/] {escape(f'{record.label}: {standing.problem}')}{shown}")
+            lines += [[(f"    {line}", "dim")] for line in (tail or "").splitlines()[-8:]]
         elif outcome is not None and outcome.status in ("died", "failed") and not standing.settled:
-            told = escape(f"{record.label}: {outcome.detail}")
-            lines.append(f"[red]{outcome.status}[/] {told}; the same command goes on with it")
-    if any("[red]failed" in line or "[red]unreadable" in line for line in lines):
-        lines.append("--retry-failed runs what failed again")
+            text = f" {record.label}: {outcome.detail}; the same command goes on with it"
+            lines.append([(outcome.status, "red"), text])
+    if again:
+        lines.append(["--retry-failed runs what failed again"])
     return lines

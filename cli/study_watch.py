@@ -14,7 +14,9 @@ from cnnjepa.ablations.driver import distinct
 from cnnjepa.ablations.pool import Pool, Standing
 from cnnjepa.ablations.study_folder import StudyFolder, TrialRecord, standing_of
 from cnnjepa.ablations.trial import Outcome
+from cnnjepa.cli.sheet import Sheet
 from cnnjepa.cli.study_tables import counts_line, standings_table
+from cnnjepa.cli.terminal import is_live, say
 from cnnjepa.errors import InUseError
 from cnnjepa.training.locks import locked
 
@@ -41,7 +43,7 @@ class StudyWatch:
             self._board = StudyBoard(self._folder, self._pool, self._records)
         for record, standing in self._look().items():
             self._states[record] = standing.state
-        if self._console.is_terminal:
+        if is_live(self._console):
             self._live.start()
         self._thread.start()
         return self
@@ -51,7 +53,7 @@ class StudyWatch:
     ) -> None:
         self._over.set()
         self._thread.join()
-        if self._console.is_terminal:
+        if is_live(self._console):
             self._live.stop()
         self._show(self._look())
         if self._board:
@@ -62,7 +64,7 @@ class StudyWatch:
         """A trial ended some way that its folder does not show."""
         if outcome.status in ("died", "busy"):
             text = f"{record.label}: {outcome.status}, {outcome.detail}"
-            self._console.print(text, markup=False, highlight=False, soft_wrap=True)
+            say(self._console, text)
 
     def _look_on(self) -> None:
         while not self._over.wait(_LOOK_EVERY_SECONDS):
@@ -86,17 +88,25 @@ class StudyWatch:
             line = Text(
                 f"{counts_line(self._records, standings)}; {spent}. Ctrl-C stops with checkpoints.", style="dim"
             )
-            self._live.update(Group(standings_table(self._shown(standings), standings), line), refresh=True)
+            self._live.update(Group(self._table(standings), line), refresh=True)
             return
         for record in distinct(self._records):
             standing = standings[record.pretrain_hash]
             if standing.state != self._states.get(record.pretrain_hash):
                 self._states[record.pretrain_hash] = standing.state
-                self._console.print(_line(record, standing), markup=False, highlight=False, soft_wrap=True)
+                say(self._console, _line(record, standing))
 
-    def _shown(self, standings: dict[str, Standing]) -> list[TrialRecord]:
-        """What fits the screen: everything, or what is at work and what comes next."""
-        room = max(5, self._console.size.height - 8)
+    def _table(self, standings: dict[str, Standing]) -> Sheet:
+        """As many trials as fit the screen."""
+        room, height = len(self._records), self._console.size.height - 4
+        table = standings_table(self._shown(standings, room), standings)
+        while room > 1 and (lines := len(self._console.render_lines(table, pad=False))) > height:
+            room = max(1, min(room - 1, room * height // lines))
+            table = standings_table(self._shown(standings, room), standings)
+        return table
+
+    def _shown(self, standings: dict[str, Standing], room: int) -> list[TrialRecord]:
+        """Everything, or what is at work and what comes next."""
         if len(self._records) <= room:
             return self._records
         waits = ("running", "begun", "failed", "waiting", "unreadable", "collapsed", "finished")

@@ -2,9 +2,9 @@
 
 from pathlib import Path
 
-from rich.console import Console
-from rich.table import Table
-
+from cnnjepa.cli.sheet import Cell, Sheet
+from cnnjepa.cli.terminal import console, say
+from cnnjepa.commands import command, quoted
 from cnnjepa.probes.interval import wilson
 from cnnjepa.schemas import ProbeFigures, Probes, TrialResult
 
@@ -25,27 +25,32 @@ _MEANING = {
 
 def print_summary(result: TrialResult, run_dir: Path) -> None:
     """The result as a table a protocol and a few lines."""
-    console = Console()
+    out = console()
     for protocol, meaning in _MEANING.items():
         if getattr(result.probes, protocol):
-            console.print(_table(result, protocol))
-            console.print(f"  [dim]{meaning}[/]\n", highlight=False)
+            out.print(_table(result, protocol))
+            say(out, (f"  {meaning}", "dim"))
+            out.line()
     if result.status == "collapsed" and result.diagnostics:
-        console.print(f"[bold red]collapsed:[/] {result.diagnostics.collapse_evidence}", highlight=False)
+        say(out, ("collapsed:", "bold red"), f" {result.diagnostics.collapse_evidence}")
     if result.skipped_images:
-        console.print(f"[yellow]{len(result.skipped_images)} unreadable images were skipped[/] (named in result.json)")
+        say(out, (f"{len(result.skipped_images)} unreadable images were skipped", "yellow"), " (named in result.json)")
     for line in _lines(result, run_dir):
-        console.print(line, highlight=False, soft_wrap=True)
+        say(out, line)
 
 
-def _table(result: TrialResult, protocol: str) -> Table:
-    title = f"[bold]{result.dataset}[/], {result.val_images:,} validation images, protocol [bold]{protocol}[/], %"
-    table = Table(title=title, title_justify="left", title_style="")
-    table.add_column("features", no_wrap=True)
-    for name in ("linear\ntop-1", "linear\ntop-5", "k-NN\ntop-1", "k-NN\ntop-5"):
-        table.add_column(name, justify="right", no_wrap=True)
-    rows: list[tuple[str, Probes | None]] = [
-        (f"[bold]{result.method}, {result.probed_encoder} encoder", result.probes),
+def _table(result: TrialResult, protocol: str) -> Sheet:
+    table = Sheet(
+        ("features", "linear\ntop-1", "linear\ntop-5", "k-NN\ntop-1", "k-NN\ntop-5"),
+        title=(
+            (result.dataset, "bold"),
+            f", {result.val_images:,} validation images, protocol ",
+            (protocol, "bold"),
+            ", %",
+        ),
+    )
+    rows: list[tuple[Cell, Probes | None]] = [
+        ((f"{result.method}, {result.probed_encoder} encoder", "bold"), result.probes),
         ("floor: untrained encoder", result.floors.untrained),
         ("floor: raw pixels", result.floors.pixels),
     ]
@@ -53,7 +58,7 @@ def _table(result: TrialResult, protocol: str) -> Table:
         figures: ProbeFigures | None = getattr(probes, protocol) if probes else None
         if figures:
             cells = [figures.linear_top1, figures.linear_top5, figures.knn_top1, figures.knn_top5]
-            table.add_row(label, *[_cell(value, result.val_images) for value in cells])
+            table.add(label, *[_cell(value, result.val_images) for value in cells])
     return table
 
 
@@ -63,7 +68,7 @@ def _cell(value: float | None, images: int | None) -> str:
     if not images:
         return f"{value:.1f}"
     low, high = wilson(value, images)
-    return f"{value:.1f} [dim]±{(high - low) / 2:.1f}[/]"
+    return f"{value:.1f} ±{(high - low) / 2:.1f}"
 
 
 def _lines(result: TrialResult, run_dir: Path) -> list[str]:
@@ -80,5 +85,6 @@ def _lines(result: TrialResult, run_dir: Path) -> list[str]:
             f"trained {cost.train_seconds / 60:.1f} min at {cost.images_per_s:,.0f} images/s; "
             f"{big(cost.flops_per_image)}FLOP an image; peak memory {cost.peak_memory_bytes / 2**30:.2f} GiB"
         )
-    lines.append(f"Look:  {run_dir}/result.json  {run_dir}/metrics.jsonl  tensorboard --logdir {run_dir}/tensorboard")
+    board = command("tensorboard", "--logdir", run_dir / "tensorboard")
+    lines.append(f"Look:  {quoted(run_dir / 'result.json')}  {quoted(run_dir / 'metrics.jsonl')}  {board}")
     return lines

@@ -1,7 +1,6 @@
 """`cnnjepa train`."""
 
 import os
-import shlex
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -9,6 +8,7 @@ from typing import Annotated
 import typer
 
 from cnnjepa.cli.options import ConfigOption, DataOption, PresetOption, SetOption, asked_config
+from cnnjepa.commands import command
 
 EXAMPLE = "Example:  cnnjepa train --preset demo --set predictor.depth=3 --out runs/depth3"
 
@@ -78,5 +78,5 @@ def _again() -> str:
         elif word != "--resume" and not word.startswith("--checkpoint="):
             kept.append(word)
     world_size = int(os.environ.get("WORLD_SIZE", "1"))
-    command = ["torchrun", "--nproc-per-node", str(world_size), "-m", "cnnjepa"] if world_size > 1 else ["cnnjepa"]
-    return shlex.join([*command, *kept, "--resume"])
+    launcher = ["torchrun", "--nproc-per-node", str(world_size), "-m", "cnnjepa"] if world_size > 1 else ["cnnjepa"]
+    return command(*launcher, *kept, "--resume")

@@ -403,7 +403,7 @@ def test_a_damaged_study_does_not_hide_the_others(tmp_path: Path, capsys: pytest
 
 
 def test_the_outcome_counts_only_what_finished(tmp_path: Path) -> None:
-    from cnnjepa.cli.study_tables import outcome_table
+    from cnnjepa.cli.study_tables import outcome_notes, outcome_table
 
     asked = study(axes={"predictor.depth": [1, 2]}, seeds=[0, 1])
     _, records = written(tmp_path, asked)
@@ -417,8 +417,9 @@ def test_the_outcome_counts_only_what_finished(tmp_path: Path) -> None:
     console.file.close()
     text = console.export_text()
     one, two = (next(line for line in text.splitlines() if f"depth={depth}" in line) for depth in (1, 2))
-    assert "60.0 ±14.1" in one and "│ 2 │" in one and "40.0 ±2.1" in one  # 50 and 70; k-NN of one run alone
-    assert "60.0 ±2.1" in two and "│ 1 │" in two and "1 collapsed" in two
+    assert one.split()[:6] == ["depth=1", "2", "60.0", "±14.1", "40.0", "±2.1"]  # 50 and 70; k-NN of one
+    assert [word for word in two.split() if word != "(baseline)"][:4] == ["depth=2", "1", "60.0", "±2.1"]
+    assert outcome_notes(pool, records) == ["depth=2: 1 collapsed"]
 
 
 def test_the_reckoned_probes_are_those_that_are_made() -> None:
@@ -480,17 +481,18 @@ def test_who_holds_a_folder_is_said(tmp_path: Path) -> None:
 
 def test_an_error_that_looks_like_markup_is_shown_as_it_is(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     from cnnjepa.cli.study_tables import failures, outcome_table, standings_table
+    from cnnjepa.cli.terminal import console, say
 
     asked = study(axes={"arm": {"[/odd] one": {"predictor.depth": 1}}})
     _, (record,) = written(tmp_path, asked)
     pool = Pool(tmp_path)
     put_result(pool, record, "failed", error="[/src/pair.cc:1] closed [bold]", log_tail="a [/b] c")
-    console = Console(width=200)
+    where = console()
     standings = {record.pretrain_hash: standing_of(pool, record)}
     for shown in (outcome_table(asked, pool, [record]), standings_table([record], standings)):
-        console.print(shown)
+        where.print(shown)
     for line in failures(pool, [record], {}):
-        console.print(line)
+        say(where, *line)
     out = capsys.readouterr().out
     assert out.count("[/odd] one") == 3 and "[/src/pair.cc:1] closed [bold]" in out and "a [/b] c" in out
 

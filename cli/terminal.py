@@ -1,0 +1,81 @@
+"""Standard output and standard error: encodings, widths, and consoles that print names as they are."""
+
+import codecs
+import os
+import sys
+import unicodedata
+from typing import Any
+
+from rich.console import Console
+from rich.text import Text
+
+from cnnjepa.names import escaped, visible
+
+_HANDLER = "cnnjepa-ascii"
+_ASCII = {
+    "±": "+-", "×": "x", "…": "...", "–": "-", "—": "-", "−": "-", "‑": "-", "→": "->", "←": "<-", "≥": ">=", "≤": "<=",
+    "≈": "~", "·": "*", "•": "*", "“": '"', "”": '"', "„": '"', "‘": "'", "’": "'", "«": "<<", "»": ">>", "√": "sqrt",
+    "τ": "tau", "β": "beta", "ε": "eps", "λ": "lambda", "σ": "sigma", "μ": "u", "µ": "u", "°": "deg", "†": "+",
+    "\u00a0": " ", "─": "-", "━": "-", "═": "=", "╸": "-", "╺": "-", "│": "|", "┃": "|", "║": "|", "█": "#", "■": "#",
+}  # fmt: skip
+_WITHOUT_TERMINAL = 160  # columns of a table in a file
+
+
+def prepare_streams() -> None:
+    """Characters that standard output or error cannot encode become ASCII from here on, and are never an error. A
+    `COLUMNS` or `LINES` that is no size is forgotten, also for the libraries that read it."""
+    for name in ("COLUMNS", "LINES"):
+        if not _is_size(os.environ.get(name, "80")):
+            del os.environ[name]
+    codecs.register_error(_HANDLER, _substitute)
+    for stream in (sys.stdout, sys.stderr):
+        reconfigure = getattr(stream, "reconfigure", None)
+        if reconfigure is not None:
+            reconfigure(errors=_HANDLER)
+
+
+def _substitute(error: UnicodeError) -> tuple[str, int]:
+    if not isinstance(error, UnicodeEncodeError):
+        raise error
+    return "".join(map(ascii_for, error.object[error.start : error.end])), error.end
+
+
+def ascii_for(letter: str) -> str:
+    """`+-` for `±`, `e` for `é`, `\\u732b` for a letter that has no equivalent."""
+    if letter in _ASCII:
+        return _ASCII[letter]
+    if "\u2500" <= letter <= "\u257f":
+        return "+"  # corners and crossings of boxes
+    plain = "".join(part for part in unicodedata.normalize("NFKD", letter) if not unicodedata.combining(part))
+    return plain if plain and plain.isascii() else escaped(letter)
+
+
+def console(stderr: bool = False) -> Console:
+    """A console that takes every text literally: `[x]` and `:smile:` are no markup. Styles come from `Text` alone."""
+    environ = dict(os.environ)
+    if "COLUMNS" not in environ and not any(map(_terminal, (sys.__stdin__, sys.__stdout__, sys.__stderr__))):
+        environ["COLUMNS"] = str(_WITHOUT_TERMINAL)
+    return Console(stderr=stderr, markup=False, highlight=False, emoji=False, _environ=environ)
+
+
+def _is_size(text: str) -> bool:
+    return text.isdigit() and int(text) > 0
+
+
+def _terminal(stream: Any) -> bool:
+    try:
+        return bool(stream.isatty())
+    except (AttributeError, ValueError):  # None, or closed
+        return False
+
+
+def is_live(where: Console) -> bool:
+    """Whether bars and tables can be redrawn there: a terminal that moves its cursor. A file with `FORCE_COLOR`, and
+    `TERM=dumb`, cannot redraw."""
+    return where.is_interactive and not where.is_dumb_terminal and _terminal(where.file)
+
+
+def say(where: Console, *parts: str | tuple[str, str]) -> None:
+    """Prints one line, never broken. Each part is text, or text and style."""
+    pairs = [(part, "") if isinstance(part, str) else part for part in parts]
+    where.print(Text.assemble(*((visible(text), style) for text, style in pairs)), soft_wrap=True)

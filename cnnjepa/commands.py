@@ -1,0 +1,25 @@
+"""Commands that a person is told to run: complete, and quoted for a shell."""
+
+import re
+import shlex
+from pathlib import Path
+
+from cnnjepa.names import visible
+
+
+def command(*words: object, root: Path | None = None) -> str:
+    """The words as one line that a POSIX shell runs as it stands. `root`: the `--root` of the command that prints it,
+    which is added unless it is the current directory."""
+    given = [*map(str, words)]
+    if root is not None and root != Path():
+        given += ["--root", str(root)]
+    return " ".join(map(quoted, given))
+
+
+def quoted(word: object) -> str:
+    """One word for a POSIX shell; control characters as `$'\\n'`, so that the command stays on one line."""
+    text = str(word)
+    if visible(text) == text:
+        return shlex.quote(text)
+    within = re.sub(r"([\\'])", r"\\\1", text)
+    return f"$'{visible(within)}'"
