@@ -19,7 +19,7 @@ SetOption = Annotated[
     typer.Option("--set", help="A field, by any unambiguous ending: predictor.depth=2.", metavar="KEY=VALUE"),
 ]
 DataOption = Annotated[
-    Path | None,
+    list[Path] | None,
     typer.Option("--data", help="Images: a directory, a .tar(.gz) of one, or a folder of HDF5 files.", metavar="PATH"),
 ]
 RootOption = Annotated[
@@ -28,14 +28,28 @@ RootOption = Annotated[
 
 
 def asked_config(
-    preset: str | None, config: Path | None, sets: list[str] | None, data: Path | None, default: str | None = None
+    preset: str | None,
+    config: Path | None,
+    sets: list[str] | None,
+    data: list[Path] | None,
+    default: str | None = None,
 ) -> "PretrainConfig":
     """The config that these options mean. Raises ConfigError."""
     from cnnjepa.schemas import ConfigError, load_config, preset_names
 
     if preset is None and config is None and default is None:
         raise ConfigError(f"give --preset NAME or --config FILE; presets are {', '.join(preset_names())}")
-    return load_config(preset or (None if config else default), config, sets or [], data)
+    return load_config(preset or (None if config else default), config, sets or [], one_place(data))
+
+
+def one_place(data: list[Path] | None) -> Path | None:
+    """The path of `--data`, None where it is not given. Raises ConfigError when it is given more than once."""
+    from cnnjepa.schemas.errors import ConfigError
+
+    if data and len(data) > 1:
+        given = ", ".join(map(str, data))
+        raise ConfigError(f"--data is given {len(data)} times ({given}); give it once, one command for each place")
+    return data[0] if data else None
 
 
 def listed(text: str | None, flag: str) -> list[Any] | None:

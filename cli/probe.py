@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from cnnjepa.cli.options import DataOption, SetOption
+from cnnjepa.cli.options import DataOption, SetOption, one_place
 
 EXAMPLE = "Example:  cnnjepa probe runs/demo-seed0 --encoder context"
 
@@ -25,7 +25,9 @@ def probe(
     """Probe a run again: linear and k-NN, both protocols, beside the floors.
 
     A finished run's last.pt with other probe settings rewrites its result.json; anything else is only shown.
-    `--data PATH` probes on other images of the same classes' layout, and is only shown.
+    `--data PATH` probes on other images and is only shown; they inherit image size and normalisation from the run, and
+    how they are read (`data.resident`, `data.val_split`, `data.train_images`, …) may be set. The run's own images may
+    have been moved to PATH.
     """
     from cnnjepa.cli.summary import print_summary
     from cnnjepa.cli.terminal import console, say
@@ -33,7 +35,8 @@ def probe(
 
     progress = console(stderr=True)
     sets = [*(sets or []), *([f"probe.encoder={encoder}"] if encoder else [])]
-    result, written = reprobe(run, checkpoint, sets, data, lambda text: say(progress, f"{text} …"))
+    tell = lambda text: say(progress, f"{text} …")  # noqa: E731
+    result, written = reprobe(run, checkpoint, sets, one_place(data), tell)
     print_summary(result, run)
     print("result.json was rewritten" if written else "shown only; result.json is as it was")
     raise typer.Exit(3 if result.status == "collapsed" else 0)

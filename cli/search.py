@@ -5,7 +5,7 @@ from typing import Annotated, Any, Literal
 
 import typer
 
-from cnnjepa.cli.options import DataOption, SetOption
+from cnnjepa.cli.options import DataOption, SetOption, one_place
 from cnnjepa.cli.study_options import ClusterOptions, taking
 
 EXAMPLE = "Example:  cnnjepa search --preset smoke --space 'optimizer.lr=log(1e-4, 1e-1)' --trials 8"
@@ -53,4 +53,4 @@ def search(
     asked = asked_space(
         file, space or [], sets or [], {key: value for key, value in flags.items() if value is not None}
     )
-    raise typer.Exit(run(asked, options, data, trials, storage))
+    raise typer.Exit(run(asked, options, one_place(data), trials, storage))

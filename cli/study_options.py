@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal
 
 import typer
 
-from cnnjepa.cli.options import DataOption, RootOption, SetOption
+from cnnjepa.cli.options import DataOption, RootOption, SetOption, one_place
 
 
 @dataclasses.dataclass(frozen=True)
@@ -44,7 +44,7 @@ class StudyOptions(ClusterOptions):
     ] = None
     seeds: Annotated[str | None, typer.Option("--seeds", help="Seeds of every arm: 0,1,2.", metavar="LIST")] = None
     sets: SetOption = None
-    data: DataOption = None
+    data: Path | None = dataclasses.field(default=None, metadata={"option": DataOption})
     name: Annotated[str | None, typer.Option("--name", help="Folder below studies/.", metavar="NAME")] = None
     executor: Annotated[
         Literal["ray", "local"],
@@ -66,7 +66,10 @@ def taking(options: type[Any]) -> Callable[[Callable[..., None]], Callable[..., 
     fields = sorted(dataclasses.fields(options), key=lambda field: field.name not in options.__annotations__)
     shared = [
         inspect.Parameter(
-            field.name, inspect.Parameter.KEYWORD_ONLY, default=field.default, annotation=hints[field.name]
+            field.name,
+            inspect.Parameter.KEYWORD_ONLY,
+            default=field.default,
+            annotation=field.metadata.get("option", hints[field.name]),
         )
         for field in fields
     ]
@@ -79,6 +82,8 @@ def taking(options: type[Any]) -> Callable[[Callable[..., None]], Callable[..., 
 
         @functools.wraps(command)
         def wrapped(**given: Any) -> None:
+            if any(parameter.name == "data" for parameter in shared):
+                given["data"] = one_place(given["data"])
             chosen = options(**{parameter.name: given.pop(parameter.name) for parameter in shared})
             command(chosen, **given)
 

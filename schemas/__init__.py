@@ -23,7 +23,7 @@ from cnnjepa.schemas.encoder import (
 from cnnjepa.schemas.errors import ConfigError
 from cnnjepa.schemas.hashing import pretrain_hash, probe_hash
 from cnnjepa.schemas.joint_embedding import BYOLConfig, LeJEPAConfig, SimCLRConfig, VICRegConfig
-from cnnjepa.schemas.load import load_config, preset_names, read_config
+from cnnjepa.schemas.load import load_config, preset_names, read_config, with_sections
 from cnnjepa.schemas.masked_modelling import IJEPAConfig, SparKConfig
 from cnnjepa.schemas.masking import (
     BlockMasking,
@@ -102,4 +102,5 @@ __all__ = [
     "pretrain_hash",
     "probe_hash",
     "read_config",
+    "with_sections",
 ]

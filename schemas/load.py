@@ -111,13 +111,27 @@ def _own_limits(file: Path) -> Tree:
 def _data_at(path: Path, tree: Tree, asked: Any) -> Tree:
     """The data section that `--data PATH` means: the source in force if it reads a path, else by looking."""
     section = tree.get("data")
-    source = asked or (section.get("source", "synthetic") if isinstance(section, dict) else "synthetic")
-    if source == "synthetic":
+    return data_at(path, asked or (section.get("source") if isinstance(section, dict) else None))
+
+
+def data_at(path: Path, source: Any = None) -> Tree:
+    """Source and place of the images at `path`; the source by looking where none, or the synthetic one, is given."""
+    if source in (None, "synthetic"):
         hdf5 = path.suffix in (".h5", ".hdf5") or (path.is_dir() and any(path.glob("*.h5")))
         source = "hdf5" if hdf5 else "folder"
     if source == "hdf5" and path.suffix in (".h5", ".hdf5"):
         return {"source": source, "path": str(path.parent), "train_file": path.name}
     return {"source": source, "path": str(path)}
+
+
+def with_sections(
+    config: PretrainConfig, sections: Tree, overrides: list[str] | tuple[str, ...] = ()
+) -> PretrainConfig:
+    """`config` with whole sections replaced, then `--set` flags laid over it. Raises ConfigError as `load_config`."""
+    tree = {**config.model_dump(mode="json"), **sections}
+    for path, value in map(parse_override, overrides):
+        tree = merge(tree, nested(path, value))
+    return _validate(tree)
 
 
 def _validate(tree: Tree) -> PretrainConfig:

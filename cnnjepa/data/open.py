@@ -50,6 +50,11 @@ def open_sources(config: DataConfig) -> dict[str, ImageSource]:
             return dict(open_torchvision(config))
 
 
+def fingerprint_of(sources: dict[str, ImageSource]) -> str:
+    """A hex digest that stands for both splits in the hash of a run."""
+    return hashlib.sha256("".join(s.fingerprint() for s in sources.values()).encode()).hexdigest()
+
+
 def open_data(config: DataConfig, batch_size: int = 2, processes: int = 1) -> DataSet:
     """Opens, limits and checks the images; decodes them all when they are to be resident.
 
@@ -60,7 +65,7 @@ def open_data(config: DataConfig, batch_size: int = 2, processes: int = 1) -> Da
     sources = open_sources(config)
     for split, limit in (("train", config.train_images), ("val", config.val_images)):
         sources[split] = _limited(sources[split], split, limit)
-    fingerprint = hashlib.sha256("".join(s.fingerprint() for s in sources.values()).encode()).hexdigest()
+    fingerprint = fingerprint_of(sources)
     data = DataSet(sources["train"], sources["val"], _name(config), fingerprint)
     if config.resident != "never":
         _make_resident(data, config)

@@ -13,7 +13,7 @@ from cnnjepa.data.batches import Order
 from cnnjepa.data.held_out import trained_images
 from cnnjepa.pretrained import load_encoder
 from cnnjepa.probes import assess
-from cnnjepa.schemas import ConfigError, PretrainConfig, SupervisedConfig, TrialResult, load_config, probe_hash
+from cnnjepa.schemas import ConfigError, PretrainConfig, SupervisedConfig, TrialResult, probe_hash, read_config
 from cnnjepa.schemas.overrides import parse_override
 from cnnjepa.training import distributed
 from cnnjepa.training.checkpoint import read_checkpoint
@@ -22,12 +22,10 @@ from cnnjepa.training.distributed import Processes
 from cnnjepa.training.environment import environment
 from cnnjepa.training.failures import explaining
 from cnnjepa.training.journal import final_loss
+from cnnjepa.training.probed_images import probe_config
 from cnnjepa.training.resolve import Identity
 from cnnjepa.training.run_folder import RunFolder
 from cnnjepa.training.schedule import Schedule
-
-# What may be asked differently of a run that is trained already.
-_MAY_CHANGE = ("probe.", "runtime.device", "runtime.workers", "runtime.threads", "data.path")
 
 
 def reprobe(
@@ -42,14 +40,17 @@ def reprobe(
     folder = RunFolder(run_dir)
     if not folder.begun:
         raise ConfigError(f"{run_dir} is not a run folder: it has no config.yaml")
-    changed = _changes(overrides or [])
-    config = load_config(file=run_dir / "config.yaml", overrides=overrides or [], data=data_path)
+    state = read_checkpoint(folder.checkpoints / checkpoint)
+    config, own_images = probe_config(
+        read_config(run_dir / "config.yaml"), state["settings"], overrides or [], data_path
+    )
+    changed = [parse_override(text)[0] for text in overrides or []]
     # A run trained on a GPU may be probed where there is none, unless a device is asked for.
     elsewhere = config.runtime.device == "cuda" and "runtime.device" not in changed
     device = distributed.pick_device("auto" if elsewhere else config.runtime.device)
     config = config.model_copy(update={"runtime": config.runtime.model_copy(update={"device": device.type})})
-    state = read_checkpoint(folder.checkpoints / checkpoint)
-    _refuse_another_split(config, state["settings"])
+    if own_images:
+        _refuse_another_split(config, state["settings"])
 
     data = open_data(config.data)
     network: nn.Module = load_encoder(run_dir, config.probed_encoder, checkpoint).to(device)
@@ -82,7 +83,7 @@ def reprobe(
             config.runtime.seed,
         )
         complete = state["step"] == Schedule(config, order.steps_per_epoch).total_steps
-        own_data = data.fingerprint == state["settings"]["data"]["fingerprint"]
+        own_data = own_images and data.fingerprint == state["settings"]["data"]["fingerprint"]
         rewrite = complete and checkpoint == "last.pt" and own_data
         if rewrite:
             folder.write_result(result)
@@ -106,12 +107,3 @@ def _refuse_another_split(config: PretrainConfig, settings: dict[str, Any]) -> N
                 f"--set probe.{name}={asked}: this supervised run left out the images that probe.{name}={trained_with} "
                 "holds out; another split would hold out images whose labels it was trained on. Leave out this --set"
             )
-
-
-def _changes(overrides: list[str]) -> list[str]:
-    """The paths that are asked differently. Raises ConfigError for one that a trained run cannot change."""
-    paths = [parse_override(text)[0] for text in overrides]
-    for path in paths:
-        if not path.startswith(_MAY_CHANGE):
-            raise ConfigError(f"--set {path}: a trained run cannot change it; legal here are {', '.join(_MAY_CHANGE)}")
-    return paths
