@@ -9,9 +9,11 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+from cnnjepa import signals
 from cnnjepa.ablations.pool import Pool
 from cnnjepa.ablations.study_folder import StudyFolder, TrialRecord, standing_of
 from cnnjepa.ablations.trial import EXIT_CODES, Outcome, forget_note, recorded_note
+from cnnjepa.telling import open_log
 
 # Attempts at a trial whose process dies (killed for memory, say) before the others are gone on with.
 ATTEMPTS = 3
@@ -43,17 +45,19 @@ class LocalExecutor:
 
     def _attempt(self, record: TrialRecord, stop_file: Path, stopping: Callable[[], bool]) -> Outcome:
         log = self._folder.log(record.pretrain_hash)
-        log.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory() as scratch, open(log, "ab") as out:
+        with tempfile.TemporaryDirectory() as scratch, open_log(log) as out:
             spec = Path(scratch) / "trial.json"
             spec.write_text(record.model_dump_json(), encoding="utf-8")
             run = self._pool.folder(record.pretrain_hash).path
             forget_note(log)
-            words = [*self._launcher(), "-m", "cnnjepa.ablations.trial", spec, run, log, stop_file]
-            # A session of its own: Ctrl-C reaches the driver alone, which then asks the trial to stop.
-            process = subprocess.Popen(
-                [str(word) for word in words], stdout=out, stderr=out, env=self._environment(), start_new_session=True
-            )
+            words = [*self._launcher(), "-m", "cnnjepa.ablations.trial_process", spec, run, log, stop_file]
+            # A session of its own: Ctrl-C reaches the driver alone, which then asks the trial to stop. Sheltered from a
+            # scheduler's signal to every process until it listens.
+            with signals.sheltered():
+                process = subprocess.Popen(
+                    [str(word) for word in words], stdout=out, stderr=out, env=self._environment(),
+                    start_new_session=True,
+                )  # fmt: skip
             try:
                 while process.poll() is None:
                     if stopping():

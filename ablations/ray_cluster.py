@@ -7,6 +7,7 @@ import threading
 from collections.abc import Iterator
 from typing import Any
 
+from cnnjepa import signals
 from cnnjepa.ablations.share import Capacity, this_machine
 from cnnjepa.schemas import ConfigError
 
@@ -22,6 +23,7 @@ _ENVIRONMENT = {
     "RAY_TRAIN_V2_ENABLED": "1",
     "RAY_TRAIN_ENABLE_STATE_TRACKING": "0",
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+    "RAY_DISABLE_FAILURE_SIGNAL_HANDLER": "1",  # which aborts on SIGTERM, below Python's handlers
     "TUNE_DISABLE_SIGINT_HANDLER": "1",
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
     "TUNE_DISABLE_STRICT_METRIC_CHECKING": "1",
@@ -35,8 +37,14 @@ def ray_at(address: str | None) -> Iterator[Capacity]:
     """Ray, connected while entered: embedded on this machine (`None`; it listens on localhost only and has no
     dashboard), or the cluster at `address` (`auto`: the one running here or named by RAY_ADDRESS).
 
-    Raises ConfigError when nobody answers there.
+    Stop signals stay with the handlers of this process, whatever Ray and Tune install, and signals to the process group
+    do not reach an embedded Ray's processes. Raises ConfigError when nobody answers there.
     """
+    with signals.kept():
+        yield from _ray_at(address)
+
+
+def _ray_at(address: str | None) -> Iterator[Capacity]:
     os.environ.update({name: value for name, value in _ENVIRONMENT.items() if name not in os.environ})
     if address is None:
         # Without this, Ray on Linux takes a loopback address for a mistake and listens on every interface.
@@ -52,7 +60,9 @@ def ray_at(address: str | None) -> Iterator[Capacity]:
         ) from None
     ours = not ray.is_initialized()
     if ours:
-        _connect(ray, address)
+        with signals.sheltered():
+            _connect(ray, address)
+        signals.reclaim()
     try:
         alive = [node for node in ray.nodes() if node["Alive"]]
         if ours and address is None:

@@ -1,6 +1,6 @@
 """One trial, in the process that trains it: the same `pretrain()` as everywhere, its outcome written down.
 
-`python -m cnnjepa.ablations.trial` is what the local executor starts (under torchrun for several processes); Ray's
+The local executor starts `python -m cnnjepa.ablations.trial_process` (under torchrun for several processes); Ray's
 trials call `run_trial` in their actors.
 """
 
@@ -11,9 +11,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, TextIO
 
+from cnnjepa import launcher
 from cnnjepa.ablations.study_folder import TrialRecord
 from cnnjepa.errors import InUseError, RunError, Stopped
 from cnnjepa.schemas import ConfigError, TrialResult
+from cnnjepa.telling import open_log
 from cnnjepa.training.conclude import encoder_name, now
 from cnnjepa.training.pretrain import pretrain
 from cnnjepa.training.run_folder import RunFolder
@@ -73,8 +75,9 @@ def run_trial(
     """Trains the trial to its end, from its checkpoint if there is one. What it says is appended to `log`; when
     `stop_file` appears it stops with a checkpoint. A failure is written into the run folder with the log's tail; an
     unexpected error of one process among several is raised, since it may only mean that another was lost."""
-    log.parent.mkdir(parents=True, exist_ok=True)
-    with open(log, "a", encoding="utf-8") as out:
+    if record.world_size == 1:
+        launcher.alone()
+    with open_log(log) as out:
         said = _Log(out)
         said.say(f"--- {now()} {record.label}")
         try:
@@ -145,7 +148,8 @@ def recorded_note(record: TrialRecord, run_dir: Path, log: Path) -> str | None:
 
 def record_failure(record: TrialRecord, run_dir: Path, error: str, log: Path) -> None:
     """Writes the failure into the run folder, with the log's tail."""
-    tail = "\n".join(log.read_text(encoding="utf-8", errors="replace").splitlines()[-_TAIL_LINES:])
+    said = log.read_text(encoding="utf-8", errors="replace") if log.exists() else ""
+    tail = "\n".join(said.splitlines()[-_TAIL_LINES:])
     config = record.config
     result = TrialResult(
         pretrain_hash=record.pretrain_hash,
@@ -169,14 +173,10 @@ def record_failure(record: TrialRecord, run_dir: Path, error: str, log: Path) ->
 
 def main() -> None:
     """Runs the trial that standard arguments name; leaves with the outcome's exit code."""
-    parser = argparse.ArgumentParser(prog="python -m cnnjepa.ablations.trial")
+    parser = argparse.ArgumentParser(prog="python -m cnnjepa.ablations.trial_process")
     for name in ("record", "run_dir", "log", "stop_file"):
         parser.add_argument(name, type=Path)
     asked = parser.parse_args()
     record = TrialRecord.model_validate_json(asked.record.read_text(encoding="utf-8"))
     outcome = run_trial(record, asked.run_dir, asked.log, asked.stop_file)
     sys.exit(EXIT_CODES[outcome.status])
-
-
-if __name__ == "__main__":
-    main()

@@ -17,6 +17,7 @@ from cnnjepa.schemas.overrides import merge, nested, parse_override
 from cnnjepa.step_costs import StepCost, step_costs
 from cnnjepa.training.distributed import Processes, pick_device
 from cnnjepa.training.environment import environment
+from cnnjepa.training.stopping import StopRequest
 
 
 def measure(
@@ -41,7 +42,8 @@ def measure(
     configs = {str(name): _with(method_config(preset, name, options.data), fixed) for name in chosen}
     progress = console(stderr=True)
     cores = usable_cpus()
-    found = step_costs(configs, rounds, threads or cores, lambda text: say(progress, text))
+    with StopRequest() as stop:
+        found = step_costs(configs, rounds, threads or cores, lambda text: say(progress, text), stop.tick)
     first = configs[REFERENCE]
     device = pick_device(first.runtime.device)
     where = f"{device.type}, {threads or cores} threads, {first.runtime.precision}"

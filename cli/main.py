@@ -1,80 +1,37 @@
-"""The `cnnjepa` command: its parts, and how errors become messages and exit codes."""
+"""How the `cnnjepa` command starts, and how errors become messages and exit codes.
+
+Signals and streams come first: the command line itself is imported after them, and torch, which takes seconds, later.
+"""
 
 import sys
-from typing import Annotated
 
-import typer
-
-from cnnjepa import __version__
-from cnnjepa.cli import (
-    ablate,
-    benchmark,
-    config,
-    data,
-    doctor,
-    export,
-    keep,
-    masks,
-    probe,
-    report,
-    search,
-    status,
-    train,
-)
-from cnnjepa.cli.terminal import prepare_streams
+from cnnjepa import signals, telling
 from cnnjepa.names import visible
 
-# Exit codes; DESIGN and docs/cli.md list them.
-FAILED, WRONG, COLLAPSED, STOPPED = 1, 2, 3, 75
+# Exit codes; docs/cli.md lists them.
+FAILED, WRONG, STOPPED = 1, 2, 75
 
-app = typer.Typer(
-    name="cnnjepa",
-    no_args_is_help=True,
-    add_completion=False,
-    rich_markup_mode="rich",
-    pretty_exceptions_enable=False,
-    help="Pretrain convolutional networks with CNN-JEPA, probe them, and compare what changes.",
-    epilog="Example:  cnnjepa train --preset smoke",
-)
+# Commands that answer a stop signal at their next safe point, with exit code 75. Any other ends at once.
+_STOPPABLE = (["train"], ["probe"], ["ablate"], ["search"], ["benchmark"])
 
-
-def _print_version(asked: bool) -> None:
-    if asked:
-        print(f"cnnjepa {__version__}")
-        raise typer.Exit()
-
-
-@app.callback()
-def _main(
-    version: Annotated[
-        bool, typer.Option("--version", help="Print the version and leave.", is_eager=True, callback=_print_version)
-    ] = False,
-    debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks of errors (anywhere on the line).")] = False,
-) -> None:
-    pass
-
-
-app.command(name="train", epilog=train.EXAMPLE)(train.train)
-app.command(name="probe", epilog=probe.EXAMPLE)(probe.probe)
-app.command(name="export", epilog=export.EXAMPLE)(export.export)
-app.command(name="masks", epilog=masks.EXAMPLE)(masks.masks)
-app.command(name="doctor", epilog=doctor.EXAMPLE)(doctor.doctor)
-app.add_typer(ablate.app, name="ablate")
-app.command(name="benchmark", epilog=benchmark.EXAMPLE)(benchmark.benchmark)
-app.command(name="search", epilog=search.EXAMPLE)(search.search)
-app.command(name="status", epilog=status.EXAMPLE)(status.status)
-app.command(name="report", epilog=report.EXAMPLE)(report.report)
-app.command(name="keep", epilog=keep.EXAMPLE)(keep.keep)
-app.add_typer(config.app, name="config")
-app.add_typer(data.app, name="data")
+# Commands whose product is what they print: a reader that goes away ends them. Any other works on files, and goes on.
+_PRINTING = ([], ["config"], ["status"], ["doctor"], ["data", "check"])
 
 
 def main() -> None:
     """Runs the command line; never shows a traceback unless `--debug` is given."""
-    prepare_streams()
     debug = "--debug" in sys.argv
     arguments = [a for a in sys.argv[1:] if a != "--debug"]
+    words = [a for a in arguments if not a.startswith("-")]
+    if words[:1] in _STOPPABLE:
+        signals.listen()
+    if words[:1] not in _PRINTING and words[:2] not in _PRINTING:
+        telling.unbreakable_streams()
     try:
+        from cnnjepa.cli.app import app
+        from cnnjepa.cli.terminal import prepare_streams
+
+        prepare_streams()
         app(arguments)
     except Exception as error:
         if debug:
@@ -84,10 +41,13 @@ def main() -> None:
 
 def _report(error: Exception) -> int:
     """Prints an error as one message; gives the exit code."""
-    from cnnjepa.errors import ImageError, RunError
+    from cnnjepa.errors import ImageError, RunError, Stopped
     from cnnjepa.optional import absent
     from cnnjepa.schemas.errors import ConfigError
 
+    if isinstance(error, Stopped):
+        _tell(f"stopped ({error}); run the same command again")
+        return STOPPED
     if isinstance(error, ImageError):
         _tell(f"{error}; `cnnjepa data check PATH` finds all such images, --set on_error=skip leaves them out")
         return WRONG

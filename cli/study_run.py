@@ -49,7 +49,7 @@ def show_plan(request: StudyRequest) -> None:
     study, options = request
     out = console()
     StudyFolder(options.root, study.name).refuse_search()
-    with _machines(options) as capacity:
+    with StopRequest() as stop, _machines(options) as capacity:
         asked = asked_configs(study, options.data)
         configs = [config for _, _, config in asked]
         share = _share(options, capacity, configs)
@@ -57,7 +57,9 @@ def show_plan(request: StudyRequest) -> None:
         size, where = _set_to_plan_with(request, resolver, configs)
         fits = capacity.processes(share) >= share.workers
         at_once = _at_once(options, share, capacity, len(configs)) if fits else 1
+        stop.tick()
         rate, how = _speed(options, share, configs, at_once)
+        stop.tick()
         each = estimates(configs, size, rate, share.workers)
         different: dict[str, Estimate] = {}
         for config, estimate in zip(configs, each, strict=True):
@@ -80,17 +82,19 @@ def run(request: StudyRequest) -> int:
     progress = console(stderr=True)
     folder, pool = StudyFolder(options.root, study.name), Pool(options.root)
     folder.refuse_search()
-    with _machines(options) as capacity:
+    with StopRequest() as stop, _machines(options) as capacity:
+        stop.tick()
         share = _share(options, capacity, [config for _, _, config in asked_configs(study, options.data)[:1]])
         capacity.trials(share)  # refuses a trial that would wait for ever
         resolver = Resolver("cuda" if share.gpus else "cpu", share.workers)
         trials = plan(study, resolver, options.data, threads=int(share.cpus))
         records = records_of(trials, baseline_arm(study, options.data).label, share.workers)
+        stop.tick()
         folder.refuse_other_study(study, records, options.extend)
         left = unfinished(pool, records, options.retry_failed)
         _announce(progress, request, folder, records, left, share, capacity, trials[0].data.size)
         folder.write(study, records)  # after the speed was measured: a config that cannot be built leaves no study
-        with StopRequest() as stop, StudyWatch(progress, folder, pool, records) as watch:
+        with StudyWatch(progress, folder, pool, records) as watch:
             outcomes = run_study(
                 folder,
                 pool,

@@ -18,6 +18,7 @@ from cnnjepa.cli.sheet import Sheet
 from cnnjepa.cli.study_tables import counts_line, standings_table
 from cnnjepa.cli.terminal import is_live, say
 from cnnjepa.errors import InUseError
+from cnnjepa.telling import unfailing
 from cnnjepa.training.locks import locked
 
 _LOOK_EVERY_SECONDS = 1.0
@@ -40,7 +41,9 @@ class StudyWatch:
     def __enter__(self) -> "StudyWatch":
         with contextlib.suppress(InUseError):  # another driver of this study writes its curves
             self._held.enter_context(locked(self._folder.path, patience=0))
-            self._board = StudyBoard(self._folder, self._pool, self._records)
+            self._board = unfailing(
+                lambda: StudyBoard(self._folder, self._pool, self._records), "the study's TensorBoard"
+            )
         for record, standing in self._look().items():
             self._states[record] = standing.state
         if is_live(self._console):

@@ -1,6 +1,5 @@
 """`cnnjepa train`."""
 
-import os
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -36,13 +35,14 @@ def train(
     --resume to go on). Start it with torchrun for several GPUs.
     """
     from cnnjepa.errors import Stopped
+    from cnnjepa.launcher import launched
     from cnnjepa.schemas import ConfigError
 
     asked = asked_config(preset, config, sets, data)
     if checkpoint and not resume:
         raise ConfigError("--checkpoint goes with --resume")
     run_dir = out or Path("runs") / f"{preset or (config.stem if config else 'run')}-seed{asked.runtime.seed}"
-    is_main = os.environ.get("RANK", "0") == "0"
+    is_main = launched().rank == 0  # before torch is imported: leftover variables are refused at once
 
     from cnnjepa.cli.progress import TerminalWatcher
     from cnnjepa.cli.summary import print_summary
@@ -61,7 +61,9 @@ def train(
         except Stopped as stopped:
             watcher.close()
             if is_main:
-                print(f"cnnjepa: stopped ({stopped}); go on with: {_again()}", file=sys.stderr)
+                begun = (run_dir / "checkpoints" / "last.pt").exists()
+                how = "go on with" if begun else "nothing was trained yet, run again"
+                print(f"cnnjepa: stopped ({stopped}); {how}: {_again()}", file=sys.stderr)
             raise typer.Exit(75) from None
     if is_main:
         print_summary(result, run_dir)
@@ -70,6 +72,8 @@ def train(
 
 def _again() -> str:
     """This command line, to be run again: with --resume, without a --checkpoint to go back to."""
+    from cnnjepa.launcher import launched
+
     words = iter(sys.argv[1:])
     kept = []
     for word in words:
@@ -77,6 +81,6 @@ def _again() -> str:
             next(words, None)
         elif word != "--resume" and not word.startswith("--checkpoint="):
             kept.append(word)
-    world_size = int(os.environ.get("WORLD_SIZE", "1"))
+    world_size = launched().world_size
     launcher = ["torchrun", "--nproc-per-node", str(world_size), "-m", "cnnjepa"] if world_size > 1 else ["cnnjepa"]
     return command(*launcher, *kept, "--resume")

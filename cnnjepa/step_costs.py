@@ -14,6 +14,7 @@ from typing import NamedTuple
 
 import torch
 
+from cnnjepa import signals
 from cnnjepa.cost import method_cost
 from cnnjepa.errors import RunError
 from cnnjepa.schemas import PretrainConfig
@@ -47,10 +48,15 @@ class StepCost(NamedTuple):
 
 
 def step_costs(
-    configs: Mapping[str, PretrainConfig], rounds: int, threads: int, told: Callable[[str], None] = lambda text: None
+    configs: Mapping[str, PretrainConfig],
+    rounds: int,
+    threads: int,
+    told: Callable[[str], None] = lambda text: None,
+    tick: Callable[[], None] = lambda: None,
 ) -> dict[str, StepCost]:
     """Cost of every config's step: one to warm up, then `rounds`, in turns with the first config's. The first one's
-    own seconds are all of its turns. Raises RunError when a process dies."""
+    own seconds are all of its turns. `tick` is called before every round, and ends the measurement by raising. Raises
+    RunError when a process dies."""
     first, *others = configs
     found: dict[str, StepCost] = {}
     with _Worker(first, configs[first], threads) as reference:
@@ -65,6 +71,7 @@ def step_costs(
                 times: list[float] = []
                 beside: list[float] = []
                 for number in range(1, rounds + 1):
+                    tick()
                     told(f"{name}: round {number} of {rounds}")
                     beside.append(reference.step(number))
                     times.append(worker.step(number))
@@ -86,7 +93,8 @@ class _Worker:
         self._name = name
         self._pipe, theirs = context.Pipe()
         self._process = context.Process(target=_serve, args=(config, threads, theirs), daemon=True)
-        self._process.start()
+        with signals.sheltered():  # a Ctrl-C is this process's to answer; a closed pipe ends the other
+            self._process.start()
         theirs.close()
 
     def __enter__(self) -> "_Worker":

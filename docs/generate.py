@@ -9,7 +9,7 @@ from typing import Any
 
 import typer
 
-from cnnjepa.cli.main import app
+from cnnjepa.cli.app import app
 from cnnjepa.schemas.reference import config_reference
 
 HERE = Path(__file__).parent

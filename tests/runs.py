@@ -111,7 +111,7 @@ def train_and_die(config: PretrainConfig, run: Path, at_event: int | None, tally
 
     def torn_write(self: Any, kind: str, step: int, values: dict[str, Any]) -> None:
         def half() -> None:
-            self._file.write('{"kind": "train", "st')
+            self._file.write(b'{"kind": "train", "st')
             self._file.flush()
 
         event("metrics line", half)

@@ -14,7 +14,7 @@ from studies import write_study
 from test_report import DEPTHS, outcome
 from typer.testing import CliRunner
 
-from cnnjepa.cli.main import app
+from cnnjepa.cli.app import app
 from cnnjepa.schemas import preset_names
 
 RUN = ["--set", "train_images=64", "--set", "val_images=48", "--set", "runtime.batch_size=16", "--set", "device=cpu",

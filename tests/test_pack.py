@@ -19,7 +19,7 @@ from runs import in_process
 from torch.nn import functional as F
 from typer.testing import CliRunner
 
-from cnnjepa.cli.main import app
+from cnnjepa.cli.app import app
 from cnnjepa.data import open_data, pack, verify
 from cnnjepa.data.decoding import decode
 from cnnjepa.data.open import open_sources

@@ -23,6 +23,8 @@ T = TypeVar("T")
 _PATIENCE = 2.0
 _END = object()
 
+from cnnjepa.signals import STOPPING
+
 
 def usable_workers(asked: int) -> int:
     """Loader processes worth starting: no more than this process may use CPUs. Their number changes no batch."""
@@ -156,8 +158,8 @@ def _prepare(worker: int) -> None:
     """Initialise a loader process. Signals sent to the whole group (a terminal's Ctrl-C, a scheduler's SIGUSR1,
     torchrun's SIGTERM) are the trainer's to answer. After a SIGTERM it leaves within half a minute, so that the
     trainer can still write its checkpoint and nothing is left hanging."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGUSR1, signal.SIG_IGN)
+    for number in STOPPING:
+        signal.signal(number, signal.SIG_IGN)
     signal.signal(signal.SIGALRM, signal.SIG_DFL)
     signal.signal(signal.SIGTERM, lambda number, frame: signal.alarm(30))
     signal.signal(signal.SIGBUS, signal.SIG_DFL)  # torch would print a line of its own; the trainer names the cause

@@ -1,7 +1,6 @@
 """The end of a run: probe what was learned and write the result."""
 
 import datetime
-import warnings
 from typing import Any
 
 from cnnjepa.cost import MethodCost
@@ -20,7 +19,7 @@ from cnnjepa.schemas.overrides import flat
 from cnnjepa.training.distributed import Processes
 from cnnjepa.training.environment import peak_memory_bytes
 from cnnjepa.training.floor_store import FloorStore
-from cnnjepa.training.journal import Journal, final_loss
+from cnnjepa.training.journal import final_loss, write_hparams
 from cnnjepa.training.resolve import Identity
 from cnnjepa.training.run import Run
 from cnnjepa.training.state import RunState
@@ -149,8 +148,4 @@ def _write_hparams(run: Run, result: TrialResult) -> None:
     outcome = {"hparam/loss": result.final_loss or 0.0}
     if figures and figures.knn_top1 is not None and figures.linear_top1 is not None:
         outcome |= {"hparam/knn_top1": figures.knn_top1, "hparam/linear_top1": figures.linear_top1}
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DeprecationWarning)
-        journal = Journal(run.folder.path, run.schedule.total_steps)
-        journal.hparams(flat(run.config.model_dump(mode="json")), outcome)
-        journal.close()
+    write_hparams(run.folder.path, run.schedule.total_steps, flat(run.config.model_dump(mode="json")), outcome)

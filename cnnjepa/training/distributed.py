@@ -14,6 +14,7 @@ from torch import Tensor
 
 from cnnjepa.cpus import usable_cpus
 from cnnjepa.errors import InUseError, RunError, Stopped
+from cnnjepa.launcher import Launch, launched, refusal
 from cnnjepa.schemas import ConfigError, RuntimeConfig
 
 # Process 0 probes while the others wait; on a large set that takes longer than the default half hour.
@@ -114,19 +115,42 @@ def use_threads(runtime: RuntimeConfig) -> None:
 
 
 def join(runtime: RuntimeConfig) -> Processes:
-    """Joins torchrun's process group if its environment is set; else this process is alone."""
-    world_size = int(os.environ.get("WORLD_SIZE", "1"))
-    device = pick_device(runtime.device, int(os.environ.get("LOCAL_RANK", "0")))
+    """Joins torchrun's process group if its environment is set; else this process is alone. Raises ConfigError when
+    the environment describes no launch, or the other processes do not come."""
+    launch = launched()
+    device = pick_device(runtime.device, launch.local_rank)
     if device.type == "cuda":
         torch.cuda.set_device(device)
         # Bits must not depend on which algorithm a benchmark liked best today.
         torch.backends.cudnn.deterministic, torch.backends.cudnn.benchmark = True, False
     use_threads(runtime)
-    if world_size == 1:
+    if launch.world_size == 1:
         return Processes(0, 1, device)
     if not dist.is_initialized():
-        dist.init_process_group("nccl" if device.type == "cuda" else "gloo", timeout=PATIENCE)
+        store = _meeting_point(launch)
+        dist.init_process_group(
+            "nccl" if device.type == "cuda" else "gloo",
+            store=store,
+            rank=launch.rank,
+            world_size=launch.world_size,
+            timeout=PATIENCE,
+        )
     return Processes(dist.get_rank(), dist.get_world_size(), device)
+
+
+def _meeting_point(launch: Launch) -> dist.Store:
+    """The store of the launch, once every process has come to it. Raises ConfigError when one does not come in time."""
+    try:
+        store, _, _ = next(dist.rendezvous("env://", timeout=datetime.timedelta(seconds=launch.patience)))
+    except dist.DistError as error:
+        reason = str(error).strip().splitlines()[0]
+        raise refusal(
+            f"the {launch.world_size} processes of this run did not all come to {os.environ['MASTER_ADDR']}:"
+            f"{os.environ['MASTER_PORT']} within {launch.patience:g} s ({reason}); this is RANK={launch.rank} of "
+            f"WORLD_SIZE={launch.world_size}"
+        ) from None
+    store.set_timeout(PATIENCE)
+    return dist.PrefixStore("run", store)
 
 
 def leave() -> None:

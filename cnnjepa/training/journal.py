@@ -1,8 +1,12 @@
-"""What is written down while training: metrics.jsonl and TensorBoard, both cut back on resume."""
+"""What is written down while training: metrics.jsonl and TensorBoard, both cut back on resume.
+
+metrics.jsonl is data: a run that cannot write it fails. TensorBoard is telling: a run that cannot write it goes on.
+"""
 
 import json
 import math
 import os
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -10,8 +14,43 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from cnnjepa.errors import RunError
 from cnnjepa.masks import Masks
+from cnnjepa.telling import unfailing
 from cnnjepa.training.files import write_atomically
+
+
+class _Board:
+    """TensorBoard's copy of the lines, and what only TensorBoard shows."""
+
+    def __init__(self, run_dir: Path, step: int) -> None:
+        from torch.utils.tensorboard import SummaryWriter
+
+        folder = run_dir / "tensorboard"
+        self._writer = SummaryWriter(str(folder), purge_step=step + 1 if folder.exists() else None)
+
+    def line(self, kind: str, step: int, values: dict[str, Any]) -> None:
+        for name, value in values.items():
+            if isinstance(value, int | float) and math.isfinite(value):
+                self._writer.add_scalar(f"{kind}/{name}", value, step)
+
+    def images(self, name: str, pixels: Tensor, step: int) -> None:
+        self._writer.add_image(name, pixels, step)
+
+    def hparams(self, settings: dict[str, Any], outcome: dict[str, float]) -> None:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", DeprecationWarning)
+            self._writer.add_hparams(settings, outcome, run_name=".")
+
+    def flush(self) -> None:
+        self._writer.flush()
+
+    def close(self) -> None:
+        self._writer.close()
+
+
+def _board(run_dir: Path, step: int) -> _Board:
+    return unfailing(lambda: _Board(run_dir, step), "TensorBoard")
 
 
 class Journal:
@@ -19,13 +58,10 @@ class Journal:
 
     def __init__(self, run_dir: Path, step: int) -> None:
         """`step`: steps done; what an earlier session wrote of later ones is cut away."""
-        from torch.utils.tensorboard import SummaryWriter
-
         self._path = run_dir / "metrics.jsonl"
         self._cut_back(step)
-        self._file = open(self._path, "a", encoding="utf-8")  # noqa: SIM115 - closed in close()
-        board = run_dir / "tensorboard"
-        self._board = SummaryWriter(str(board), purge_step=step + 1 if board.exists() else None)
+        self._file = open(self._path, "ab", buffering=0)  # noqa: SIM115 - closed in close()
+        self._board = _board(run_dir, step)
 
     def _cut_back(self, step: int) -> None:
         if not self._path.exists():
@@ -40,34 +76,41 @@ class Journal:
         write_atomically(self._path, "".join(kept).encode())
 
     def write(self, kind: str, step: int, values: dict[str, Any]) -> None:
-        """A line of `kind` (`train` or `probe`) after `step` steps, and its numbers as scalars `kind/name`."""
-        line = {"kind": kind, "step": step, **values}
-        self._file.write(json.dumps(line) + "\n")
-        self._file.flush()
-        for name, value in values.items():
-            if isinstance(value, int | float) and math.isfinite(value):
-                self._board.add_scalar(f"{kind}/{name}", value, step)
+        """A line of `kind` (`train` or `probe`) after `step` steps, and its numbers as scalars `kind/name`. Raises
+        RunError when the disk refuses the line."""
+        left = (json.dumps({"kind": kind, "step": step, **values}) + "\n").encode()
+        try:
+            while left:
+                left = left[self._file.write(left) :]
+        except OSError as error:
+            raise RunError(f"cannot write {self._path} ({error.strerror or error})") from None
+        self._board.line(kind, step, values)
 
     def images(self, step: int, views: tuple[Tensor, ...], masks: Masks | None) -> None:
         """A panel of a few samples: image, context, target; or all views where nothing is masked."""
         name = "views" if masks is None else "image_context_target"
-        self._board.add_image(f"images/{name}", panel(views, masks), step)
-
-    def hparams(self, settings: dict[str, Any], outcome: dict[str, float]) -> None:
-        """The run's settings beside its outcome, for TensorBoard's comparison of runs."""
-        plain = {k: v if isinstance(v, bool | int | float | str) else str(v) for k, v in settings.items()}
-        self._board.add_hparams(plain, outcome, run_name=".")
+        self._board.images(f"images/{name}", panel(views, masks), step)
 
     def sync(self) -> None:
-        """Everything written so far reaches the disk."""
-        self._file.flush()
-        os.fsync(self._file.fileno())
+        """Everything written so far reaches the disk. Raises RunError when it does not."""
+        try:
+            os.fsync(self._file.fileno())
+        except OSError as error:
+            raise RunError(f"cannot write {self._path} ({error.strerror or error})") from None
         self._board.flush()
 
     def close(self) -> None:
         """Ends both."""
         self._file.close()
         self._board.close()
+
+
+def write_hparams(run_dir: Path, step: int, settings: dict[str, Any], outcome: dict[str, float]) -> None:
+    """The run's settings together with its outcome, for TensorBoard's comparison of runs."""
+    plain = {k: v if isinstance(v, bool | int | float | str) else str(v) for k, v in settings.items()}
+    board = _board(run_dir, step)
+    board.hparams(plain, outcome)
+    board.close()
 
 
 def final_loss(run_dir: Path, step: int) -> float | None:

@@ -23,6 +23,7 @@ from cnnjepa.methods.synchronised import synchronise
 from cnnjepa.probes import calibrate, glance
 from cnnjepa.randomness import layer_randomness, seed_layers
 from cnnjepa.schemas import ConfigError, PretrainConfig, TrialResult
+from cnnjepa.telling import unfailing
 from cnnjepa.training import distributed
 from cnnjepa.training.conclude import conclude, failed_result, now
 from cnnjepa.training.distributed import Processes
@@ -69,23 +70,32 @@ def pretrain(
     folder that runs share, so that a floor is measured once for all of them.
 
     Raises ConfigError for what was asked wrongly (nothing is written or lost), Stopped after a signal or
-    `max_hours` with a checkpoint written, RunError when something fails while running.
+    `max_hours` with a checkpoint written (a signal before training leaves the folder as it was), RunError when
+    something fails while running.
     """
     folder = RunFolder(Path(run_dir))
     processes = distributed.join(config.runtime)
     try:
         with StopRequest(max_hours, stop_asked) as stop:
+            _leave_if_asked(stop, processes)
             data = _opened(config, folder, resume, processes)
             config = resolve(config, data.resident, processes.device)
             identity = identify(config, data.fingerprint, processes.world_size)
             _refuse_unexpected(identity, expected_hash, config)
-            if watcher is None or not processes.is_main:
-                watcher = Watcher()
+            _leave_if_asked(stop, processes)
+            shown = watcher if watcher is not None and processes.is_main else Watcher()
+            told = unfailing(lambda: shown, "the display of progress")
             with contextlib.ExitStack() as held:
                 processes.on_main(lambda: held.enter_context(folder.locked(patience)))
-                return _run(config, data, identity, folder, processes, resume, checkpoint, stop, watcher, floors)
+                return _run(config, data, identity, folder, processes, resume, checkpoint, stop, told, floors)
     finally:
         distributed.leave()
+
+
+def _leave_if_asked(stop: StopRequest, processes: Processes) -> None:
+    """Raise Stopped on every process when one was asked to stop before anything was written."""
+    if processes.any(stop.before_training is not None):
+        raise Stopped(stop.before_training or "another process was asked to stop")
 
 
 def _opened(config: PretrainConfig, folder: RunFolder, resume: bool, processes: Processes) -> DataSet:

@@ -26,6 +26,7 @@ from cnnjepa.training.probed_images import probe_config
 from cnnjepa.training.resolve import Identity
 from cnnjepa.training.run_folder import RunFolder
 from cnnjepa.training.schedule import Schedule
+from cnnjepa.training.stopping import StopRequest
 
 
 def reprobe(
@@ -36,7 +37,8 @@ def reprobe(
     say: Callable[[str], None] = lambda text: None,
 ) -> tuple[TrialResult, bool]:
     """The result under the probe settings asked for, and whether `result.json` was rewritten: only for the last
-    checkpoint of a completed run on its own data. Raises ConfigError for anything that cannot be probed."""
+    checkpoint of a completed run on its own data. Raises ConfigError for anything that cannot be probed, Stopped after
+    a signal, with nothing written."""
     folder = RunFolder(run_dir)
     if not folder.begun:
         raise ConfigError(f"{run_dir} is not a run folder: it has no config.yaml")
@@ -56,8 +58,8 @@ def reprobe(
     network: nn.Module = load_encoder(run_dir, config.probed_encoder, checkpoint).to(device)
     if config.runtime.channels_last:
         network = network.to(memory_format=torch.channels_last)
-    with folder.locked(), explaining(config):
-        assessment = assess(network, config, data, device, run_dir, say=say)
+    with StopRequest() as stop, folder.locked(), explaining(config):
+        assessment = assess(network, config, data, device, run_dir, stop.tick, say)
         world_size = int(state["settings"]["world_size"])
         before = folder.read_result()
         processes = Processes(0, 1, device)

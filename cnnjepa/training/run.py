@@ -6,7 +6,6 @@ from typing import Any, NamedTuple
 from cnnjepa.cost import MethodCost
 from cnnjepa.data import DataSet
 from cnnjepa.data.batches import Order
-from cnnjepa.errors import Stopped
 from cnnjepa.schemas import PretrainConfig
 from cnnjepa.training.distributed import Processes
 from cnnjepa.training.resolve import Identity
@@ -37,5 +36,4 @@ class Run(NamedTuple):
 
     def tick(self) -> None:
         """Called between pieces of a probe. Raises Stopped when the run is to stop."""
-        if self.stop.reason:
-            raise Stopped(self.stop.reason)
+        self.stop.tick()

@@ -1,48 +1,52 @@
-"""Being asked to stop: SIGTERM, SIGINT, SIGUSR1 (SLURM's warning), a limit of hours, or whoever runs the trial."""
+"""Being asked to stop: a stop signal, a limit of hours, or whoever runs the trial."""
 
-import signal
-import threading
 import time
 from collections.abc import Callable
-from types import FrameType, TracebackType
-from typing import Any
+from types import TracebackType
 
-_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
+from cnnjepa import signals
+from cnnjepa.errors import Stopped
 
 
 class StopRequest:
-    """While entered, turns those signals into a request that the loop reads between steps.
-
-    A second signal of the same kind acts as it did before, so that an impatient Ctrl-C still ends the process.
-    """
+    """While entered, stop signals become a request that is read between steps; `cnnjepa.signals` says which."""
 
     def __init__(self, max_hours: float | None = None, asked: Callable[[], str | None] | None = None) -> None:
         """`asked` gives a reason to stop from elsewhere, or None; it is called after every step."""
         self._deadline = None if max_hours is None else time.monotonic() + 3600 * max_hours
         self._asked = asked or (lambda: None)
         self._max_hours = max_hours
-        self._signal: str | None = None
-        self._before: dict[int, Any] = {}
+        self._took_signals = False
 
     @property
     def reason(self) -> str | None:
         """Why to stop, in words; None to go on."""
-        if self._signal is None and self._deadline is not None and time.monotonic() >= self._deadline:
+        return self._sent() or self._over() or self._asked()
+
+    def tick(self) -> None:
+        """Raise Stopped when there is a reason to stop."""
+        if reason := self.reason:
+            raise Stopped(reason)
+
+    @property
+    def before_training(self) -> str | None:
+        """As `reason`, without the limit of hours, which lets every session make a step."""
+        return self._sent() or self._asked()
+
+    def _sent(self) -> str | None:
+        return signals.received()
+
+    def _over(self) -> str | None:
+        if self._deadline is not None and time.monotonic() >= self._deadline:
             return f"--max-hours {self._max_hours:g} is over"
-        return self._signal or self._asked()
+        return None
 
     def __enter__(self) -> "StopRequest":
-        if threading.current_thread() is threading.main_thread():
-            for number in _SIGNALS:
-                self._before[number] = signal.signal(number, self._receive)
+        self._took_signals = signals.listen()
         return self
-
-    def _receive(self, number: int, frame: FrameType | None) -> None:
-        self._signal = signal.Signals(number).name
-        signal.signal(number, self._before[number])
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        for number, handler in self._before.items():
-            signal.signal(number, handler)
+        if self._took_signals:
+            signals.release()

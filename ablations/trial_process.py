@@ -1,0 +1,16 @@
+"""`python -m cnnjepa.ablations.trial_process` runs one trial: signals and streams first, torch after them."""
+
+from cnnjepa import signals, telling
+
+
+def main() -> None:
+    """Run the trial that the arguments name (see `cnnjepa.ablations.trial`)."""
+    signals.listen()
+    telling.unbreakable_streams()
+    from cnnjepa.ablations.trial import main as run
+
+    run()
+
+
+if __name__ == "__main__":
+    main()
