@@ -12,10 +12,10 @@ from cnnjepa.names import visible
 FAILED, WRONG, STOPPED = 1, 2, 75
 
 # Commands that answer a stop signal at their next safe point, with exit code 75. Any other ends at once.
-_STOPPABLE = (["train"], ["probe"], ["ablate"], ["search"], ["benchmark"])
+_STOPPABLE: tuple[list[str], ...] = (["train"], ["probe"], ["ablate"], ["search"], ["benchmark"])
 
 # Commands whose product is what they print: a reader that goes away ends them. Any other works on files, and goes on.
-_PRINTING = ([], ["config"], ["status"], ["doctor"], ["data", "check"])
+_PRINTING: tuple[list[str], ...] = ([], ["config"], ["status"], ["doctor"], ["data", "check"])
 
 
 def main() -> None:

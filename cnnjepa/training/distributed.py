@@ -11,6 +11,8 @@ from dataclasses import dataclass
 import torch
 import torch.distributed as dist
 from torch import Tensor
+from torch.distributed.distributed_c10d import PrefixStore, Store
+from torch.distributed.rendezvous import rendezvous
 
 from cnnjepa.cpus import usable_cpus
 from cnnjepa.errors import InUseError, RunError, Stopped
@@ -138,10 +140,10 @@ def join(runtime: RuntimeConfig) -> Processes:
     return Processes(dist.get_rank(), dist.get_world_size(), device)
 
 
-def _meeting_point(launch: Launch) -> dist.Store:
+def _meeting_point(launch: Launch) -> Store:
     """The store of the launch, once every process has come to it. Raises ConfigError when one does not come in time."""
     try:
-        store, _, _ = next(dist.rendezvous("env://", timeout=datetime.timedelta(seconds=launch.patience)))
+        store, _, _ = next(rendezvous("env://", timeout=datetime.timedelta(seconds=launch.patience)))
     except dist.DistError as error:
         reason = str(error).strip().splitlines()[0]
         raise refusal(
@@ -150,7 +152,7 @@ def _meeting_point(launch: Launch) -> dist.Store:
             f"WORLD_SIZE={launch.world_size}"
         ) from None
     store.set_timeout(PATIENCE)
-    return dist.PrefixStore("run", store)
+    return PrefixStore("run", store)
 
 
 def leave() -> None:
