@@ -40,7 +40,7 @@ def launched() -> Launch:
         return Launch(0, 1, 0, _JOIN_SECONDS)
     missing = [name for name in ("RANK", "MASTER_ADDR", "MASTER_PORT") if not given.get(name)]
     if missing:
-        raise refusal(f"{_shown(['WORLD_SIZE'])} without {' and '.join(missing)}")
+        raise refusal(f"{_shown(['WORLD_SIZE'])} without {', '.join(missing)}")
     if world_size < 1 or not 0 <= rank < world_size:
         raise refusal(f"{_shown(['RANK', 'WORLD_SIZE'])}: a rank must be one of 0 to WORLD_SIZE - 1")
     if not 0 < _number("MASTER_PORT", 0) < 2**16:
