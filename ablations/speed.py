@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 
+from cnnjepa import signals
 from cnnjepa.doctor import training_rate
 from cnnjepa.errors import RunError
 from cnnjepa.schemas import PretrainConfig
@@ -43,7 +44,9 @@ def in_own_process(work: Callable[..., Any], *arguments: Any) -> Any:
     context = multiprocessing.get_context("spawn")  # a forked process cannot use a GPU that its parent has looked at
     try:
         with ProcessPoolExecutor(1, context) as pool:
-            return pool.submit(work, *arguments).result()
+            with signals.sheltered():
+                measured = pool.submit(work, *arguments)
+            return measured.result()
     except (BrokenProcessPool, torch.OutOfMemoryError) as error:
         raise RunError(str(error).splitlines()[0]) from None
 

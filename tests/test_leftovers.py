@@ -15,7 +15,7 @@ from test_search import space
 from typer.testing import CliRunner
 
 from cnnjepa.ablations.keep import keep_search
-from cnnjepa.cli.main import app
+from cnnjepa.cli.app import app
 from cnnjepa.errors import RunError
 from cnnjepa.export.place import whole_folder
 from cnnjepa.schemas import ConfigError

@@ -16,14 +16,13 @@ from torch.utils.data import DataLoader, Dataset
 
 from cnnjepa.cpus import usable_cpus
 from cnnjepa.errors import ProcessLostError, RunError
+from cnnjepa.signals import STOPPING
 
 T = TypeVar("T")
 
 # Seconds that loader processes may take to finish a batch that nobody will read. Assumption.
 _PATIENCE = 2.0
 _END = object()
-
-from cnnjepa.signals import STOPPING
 
 
 def usable_workers(asked: int) -> int:
