@@ -8,7 +8,7 @@ import torch
 from torchvision.io import write_png
 from typer.testing import CliRunner
 
-from cnnjepa.cli.main import app
+from cnnjepa.cli.app import app
 from cnnjepa.data import open_data
 from cnnjepa.schemas import ConfigError, PretrainConfig, load_config, read_config
 from cnnjepa.training.pretrain import pretrain
