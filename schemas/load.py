@@ -17,6 +17,7 @@ from cnnjepa.schemas.fields import arm_of, arms, discriminator, nearest, tag_val
 from cnnjepa.schemas.overrides import Tree, merge, nested, parse_override
 
 _PRESETS = files("cnnjepa.schemas") / "presets"
+_HDF5 = (".h5", ".hdf5")
 
 
 @cache
@@ -109,19 +110,29 @@ def _own_limits(file: Path) -> Tree:
 
 
 def _data_at(path: Path, tree: Tree, asked: Any) -> Tree:
-    """The data section that `--data PATH` means: the source in force if it reads a path, else by looking."""
+    """The data section that `--data PATH` means: HDF5 where it lies there, else the source in force if it reads a path,
+    else a folder of images."""
     section = tree.get("data")
-    return data_at(path, asked or (section.get("source") if isinstance(section, dict) else None))
+    in_force = section.get("source") if isinstance(section, dict) else None
+    return data_at(path, asked or ("hdf5" if _holds_hdf5(path) else in_force))
 
 
 def data_at(path: Path, source: Any = None) -> Tree:
     """Source and place of the images at `path`; the source by looking where none, or the synthetic one, is given."""
     if source in (None, "synthetic"):
-        hdf5 = path.suffix in (".h5", ".hdf5") or (path.is_dir() and any(path.glob("*.h5")))
-        source = "hdf5" if hdf5 else "folder"
-    if source == "hdf5" and path.suffix in (".h5", ".hdf5"):
+        source = "hdf5" if _holds_hdf5(path) else "folder"
+    if source == "hdf5" and path.suffix in _HDF5:
         return {"source": source, "path": str(path.parent), "train_file": path.name}
     return {"source": source, "path": str(path)}
+
+
+def _holds_hdf5(path: Path) -> bool:
+    """Whether PATH is an HDF5 file or a folder of such; one of images (`train/`, …) may hold such a file too."""
+    if path.suffix in _HDF5:
+        return True
+    if not path.is_dir() or any((path / name).is_dir() for name in ("train", "val")):
+        return False
+    return any(any(path.glob(f"*{ending}")) for ending in _HDF5)
 
 
 def with_sections(

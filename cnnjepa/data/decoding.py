@@ -102,8 +102,8 @@ def _png(encoded: bytes) -> Tensor:
             kept += chunk
     if kept[12:16] != b"IHDR" or b"IDAT" not in kept:
         raise ValueError("it holds no image data")
-    if kept[_PNG_DEPTH] > 8:
-        raise ValueError(_too_deep(f"it has {kept[_PNG_DEPTH]} bits per channel"))
+    if kept[_PNG_DEPTH] == 16:
+        raise ValueError(_too_deep("it has 16 bits per channel"))
     return rgb(PngImageFile(io.BytesIO(kept)))
 
 

@@ -1,8 +1,14 @@
-"""The authors' HDF5 layout: groups `images` and `labels`, keys "0".."N-1", encoded image bytes."""
+"""The authors' HDF5 layout: groups `images` and `labels`, keys "0".."N-1", encoded image bytes.
+
+Every label and every image's type and shape is read when a file is opened, because HDF5 holds anything: what is not
+this layout is refused then, by name.
+"""
 
 import hashlib
+import math
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +19,10 @@ from torch import Tensor
 
 from cnnjepa.data.decoding import decode
 from cnnjepa.data.readers import cannot_read
+from cnnjepa.errors import ImageError
 from cnnjepa.schemas import ConfigError, HDF5Data
+
+_LAYOUT = 'two groups, images and labels, with one data set per image under the keys "0" to "N-1"'
 
 
 class HDF5Source:
@@ -22,24 +31,15 @@ class HDF5Source:
     def __init__(self, path: Path) -> None:
         self._path = path
         self._handle: tuple[int, Any] | None = None
-        try:
-            with h5py.File(path, "r") as file:
-                missing = {"images", "labels"} - set(file)
-                if missing:
-                    raise ConfigError(
-                        f"{path} lacks the group(s) {', '.join(sorted(missing))}; legal are images and labels"
-                    )
-                count = len(file["images"])
-                labels = [int(np.asarray(file["labels"][str(i)]).reshape(-1)[0]) for i in range(count)]
-                self._sizes = [int(file["images"][str(i)].nbytes) for i in range(count)]
-        except KeyError as error:
-            raise ConfigError(f"{path} lacks a key between 0 and N-1 ({error})") from None
-        except OSError as error:
-            raise ConfigError(f"{path} cannot be opened as HDF5 ({error})") from None
-        self.labels: Tensor = torch.tensor(labels, dtype=torch.int64)
-        if count and int(self.labels.min()) < 0:
-            raise ConfigError(f"{path} holds negative labels; legal are 0 to classes - 1")
-        self.class_names: Sequence[str] = [str(i) for i in range(int(self.labels.max()) + 1)] if count else []
+        with _opened(path) as file:
+            count = _count(file, path)
+            labels, sizes = np.empty(count, np.int64), np.empty(count, np.int64)
+            for index in range(count):
+                labels[index] = _label(_entry(file, path, "labels", index), path)
+                sizes[index] = _size(_entry(file, path, "images", index), path)
+        self._sizes = sizes
+        self.labels: Tensor = torch.from_numpy(labels)
+        self.class_names: Sequence[str] = []
 
     def _file(self) -> Any:
         if self._handle is None or self._handle[0] != os.getpid():
@@ -55,30 +55,144 @@ class HDF5Source:
     def read(self, index: int) -> bytes:
         """The encoded image. Raises ImageError naming it when it cannot be read."""
         try:
-            return np.asarray(self._file()["images"][str(index)]).tobytes()
+            stored = np.asarray(self._file()["images"][str(index)])
         except OSError as error:
             raise cannot_read(self.name(index), error) from None
+        except (KeyError, RuntimeError, ValueError) as error:
+            raise ImageError(f"{self.name(index)} cannot be read ({_reason(error)})") from None
+        return (stored.reshape(-1)[0] if stored.dtype == object else stored).tobytes()
 
     def name(self, index: int) -> str:
         return f"{self._path}:images/{index}"
 
     def fingerprint(self) -> str:
         """Over labels and encoded sizes."""
-        return hashlib.sha256(repr((self.labels.tolist(), self._sizes)).encode()).hexdigest()
+        return hashlib.sha256(repr((self.labels.tolist(), self._sizes.tolist())).encode()).hexdigest()
 
 
 def open_hdf5(config: HDF5Data) -> dict[str, HDF5Source]:
-    """The sources of both splits. Raises ConfigError for missing files or groups."""
+    """The sources of both splits. Raises ConfigError for missing files or groups, and for what is not the layout."""
     if config.path is None:
         raise ConfigError("data.path is not set; give the folder of the two HDF5 files with --data PATH")
     sources = {}
     for split, name in (("train", config.train_file), ("val", config.val_file)):
         path = config.path / name
         if not path.is_file():
-            there = sorted(p.name for p in config.path.glob("*.h5")) if config.path.is_dir() else []
+            there = sorted(file.name for ending in ("h5", "hdf5") for file in config.path.glob(f"*.{ending}"))
+            cure = f"the folder holds {', '.join(there)}: choose one with --set data.{split}_file=NAME"
             raise ConfigError(
-                f"data.{split}_file {path} does not exist; "
-                f"{'the folder holds ' + ', '.join(there) if there else 'the folder holds no .h5 file'}"
+                f"data.{split}_file {path} does not exist; {cure if there else 'the folder holds no .h5 file'}"
             )
         sources[split] = HDF5Source(path)
+    _number_classes(config, sources["train"], sources["val"])
     return sources
+
+
+def _number_classes(config: HDF5Data, train: HDF5Source, val: HDF5Source) -> None:
+    """Names the classes 0 to the training set's largest label. Raises ConfigError for a label beyond."""
+    assert config.path is not None
+    images = train.labels.numel()
+    if not images:
+        return
+    for source, file, most, why in (
+        (train, config.train_file, images - 1, f"there are only {images:,} training images"),
+        (val, config.val_file, int(train.labels.max()), f"{config.train_file} has no label above that"),
+    ):
+        beyond = (source.labels > most).nonzero().flatten()
+        if beyond.numel():
+            key, label = int(beyond[0]), int(source.labels[beyond[0]])
+            raise ConfigError(
+                f"{config.path / file}:labels/{key} is {label}, and a label must be at most {most}, because {why}; "
+                f"{beyond.numel():,} such label{'s' * (beyond.numel() > 1)}. Number the classes from 0"
+            )
+        source.class_names = [str(label) for label in range(int(train.labels.max()) + 1)]
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[Any]:
+    try:
+        file = h5py.File(path, "r")
+    except OSError as error:
+        raise ConfigError(f"{path} cannot be opened as HDF5 ({_reason(error)})") from None
+    with file:
+        yield file
+
+
+def _reason(error: Exception) -> str:
+    """HDF5's message in one line, with the cure for a file that another program writes."""
+    text = str(error).splitlines()[0]
+    if "unable to lock file" in text:
+        return "another program has it open for writing; close it there, or wait until it is written"
+    if "already open for write" in text:
+        return (
+            "a program is writing it, or ended before it closed it; when no program writes and the file is whole, "
+            "`h5clear -s FILE` makes it readable"
+        )
+    return text
+
+
+def _count(file: Any, path: Path) -> int:
+    missing = {"images", "labels"} - set(file)
+    if missing:
+        raise ConfigError(
+            f"{path} lacks the group(s) {', '.join(sorted(missing))}; it must hold {_LAYOUT}. It holds "
+            f"{', '.join(sorted(file)[:5]) or 'nothing'}"
+        )
+    for name in ("images", "labels"):
+        if not isinstance(file[name], h5py.Group):
+            raise ConfigError(
+                f"{path}: {name} is one array of shape {file[name].shape}; the file must hold {_LAYOUT}, each image as "
+                "the bytes of a JPEG, PNG, WebP or GIF file"
+            )
+    images, labels = len(file["images"]), len(file["labels"])
+    if images != labels:
+        raise ConfigError(f"{path} holds {images:,} images and {labels:,} labels; every image needs one label")
+    return images
+
+
+def _entry(file: Any, path: Path, group: str, index: int) -> Any:
+    """Raises ConfigError where there is no data set of that number."""
+    try:
+        found = file[group][str(index)]
+    except (KeyError, OSError, RuntimeError) as error:
+        raise ConfigError(f"{path} lacks a key between 0 and N-1 in {group} ({_reason(error)})") from None
+    if not isinstance(found, h5py.Dataset):
+        raise ConfigError(f"{path}:{group}/{index} is a group and must be a data set; the file must hold {_LAYOUT}")
+    return found
+
+
+def _label(dataset: Any, path: Path) -> int:
+    """One whole number from 0 on. Raises ConfigError for anything else."""
+    what = None
+    if dataset.dtype.kind not in "iubf":
+        what = "text" if h5py.check_string_dtype(dataset.dtype) else f"of type {dataset.dtype}"
+    elif dataset.size != 1:
+        what = f"{dataset.size} numbers (a one-hot vector must become the place of its 1)"
+    else:
+        value = np.asarray(dataset).reshape(-1)[0]
+        if dataset.dtype.kind == "f" and not (math.isfinite(value) and value == int(value)):
+            what = f"{value}"
+        elif int(value) < 0:
+            what = f"{int(value)} (there are no negative labels)"
+        elif int(value) >= 2**31:
+            what = f"{int(value)}"
+    if what is not None:
+        raise ConfigError(
+            f"{path}:{dataset.name.lstrip('/')} is {what}; every label must be one whole number, from 0 to classes - 1"
+        )
+    return int(value)
+
+
+def _size(dataset: Any, path: Path) -> int:
+    """Bytes of an encoded image. Raises ConfigError for a data set that does not hold bytes."""
+    kind, variable = dataset.dtype.kind, h5py.check_vlen_dtype(dataset.dtype)
+    if kind in "iu" and dataset.dtype.itemsize == 1 and dataset.ndim == 1:
+        return int(dataset.nbytes)
+    if kind in "SV" and not dataset.dtype.fields and not dataset.dtype.subdtype and dataset.size == 1:
+        return int(dataset.nbytes)
+    if variable is not None and np.dtype(variable).itemsize == 1 and dataset.size == 1:
+        return int(np.asarray(dataset).reshape(-1)[0].nbytes)
+    raise ConfigError(
+        f"{path}:{dataset.name.lstrip('/')} is of type {dataset.dtype} and shape {dataset.shape}; every image must be "
+        "the bytes of a JPEG, PNG, WebP or GIF file (uint8, one axis), not its pixels"
+    )
