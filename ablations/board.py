@@ -8,8 +8,8 @@ import warnings
 from pathlib import Path
 from typing import Any
 
-from cnnjepa.ablations.pool import Pool, Standing
-from cnnjepa.ablations.study_folder import StudyFolder, TrialRecord
+from cnnjepa.ablations.pool import Pool, Standing, own_probe
+from cnnjepa.ablations.study_folder import StudyFolder, TrialKey, TrialRecord
 from cnnjepa.schemas import TrialResult
 
 
@@ -21,17 +21,20 @@ class StudyBoard:
         root = folder.path / "tensorboard"
         if root.exists():
             shutil.rmtree(root)
+        names = [_name(record) for record in records]
         self._runs = {
-            record.pretrain_hash: _Run(
-                record, pool.folder(record.pretrain_hash).path / "metrics.jsonl", root / _name(record)
+            record.key: _Run(
+                record,
+                pool.folder(record.pretrain_hash).path / "metrics.jsonl",
+                root / (name if names.count(name) == 1 else f"{name} {record.key[0][:12]}-{record.key[1][:8]}"),
             )
-            for record in records
+            for record, name in zip(records, names, strict=True)
         }
 
-    def update(self, standings: dict[str, Standing]) -> None:
+    def update(self, standings: dict[TrialKey, Standing]) -> None:
         """Adds what has come since the last call."""
-        for pretrain_hash, run in self._runs.items():
-            standing = standings[pretrain_hash]
+        for key, run in self._runs.items():
+            standing = standings[key]
             if standing.state != "waiting":
                 run.follow()
             if standing.settled and standing.result:
@@ -78,7 +81,8 @@ class _Run:
             return
         self._read += len(whole)
         for line in lines:
-            self._add(line)
+            if own_probe(line, self._record.probe_hash):
+                self._add(line)
 
     def _anew(self) -> None:
         """The points come again."""

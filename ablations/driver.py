@@ -7,10 +7,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Protocol
 
+from cnnjepa.ablations.estimate import training_of
 from cnnjepa.ablations.pool import Pool
-from cnnjepa.ablations.study_folder import StudyFolder, TrialRecord, standing_of
+from cnnjepa.ablations.study_folder import StudyFolder, TrialKey, TrialRecord, standing_of
 from cnnjepa.ablations.trial import Outcome
-from cnnjepa.errors import InUseError, RunError
+from cnnjepa.errors import InUseError
 
 # Seconds between looks at trials that another driver is running.
 _LOOK_AGAIN = 2.0
@@ -30,8 +31,23 @@ class Executor(Protocol):
 
 
 def distinct(records: list[TrialRecord]) -> list[TrialRecord]:
-    """The first trial of every hash: arms that are the same config share one."""
+    """The first record of every trial: arms that are the same config share one."""
+    return list({record.key: record for record in reversed(records)}.values())[::-1]
+
+
+def once_trained(records: list[TrialRecord]) -> list[TrialRecord]:
+    """The first record of every training: trials that differ only in their probes take turns in one run folder, since
+    the second has nothing to train once the first is done."""
     return list({record.pretrain_hash: record for record in reversed(records)}.values())[::-1]
+
+
+def trained(pool: Pool, records: list[TrialRecord]) -> set[str]:
+    """Which trainings are done, as `estimate.training_of` names them: what is left of these trials is their probes."""
+    return {
+        training_of(record.config)
+        for record in records
+        if pool.folder(record.pretrain_hash).judged(record.pretrain_hash)
+    }
 
 
 def unfinished(pool: Pool, records: list[TrialRecord], retry_failed: bool) -> list[TrialRecord]:
@@ -52,14 +68,14 @@ def run_study(
     stopping: Callable[[], bool],
     retry_failed: bool = False,
     told: Callable[[TrialRecord, Outcome], None] = lambda record, outcome: None,
-) -> dict[str, Outcome]:
-    """Runs what is unfinished; gives the outcome of every trial that was tried, by hash.
+) -> dict[TrialKey, Outcome]:
+    """Runs what is unfinished; gives the outcome of every trial that was tried.
 
     The executor is made only when something is to be run; what it needs open while it works goes onto the stack that it
     is made with. Trials that another driver runs are waited for, and taken
     over when it gives them up.
     """
-    outcomes: dict[str, Outcome] = {}
+    outcomes: dict[TrialKey, Outcome] = {}
     left = unfinished(pool, records, retry_failed)
     if not left:
         return outcomes
@@ -67,13 +83,13 @@ def run_study(
     executor: Executor | None = None
 
     def hear(record: TrialRecord, outcome: Outcome) -> None:
-        outcomes[record.pretrain_hash] = outcome
+        outcomes[record.key] = outcome
         told(record, outcome)
 
     with contextlib.ExitStack() as until_done:
         until_done.callback(stop_file.unlink, missing_ok=True)
         while left and not stopping():
-            free = [r for r in left if standing_of(pool, r).state != "running"]
+            free = once_trained([r for r in left if standing_of(pool, r).state != "running"])
             if free:
                 for record in free:
                     _forget_failure(pool, record)
@@ -81,8 +97,8 @@ def run_study(
                 executor.run(free, stop_file, stopping, hear)
             else:
                 _pause(stopping)
-            over = {h for h, outcome in outcomes.items() if outcome.status != "busy"}
-            left = [r for r in unfinished(pool, left, False) if r.pretrain_hash not in over]
+            over = {key for key, outcome in outcomes.items() if outcome.status != "busy"}
+            left = [r for r in unfinished(pool, left, retry_failed) if r.key not in over]
     return outcomes
 
 
@@ -92,14 +108,7 @@ def _forget_failure(pool: Pool, record: TrialRecord) -> None:
         return
     folder = pool.folder(record.pretrain_hash)
     with contextlib.suppress(InUseError), folder.locked():  # in use: another driver tries it again already
-        # Not by its standing, which is "running" while it is held here.
-        try:
-            last = folder.read_result()
-            failed = last is not None and last.status == "failed"
-        except RunError:
-            failed = True
-        if failed:
-            (folder.path / "result.json").unlink(missing_ok=True)
+        folder.forget_failure(record.probe_hash)
 
 
 def _pause(stopping: Callable[[], bool]) -> None:

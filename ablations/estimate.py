@@ -1,12 +1,13 @@
 """What a study would take: parameters, FLOPs, hours, GPU-hours and disk, before anything is run."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import NamedTuple
 
 from cnnjepa.ablations.data_facts import SetSize
 from cnnjepa.cost import MethodCost, method_cost
 from cnnjepa.schemas import PretrainConfig
+from cnnjepa.schemas.hashing import probe_settings_in_training
 from cnnjepa.training.floor_store import floor_settings
 
 # Raw pixels are probed at no more than 32x32 (cnnjepa.probes.features).
@@ -30,11 +31,21 @@ class Estimate(NamedTuple):
         return None if self.train_hours is None or self.probe_hours is None else self.train_hours + self.probe_hours
 
 
+def training_of(config: PretrainConfig) -> str:
+    """What configs that are trained once have in common: everything but the probes."""
+    return config.model_dump_json(exclude={"probe"}) + json.dumps(probe_settings_in_training(config))
+
+
 def estimates(
-    configs: Sequence[PretrainConfig], size: SetSize | None, images_per_s: float | None, world_size: int = 1
+    configs: Sequence[PretrainConfig],
+    size: SetSize | None,
+    images_per_s: float | None,
+    world_size: int = 1,
+    trained: Collection[str] = (),
 ) -> list[Estimate]:
     """One for every config. `images_per_s` is a process's for the first config that trains; the others' follow from
-    their FLOPs. Floors count where they are first measured, since trials share them."""
+    their FLOPs. Training and checkpoints count in the first config that has them, unless they are among `trained` (see
+    `training_of`) already; floors count where they are first measured, since trials share them."""
     known: dict[str, MethodCost] = {}
     costs: list[MethodCost] = []
     for config in configs:
@@ -45,27 +56,34 @@ def estimates(
     step_flops = next((cost.flops_per_image for cost in costs if cost.flops_per_image), None)
     found: list[Estimate] = []
     floors: set[str] = set()
+    seen = set(trained)
     for config, cost in zip(configs, costs, strict=True):
         train_hours = probe_hours = None
+        new_training = training_of(config) not in seen
+        seen.add(training_of(config))
         if size and images_per_s and step_flops:
             flops_per_s = images_per_s * step_flops
-            train = size.trained(config) * config.trained_epochs * cost.flops_per_image / world_size
+            train = size.trained(config) * config.trained_epochs * cost.flops_per_image / world_size * new_training
             asked = {floor: json.dumps(floor_settings(floor, config)) for floor in config.probe.floors_asked}
             new = {floor for floor, settings in asked.items() if settings not in floors}
             floors |= set(asked.values())
-            probes = probe_flops(config, cost, size, untrained="untrained" in new, pixels="pixels" in new)
+            probes = probe_flops(
+                config, cost, size, untrained="untrained" in new, pixels="pixels" in new, training=new_training
+            )
             train_hours, probe_hours = train / flops_per_s / 3600, probes / flops_per_s / 3600
-        found.append(Estimate(cost, train_hours, probe_hours, _disk(cost, config)))
+        found.append(Estimate(cost, train_hours, probe_hours, _disk(cost, config) * new_training))
     return found
 
 
-def probe_flops(config: PretrainConfig, cost: MethodCost, size: SetSize, untrained: bool, pixels: bool) -> float:
-    """FLOPs of everything that is probed in a run: features, linear layers, neighbours, glances, and the floors that
-    are measured in it."""
+def probe_flops(
+    config: PretrainConfig, cost: MethodCost, size: SetSize, untrained: bool, pixels: bool, training: bool = True
+) -> float:
+    """FLOPs of everything that is probed in a run: features, linear layers, neighbours, the online probes of its
+    `training`, and the floors that are measured in it."""
     probe = config.probe
     dims = [cost.feature_dim, *([cost.feature_dim] if untrained else []), *([_PIXEL_DIM] if pixels else [])]
     features = (size.train + size.val) * cost.encoder_flops * (1 + untrained)
-    glances = max(0, config.trained_epochs - 1) // probe.every_epochs if probe.every_epochs else 0
+    glances = max(0, config.trained_epochs - 1) // probe.every_epochs if training and probe.every_epochs else 0
     glance = min(size.train, probe.online_images) * cost.encoder_flops
     # `held_out` trains every rate, then refits one for about half of the epochs. A layer on kept features costs its
     # product and its weights' gradient.

@@ -7,6 +7,7 @@ from typing import Any
 
 import yaml
 
+from cnnjepa.ablations.driver import distinct
 from cnnjepa.ablations.pool import Pool
 from cnnjepa.ablations.step_cost_file import step_cost_path
 from cnnjepa.ablations.study_folder import StudyFolder, TrialRecord, standing_of
@@ -39,17 +40,17 @@ def keep_study(root: Path, name: str, to: Path) -> Kept:
     _refuse_root(root, to)
     folder, pool, kept = StudyFolder(root, name), Pool(root), Pool(to)
     study, records = folder.study(), folder.trials()
-    found = {record.pretrain_hash: standing_of(pool, record) for record in records}
-    whole = [r for r in records if (s := found[r.pretrain_hash]).settled or s.state == "failed"]
+    found = {record.key: standing_of(pool, record) for record in records}
+    whole = [r for r in records if (s := found[r.key]).settled or s.state == "failed"]
     StudyFolder(to, name).write(
         study.model_copy(update={"set": _placeless(study.set)}), [_nowhere(record) for record in records]
     )
     (to / "studies" / name / "logs").rmdir()
     written = [to / "studies" / name / "study.yaml", to / "studies" / name / "trials.json"]
-    for record in {record.pretrain_hash: record for record in whole}.values():
-        result = found[record.pretrain_hash].result
+    for record in distinct(whole):
+        result = found[record.key].result
         assert result is not None
-        written += _keep_run(pool.folder(record.pretrain_hash), result, kept.folder(record.pretrain_hash).path, record)
+        written += _keep_run(pool.folder(record.pretrain_hash), result, kept.folder(record.pretrain_hash), record)
     missing = tuple(record.label for record in records if record not in whole)
     return Kept(name, len(whole), missing, sum(path.stat().st_size for path in written))
 
@@ -109,15 +110,20 @@ def _without_place(config: PretrainConfig) -> PretrainConfig:
     return config.model_copy(update={"data": config.data.model_copy(update={"path": None})})
 
 
-def _keep_run(run: RunFolder, result: TrialResult, to: Path, record: TrialRecord) -> list[Path]:
-    """The result of the probe settings that the study asks for, the config, and what was logged."""
-    to.mkdir(parents=True, exist_ok=True)
-    software = {key: value for key, value in (result.software or {}).items() if key != "host"}
-    anonymous = result.model_copy(update={"software": software})
-    write_atomically(to / "result.json", anonymous.model_dump_json(indent=2).encode())
-    write_atomically(to / "config.yaml", config_yaml(_without_place(record.config)).encode())
-    written = [to / "result.json", to / "config.yaml"]
+def _keep_run(run: RunFolder, result: TrialResult, to: RunFolder, record: TrialRecord) -> list[Path]:
+    """The result of the probe settings that the study asks for, added to those of other studies, the config, and what
+    was logged."""
+    to.path.mkdir(parents=True, exist_ok=True)
+    software, probe_software = (
+        {key: value for key, value in some.items() if key != "host"}
+        for some in (result.software, result.probe_software)
+    )
+    anonymous = result.model_copy(update={"software": software, "probe_software": probe_software})
+    written = [to.write_result(anonymous)]
+    if written[0].parent == to.path:  # the config of the run's first result
+        write_atomically(to.path / "config.yaml", config_yaml(_without_place(record.config)).encode())
+        written.append(to.path / "config.yaml")
     if (run.path / "metrics.jsonl").is_file():
-        shutil.copyfile(run.path / "metrics.jsonl", to / "metrics.jsonl")
-        written.append(to / "metrics.jsonl")
+        shutil.copyfile(run.path / "metrics.jsonl", to.path / "metrics.jsonl")
+        written.append(to.path / "metrics.jsonl")
     return written

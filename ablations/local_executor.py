@@ -44,7 +44,7 @@ class LocalExecutor:
                 told(record, outcome)
 
     def _attempt(self, record: TrialRecord, stop_file: Path, stopping: Callable[[], bool]) -> Outcome:
-        log = self._folder.log(record.pretrain_hash)
+        log = self._folder.log(record.key)
         with tempfile.TemporaryDirectory() as scratch, open_log(log) as out:
             spec = Path(scratch) / "trial.json"
             spec.write_text(record.model_dump_json(), encoding="utf-8")
@@ -83,7 +83,7 @@ class LocalExecutor:
         """What is written down counts; torchrun turns every exit code but 0 into 1."""
         if code == EXIT_CODES["busy"]:
             return Outcome("busy")
-        log = self._folder.log(record.pretrain_hash)
+        log = self._folder.log(record.key)
         recorded_note(record, self._pool.folder(record.pretrain_hash).path, log)
         standing = standing_of(self._pool, record)
         if standing.state in ("finished", "collapsed", "failed"):

@@ -48,8 +48,9 @@ class Pool:
         return RunFolder(self.path / pretrain_hash)
 
     def standing(self, pretrain_hash: str, probe_hash: str, config: PretrainConfig, train_images: int) -> Standing:
-        """Where the trial stands, from its folder alone; safe while others train. A result of other probe settings
-        counts as begun: it is probed again without training."""
+        """Where the trial stands, from its folder alone; safe while others train. A trained run that has a result of
+        other probe settings counts as begun: it is probed again without training. A failure under other probe settings
+        is not this trial's."""
         folder = self.folder(pretrain_hash)
         if not folder.path.is_dir():
             return Standing("waiting")
@@ -60,16 +61,18 @@ class Pool:
             return Standing("running") if held else Standing("unreadable", problem=str(error))
         if result and not held and result.status == "failed":
             return Standing("failed", result, problem=result.error)
-        if result and result.status != "failed" and result.probe_hash == probe_hash:
+        if result and result.has_figures:
             return Standing(result.status, result, 1.0, result.final_loss)
         if not held and not folder.begun:
             return Standing("waiting")
-        return _under_way(folder.path, config, train_images, "running" if held else "begun")
+        train, knn = _last_lines(folder.path / "metrics.jsonl", probe_hash)
+        return _under_way(train, knn, config, train_images, "running" if held else "begun")
 
 
-def _under_way(run: Path, config: PretrainConfig, train_images: int, state: State) -> Standing:
+def _under_way(
+    train: dict[str, Any] | None, knn: float | None, config: PretrainConfig, train_images: int, state: State
+) -> Standing:
     """What metrics.jsonl says of a trial without a result."""
-    train, knn = _last_lines(run / "metrics.jsonl")
     if train is None:
         return Standing(state, knn=knn)
     progress = float(train["epoch"]) / config.runtime.epochs
@@ -78,8 +81,13 @@ def _under_way(run: Path, config: PretrainConfig, train_images: int, state: Stat
     return Standing(state, None, progress, float(train["loss"]), knn, rate, left)
 
 
-def _last_lines(path: Path) -> tuple[dict[str, Any] | None, float | None]:
-    """(the last training line, the last probe's k-NN); what cannot be read is passed over."""
+def own_probe(line: dict[str, Any], probe_hash: str) -> bool:
+    """Whether a probe's line of metrics.jsonl is of these settings; lines of earlier versions do not say, and count."""
+    return bool(line.get("probe_hash", probe_hash) == probe_hash)
+
+
+def _last_lines(path: Path, probe_hash: str) -> tuple[dict[str, Any] | None, float | None]:
+    """(the last training line, the k-NN of the last probe of these settings); what cannot be read is passed over."""
     train, knn = None, None
     try:
         lines = path.read_text(encoding="utf-8").splitlines()
@@ -93,6 +101,6 @@ def _last_lines(path: Path) -> tuple[dict[str, Any] | None, float | None]:
             continue
         if kind == "train":
             train = line
-        elif kind == "probe":
+        elif kind == "probe" and own_probe(line, probe_hash):
             knn = float(line["knn_top1"])
     return train, knn

@@ -13,7 +13,7 @@ from ray.tune.search import Searcher
 from cnnjepa.ablations.local_executor import ATTEMPTS, Told
 from cnnjepa.ablations.pool import Pool
 from cnnjepa.ablations.share import Capacity, Share
-from cnnjepa.ablations.study_folder import StudyFolder, TrialRecord
+from cnnjepa.ablations.study_folder import StudyFolder, TrialKey, TrialRecord
 from cnnjepa.ablations.trial import Outcome, forget_note, recorded_note, run_trial
 from cnnjepa.training.distributed import PATIENCE
 
@@ -50,7 +50,7 @@ class RayExecutor:
         return {
             "record": record.model_dump_json(),
             "run_dir": str(self._pool.folder(record.pretrain_hash).path.resolve()),
-            "log": str(self._folder.log(record.pretrain_hash).resolve()),
+            "log": str(self._folder.log(record.key).resolve()),
             "stop_file": str(stop_file.resolve()),
             "scratch": str(self._folder.path.resolve()),
             "share": self._share._asdict(),
@@ -97,7 +97,7 @@ class _Queue(NotKept, Searcher):
         specs: list[dict[str, Any]],
         stopping: Callable[[], bool],
         told: Told,
-        logs: Callable[[str], Path],
+        logs: Callable[[TrialKey], Path],
     ) -> None:
         super().__init__()
         self._left = list(zip(records, specs, strict=True))
@@ -115,7 +115,7 @@ class _Queue(NotKept, Searcher):
         """Tells what became of a trial."""
         record = self._given[trial_id]
         if error or not result:
-            log = self._logs(record.pretrain_hash)
+            log = self._logs(record.key)
             outcome = Outcome("died", f"it ended {ATTEMPTS} times without a result; its log is {log}")
         else:
             outcome = Outcome(result["status"], result["detail"])

@@ -16,6 +16,9 @@ from cnnjepa.schemas.overrides import flat
 from cnnjepa.schemas.study import Study
 from cnnjepa.training.files import write_atomically
 
+TrialKey = tuple[str, str]
+"""(pretrain_hash, probe_hash): what a trial is. Trials with the same pretrain_hash are trained once."""
+
 
 class TrialRecord(Section):
     """A line of `trials.json`: everything that a table, a status or a worker needs of a trial, without its images."""
@@ -44,6 +47,11 @@ class TrialRecord(Section):
     """Resolved: what is run."""
 
     @property
+    def key(self) -> TrialKey:
+        """Its name among all trials."""
+        return self.pretrain_hash, self.probe_hash
+
+    @property
     def label(self) -> str:
         """For messages."""
         return f"{self.arm}, seed {self.seed}"
@@ -62,9 +70,10 @@ class StudyFolder:
         """Whether it holds a study."""
         return (self.path / "study.yaml").is_file()
 
-    def log(self, pretrain_hash: str) -> Path:
+    def log(self, key: TrialKey) -> Path:
         """What the trial printed while this study ran it."""
-        return self.logs / f"{pretrain_hash[:12]}.log"
+        pretrain_hash, probe_hash = key
+        return self.logs / f"{pretrain_hash[:12]}-{probe_hash[:8]}.log"
 
     @property
     def searched(self) -> bool:
@@ -112,12 +121,12 @@ class StudyFolder:
             for key in dict.fromkeys([*there, *now])
             if there.get(key) != now.get(key)
         ]
-        old, new = ({(t.arm, t.seed, t.pretrain_hash) for t in some} for some in (self.trials(), trials))
+        old, new = ({(t.arm, t.seed, t.key) for t in some} for some in (self.trials(), trials))
         if not different and old == new:
             return
         if not different:
             different = [
-                f"  {label} seed {seed}: there {_hash_of(old, label, seed)}, now {_hash_of(new, label, seed)} (the "
+                f"  {label} seed {seed}: there {_name_of(old, label, seed)}, now {_name_of(new, label, seed)} (the "
                 "images, the device, the number of processes, or this program's defaults have changed)"
                 for label, seed, _ in sorted(new - old)[:3]
             ]
@@ -191,5 +200,6 @@ def _comparable(study: Study) -> dict[str, Any]:
     return {**flat(tree), **{f"axis {name}": values for name, values in axes.items()}}
 
 
-def _hash_of(some: set[tuple[str, int, str]], label: str, seed: int) -> str:
-    return next((h[:12] for arm, s, h in some if (arm, s) == (label, seed)), "(none)")
+def _name_of(some: set[tuple[str, int, TrialKey]], label: str, seed: int) -> str:
+    found = next((key for arm, s, key in some if (arm, s) == (label, seed)), None)
+    return f"{found[0][:12]} probed as {found[1][:8]}" if found else "(none)"

@@ -24,7 +24,8 @@ def probe(
 ) -> None:
     """Probe a run again: linear and k-NN, both protocols, beside the floors.
 
-    A finished run's last.pt with other probe settings rewrites its result.json; anything else is only shown.
+    Results are added, never replaced: a finished run's last.pt with other probe settings gives a further file below
+    RUN/results/, and result.json stays. Anything else is only shown.
     `--data PATH` probes on other images and is only shown; they inherit image size and normalisation from the run, and
     how they are read (`data.resident`, `data.val_split`, `data.train_images`, …) may be set. The run's own images may
     have been moved to PATH.
@@ -35,8 +36,7 @@ def probe(
 
     progress = console(stderr=True)
     sets = [*(sets or []), *([f"probe.encoder={encoder}"] if encoder else [])]
-    tell = lambda text: say(progress, f"{text} …")  # noqa: E731
-    result, written = reprobe(run, checkpoint, sets, one_place(data), tell)
-    print_summary(result, run)
-    print("result.json was rewritten" if written else "shown only; result.json is as it was")
-    raise typer.Exit(3 if result.status == "collapsed" else 0)
+    probed = reprobe(run, checkpoint, sets, one_place(data), lambda text: say(progress, f"{text} …"))
+    print_summary(probed.result, run)
+    print(probed.note)
+    raise typer.Exit(3 if probed.result.status == "collapsed" else 0)

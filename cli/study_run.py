@@ -8,7 +8,7 @@ from typing import NamedTuple
 from rich.console import Console
 
 from cnnjepa.ablations.data_facts import Resolver, SetSize
-from cnnjepa.ablations.driver import Executor, distinct, run_study, unfinished
+from cnnjepa.ablations.driver import Executor, distinct, run_study, trained, unfinished
 from cnnjepa.ablations.estimate import Estimate, estimates
 from cnnjepa.ablations.local_executor import LocalExecutor
 from cnnjepa.ablations.plan import asked_configs, baseline_arm, plan
@@ -65,7 +65,10 @@ def show_plan(request: StudyRequest) -> None:
         for config, estimate in zip(configs, each, strict=True):
             different.setdefault(config.model_dump_json(), estimate)
         left = _left_to_run(request, resolver, share)
-        still = None if left is None else estimates(left, size, rate, share.workers)
+        still = None
+        if left is not None:
+            done = trained(Pool(options.root), left)
+            still = estimates([record.config for record in left], size, rate, share.workers, done)
     out.print(plan_table([(arm, seed) for arm, seed, _ in asked], each))
     for line in plan_lines(list(different.values()), still, len(asked), share, at_once, where, how):
         say(out, line)
@@ -92,7 +95,7 @@ def run(request: StudyRequest) -> int:
         stop.tick()
         folder.refuse_other_study(study, records, options.extend)
         left = unfinished(pool, records, options.retry_failed)
-        _announce(progress, request, folder, records, left, share, capacity, trials[0].data.size)
+        _announce(progress, request, folder, pool, records, left, share, capacity, trials[0].data.size)
         folder.write(study, records)  # after the speed was measured: a config that cannot be built leaves no study
         with StudyWatch(progress, folder, pool, records) as watch:
             outcomes = run_study(
@@ -132,6 +135,7 @@ def _announce(
     progress: Console,
     request: StudyRequest,
     folder: StudyFolder,
+    pool: Pool,
     records: list[TrialRecord],
     left: list[TrialRecord],
     share: Share,
@@ -146,7 +150,7 @@ def _announce(
         return
     at_once = _at_once(request.options, share, capacity, len(left))
     rate, how = _speed(request.options, share, [record.config for record in left], at_once)
-    each = estimates([r.config for r in left], size, rate, share.workers)
+    each = estimates([r.config for r in left], size, rate, share.workers, trained(pool, left))
     say(progress, taking_line(each, share, at_once, how))
 
 
@@ -192,16 +196,16 @@ def _executor_of(
     return make
 
 
-def _left_to_run(request: StudyRequest, resolver: Resolver, share: Share) -> list[PretrainConfig] | None:
-    """Configs of the trials that are not finished below the root; None where the images that would name them, or the
-    device, are not at hand."""
+def _left_to_run(request: StudyRequest, resolver: Resolver, share: Share) -> list[TrialRecord] | None:
+    """The trials that are not finished below the root; None where the images that would name them, or the device, are
+    not available."""
     study, options = request
     try:
         trials = plan(study, resolver, options.data, threads=int(share.cpus))
     except ConfigError:
         return None
     records = records_of(trials, baseline_arm(study, options.data).label, share.workers)
-    return [record.config for record in unfinished(Pool(options.root), records, options.retry_failed)]
+    return unfinished(Pool(options.root), records, options.retry_failed)
 
 
 def _set_to_plan_with(

@@ -7,7 +7,7 @@ from rich.console import Console, Group
 from rich.live import Live
 
 from cnnjepa.ablations.pool import Pool, Standing
-from cnnjepa.ablations.study_folder import StudyFolder, TrialRecord, standing_of, study_names
+from cnnjepa.ablations.study_folder import StudyFolder, TrialKey, TrialRecord, standing_of, study_names
 from cnnjepa.cli.study_tables import counts_line, failures, outcome_notes, outcome_table, standings_table
 from cnnjepa.cli.terminal import is_live, say
 from cnnjepa.commands import command
@@ -69,10 +69,10 @@ def _follow_in_lines(console: Console, root: Path, name: str) -> None:
         return
 
 
-def _look(root: Path, name: str) -> tuple[list[TrialRecord], dict[str, Standing]]:
+def _look(root: Path, name: str) -> tuple[list[TrialRecord], dict[TrialKey, Standing]]:
     records: list[TrialRecord] = StudyFolder(root, name).trials()
     pool = Pool(root)
-    return records, {record.pretrain_hash: standing_of(pool, record) for record in records}
+    return records, {record.key: standing_of(pool, record) for record in records}
 
 
 def _picture(root: Path, name: str) -> Group:

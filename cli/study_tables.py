@@ -10,7 +10,7 @@ from cnnjepa.ablations.estimate import Estimate
 from cnnjepa.ablations.pool import Pool, Standing
 from cnnjepa.ablations.report.statistics import POWER, smallest_effect
 from cnnjepa.ablations.share import Share
-from cnnjepa.ablations.study_folder import TrialRecord, standing_of
+from cnnjepa.ablations.study_folder import TrialKey, TrialRecord, standing_of
 from cnnjepa.ablations.trial import Outcome
 from cnnjepa.cli.sheet import Cell, Sheet
 from cnnjepa.cli.summary import big
@@ -29,7 +29,8 @@ def plan_table(trials: list[tuple[Arm, int]], each: list[Estimate]) -> Sheet:
     """A row an arm: what it changes and what one of its trials takes."""
     table = Sheet(
         ("arm, and what it changes", "encoder", "predictor", "FLOP", "time", "disk"),
-        caption="of one trial: parameters, FLOPs an image of a training step, hours, checkpoints",
+        caption="of one trial: parameters, FLOPs an image of a training step, hours, checkpoints; what trials share "
+        "counts in the first",
     )
     first = {arm.label: (arm, estimate) for (arm, _), estimate in reversed(list(zip(trials, each, strict=True)))}
     for label, (arm, estimate) in reversed(first.items()):
@@ -120,11 +121,11 @@ def _hours(hours: float | None) -> str:
     return f"{60 * hours:.1f} min" if hours < 1.5 else f"{hours:,.1f} h"
 
 
-def standings_table(records: list[TrialRecord], standings: dict[str, Standing]) -> Sheet:
+def standings_table(records: list[TrialRecord], standings: dict[TrialKey, Standing]) -> Sheet:
     """A row a trial: state, progress, loss, probe, time left."""
     table = Sheet(("arm", "seed", "state", "done", "loss", "k-NN", "left", "trial"), left=(0, 2))
     for record in records:
-        standing = standings[record.pretrain_hash]
+        standing = standings[record.key]
         colour = _COLOURS.get(standing.state, "dim")
         table.add(
             record.arm,
@@ -152,15 +153,15 @@ def _knn(standing: Standing) -> str:
     return "" if standing.knn is None else f"({standing.knn:.1f})"
 
 
-def counts_line(records: list[TrialRecord], standings: dict[str, Standing]) -> str:
+def counts_line(records: list[TrialRecord], standings: dict[TrialKey, Standing]) -> str:
     """`2 running, 3 finished, 1 waiting`."""
-    states = [standings[record.pretrain_hash].state for record in distinct(records)]
+    states = [standings[record.key].state for record in distinct(records)]
     return ", ".join(f"{states.count(state)} {state}" for state in _STATES if state in states)
 
 
 def outcome_table(study: Study, pool: Pool, records: list[TrialRecord]) -> Sheet:
     """A row an arm: accuracies over its seeds."""
-    standings = {record.pretrain_hash: standing_of(pool, record) for record in records}
+    standings = {record.key: standing_of(pool, record) for record in records}
     results = [s.result for s in standings.values() if s.settled and s.result]
     published_only = results and not any(result.probes.held_out for result in results)
     protocol = "published" if published_only else "held_out"
@@ -171,7 +172,7 @@ def outcome_table(study: Study, pool: Pool, records: list[TrialRecord]) -> Sheet
     )
     for arm in dict.fromkeys(record.arm for record in records):
         of_arm = [record for record in records if record.arm == arm]
-        found = [standings[record.pretrain_hash] for record in of_arm]
+        found = [standings[record.key] for record in of_arm]
         finished = [s.result for s in found if s.state == "finished" and s.result]
         linear, knn = (_accuracy(finished, protocol, name) for name in ("linear_top1", "knn_top1"))
         costs = [result.cost for result in finished if result.cost]
@@ -234,13 +235,13 @@ def _floor_rows(results: list[TrialResult], protocol: str) -> list[tuple[str, st
     return rows
 
 
-def failures(pool: Pool, records: list[TrialRecord], outcomes: dict[str, Outcome]) -> list[list[Cell]]:
+def failures(pool: Pool, records: list[TrialRecord], outcomes: dict[TrialKey, Outcome]) -> list[list[Cell]]:
     """What went wrong, as lines of text with styles: every trial's error in full, the log's tail, and what to do."""
     lines: list[list[Cell]] = []
     again = False
     for record in distinct(records):
         standing = standing_of(pool, record)
-        outcome = outcomes.get(record.pretrain_hash)
+        outcome = outcomes.get(record.key)
         if standing.state in ("failed", "unreadable"):
             again = True
             first, *others = (standing.problem or "").splitlines() or [""]

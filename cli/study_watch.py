@@ -12,7 +12,7 @@ from rich.text import Text
 from cnnjepa.ablations.board import StudyBoard
 from cnnjepa.ablations.driver import distinct
 from cnnjepa.ablations.pool import Pool, Standing
-from cnnjepa.ablations.study_folder import StudyFolder, TrialRecord, standing_of
+from cnnjepa.ablations.study_folder import StudyFolder, TrialKey, TrialRecord, standing_of
 from cnnjepa.ablations.trial import Outcome
 from cnnjepa.cli.sheet import Sheet
 from cnnjepa.cli.study_tables import counts_line, standings_table
@@ -31,8 +31,8 @@ class StudyWatch:
         self._console, self._pool, self._records = console, pool, records
         self._folder, self._held = folder, contextlib.ExitStack()
         self._board: StudyBoard | None = None
-        self._settled: dict[str, Standing] = {}
-        self._states: dict[str, str] = {}
+        self._settled: dict[TrialKey, Standing] = {}
+        self._states: dict[TrialKey, str] = {}
         self._start = time.monotonic()
         self._live = Live(console=console, auto_refresh=False, transient=True)
         self._over = threading.Event()
@@ -44,8 +44,8 @@ class StudyWatch:
             self._board = unfailing(
                 lambda: StudyBoard(self._folder, self._pool, self._records), "the study's TensorBoard"
             )
-        for record, standing in self._look().items():
-            self._states[record] = standing.state
+        for key, standing in self._look().items():
+            self._states[key] = standing.state
         if is_live(self._console):
             self._live.start()
         self._thread.start()
@@ -73,17 +73,17 @@ class StudyWatch:
         while not self._over.wait(_LOOK_EVERY_SECONDS):
             self._show(self._look())
 
-    def _look(self) -> dict[str, Standing]:
+    def _look(self) -> dict[TrialKey, Standing]:
         standings = dict(self._settled)
         for record in distinct(self._records):
-            if record.pretrain_hash not in standings:
+            if record.key not in standings:
                 standing = standing_of(self._pool, record)
-                standings[record.pretrain_hash] = standing
+                standings[record.key] = standing
                 if standing.settled:
-                    self._settled[record.pretrain_hash] = standing
+                    self._settled[record.key] = standing
         return standings
 
-    def _show(self, standings: dict[str, Standing]) -> None:
+    def _show(self, standings: dict[TrialKey, Standing]) -> None:
         if self._board:
             self._board.update(standings)
         if self._live.is_started:
@@ -94,12 +94,12 @@ class StudyWatch:
             self._live.update(Group(self._table(standings), line), refresh=True)
             return
         for record in distinct(self._records):
-            standing = standings[record.pretrain_hash]
-            if standing.state != self._states.get(record.pretrain_hash):
-                self._states[record.pretrain_hash] = standing.state
+            standing = standings[record.key]
+            if standing.state != self._states.get(record.key):
+                self._states[record.key] = standing.state
                 say(self._console, _line(record, standing))
 
-    def _table(self, standings: dict[str, Standing]) -> Sheet:
+    def _table(self, standings: dict[TrialKey, Standing]) -> Sheet:
         """As many trials as fit the screen."""
         room, height = len(self._records), self._console.size.height - 4
         table = standings_table(self._shown(standings, room), standings)
@@ -108,12 +108,12 @@ class StudyWatch:
             table = standings_table(self._shown(standings, room), standings)
         return table
 
-    def _shown(self, standings: dict[str, Standing], room: int) -> list[TrialRecord]:
+    def _shown(self, standings: dict[TrialKey, Standing], room: int) -> list[TrialRecord]:
         """Everything, or what is at work and what comes next."""
         if len(self._records) <= room:
             return self._records
         waits = ("running", "begun", "failed", "waiting", "unreadable", "collapsed", "finished")
-        by_interest = sorted(self._records, key=lambda r: waits.index(standings[r.pretrain_hash].state))
+        by_interest = sorted(self._records, key=lambda r: waits.index(standings[r.key].state))
         chosen = {id(record) for record in by_interest[:room]}
         return [record for record in self._records if id(record) in chosen]
 

@@ -81,9 +81,10 @@ def _lines(result: TrialResult, run_dir: Path) -> list[str]:
         )
     if result.cost:
         cost = result.cost
+        peak = "not known" if cost.peak_memory_bytes is None else f"{cost.peak_memory_bytes / 2**30:.2f} GiB"
         lines.append(
             f"trained {cost.train_seconds / 60:.1f} min at {cost.images_per_s:,.0f} images/s; "
-            f"{big(cost.flops_per_image)}FLOP an image; peak memory {cost.peak_memory_bytes / 2**30:.2f} GiB"
+            f"{big(cost.flops_per_image)}FLOP an image; peak memory {peak}"
         )
     board = command("tensorboard", "--logdir", run_dir / "tensorboard")
     lines.append(f"Look:  {quoted(run_dir / 'result.json')}  {quoted(run_dir / 'metrics.jsonl')}  {board}")

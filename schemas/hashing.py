@@ -54,15 +54,21 @@ def _sha256(value: Any) -> str:
     return hashlib.sha256(canonical.encode()).hexdigest()
 
 
+def probe_settings_in_training(config: PretrainConfig) -> dict[str, Any]:
+    """The probe settings that decide what the method's checkpoint holds: name → value. Most methods have none."""
+    probe = config.probe.model_dump(mode="json")
+    names = _PROBE_SETTINGS_IN_TRAINING.get(config.method.name, ())
+    return {name: probe[name] for name in names if probe[name] is not None}
+
+
 def hashed_settings(config: PretrainConfig, dataset_fingerprint: str, world_size: int) -> dict[str, Any]:
     """Every resolved setting that changes the numbers of pretraining.
 
     `config` must be resolved: no `auto` is left. Raises ValueError otherwise.
     """
     settings = config.model_dump(mode="json")
-    probe = settings.pop("probe")
-    names = _PROBE_SETTINGS_IN_TRAINING.get(config.method.name, ())
-    if in_training := {name: probe[name] for name in names if probe[name] is not None}:
+    del settings["probe"]
+    if in_training := probe_settings_in_training(config):
         settings["probe"] = in_training
     for section, names in _NOT_HASHED.items():
         for name in names:

@@ -1,6 +1,6 @@
 """`result.json`: what a run found. Read by studies and reports, so its names are a contract."""
 
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import Field
 
@@ -81,8 +81,9 @@ class Cost(Section):
     """train_seconds x GPUs / 3600; 0 on the CPU."""
     images_per_s: float
     """Training throughput over all processes."""
-    peak_memory_bytes: int
-    """Peak device memory (GPU) or resident set (CPU) of the process that wrote this."""
+    peak_memory_bytes: int | None
+    """Peak device memory (GPU) or resident set (CPU) of training, over all sessions of the first process; probes and
+    floors are left out. None where it is not known: training by an earlier version, judged by this one."""
 
 
 class TrialResult(Section):
@@ -118,6 +119,8 @@ class TrialResult(Section):
     """Images left out as unreadable (`data.on_error: skip`)."""
     probed_encoder: Literal["target", "context"] | None = None
     """Which encoder the probes saw."""
+    probe: dict[str, Any] | None = None
+    """The config's probe section, which `probe_hash` names."""
     probes: Probes = Probes()
     """The accuracies."""
     selection: Selection | None = None
@@ -129,13 +132,21 @@ class TrialResult(Section):
     cost: Cost | None = None
     """Volatile."""
     software: dict[str, str] = Field(default_factory=dict)
-    """Versions, host, the commit that probed the run, `trained_at`: the commit or commits that trained it. Volatile."""
+    """Versions, commit and hardware of the last session that trained; `trained_at`: the commit or commits that trained
+    the run. Volatile."""
+    probe_software: dict[str, str] = Field(default_factory=dict)
+    """The same of the session that probed, where it differs; empty otherwise. Volatile."""
     started: str = ""
     """When the run began, ISO 8601 UTC. Volatile."""
     finished: str = ""
     """When the result was written, ISO 8601 UTC. Volatile."""
 
+    @property
+    def has_figures(self) -> bool:
+        """Whether the run was judged: it finished or collapsed."""
+        return self.status != "failed"
+
     def lasting(self) -> dict[str, object]:
         """Everything that two equal runs must share (final_loss is a mean over the logging interval, which is free)."""
-        volatile = {"cost", "software", "started", "finished", "final_loss", "log_tail"}
+        volatile = {"cost", "software", "probe_software", "started", "finished", "final_loss", "log_tail"}
         return self.model_dump(mode="json", exclude=volatile)

@@ -74,8 +74,10 @@ def test_train_prints_a_summary_and_where_to_look(tmp_path: Path) -> None:
     assert "epoch    1  loss" in done.stderr and "k-NN" in done.stderr
     probed = cnnjepa("probe", str(out), "--encoder", "context", "--set", "linear_epochs=1")
     assert probed.returncode == 0, probed.stderr
-    assert "context encoder" in probed.stdout and "result.json was rewritten" in probed.stdout
-    assert json.loads((out / "result.json").read_text())["probed_encoder"] == "context"
+    assert "context encoder" in probed.stdout and "result.json stays" in probed.stdout
+    assert json.loads((out / "result.json").read_text())["probed_encoder"] == "target"
+    (added,) = (out / "results").iterdir()
+    assert json.loads(added.read_text())["probed_encoder"] == "context"
     shown = cnnjepa("probe", str(out), "--checkpoint", "best.pt")
     assert shown.returncode == 0 and "shown only" in shown.stdout
 

@@ -180,12 +180,16 @@ def test_a_finished_run_is_not_run_again_and_a_changed_probe_only_probes(tmp_pat
     run = tmp_path / "run"
     first = pretrain(small_config(), run)
     stamp = (run / "checkpoints" / "last.pt").stat().st_mtime_ns
+    kept = {run / name: (run / name).read_bytes() for name in ("result.json", "config.yaml", "environment.json")}
     assert pretrain(small_config(), run, resume=True) == first
     changed = pretrain(small_config("linear_epochs=4", "probe.encoder=context"), run, resume=True)
     assert changed.probe_hash != first.probe_hash and changed.pretrain_hash == first.pretrain_hash
     assert changed.probed_encoder == "context"
-    assert pretrain(small_config(), run, resume=True) == first  # kept beside it, and not probed again
-    assert json.loads((run / "result.json").read_text())["probe_hash"] == changed.probe_hash
+    assert pretrain(small_config(), run, resume=True) == first  # it stays, and is not probed again
+    assert {path: path.read_bytes() for path in kept} == kept
+    added = json.loads((run / "results" / f"{changed.probe_hash}.json").read_text())
+    assert added["probed_encoder"] == "context" and added["probe"]["linear_epochs"] == 4
+    assert (changed.cost, changed.software) == (first.cost, first.software)  # the training's
     assert (run / "checkpoints" / "last.pt").stat().st_mtime_ns == stamp
 
 

@@ -904,6 +904,7 @@ def test_two_equal_runs_share_everything_but_the_volatile_fields() -> None:
     assert set(TrialResult.model_fields) - set(one.lasting()) == {
         "cost",
         "software",
+        "probe_software",
         "started",
         "finished",
         "final_loss",  # a mean over the logging interval, which is free to change

@@ -374,8 +374,8 @@ def test_where_a_trial_stands(tmp_path: Path) -> None:
     put_result(pool, other_probe)
     assert standing_of(pool, other_probe).settled and standing_of(pool, record).settled  # neither undoes the other
     (run.path / "result.json").write_text('{"status": "fin')
-    assert standing_of(pool, record).settled  # its own result is kept
-    damaged = standing_of(pool, other_probe)
+    assert standing_of(pool, other_probe).settled  # it has a file of its own
+    damaged = standing_of(pool, record)
     assert damaged.state == "unreadable" and "result.json cannot be read" in str(damaged.problem)
 
 
@@ -385,10 +385,33 @@ def test_a_probe_that_fails_does_not_take_another_result_with_it(tmp_path: Path)
     put_result(pool, record)
     other = record.model_copy(update={"probe_hash": "0" * 64})
     put_result(pool, other)
-    put_result(pool, other, "failed", error="disk full")
-    assert standing_of(pool, record).settled and standing_of(pool, other).state == "failed"
-    (pool.folder(record.pretrain_hash).path / "result.json").unlink()
-    assert standing_of(pool, record).settled
+    put_result(pool, other, "failed", error="disk full")  # nothing takes the place of figures
+    assert standing_of(pool, record).settled and standing_of(pool, other).settled
+    third = record.model_copy(update={"probe_hash": "1" * 64})
+    put_result(pool, third, "failed", error="disk full")
+    assert [standing_of(pool, r).state for r in (record, other, third)] == ["finished", "finished", "failed"]
+    assert unfinished(pool, [record, other, third], retry_failed=False) == []
+    assert unfinished(pool, [record, other, third], retry_failed=True) == [third]
+
+
+def test_a_failure_under_one_probe_is_not_a_failure_under_another_and_makes_room_for_figures(tmp_path: Path) -> None:
+    _, (record, *_) = written(tmp_path, study(axes={"predictor.depth": [1, 2]}))
+    pool = Pool(tmp_path)
+    folder = pool.folder(record.pretrain_hash)
+    put_result(pool, record, "failed", error="disk full")
+    (folder.path / "config.yaml").write_text("")
+    other = record.model_copy(update={"probe_hash": "0" * 64})
+    assert [standing_of(pool, r).state for r in (record, other)] == ["failed", "begun"]
+    put_result(pool, other)
+    assert [standing_of(pool, r).state for r in (record, other)] == ["failed", "finished"]
+    first = folder.read_result()
+    assert first and first.probe_hash == other.probe_hash  # result.json has the figures
+    folder.forget_failure(other.probe_hash)  # which are no failure
+    folder.forget_failure(record.probe_hash)
+    assert [standing_of(pool, r).state for r in (record, other)] == ["begun", "finished"]
+    put_result(pool, record)
+    assert [standing_of(pool, r).state for r in (record, other)] == ["finished", "finished"]
+    assert [r.probe_hash for r in folder.results()] == [other.probe_hash, record.probe_hash]
 
 
 def test_a_damaged_study_does_not_hide_the_others(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -488,7 +511,7 @@ def test_an_error_that_looks_like_markup_is_shown_as_it_is(tmp_path: Path, capsy
     pool = Pool(tmp_path)
     put_result(pool, record, "failed", error="[/src/pair.cc:1] closed [bold]", log_tail="a [/b] c")
     where = console()
-    standings = {record.pretrain_hash: standing_of(pool, record)}
+    standings = {record.key: standing_of(pool, record)}
     for shown in (outcome_table(asked, pool, [record]), standings_table([record], standings)):
         where.print(shown)
     for line in failures(pool, [record], {}):
@@ -512,7 +535,7 @@ def test_tensorboard_follows_every_trial_under_its_arms_name(tmp_path: Path) -> 
     line = '{{"kind": "train", "step": {step}, "epoch": 1.0, "loss": {loss}, "images_per_s": 10}}\n'
     (run / "metrics.jsonl").write_text(line.format(step=1, loss=0.5) + line.format(step=2, loss=0.25) + '{"ki')
     board = StudyBoard(folder, pool, records)
-    standings = {record.pretrain_hash: standing_of(pool, record) for record in records}
+    standings = {record.key: standing_of(pool, record) for record in records}
     board.update(standings)
     again = run / "metrics.jsonl.tmp"  # cut back by a resume, and since grown beyond what was read
     again.write_text(
@@ -523,7 +546,7 @@ def test_tensorboard_follows_every_trial_under_its_arms_name(tmp_path: Path) -> 
     (run / "metrics.jsonl").write_text(line.format(step=1, loss=0.75))
     board.update(standings)
     put_result(pool, records[0], probes=Probes(held_out=ProbeFigures(knn_top1=40.0)).model_dump())
-    board.update({record.pretrain_hash: standing_of(pool, record) for record in records})
+    board.update({record.key: standing_of(pool, record) for record in records})
     board.close()
     (shown,) = (folder.path / "tensorboard").iterdir()
     assert shown.name == "depth=1, seed 0"

@@ -52,7 +52,7 @@ def accuracy_table(comparison: Comparison, name: str) -> Table:
 
 
 def _row(row: Row, with_published: bool) -> tuple[Cell, ...]:
-    runs = tuple(trial.short for trial in row.counted.values())
+    runs = tuple(trial.page for trial in row.counted.values())
     n, planned = len(row.counted), len(row.arm.trials)
     cells = [
         Cell(row.arm.label, {"": row.arm.label}, row.arm.label, "strong" if row.arm.baseline else "", runs=runs),
@@ -122,4 +122,4 @@ def published_cells(beside: Beside | None, row: Row, metric: str) -> list[Cell]:
 def runs_cell(row: Row) -> Cell:
     """`0:3f2a… 1:9c1b…`: which trials the row's numbers come from."""
     text = " ".join(f"{seed}:{trial.short}" for seed, trial in sorted(row.counted.items()))
-    return Cell(text or "–", {"": text}, text or None, "quiet", runs=tuple(t.short for t in row.counted.values()))
+    return Cell(text or "–", {"": text}, text or None, "quiet", runs=tuple(t.page for t in row.counted.values()))

@@ -69,19 +69,21 @@ def build_report(root: Path, names: list[str], out: Path | None = None, run: str
 def _asked_run(studies: list[StudyData], run: str) -> dict[str, Trial | None]:
     """Study → the trial asked for, in every study that has it."""
     finished = {study.name: [t for t in study.trials if t.result] for study in studies}
-    found = {
-        name: next((trial for trial in trials if trial.record.pretrain_hash.startswith(run)), None)
-        for name, trials in finished.items()
-    }
-    hashes = {
-        t.record.pretrain_hash for trials in finished.values() for t in trials if t.record.pretrain_hash.startswith(run)
-    }
-    if len(hashes) != 1 or not run:
-        known = sorted({trial.short for trials in finished.values() for trial in trials})
-        what = "no finished trial begins so" if not hashes else f"{len(hashes)} finished trials begin so"
+    found = {name: next((trial for trial in trials if _begins(trial, run)), None) for name, trials in finished.items()}
+    begin_so = {trial.record.key: trial.page for trials in finished.values() for trial in trials if _begins(trial, run)}
+    if len(begin_so) != 1 or not run:
+        pages = {trial.record.key: trial for trials in finished.values() for trial in trials}.values()
+        runs = [trial.short for trial in pages]
+        known = sorted(trial.short if runs.count(trial.short) == 1 else trial.page for trial in pages)
+        what = "no finished trial begins so" if not begin_so else f"{len(begin_so)} finished trials begin so"
         some = ", ".join(known[:6]) + (f" and {len(known) - 6} more" if len(known) > 6 else "")
         raise ConfigError(f"--run {run}: {what}; finished trials are {some or '(none yet)'}")
     return {name: trial for name, trial in found.items() if trial}
+
+
+def _begins(trial: Trial, run: str) -> bool:
+    """By its hash, or by its page's name, which tells probes of one run from each other."""
+    return trial.record.pretrain_hash.startswith(run) or trial.page.startswith(run)
 
 
 def _speeds(root: Path) -> tuple[list[Picture], list[str]]:

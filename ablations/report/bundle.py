@@ -1,7 +1,6 @@
 """Everything that is made of one study, once, however many reports show it."""
 
 from dataclasses import dataclass, field
-from pathlib import Path
 
 from cnnjepa.ablations.report.accuracy_table import accuracy_table
 from cnnjepa.ablations.report.claims_table import claims_table
@@ -12,6 +11,7 @@ from cnnjepa.ablations.report.pictures.style import Picture
 from cnnjepa.ablations.report.reading import PROTOCOLS, Curves, StudyData, Trial, below_root, read_curves
 from cnnjepa.ablations.report.table import Table
 from cnnjepa.ablations.report.words import Sentence, study_words
+from cnnjepa.ablations.study_folder import TrialKey
 from cnnjepa.schemas import ConfigError, SyntheticData
 from cnnjepa.schemas.probe import Protocol
 
@@ -26,7 +26,7 @@ class StudyBundle:
     sentences: list[Sentence]
     tables: list[Table]
     """Without the table of runs, whose folders are named from the report's own."""
-    curves: dict[Path, Curves]
+    curves: dict[TrialKey, Curves]
     pictures: list[Picture] = field(default_factory=list)
     gallery: Picture | None = None
     """Of the data set's own images, so it is kept apart from the pictures."""
@@ -47,7 +47,7 @@ def bundle(study: StudyData, chosen: Trial | None) -> StudyBundle:
     tables += [
         table for dataset in study.datasets if (table := cost_table(study, dataset, file_name(study, "cost", dataset)))
     ]
-    logs = {trial.folder: read_curves(trial.folder) for trial in study.trials}
+    logs = {trial.record.key: read_curves(trial.folder, trial.record.probe_hash) for trial in study.trials}
     made = StudyBundle(study, comparisons, study_words(study, found), tables, logs)
     if not comparisons:
         made.remarks.append("No trial has finished, so there are no accuracies, and no costs, to show yet.")
@@ -87,9 +87,10 @@ def _draw(made: StudyBundle) -> None:
     if masks.maskings(study):
         drawn.append(masks.draw_masks(study, file_name(study, "masks")))
     made.pictures += [picture for picture in drawn if picture]
-    damaged = [(path, log.problem) for path, log in made.curves.items() if log.problem and path.is_dir()]
+    problems = {t.short: made.curves[t.record.key].problem for t in study.trials if t.folder.is_dir()}
+    damaged = [(run, problem) for run, problem in problems.items() if problem]
     if damaged:
-        what = "; ".join(f"{path.name[:12]}: {problem}" for path, problem in damaged[:5])
+        what = "; ".join(f"{run}: {problem}" for run, problem in damaged[:5])
         made.remarks.append(f"Curves with gaps, {len(damaged)} trial{'s' if len(damaged) > 1 else ''}: {what}.")
 
 

@@ -55,7 +55,7 @@ def _on(published_set: str | None) -> str:
 def _row(one: Answered, sets: list[str | None]) -> tuple[Cell, ...]:
     found, base = one.difference, one.comparison.baseline
     assert base is not None  # there are no answers without one
-    runs = tuple(trial.short for row in (one.row, base) for trial in row.counted.values())
+    runs = tuple(trial.page for row in (one.row, base) for trial in row.counted.values())
     values = {"mean": found.mean, "low": found.low, "high": found.high, "p_holm": found.p_holm}
     planned = len({t.record.seed for t in one.row.arm.trials} & {t.record.seed for t in base.arm.trials})
     between = interval(found.low, found.high, True) if found.low is not None else ""

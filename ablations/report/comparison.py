@@ -135,10 +135,10 @@ def _values(counted: dict[int, Trial], protocol: Protocol) -> dict[str, dict[int
 def _differences(
     arms: list[ArmTrials], base: ArmTrials, values: dict[str, dict[str, dict[int, float]]]
 ) -> dict[str, dict[str, Difference]]:
-    names = {trial.record.seed: trial.record.pretrain_hash for trial in base.trials}
+    names = {trial.record.seed: trial.record.key for trial in base.trials}
     places, found = [], []
     for arm in arms:
-        same = all(names.get(trial.record.seed) == trial.record.pretrain_hash for trial in arm.trials)
+        same = all(names.get(trial.record.seed) == trial.record.key for trial in arm.trials)
         for metric in METRICS:
             ours, theirs = values[arm.label].get(metric, {}), values[base.label].get(metric, {})
             places.append((arm.label, metric))

@@ -17,12 +17,16 @@ _COMPUTED: list[tuple[str, str, str, Callable[[Cost], float]]] = [
     ("predictor_params", "predictor parameters", "", lambda cost: cost.predictor_params),
     ("flops_per_image", "FLOPs an image", "FLOP", lambda cost: cost.flops_per_image),
 ]
-_TIMED: list[tuple[str, str, int, Callable[[Cost], float]]] = [
+_TIMED: list[tuple[str, str, int, Callable[[Cost], float | None]]] = [
     ("gpu_hours", "GPU-hours", 2, lambda cost: cost.gpu_hours),
     ("train_hours", "training", 3, lambda cost: cost.train_seconds / 3600),
     ("images_per_s", "images/s", 0, lambda cost: cost.images_per_s),
-    ("peak_memory_gib", "peak memory, GiB", 2, lambda cost: cost.peak_memory_bytes / 2**30),
+    ("peak_memory_gib", "peak memory, GiB", 2, lambda cost: _gib(cost.peak_memory_bytes)),
 ]
+
+
+def _gib(size: int | None) -> float | None:
+    return None if size is None else size / 2**30
 
 
 def cost_table(study: StudyData, dataset: str, name: str) -> Table | None:
@@ -59,8 +63,9 @@ def cost_cells(trials: Iterable[Trial]) -> list[Cell]:
     for _, _, unit, get in _COMPUTED:
         value = get(costs[0]) if costs else None
         cells.append(Cell(quantity(value, unit), {"": value}, value))
-    for key, _, decimals, get in _TIMED:
-        measured = [get(cost) for cost in costs if key != "gpu_hours" or on_gpu(cost)]
+    for key, _, decimals, measure in _TIMED:
+        known = [measure(cost) for cost in costs if key != "gpu_hours" or on_gpu(cost)]
+        measured = [value for value in known if value is not None]
         cells.append(_measured(measured, decimals, duration if key == "train_hours" else None))
     return cells
 
@@ -75,7 +80,7 @@ def on_gpu(cost: Cost) -> bool:
 
 
 def _row(arm: ArmTrials) -> tuple[Cell, ...]:
-    runs = tuple(trial.short for trial in arm.trials if trial.result)
+    runs = tuple(trial.page for trial in arm.trials if trial.result)
     n = len(_costs(arm.trials))
     hardware = "; ".join(sorted({_hardware(trial.result.software) for trial in arm.trials if trial.result}))
     return (

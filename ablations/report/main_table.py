@@ -20,6 +20,7 @@ from cnnjepa.ablations.report.published import (
     published_tables,
 )
 from cnnjepa.ablations.report.table import Cell, Column, Table, number, words
+from cnnjepa.ablations.study_folder import TrialKey
 from cnnjepa.schemas import PretrainConfig
 from cnnjepa.schemas.overrides import flat
 from cnnjepa.schemas.probe import Protocol
@@ -40,8 +41,8 @@ def main_tables(comparisons: Sequence[Comparison]) -> list[Table]:
     return tables
 
 
-def _runs(row: Row) -> tuple[str, ...]:
-    return tuple(sorted(trial.record.pretrain_hash for trial in row.counted.values()))
+def _runs(row: Row) -> tuple[TrialKey, ...]:
+    return tuple(sorted(trial.record.key for trial in row.counted.values()))
 
 
 def _main_rows(comparison: Comparison) -> list[Row]:
@@ -110,7 +111,7 @@ def _table(dataset: str, protocol: Protocol, rows: list[tuple[Comparison, Row]])
 
 def _row(comparison: Comparison, row: Row, published_on: str | None) -> tuple[Cell, ...]:
     result = next(trial.result for trial in row.counted.values() if trial.result)
-    runs = tuple(trial.short for trial in row.counted.values())
+    runs = tuple(trial.page for trial in row.counted.values())
     return (
         words(result.method),
         words(result.encoder),

@@ -16,6 +16,7 @@ from cnnjepa.ablations.report.pictures.style import Picture
 from cnnjepa.ablations.report.reading import Curves
 from cnnjepa.ablations.report.table import Table
 from cnnjepa.ablations.report.trial_pages import trial_pages
+from cnnjepa.ablations.study_folder import TrialKey
 
 KINDS = {
     "finding": "Finding",
@@ -48,7 +49,7 @@ def page(
     """The whole file's text. `runs`: each study's table of trials; `report`: the folder that the file goes into."""
     specs: dict[str, Any] = {}
     sections = [_section(made, table, specs) for made, table in zip(bundles, runs, strict=True)]
-    logs: dict[Path, Curves] = {}
+    logs: dict[TrialKey, Curves] = {}
     for made in bundles:
         logs |= made.curves
     data = {**trial_pages([made.study for made in bundles], logs, report), "plots": specs}

@@ -5,8 +5,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from cnnjepa.ablations.pool import Pool, Standing
-from cnnjepa.ablations.study_folder import StudyFolder, TrialRecord, standing_of, study_names
+from cnnjepa.ablations.pool import Pool, Standing, own_probe
+from cnnjepa.ablations.study_folder import StudyFolder, TrialKey, TrialRecord, standing_of, study_names
 from cnnjepa.schemas import ConfigError, PretrainConfig, ProbeFigures, TrialResult
 from cnnjepa.schemas.probe import Protocol
 from cnnjepa.schemas.study import Study
@@ -32,8 +32,13 @@ class Trial:
 
     @property
     def short(self) -> str:
-        """The hash's first characters, which name it in tables and in the page's address."""
+        """The hash's first characters, which name its run in tables."""
         return self.record.pretrain_hash[:12]
+
+    @property
+    def page(self) -> str:
+        """Its name in the page's address: trials of one run that are probed differently have pages of their own."""
+        return f"{self.short}-{self.record.probe_hash[:8]}"
 
     @property
     def commit(self) -> str:
@@ -132,16 +137,14 @@ def read_study(folder: StudyFolder) -> StudyData:
     """One study and where each of its trials stands. Raises ConfigError when its own files are missing or damaged."""
     study, records, pool = folder.study(), folder.trials(), Pool(folder.root)
     warnings, arms = [], dict[str, list[Trial]]()
-    standings: dict[tuple[str, str], Standing] = {}
+    standings: dict[TrialKey, Standing] = {}
     for record in records:
-        names = record.pretrain_hash, record.probe_hash
-        if names not in standings:
-            standings[names] = _standing(pool, record)
-            if standings[names].state == "unreadable":
-                warnings.append(
-                    f"{record.label} is left out: {below_root(standings[names].problem or '', folder.root)}"
-                )
-        arms.setdefault(record.arm, []).append(Trial(record, standings[names], pool.folder(record.pretrain_hash).path))
+        key = record.key
+        if key not in standings:
+            standings[key] = _standing(pool, record)
+            if standings[key].state == "unreadable":
+                warnings.append(f"{record.label} is left out: {below_root(standings[key].problem or '', folder.root)}")
+        arms.setdefault(record.arm, []).append(Trial(record, standings[key], pool.folder(record.pretrain_hash).path))
     return StudyData(
         folder.name,
         study,
@@ -163,9 +166,9 @@ def _standing(pool: Pool, record: TrialRecord) -> Standing:
         return Standing("begun", problem=f"{folder / 'metrics.jsonl'} has lines that are not as expected")
     result = standing.result
     if result and (result.pretrain_hash, result.seed) != (record.pretrain_hash, record.seed):
-        path = folder / "result.json"
+        path = pool.folder(record.pretrain_hash).file_of(record.probe_hash)
         return Standing("unreadable", problem=f"{path} is the result of another run ({result.pretrain_hash[:12]})")
-    if standing.state == "begun" and (folder / "result.json").is_file():
+    if standing.state == "begun" and pool.folder(record.pretrain_hash).judged(record.pretrain_hash):
         return replace(standing, problem=PROBE_AGAIN)
     return standing
 
@@ -175,8 +178,9 @@ def below_root(text: str, root: Path) -> str:
     return text.replace(f"{root}/", "")
 
 
-def read_curves(run: Path) -> Curves:
-    """What was logged while training; what cannot be read is passed over and said."""
+def read_curves(run: Path, probe_hash: str) -> Curves:
+    """What was logged while training, with the probes of these settings; what cannot be read is passed over and
+    said."""
     curves, bad = Curves(), 0
     try:
         lines = (run / "metrics.jsonl").read_text(encoding="utf-8", errors="replace").splitlines()
@@ -186,7 +190,8 @@ def read_curves(run: Path) -> Curves:
     for text in lines:
         try:
             line = json.loads(text)
-            rows[line["kind"]].append(line)
+            if own_probe(line, probe_hash):
+                rows[line["kind"]].append(line)
         except (ValueError, KeyError, TypeError):
             bad += 1
     curves.train = {name: [_number(row.get(name)) for row in rows["train"]] for name in ("epoch", "loss", "lr")}

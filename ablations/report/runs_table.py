@@ -61,7 +61,7 @@ def _row(trial: Trial, protocols: list[Protocol], report: Path) -> tuple[Cell, .
     tone = "" if trial.standing.state == "finished" else "bad"
     evidence = (result.diagnostics.collapse_evidence or "") if result and result.diagnostics else ""
     cells = [
-        Cell(trial.short, {"": trial.short}, trial.short, runs=(trial.short,)),
+        Cell(trial.short, {"": trial.short}, trial.short, runs=(trial.page,)),
         words(record.arm),
         Cell(str(record.seed), {"": record.seed}, record.seed),
         Cell(state, {"": state}, state, tone, trial.standing.problem or evidence),  # type: ignore[arg-type]

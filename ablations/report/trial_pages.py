@@ -7,14 +7,15 @@ from typing import Any
 
 from cnnjepa.ablations.report.reading import Curves, StudyData, Trial
 from cnnjepa.ablations.report.runs_table import state_in_words
+from cnnjepa.ablations.study_folder import TrialKey
 from cnnjepa.schemas import TrialResult
 from cnnjepa.schemas.overrides import flat
 
 _MOST_POINTS = 150  # of a curve on the page; metrics.jsonl has all
 
 
-def trial_pages(studies: list[StudyData], curves: dict[Path, Curves], report: Path) -> dict[str, Any]:
-    """{"configs": study → the baseline's config, "environments": […], "trials": short hash → everything else}.
+def trial_pages(studies: list[StudyData], curves: dict[TrialKey, Curves], report: Path) -> dict[str, Any]:
+    """{"configs": study → the baseline's config, "environments": […], "trials": page → everything else}.
 
     A trial that several studies share has one page, with a difference from each study's baseline.
     """
@@ -26,7 +27,7 @@ def trial_pages(studies: list[StudyData], curves: dict[Path, Curves], report: Pa
         configs[study.name] = _flat(base.trials[0])
         by_seed = {trial.record.seed: trial for trial in base.trials}
         for trial in study.trials:
-            page = trials.setdefault(trial.short, _page(trial, curves[trial.folder], environments, report))
+            page = trials.setdefault(trial.page, _page(trial, curves[trial.record.key], environments, report))
             against = by_seed.get(trial.record.seed, base.trials[0])
             page["uses"].append(
                 {
@@ -58,6 +59,7 @@ def _shown(value: Any) -> str:
 def _page(trial: Trial, curves: Curves, environments: dict[str, int], report: Path) -> dict[str, Any]:
     result, record = trial.standing.result, trial.record
     page: dict[str, Any] = {
+        "page": trial.page,
         "hash": record.pretrain_hash,
         "probe_hash": record.probe_hash,
         "seed": record.seed,

@@ -12,7 +12,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from cnnjepa.ablations.pool import Pool
 from cnnjepa.ablations.search.points import changes_of
-from cnnjepa.ablations.search.storage import HASH, HOW, choices_of
+from cnnjepa.ablations.search.storage import HASH, HOW, PROBE, choices_of
 from cnnjepa.ablations.study_folder import StudyFolder
 from cnnjepa.schemas.overrides import full_path, merge, nested
 from cnnjepa.schemas.space import SearchSpace
@@ -80,7 +80,8 @@ def write_trials(study: optuna.Study, space: SearchSpace, folder: StudyFolder) -
     for trial in trials:
         choices, looks = choices_of(trial.params, space), trial.intermediate_values
         how, run = (trial.user_attrs.get(name, "") for name in (HOW, HASH))
-        result = pool.folder(run).read_result() if run and trial.state == TrialState.COMPLETE else None
+        probed_as = trial.user_attrs.get(PROBE)  # absent in searches of earlier versions
+        result = pool.folder(run).read_result(probed_as) if run and trial.state == TrialState.COMPLETE else None
         found = {} if result is None or result.selection is None else result.selection.model_dump()
         settings = (choices.get(key, "") for key in space.space)
         ended = (found.get(name, "") for name in figures)

@@ -15,7 +15,17 @@ from ray.tune.search.optuna import OptunaSearch
 from cnnjepa.ablations.local_executor import ATTEMPTS
 from cnnjepa.ablations.ray_executor import AskToStop, NotKept, trial_resources
 from cnnjepa.ablations.search.points import config_of
-from cnnjepa.ablations.search.storage import AGAIN, DETAIL, HASH, HOW, choices_of, distributions, open_study, tried
+from cnnjepa.ablations.search.storage import (
+    AGAIN,
+    DETAIL,
+    HASH,
+    HOW,
+    PROBE,
+    choices_of,
+    distributions,
+    open_study,
+    tried,
+)
 from cnnjepa.ablations.search.trial import SearchTask, search_trial
 from cnnjepa.ablations.share import Capacity
 from cnnjepa.ablations.study_folder import StudyFolder
@@ -64,8 +74,8 @@ class _Proposals(NotKept, OptunaSearch):
         self.on_trial_result(trial_id, result)  # the look at which a trial is given up comes here alone
         how = "died" if error else result.get("how", "collapsed" if result.get("collapsed") else "pruned")
         trial.set_user_attr(HOW, how)
-        for name, value in ((HASH, result.get("pretrain_hash")), (DETAIL, result.get("detail"))):
-            if value:
+        for name in (HASH, PROBE, DETAIL):
+            if value := result.get(name):
                 trial.set_user_attr(name, value)
         value, study = result.get("objective"), self._study
         if how == "finished" and value is None:

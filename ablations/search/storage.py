@@ -18,7 +18,7 @@ from cnnjepa.schemas.overrides import full_path
 from cnnjepa.schemas.space import Range, SearchSpace
 
 # How a trial is known to have ended, as a user attribute of Optuna's trial.
-HOW, HASH, DETAIL = "how", "pretrain_hash", "detail"
+HOW, HASH, PROBE, DETAIL = "how", "pretrain_hash", "probe_hash", "detail"
 # The number of the trial whose settings are tried again, because it was lost or stopped.
 AGAIN = "again"
 

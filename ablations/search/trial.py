@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 from ray import tune
 
 from cnnjepa.ablations.data_facts import Resolver
-from cnnjepa.ablations.pool import Pool
+from cnnjepa.ablations.pool import Pool, own_probe
 from cnnjepa.ablations.ray_executor import run_on_workers
 from cnnjepa.ablations.search.points import changes_of, config_of
 from cnnjepa.ablations.search.storage import choices_of
@@ -43,7 +43,7 @@ def search_trial(params: dict[str, Any], task: SearchTask) -> None:
         tune.report({"how": "refused", "detail": str(refusal)})
         return
     run = Pool(Path(task.root)).folder(record.pretrain_hash)
-    log = StudyFolder(Path(task.root), space.name).log(record.pretrain_hash)
+    log = StudyFolder(Path(task.root), space.name).log(record.key)
     done: list[Outcome | BaseException] = []
 
     def work() -> None:
@@ -62,7 +62,7 @@ def search_trial(params: dict[str, Any], task: SearchTask) -> None:
     (outcome,) = done
     if isinstance(outcome, BaseException):
         raise outcome
-    result = run.read_result()
+    result = run.read_result(record.probe_hash)
     found = {} if result is None or result.selection is None else result.selection.model_dump()
     figure = found.get(f"{space.objective}_top1")
     tune.report(
@@ -70,6 +70,7 @@ def search_trial(params: dict[str, Any], task: SearchTask) -> None:
             "how": outcome.status,
             "detail": outcome.detail,
             "pretrain_hash": record.pretrain_hash,
+            "probe_hash": record.probe_hash,
             **({} if figure is None else {"objective": figure}),
         }
     )
@@ -109,7 +110,7 @@ def _report_looks(metrics: Path, seen: int, record: TrialRecord) -> int:
     except FileNotFoundError:
         return seen
     probes = [json.loads(line) for line in lines if line.endswith("\n") and '"kind": "probe"' in line]
-    for probe in probes[seen:]:
+    for probe in (probe for probe in probes[seen:] if own_probe(probe, record.probe_hash)):
         collapsed = probe["feature_std"] < COLLAPSED_STD or probe["rankme"] < COLLAPSED_RANK
         tune.report(
             {

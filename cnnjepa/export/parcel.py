@@ -48,8 +48,11 @@ class Parcel:
         """Raises ConfigError when there is no such run, checkpoint or encoder."""
         network = load_encoder(run, which, checkpoint)
         config = read_config(run / "config.yaml")
-        result = RunFolder(run).read_result() if checkpoint == "last.pt" else None
-        return cls(run, config, result, which or config.probed_encoder, network)
+        wanted = which or config.probed_encoder
+        found = RunFolder(run).results() if checkpoint == "last.pt" else []
+        # The run's own result tells of the training, another one of this encoder's figures.
+        result = next((one for one in found if one.probed_encoder == wanted), next(iter(found), None))
+        return cls(run, config, result, wanted, network)
 
     @property
     def stock_resnet(self) -> bool:

@@ -2,7 +2,7 @@
 
 import io
 from pathlib import Path
-from typing import Any, TypedDict
+from typing import Any, NotRequired, TypedDict
 
 import torch
 
@@ -31,6 +31,8 @@ class Checkpoint(TypedDict):
     best: list[float]
     """[selection figure, step] of the best probe so far; empty before the first."""
     train_seconds: float
+    peak_memory_bytes: NotRequired[int]
+    """Of training, over all sessions so far; absent in checkpoints of earlier versions."""
     started: str
 
 

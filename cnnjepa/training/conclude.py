@@ -1,10 +1,12 @@
 """The end of a run: probe what was learned and write the result."""
 
+import contextlib
 import datetime
 from typing import Any
 
 from cnnjepa.cost import MethodCost
 from cnnjepa.data import DataSet
+from cnnjepa.errors import RunError
 from cnnjepa.probes import Assessment, assess
 from cnnjepa.schemas import (
     AnyEncoderConfig,
@@ -16,12 +18,11 @@ from cnnjepa.schemas import (
     ViTConfig,
 )
 from cnnjepa.schemas.overrides import flat
-from cnnjepa.training.distributed import Processes
-from cnnjepa.training.environment import peak_memory_bytes
 from cnnjepa.training.floor_store import FloorStore
 from cnnjepa.training.journal import final_loss, write_hparams
 from cnnjepa.training.resolve import Identity
 from cnnjepa.training.run import Run
+from cnnjepa.training.run_folder import RunFolder
 from cnnjepa.training.state import RunState
 
 
@@ -57,15 +58,37 @@ def _known(config: PretrainConfig, data: DataSet, identity: Identity, environmen
         "seed": config.runtime.seed,
         "train_images": data.train.labels.numel(),
         "val_images": data.val.labels.numel(),
-        "software": {name: str(value) for name, value in environment.items()},
+        "probe": config.probe.model_dump(mode="json"),
+        "software": in_words(environment),
         "finished": now(),
     }
 
 
-def run_cost(config: PretrainConfig, steps: int, seconds: float, cost: MethodCost, processes: Processes) -> Cost:
-    """Computed and measured cost of `steps` steps that took `seconds` of training."""
-    images = steps * config.runtime.batch_size * processes.world_size
-    gpus = processes.world_size if processes.device.type == "cuda" else 0
+def in_words(environment: dict[str, Any]) -> dict[str, str]:
+    """An environment, or a session's line, as a result has it."""
+    return {name: str(value) for name, value in environment.items() if name not in ("first_step", "process")}
+
+
+def trained_on(folder: RunFolder, steps: int, here: dict[str, Any]) -> dict[str, Any]:
+    """The environment of the last session that made the run's `steps` steps, with every commit as `trained_at`; `here`,
+    this session's, where none is known to have made any."""
+    made = folder.trained_by(steps)
+    if made:
+        return {**made[-1], "trained_at": folder.trained_at(steps)}
+    with contextlib.suppress(RunError):
+        earlier = folder.read_result()
+        if earlier and earlier.has_figures and earlier.software:
+            return dict(earlier.software)
+    return {**here, "trained_at": ""}
+
+
+def run_cost(
+    config: PretrainConfig, cost: MethodCost, steps: int, seconds: float, peak_memory: int | None, world_size: int
+) -> Cost:
+    """Computed and measured cost of `steps` steps that took `seconds` of training and `peak_memory` bytes; `config` is
+    resolved as it was trained."""
+    images = steps * config.runtime.batch_size * world_size
+    gpus = world_size if config.runtime.device == "cuda" else 0
     return Cost(
         encoder_params=cost.encoder_params,
         predictor_params=cost.predictor_params,
@@ -73,7 +96,7 @@ def run_cost(config: PretrainConfig, steps: int, seconds: float, cost: MethodCos
         train_seconds=round(seconds, 3),
         gpu_hours=round(seconds * gpus / 3600, 6),
         images_per_s=round(images / seconds, 3) if seconds else 0.0,
-        peak_memory_bytes=peak_memory_bytes(processes.device),
+        peak_memory_bytes=peak_memory,
     )
 
 
@@ -81,18 +104,21 @@ def finished_result(
     config: PretrainConfig,
     data: DataSet,
     identity: Identity,
-    environment: dict[str, Any],
+    trained_on: dict[str, Any],
+    probed_on: dict[str, Any],
     assessment: Assessment,
     cost: Cost,
     started: str,
     final_loss: float | None,
     skipped: list[str],
 ) -> TrialResult:
-    """The result of a run that trained to its end: finished, or collapsed with the evidence."""
+    """The result of a run that trained to its end: finished, or collapsed with the evidence. The environments are
+    those of the session that trained last and of this one."""
     collapsed = assessment.diagnostics.collapse_evidence is not None
     every = dict.fromkeys([*data.skipped, *skipped, *assessment.skipped])
     return TrialResult(
-        **_known(config, data, identity, environment),
+        **_known(config, data, identity, trained_on),
+        probe_software=in_words(probed_on) if in_words(probed_on).items() - in_words(trained_on).items() else {},
         status="collapsed" if collapsed else "finished",
         epochs=config.trained_epochs,
         final_loss=final_loss,
@@ -117,7 +143,7 @@ def failed_result(
 def conclude(run: Run, state: RunState) -> TrialResult:
     """Process 0 probes the trained encoder and writes the result; every process gives what was written."""
     run.processes.on_main(lambda: _judge_and_write(run, state))
-    result = run.folder.read_result()
+    result = run.folder.read_result(run.identity.probe_hash)
     assert result is not None
     return result
 
@@ -132,15 +158,30 @@ def _judge_and_write(run: Run, state: RunState) -> None:
         run.config,
         run.data,
         run.identity,
-        {**run.software, "trained_at": run.folder.trained_at(state.step)},
+        trained_on(run.folder, state.step, run.software),
+        run.software,
         assessment,
-        run_cost(run.config, state.step, state.train_seconds, run.cost, run.processes),
+        earlier_cost(run.folder, run.identity) or _cost_of(run, state),
         state.started,
         final_loss(run.folder.path, state.step),
         state.skipped,
     )
-    _write_hparams(run, result)
+    if not run.folder.judged(run.identity.pretrain_hash):  # of further probe settings, the board keeps the first's
+        _write_hparams(run, result)
     run.folder.write_result(result)
+
+
+def earlier_cost(folder: RunFolder, identity: Identity) -> Cost | None:
+    """The cost of the training as the run's first result has it; None before there is one."""
+    with contextlib.suppress(RunError):
+        earlier = folder.read_result()
+        if earlier and earlier.has_figures and earlier.pretrain_hash == identity.pretrain_hash:
+            return earlier.cost
+    return None
+
+
+def _cost_of(run: Run, state: RunState) -> Cost:
+    return run_cost(run.config, run.cost, state.step, state.train_seconds, state.peak_memory, run.processes.world_size)
 
 
 def _write_hparams(run: Run, result: TrialResult) -> None:

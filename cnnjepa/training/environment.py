@@ -1,5 +1,6 @@
 """What a run ran on: versions, commit, hardware."""
 
+import contextlib
 import os
 import platform
 import resource
@@ -72,8 +73,21 @@ def _cpu() -> str:
 
 
 def peak_memory_bytes(device: torch.device) -> int:
-    """Peak of the device's memory (GPU) or of this process's resident set (CPU)."""
+    """Peak of the device's memory (GPU) or of this process's resident set (CPU), since `forget_peak_memory`."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device)
-    unit = 1 if sys.platform == "darwin" else 1024  # Linux reports KiB
+    with contextlib.suppress(OSError, StopIteration):
+        # Not `ru_maxrss`, which a process inherits from the one that started it.
+        lines = Path("/proc/self/status").read_text(encoding="utf-8").splitlines()
+        return 1024 * int(next(line for line in lines if line.startswith("VmHWM:")).split()[1])
+    unit = 1 if sys.platform == "darwin" else 1024
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+
+
+def forget_peak_memory(device: torch.device) -> None:
+    """The peak counts from here, where the system allows it: on GPUs, and for a process on Linux."""
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+        return
+    with contextlib.suppress(OSError):  # no Linux, or a container whose /proc is read-only
+        Path("/proc/self/clear_refs").write_text("5", encoding="ascii")

@@ -27,7 +27,7 @@ from cnnjepa.telling import unfailing
 from cnnjepa.training import distributed
 from cnnjepa.training.conclude import conclude, failed_result, now
 from cnnjepa.training.distributed import Processes
-from cnnjepa.training.environment import environment
+from cnnjepa.training.environment import environment, forget_peak_memory, peak_memory_bytes
 from cnnjepa.training.failures import explained, text_of, with_remedy
 from cnnjepa.training.files import keep_as, write_atomically
 from cnnjepa.training.journal import Journal
@@ -131,9 +131,10 @@ def _run(
 ) -> TrialResult:
     runtime = config.runtime
     done = folder.read_result(identity.probe_hash) if resume else None
-    if done and done.status != "failed" and (done.pretrain_hash, done.probe_hash) == identity[:2]:
+    if done and done.has_figures and (done.pretrain_hash, done.probe_hash) == identity[:2]:
         return done
 
+    forget_peak_memory(processes.device)
     method = build_method(config, data.classes)
     cost = method_cost(config, method)
     method.to(processes.device)
@@ -151,8 +152,9 @@ def _run(
     software = environment(processes)
     processes.wait()  # every process has read the checkpoint before anything is written
     if processes.is_main:
-        folder.begin(config, software, state.step)
-        folder.forget_failure()
+        complete = resume and state.step == schedule.total_steps
+        folder.begin(config, software, state.step, probes_only=complete and folder.judged(identity.pretrain_hash))
+        folder.forget_failure(identity.probe_hash)
         if resume and checkpoint is not None:
             # It becomes `last.pt` before anything else is written, so that a damaged one never becomes `previous.pt`.
             write_atomically(folder.checkpoints / "last.pt", checkpoint.read_bytes())
@@ -206,6 +208,7 @@ def _train(run: Run, state: RunState) -> None:
     if config.trained_epochs == 0 and state.saved_step is None:  # what is judged is what a checkpoint holds
         if processes.is_main:
             calibrate(state.method.probed_encoder(config.probed_encoder), config, run.data, device)
+            state.saw_memory(peak_memory_bytes(device))
             state.save()
         return
     if state.step >= total:
@@ -315,11 +318,16 @@ def _glance(run: Run, state: RunState, journal: Journal | None) -> None:
 
     def look() -> None:
         assert journal
+        device = run.processes.device
+        state.saw_memory(peak_memory_bytes(device))
         run.watcher.phase("probing")
         network = state.method.probed_encoder(run.config.probed_encoder)
         # Not stopped half-way: the checkpoint that follows needs the figure.
-        seen = glance(network, run.config, run.data, run.processes.device, run.folder.path)
-        line = {"epoch": state.step // run.order.steps_per_epoch, **seen._asdict()}
+        seen = glance(network, run.config, run.data, device, run.folder.path)
+        forget_peak_memory(device)
+        # Runs that differ only in their probes share this file; the name says whose figure it is.
+        whose = {"probe_hash": run.identity.probe_hash}
+        line = {"epoch": state.step // run.order.steps_per_epoch, **seen._asdict(), **whose}
         journal.write("probe", state.step, line)
         run.watcher.logged("probe", {"step": state.step, **line})
         if state.best is None or seen.knn_top1 > state.best[0]:
@@ -339,6 +347,7 @@ def _save(run: Run, state: RunState, journal: Journal | None) -> None:
     def write() -> None:
         assert journal
         journal.sync()
+        state.saw_memory(peak_memory_bytes(run.processes.device))
         state.save()
 
     run.processes.on_main(write)

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import nn
@@ -13,11 +13,11 @@ from cnnjepa.data.batches import Order
 from cnnjepa.data.held_out import trained_images
 from cnnjepa.pretrained import load_encoder
 from cnnjepa.probes import assess
-from cnnjepa.schemas import ConfigError, PretrainConfig, SupervisedConfig, TrialResult, probe_hash, read_config
+from cnnjepa.schemas import ConfigError, Cost, PretrainConfig, SupervisedConfig, TrialResult, probe_hash, read_config
 from cnnjepa.schemas.overrides import parse_override
 from cnnjepa.training import distributed
-from cnnjepa.training.checkpoint import read_checkpoint
-from cnnjepa.training.conclude import finished_result, run_cost
+from cnnjepa.training.checkpoint import Checkpoint, read_checkpoint
+from cnnjepa.training.conclude import earlier_cost, finished_result, run_cost, trained_on
 from cnnjepa.training.distributed import Processes
 from cnnjepa.training.environment import environment
 from cnnjepa.training.failures import explaining
@@ -29,16 +29,26 @@ from cnnjepa.training.schedule import Schedule
 from cnnjepa.training.stopping import StopRequest
 
 
+class Reprobed(NamedTuple):
+    """What probing again came to."""
+
+    result: TrialResult
+    written: Path | None
+    """The file that the result was added as; None when nothing was written."""
+    note: str
+    """Where the result is, or why it was not written, in words."""
+
+
 def reprobe(
     run_dir: Path,
     checkpoint: str = "last.pt",
     overrides: list[str] | None = None,
     data_path: Path | None = None,
     say: Callable[[str], None] = lambda text: None,
-) -> tuple[TrialResult, bool]:
-    """The result under the probe settings asked for, and whether `result.json` was rewritten: only for the last
-    checkpoint of a completed run on its own data. Raises ConfigError for anything that cannot be probed, Stopped after
-    a signal, with nothing written."""
+) -> Reprobed:
+    """Probe a run under the probe settings asked for. The result of a completed run's last checkpoint on its own data
+    is added to the run folder; no earlier result is replaced. Raises ConfigError for anything that cannot be probed,
+    Stopped after a signal, with nothing written."""
     folder = RunFolder(run_dir)
     if not folder.begun:
         raise ConfigError(f"{run_dir} is not a run folder: it has no config.yaml")
@@ -58,38 +68,62 @@ def reprobe(
     network: nn.Module = load_encoder(run_dir, config.probed_encoder, checkpoint).to(device)
     if config.runtime.channels_last:
         network = network.to(memory_format=torch.channels_last)
+    identity = Identity(state["pretrain_hash"], probe_hash(config), state["settings"])
     with StopRequest() as stop, folder.locked(), explaining(config):
         assessment = assess(network, config, data, device, run_dir, stop.tick, say)
-        world_size = int(state["settings"]["world_size"])
-        before = folder.read_result()
-        processes = Processes(0, 1, device)
-        cost = (before and before.cost) or run_cost(
-            config, state["step"], state["train_seconds"], method_cost(config), processes
-        )
+        here = environment(Processes(0, 1, device))
         result = finished_result(
             config,
             data,
-            Identity(state["pretrain_hash"], probe_hash(config), state["settings"]),
-            environment(processes),
+            identity,
+            trained_on(folder, state["step"], here),
+            here,
             assessment,
-            cost,
+            earlier_cost(folder, identity) or _cost(config, state),
             state["started"],
             final_loss(run_dir, state["step"]),
             state["skipped"],
         )
-        order = Order(
-            _images_of_an_epoch(config, data, state["settings"]),
-            config.runtime.batch_size,
-            0,
-            world_size,
-            config.runtime.seed,
+        own_images = own_images and data.fingerprint == state["settings"]["data"]["fingerprint"]
+        return _added(folder, result, _shown_only(config, data, state, checkpoint, own_images))
+
+
+def _cost(config: PretrainConfig, state: Checkpoint) -> Cost:
+    """The training's, from the checkpoint alone, on the device that it was trained on."""
+    settings = state["settings"]
+    runtime = config.runtime.model_copy(update={"device": settings["runtime"]["device"]})
+    trained = config.model_copy(update={"runtime": runtime})
+    peak = state.get("peak_memory_bytes")
+    return run_cost(trained, method_cost(config), state["step"], state["train_seconds"], peak, settings["world_size"])
+
+
+def _shown_only(
+    config: PretrainConfig, data: DataSet, state: Checkpoint, checkpoint: str, own_images: bool
+) -> str | None:
+    """Why the figures are not the run's, in words; None when they are."""
+    settings = state["settings"]
+    if not own_images:
+        return "these are not the images that the run was trained with"
+    if checkpoint != "last.pt":
+        return f"{checkpoint} is not the run's last checkpoint"
+    images = _images_of_an_epoch(config, data, settings)
+    order = Order(images, config.runtime.batch_size, 0, settings["world_size"], config.runtime.seed)
+    total = Schedule(config, order.steps_per_epoch).total_steps
+    return None if state["step"] == total else f"the run is not complete (step {state['step']} of {total})"
+
+
+def _added(folder: RunFolder, result: TrialResult, shown_only: str | None) -> Reprobed:
+    """Adds the result, unless figures of the same settings are there or it is `shown_only`."""
+    if shown_only:
+        return Reprobed(result, None, f"shown only, nothing was written: {shown_only}")
+    there = folder.read_result(result.probe_hash)
+    if there and there.has_figures:
+        same = "the same figures" if there.lasting() == result.lasting() else "other figures, which are kept"
+        return Reprobed(
+            result, None, f"nothing was written: {folder.file_of(result.probe_hash)} has {same} of these settings"
         )
-        complete = state["step"] == Schedule(config, order.steps_per_epoch).total_steps
-        own_data = own_images and data.fingerprint == state["settings"]["data"]["fingerprint"]
-        rewrite = complete and checkpoint == "last.pt" and own_data
-        if rewrite:
-            folder.write_result(result)
-    return result, rewrite
+    path = folder.write_result(result)
+    return Reprobed(result, path, f"added as {path}" + ("" if path.parent == folder.path else "; result.json stays"))
 
 
 def _images_of_an_epoch(config: PretrainConfig, data: DataSet, settings: dict[str, Any]) -> int:

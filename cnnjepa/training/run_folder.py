@@ -17,8 +17,8 @@ from cnnjepa.training.locks import holder, locked
 
 
 class RunFolder:
-    """`config.yaml`, `environment.json` (of the last session; `sessions.jsonl` has all), `metrics.jsonl`,
-    `tensorboard/`, `checkpoints/`, `result.json`."""
+    """`config.yaml`, `environment.json` (of the last session that trained; `sessions.jsonl` has all), `metrics.jsonl`,
+    `tensorboard/`, `checkpoints/`, `result.json`, and `results/<probe_hash>.json` for further probe settings."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -57,15 +57,19 @@ class RunFolder:
     def _sessions(self) -> Path:
         return self.path / "sessions.jsonl"
 
-    def begin(self, config: PretrainConfig, environment: dict[str, Any], step: int) -> None:
-        """Writes what the run is before anything else, and a line about this session, which goes on after `step`."""
+    def begin(
+        self, config: PretrainConfig, environment: dict[str, Any], step: int, *, probes_only: bool = False
+    ) -> None:
+        """Writes what the run is before anything else, and a line about this session, which goes on after `step`. A
+        session that only adds probes leaves the config and the environment of the training as they are."""
         self.checkpoints.mkdir(parents=True, exist_ok=True)
         for left_over in [*self.path.glob("*.tmp"), *self.checkpoints.glob("*.tmp")]:
             left_over.unlink()  # written aside by a process that was killed; the lock says that none is alive
         for left_over in self.path.glob("features-*"):
             shutil.rmtree(left_over)
-        write_atomically(self.path / "environment.json", json.dumps(environment, indent=2).encode())
-        write_atomically(self.path / "config.yaml", config_yaml(config).encode())
+        if not probes_only:
+            write_atomically(self.path / "environment.json", json.dumps(environment, indent=2).encode())
+            write_atomically(self.path / "config.yaml", config_yaml(config).encode())
         with open(self._sessions, "a+b") as sessions:
             cut_off = (
                 sessions.tell() and _last_byte(sessions) != b"\n"
@@ -73,53 +77,107 @@ class RunFolder:
             line = json.dumps({"first_step": step, "process": os.getpid(), **environment})
             sessions.write(("\n" * bool(cut_off) + line + "\n").encode())
 
-    def trained_at(self, steps: int) -> str:
-        """The program's commits that made this run's `steps` steps, in order: sessions that made none, such as one that
-        only probed, are left out, and so are steps that were made again. Empty where the sessions are not known."""
-        sessions: list[tuple[int, str]] = []
+    def judged(self, pretrain_hash: str) -> bool:
+        """Whether `result.json` has figures of the run of this name."""
+        with contextlib.suppress(RunError):
+            first = _read(self._first)
+            return first is not None and first.has_figures and first.pretrain_hash == pretrain_hash
+        return False
+
+    def trained_by(self, steps: int) -> list[dict[str, Any]]:
+        """The sessions that made this run's `steps` steps, in order: each line of `sessions.jsonl` that has an
+        environment's fields and `first_step`. Sessions that made none, such as one that only probed, are left out, and
+        so are steps that were made again. Empty where the sessions are not known."""
+        sessions: list[dict[str, Any]] = []
         with contextlib.suppress(OSError):
             for line in self._sessions.read_text(encoding="utf-8", errors="replace").splitlines():
                 with contextlib.suppress(ValueError, KeyError, TypeError):  # a line that a crash cut off
                     session = json.loads(line)
-                    sessions.append((int(session["first_step"]), str(session["commit"])))
+                    sessions.append({**session, "first_step": int(session["first_step"]), "commit": session["commit"]})
         # What a session made counts up to where any later one began, which may have gone back to an older checkpoint.
-        commits, end = list[str](), steps
-        for first, commit in reversed(sessions):
-            if end > first:
-                commits.append(commit)
-            end = min(end, first)
-        return ", ".join(dict.fromkeys(reversed(commits)))
+        made, end = list[dict[str, Any]](), steps
+        for session in reversed(sessions):
+            if end > session["first_step"]:
+                made.append(session)
+            end = min(end, session["first_step"])
+        return made[::-1]
 
-    def forget_failure(self) -> None:
-        """A run that goes on has not failed."""
-        done = self.read_result()
-        if done and done.status == "failed":
-            (self.path / "result.json").unlink()
+    def trained_at(self, steps: int) -> str:
+        """The program's commits that made this run's `steps` steps, in order; see `trained_by`."""
+        return ", ".join(dict.fromkeys(str(session["commit"]) for session in self.trained_by(steps)))
 
-    def write_result(self, result: TrialResult) -> None:
-        """Atomically, as the last thing of a run. A result of other probe settings is kept in `results/`, so that two
-        studies that probe one run differently do not undo each other."""
+    def forget_failure(self, probe_hash: str) -> None:
+        """Removes the failure of these probe settings, since they are tried again. A damaged result counts as one."""
+        for path in (self._added(probe_hash), self._first):
+            try:
+                result = _read(path)
+                failed = result is not None and result.status == "failed" and result.probe_hash == probe_hash
+            except RunError:
+                failed = True
+            if failed:
+                path.unlink(missing_ok=True)
+
+    def write_result(self, result: TrialResult) -> Path:
+        """Writes a result atomically, as the last thing of a run; gives its file.
+
+        Results are added. `result.json` holds the figures that the run ended with; those of other probe settings go to
+        `results/<probe_hash>.json`. A failure never takes the place of figures. Raises RunError when the disk refuses.
+        """
+        with contextlib.suppress(RunError):  # a damaged one is replaced
+            there = self.read_result(result.probe_hash)
+            if there and result.status == "failed" and there.has_figures and _same_run(there, result):
+                return self.file_of(result.probe_hash)
+        path = self._place_for(result)
+        write_atomically(path, result.model_dump_json(indent=2).encode())
+        if path == self._first:
+            self._added(result.probe_hash).unlink(missing_ok=True)
+        return path
+
+    def _place_for(self, result: TrialResult) -> Path:
+        """`result.json`, unless that has figures of other probe settings. A failure there makes room for figures."""
         try:
-            before = self.read_result()
-        except RunError:  # a damaged one is replaced
-            before = None
-        if before and before.status != "failed" and before.probe_hash != result.probe_hash:
-            self._kept(before.probe_hash).parent.mkdir(exist_ok=True)
-            write_atomically(self._kept(before.probe_hash), before.model_dump_json(indent=2).encode())
-        self._kept(result.probe_hash).unlink(missing_ok=True)  # a newer one replaces it
-        write_atomically(self.path / "result.json", result.model_dump_json(indent=2).encode())
+            first = _read(self._first)
+        except RunError:
+            return self._first
+        if first is None or not _same_run(first, result) or first.probe_hash == result.probe_hash:
+            return self._first
+        try:
+            self._added("").parent.mkdir(exist_ok=True)
+        except OSError as error:
+            raise RunError(f"cannot make {self._added('').parent} ({error.strerror or error})") from None
+        if first.has_figures or not result.has_figures:
+            return self._added(result.probe_hash)
+        write_atomically(self._added(first.probe_hash), first.model_dump_json(indent=2).encode())
+        return self._first
 
     def read_result(self, probe_hash: str | None = None) -> TrialResult | None:
-        """The result of these probe settings if there is one, else the last; None when there is none yet. Raises
-        RunError when it cannot be read."""
-        if probe_hash is not None:
-            kept = _read(self._kept(probe_hash))
-            if kept:
-                return kept
-        return _read(self.path / "result.json")
+        """The result of these probe settings, or the one in `result.json`; None when there is none. Raises RunError
+        when it cannot be read."""
+        if probe_hash is None:
+            return _read(self._first)
+        result = _read(self._added(probe_hash)) or _read(self._first)
+        return result if result and result.probe_hash == probe_hash else None
 
-    def _kept(self, probe_hash: str) -> Path:
+    def results(self) -> list[TrialResult]:
+        """Every result, that of `result.json` first. Raises RunError when one cannot be read."""
+        paths = [self._first, *sorted(self._added("").parent.glob("*.json"))]
+        return [result for path in paths if (result := _read(path))]
+
+    def file_of(self, probe_hash: str) -> Path:
+        """The file that has, or would have, the result of these probe settings."""
+        added = self._added(probe_hash)
+        return added if added.is_file() else self._first
+
+    @property
+    def _first(self) -> Path:
+        return self.path / "result.json"
+
+    def _added(self, probe_hash: str) -> Path:
         return self.path / "results" / f"{probe_hash}.json"
+
+
+def _same_run(one: TrialResult, other: TrialResult) -> bool:
+    return one.pretrain_hash == other.pretrain_hash
 
 
 def _last_byte(file: BinaryIO) -> bytes:

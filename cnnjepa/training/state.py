@@ -31,6 +31,8 @@ class RunState:
     """(selection figure, step) of the best probe."""
     saved_step: int | None = None
     """Step of `last.pt`."""
+    peak_memory: int | None = None
+    """Bytes: the peak of training over all sessions. None before it is first read."""
     _window: list[Tensor | float] = field(default_factory=list)
     _seconds: float = 0.0
     _clock: float | None = None
@@ -47,6 +49,10 @@ class RunState:
     def train_seconds(self) -> float:
         """Training time over all sessions of the run, in seconds."""
         return self._seconds + (0.0 if self._clock is None else time.perf_counter() - self._clock)
+
+    def saw_memory(self, peak: int) -> None:
+        """Notes the peak of this session's training so far, in bytes."""
+        self.peak_memory = max(peak, self.peak_memory or 0)
 
     def count(self, loss: Tensor, skipped: list[str]) -> None:
         """A step is done. The loss stays on the device until `losses` is asked for."""
@@ -103,6 +109,8 @@ class RunState:
             "train_seconds": self.train_seconds,
             "started": self.started,
         }
+        if self.peak_memory is not None:
+            state["peak_memory_bytes"] = self.peak_memory
         write_checkpoint(self.checkpoints, state)
         self.saved_step = self.step
         self.keep_best()
@@ -122,6 +130,7 @@ class RunState:
         self.skipped = list(state["skipped"])
         self.best = (state["best"][0], int(state["best"][1])) if state["best"] else None
         self._seconds, self.started = float(state["train_seconds"]), str(state["started"])
+        self.peak_memory = state.get("peak_memory_bytes")
 
 
 def _lay_as_parameters(optimizer: torch.optim.Optimizer) -> None:

@@ -268,13 +268,14 @@ function trialPage(trial) {
 
 function runsPage(hashes) {
   const rows = hashes.map((hash) => data.trials[hash]).filter(Boolean).map((trial) => [
-    el("a", { href: `#trial/${trial.hash.slice(0, 12)}` }, trial.hash.slice(0, 12)), String(trial.seed),
-    trial.uses.map((use) => `${use.study}: ${use.arm}`).join("; "), trial.state, trial.hash, trial.commit || "–",
+    el("a", { href: `#trial/${trial.page}` }, trial.hash.slice(0, 12)), String(trial.seed),
+    trial.uses.map((use) => `${use.study}: ${use.arm}`).join("; "), trial.state, trial.hash,
+    trial.probe_hash.slice(0, 8), trial.commit || "–",
   ]);
   return el("article", {},
     el("p", {}, el("a", { href: "#top" }, "← the report")),
     el("h1", { tabindex: "-1" }, "The trials behind this number"),
-    table(["run", "seed", "arm", "state", "config hash", "commit"], rows, [1]));
+    table(["run", "seed", "arm", "state", "config hash", "probe hash", "commit"], rows, [1]));
 }
 
 let returnTo = 0;

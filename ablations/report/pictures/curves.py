@@ -1,9 +1,8 @@
 """Loss, k-NN and RankMe while training, a colour an arm and a thin line a seed."""
 
-from pathlib import Path
-
 from cnnjepa.ablations.report.pictures.style import PALETTE, Picture, canvas, picture
 from cnnjepa.ablations.report.reading import ArmTrials, Curves, StudyData
+from cnnjepa.ablations.study_folder import TrialKey
 
 _DASHES = ("-", "--", "-.", ":")
 _PANELS = (
@@ -14,7 +13,7 @@ _PANELS = (
 _MOST_ARMS = 6
 
 
-def draw_curves(study: StudyData, curves: dict[Path, Curves], name: str) -> Picture | None:
+def draw_curves(study: StudyData, curves: dict[TrialKey, Curves], name: str) -> Picture | None:
     """The baseline and the first arms after it; None where nothing was logged."""
     arms = sorted(study.arms, key=lambda arm: not arm.baseline)[:_MOST_ARMS]
     arms = [arm for arm in study.arms if arm in arms]
@@ -41,11 +40,11 @@ def draw_curves(study: StudyData, curves: dict[Path, Curves], name: str) -> Pict
 
 
 def _points(
-    curves: dict[Path, Curves], arm: ArmTrials, kind: str, name: str
+    curves: dict[TrialKey, Curves], arm: ArmTrials, kind: str, name: str
 ) -> list[tuple[list[float | None], list[float | None]]]:
     found = []
     for trial in arm.trials:
-        columns = getattr(curves.get(trial.folder), kind, {})
+        columns = getattr(curves.get(trial.record.key), kind, {})
         if any(value is not None for value in columns.get(name, [])):
             found.append((columns["epoch"], columns[name]))
     return found
