@@ -7,7 +7,7 @@ import pytest
 import torch
 from typer.testing import CliRunner
 
-from cnnjepa.cli.main import app
+from cnnjepa.cli.app import app
 from cnnjepa.errors import RunError
 from cnnjepa.export.card import model_card
 from cnnjepa.export.parcel import Parcel
