@@ -2,12 +2,15 @@
 
 import contextlib
 import os
+import secrets
 import socket
 import threading
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 from cnnjepa import signals
+from cnnjepa.ablations.ray_folder import ray_folder
 from cnnjepa.ablations.share import Capacity, this_machine
 from cnnjepa.schemas import ConfigError
 
@@ -24,6 +27,8 @@ _ENVIRONMENT = {
     "RAY_TRAIN_ENABLE_STATE_TRACKING": "0",
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
     "RAY_DISABLE_FAILURE_SIGNAL_HANDLER": "1",  # which aborts on SIGTERM, below Python's handlers
+    # Under `uv run` Ray would pack the working directory, images and all, and send it to every trial.
+    "RAY_ENABLE_UV_RUN_RUNTIME_ENV": "0",
     "TUNE_DISABLE_SIGINT_HANDLER": "1",
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
     "TUNE_DISABLE_STRICT_METRIC_CHECKING": "1",
@@ -46,7 +51,9 @@ def ray_at(address: str | None) -> Iterator[Capacity]:
 
 def _ray_at(address: str | None) -> Iterator[Capacity]:
     os.environ.update({name: value for name, value in _ENVIRONMENT.items() if name not in os.environ})
+    folder = ray_folder() if address is None else None
     if address is None:
+        _authenticate()
         # Without this, Ray on Linux takes a loopback address for a mistake and listens on every interface.
         os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"
     try:
@@ -61,7 +68,7 @@ def _ray_at(address: str | None) -> Iterator[Capacity]:
     ours = not ray.is_initialized()
     if ours:
         with signals.sheltered():
-            _connect(ray, address)
+            _connect(ray, address, folder)
         signals.reclaim()
     try:
         alive = [node for node in ray.nodes() if node["Alive"]]
@@ -76,13 +83,27 @@ def _ray_at(address: str | None) -> Iterator[Capacity]:
             ray.shutdown()
 
 
-def _connect(ray: Any, address: str | None) -> None:
+def _authenticate() -> None:
+    """Give the embedded Ray a token of its own in the environment. Without one, Ray writes ~/.ray/auth_token, and some
+    homes cannot be written."""
+    if not {"RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"} & os.environ.keys():
+        os.environ["RAY_AUTH_TOKEN"] = secrets.token_hex(32)
+
+
+def _connect(ray: Any, address: str | None, folder: Path | None) -> None:
     quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": "CRITICAL"}  # outcomes are told by us
     if address is None:
         os.environ.pop("RAY_ADDRESS", None)
         # `local`, or Ray would join whatever cluster was last started on this machine, even one that is gone.
         cpus = int(this_machine().cpus)  # those that this process may use; Ray would count all that there are
-        ray.init(address="local", num_cpus=cpus, include_dashboard=False, _node_ip_address="127.0.0.1", **quiet)
+        ray.init(
+            address="local",
+            num_cpus=cpus,
+            include_dashboard=False,
+            _node_ip_address="127.0.0.1",
+            _temp_dir=str(folder),
+            **quiet,
+        )
         return
     _refuse_silence(address)
     failure: list[BaseException] = []

@@ -17,6 +17,7 @@ from torch.utils.data import DataLoader, Dataset
 from cnnjepa.cpus import usable_cpus
 from cnnjepa.errors import ProcessLostError, RunError
 from cnnjepa.signals import STOPPING
+from cnnjepa.socket_paths import shorten_temporary_paths
 
 T = TypeVar("T")
 
@@ -39,6 +40,8 @@ def load_batches(dataset: Dataset[T], workers: int, ahead: int = 2, **options: A
     the cause and a remedy when a loader process dies, cannot be started, or cannot hand its batch over.
     """
     count = usable_workers(workers)
+    if count:
+        shorten_temporary_paths()
     batches: Any = None
     try:
         # `iter` starts the processes.
@@ -159,6 +162,7 @@ def _prepare(worker: int) -> None:
     trainer can still write its checkpoint and nothing is left hanging."""
     for number in STOPPING:
         signal.signal(number, signal.SIG_IGN)
+    shorten_temporary_paths()  # a process that was not forked has not inherited it
     signal.signal(signal.SIGALRM, signal.SIG_DFL)
     signal.signal(signal.SIGTERM, lambda number, frame: signal.alarm(30))
     signal.signal(signal.SIGBUS, signal.SIG_DFL)  # torch would print a line of its own; the trainer names the cause
