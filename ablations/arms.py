@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from cnnjepa.schemas import ConfigError
-from cnnjepa.schemas.overrides import full_path
+from cnnjepa.schemas.overrides import full_path, full_paths
 from cnnjepa.schemas.study import Study
 
 # What a study decides for every trial.
@@ -29,11 +29,12 @@ class Arm:
 
 def study_changes(study: Study) -> dict[str, Any]:
     """The study's own changes to its base config, full paths. Raises ConfigError for a path that does not exist."""
-    return {_path(key, "set:"): value for key, value in study.set.items()}
+    return _paths(study.set, "set:")
 
 
 def arms_of(study: Study) -> list[Arm]:
     """Every combination of the study's axes, the last axis fastest. Raises ConfigError naming the axis."""
+    _paths({axis: values for axis, values in study.axes.items() if isinstance(values, tuple)}, "axis")
     options = [_options(axis, values) for axis, values in study.axes.items()]
     labels = _short_names([axis for axis, values in study.axes.items() if isinstance(values, tuple)])
     arms = []
@@ -53,20 +54,16 @@ def arms_of(study: Study) -> list[Arm]:
 def _options(axis: str, values: Any) -> list[tuple[Any, dict[str, Any]]]:
     """(choice, changes) of every value of an axis."""
     if isinstance(values, tuple):
-        path = _path(axis, "axis")
-        return [(value, {path: value}) for value in values]
-    return [
-        (name, {_path(key, f"axis {axis}, arm {name}:"): value for key, value in changes.items()})
-        for name, changes in values.items()
-    ]
+        return [(value, _paths({axis: value}, "axis")) for value in values]
+    return [(name, _paths(changes, f"axis {axis}, arm {name}:")) for name, changes in values.items()]
 
 
-def _path(key: str, asked_by: str) -> str:
-    """The full path, unless a study decides it otherwise."""
-    path = full_path(key, asked_by)
-    if path in _DECIDED:
-        raise ConfigError(f"{asked_by} {path}: {_DECIDED[path]}")
-    return path
+def _paths(changes: dict[str, Any], asked_by: str) -> dict[str, Any]:
+    """Changes by their full paths. Raises ConfigError for what a study decides itself, and as `full_paths`."""
+    found = full_paths(changes, asked_by)
+    if decided := [path for path in found if path in _DECIDED]:
+        raise ConfigError(f"{asked_by} {decided[0]}: {_DECIDED[decided[0]]}")
+    return found
 
 
 def _short_names(axes: list[str]) -> dict[str, str]:

@@ -5,14 +5,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from cnnjepa.ablations.driver import distinct
 from cnnjepa.ablations.pool import Pool
 from cnnjepa.ablations.step_cost_file import step_cost_path
 from cnnjepa.ablations.study_folder import StudyFolder, TrialRecord, standing_of
 from cnnjepa.schemas import ConfigError, PretrainConfig, TrialResult
 from cnnjepa.schemas.overrides import full_path
+from cnnjepa.schemas.yaml_text import read_yaml_file, write_yaml
 from cnnjepa.training.files import write_atomically
 from cnnjepa.training.run_folder import RunFolder, config_yaml
 
@@ -65,14 +64,14 @@ def keep_search(root: Path, name: str, to: Path) -> bool:
         return False
     if not (there / "trials.csv").is_file():
         raise ConfigError(f"{there} has no trials.csv, which `cnnjepa search` writes at its end; go on with the search")
-    asked = yaml.safe_load((there / "search.yaml").read_text(encoding="utf-8"))
+    asked = read_yaml_file(there / "search.yaml", "record of a search")
     asked["set"] = _placeless(asked["set"])
     arms = [change for span in asked["space"].values() if isinstance(span, dict) for change in span.values()]
     searched = [path for path in asked["space"] if isinstance(asked["space"][path], str)]
     if any(full_path(path, "--space") == "data.path" for path in [*searched, *(p for change in arms for p in change)]):
         raise ConfigError(f"{there} searched among data.path, which is not kept; it can only be kept by hand")
     here.mkdir(parents=True, exist_ok=True)
-    write_atomically(here / "search.yaml", yaml.safe_dump(asked, sort_keys=False, width=100).encode())
+    write_atomically(here / "search.yaml", write_yaml(asked).encode())
     write_atomically(here / "trials.csv", (there / "trials.csv").read_bytes())
     return True
 

@@ -4,15 +4,15 @@ from functools import cache
 from importlib.resources import files
 from typing import Any
 
-import yaml
-
 from cnnjepa.ablations.data_facts import SetSize
+from cnnjepa.schemas.yaml_text import read_yaml
 
 
 @cache
 def published() -> dict[str, Any]:
     """The whole file."""
-    return dict(yaml.safe_load((files("cnnjepa.ablations") / "published.yaml").read_text(encoding="utf-8")))
+    text = (files("cnnjepa.ablations") / "published.yaml").read_text(encoding="utf-8")
+    return dict(read_yaml(text, "published.yaml"))
 
 
 def published_time_shares() -> dict[str, float]:

@@ -82,10 +82,21 @@ def step_cost_path(root: Path) -> Path:
     return root / "benchmarks" / "method_cost.json"
 
 
+def _each_key_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        names = [name for name, _ in pairs]
+        twice = next(name for place, name in enumerate(names) if name in names[:place])
+        raise ValueError(f"{twice!r} is there twice")
+    return found
+
+
 def read_step_costs(path: Path) -> StepCostFile:
     """Raises ConfigError, which begins with the path, for anything that the command did not write."""
     try:
-        return StepCostFile.model_validate(json.loads(path.read_text(encoding="utf-8")))
+        return StepCostFile.model_validate(
+            json.loads(path.read_text(encoding="utf-8"), object_pairs_hook=_each_key_once)
+        )
     except ValidationError as error:
         first = error.errors()[0]
         reason = ": ".join(filter(None, (".".join(map(str, first["loc"])), first["msg"])))

@@ -5,13 +5,13 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-import yaml
 from pydantic import ValidationError
 
 from cnnjepa.schemas import ConfigError
 from cnnjepa.schemas.fields import nearest
 from cnnjepa.schemas.load import explain
 from cnnjepa.schemas.study import Study
+from cnnjepa.schemas.yaml_text import read_yaml, read_yaml_file
 
 _SHIPPED = files("cnnjepa.ablations") / "studies"
 
@@ -34,25 +34,17 @@ def read_study(asked: str) -> Study:
     Raises ConfigError naming the axis or field, what is legal and the nearest name.
     """
     if asked in shipped_studies():
-        return _parsed(shipped_text(asked), asked, f"study {asked}")
+        return _study(read_yaml(shipped_text(asked), f"study {asked}"), asked, f"study {asked}")
     path = Path(asked)
     if path.suffix not in (".yaml", ".yml"):
         names = ["predictor", "masking", *shipped_studies()]
         raise ConfigError(
             f"study {asked!r} does not exist; legal are a YAML file, or {', '.join(names)}{nearest(asked, names)}"
         )
-    try:
-        text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"study file {path} cannot be read: {error}") from None
-    return _parsed(text, path.stem, str(path))
+    return _study(read_yaml_file(path, "study file"), path.stem, str(path))
 
 
-def _parsed(text: str, name: str, origin: str) -> Study:
-    try:
-        tree = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise ConfigError(f"{origin} is not valid YAML: {error}") from None
+def _study(tree: Any, name: str, origin: str) -> Study:
     if not isinstance(tree, dict):
         raise ConfigError(f"{origin} must hold fields (question:, preset:, axes:, seeds:), see docs/studies.md")
     return validated({"name": name, **tree}, origin)

@@ -4,7 +4,6 @@ import json
 from pathlib import Path
 from typing import Any
 
-import yaml
 from pydantic import Field, ValidationError
 
 from cnnjepa.ablations.plan import Trial
@@ -14,6 +13,7 @@ from cnnjepa.schemas.base import Section
 from cnnjepa.schemas.fields import nearest
 from cnnjepa.schemas.overrides import flat
 from cnnjepa.schemas.study import Study
+from cnnjepa.schemas.yaml_text import read_yaml_file, write_yaml
 from cnnjepa.training.files import write_atomically
 
 TrialKey = tuple[str, str]
@@ -94,8 +94,8 @@ class StudyFolder:
         if not self.begun:
             raise ConfigError(f"{self.path} holds no study{self._nearest()}")
         try:
-            return Study.model_validate(yaml.safe_load((self.path / "study.yaml").read_text(encoding="utf-8")))
-        except (ValidationError, yaml.YAMLError) as error:
+            return Study.model_validate(read_yaml_file(self.path / "study.yaml", "study file"))
+        except (ValidationError, ConfigError) as error:
             raise ConfigError(f"{self.path / 'study.yaml'} cannot be read ({str(error).splitlines()[0]})") from None
 
     def trials(self) -> list[TrialRecord]:
@@ -153,7 +153,7 @@ class StudyFolder:
     def write(self, study: Study, trials: list[TrialRecord]) -> None:
         """Before anything is run."""
         self.logs.mkdir(parents=True, exist_ok=True)
-        text = yaml.safe_dump(study.model_dump(mode="json"), sort_keys=False, default_flow_style=None, width=100)
+        text = write_yaml(study.model_dump(mode="json"))
         records = [trial.model_dump(mode="json") for trial in trials]
         write_atomically(self.path / "trials.json", json.dumps(records, indent=1).encode())
         write_atomically(self.path / "study.yaml", text.encode())

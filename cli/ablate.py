@@ -109,9 +109,10 @@ def carry_out(study: "Study", options: StudyOptions) -> None:
     """Runs a study as the options say, or shows its plan."""
     from cnnjepa.ablations.study_files import changed
     from cnnjepa.cli.study_run import StudyRequest, run, show_plan
-    from cnnjepa.schemas.overrides import parse_override
+    from cnnjepa.schemas.overrides import parse_override, replaced
 
-    changes: dict[str, Any] = {"set": {**study.set, **dict(parse_override(text) for text in options.sets or [])}}
+    overrides = dict(parse_override(text) for text in options.sets or [])
+    changes: dict[str, Any] = {"set": replaced(study.set, overrides, "set:")}
     if options.preset is not None and options.preset != study.preset:
         changes |= {"preset": options.preset, "name": f"{study.name}-{options.preset}"}
     if options.name is not None:

@@ -19,10 +19,9 @@ def show(
     preset: PresetOption = None, config: ConfigOption = None, sets: SetOption = None, data: DataOption = None
 ) -> None:
     """Print the whole config as YAML, every default filled in; `--config` reads it back."""
-    import yaml
+    from cnnjepa.schemas.yaml_text import write_yaml
 
-    asked = asked_config(preset, config, sets, data)
-    print(yaml.safe_dump(asked.model_dump(mode="json"), sort_keys=False, default_flow_style=None, width=100), end="")
+    print(write_yaml(asked_config(preset, config, sets, data).model_dump(mode="json")), end="")
 
 
 @app.command(epilog="Example:  cnnjepa config diff in100 runs/mine/config.yaml")

@@ -53,17 +53,21 @@ def one_place(data: list[Path] | None) -> Path | None:
 
 
 def listed(text: str | None, flag: str) -> list[Any] | None:
-    """`1,2,3` → [1, 2, 3], values read as YAML; None when the flag was not given. Raises ConfigError when empty."""
-    import yaml
-
+    """`1,2,3` → [1, 2, 3], values read as YAML; None when the flag was not given. Raises ConfigError when a value is
+    missing, given twice in any spelling, or a mapping."""
     from cnnjepa.schemas import ConfigError
+    from cnnjepa.schemas.yaml_text import read_yaml
 
     if text is None:
         return None
     try:
-        values = yaml.safe_load(f"[{text}]")
-    except yaml.YAMLError:
+        values = read_yaml(f"[{text}]", flag)
+    except ConfigError:
         raise ConfigError(f"{flag} {text!r}: write values with commas between them, for example 1,2,3") from None
     if not values or None in values:
         raise ConfigError(f"{flag} {text!r}: a value is missing; write values with commas between them")
+    if wrong := [value for value in values if isinstance(value, dict | list)]:
+        raise ConfigError(f"{flag} {text!r}: {wrong[0]!r} is not a single value; write values with commas between them")
+    if twice := [value for place, value in enumerate(values) if value in values[:place]]:
+        raise ConfigError(f"{flag} {text!r}: {twice[0]!r} is given twice; give every value once")
     return list(values)

@@ -5,7 +5,6 @@ import uuid
 from pathlib import Path
 from typing import Any
 
-import yaml
 from pydantic import ValidationError
 from rich.console import Console
 
@@ -26,8 +25,9 @@ from cnnjepa.cli.terminal import console, say
 from cnnjepa.commands import command, quoted
 from cnnjepa.schemas import ConfigError
 from cnnjepa.schemas.load import explain
-from cnnjepa.schemas.overrides import full_path, parse_override
+from cnnjepa.schemas.overrides import full_path, full_paths, parse_override, replaced
 from cnnjepa.schemas.space import SearchSpace
+from cnnjepa.schemas.yaml_text import read_yaml_file, write_yaml
 from cnnjepa.training.files import write_atomically
 from cnnjepa.training.locks import locked
 from cnnjepa.training.stopping import StopRequest
@@ -37,29 +37,29 @@ def asked_space(file: Path | None, ranges: list[str], sets: list[str], flags: di
     """The search that a file and flags mean; flags come on top. Raises ConfigError."""
     tree: dict[str, Any] = {}
     if file is not None:
-        try:
-            tree = yaml.safe_load(file.read_text(encoding="utf-8"))
-        except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-            raise ConfigError(f"search file {file} cannot be read: {error}") from None
+        tree = read_yaml_file(file, "search file")
         if not isinstance(tree, dict):
             raise ConfigError(f"{file} must hold fields (preset:, space:, objective:), see docs/studies.md")
         if tree.keys() >= NOTED:  # a search's own record, asked for again
             tree = without_notes(tree)
         tree.setdefault("name", file.stem)
-    asked = dict(tree.get("space") or {})
+    asked: dict[str, Any] = dict(tree.get("space") or {})
+    # Named arms have a name, and paths of their own.
+    fields = [key for key, span in asked.items() if not isinstance(span, dict)]
+    spelt = dict(zip(full_paths(dict.fromkeys(fields), "--space"), fields, strict=True))
+    given: set[str] = set()
     for text in ranges:
         path, equals, span = text.partition("=")
         if not equals:
             raise ConfigError(f"--space {text}: write PATH=RANGE, for example --space 'optimizer.lr=log(1e-4, 1e-1)'")
-        if path.strip() in asked and file is None:
+        full = full_path(path.strip(), "--space")
+        if full in given:
             raise ConfigError(f"--space {path.strip()}: given twice; give every setting once")
-        asked[path.strip()] = span.strip()
+        given.add(full)
+        asked[spelt.get(full, path.strip())] = span.strip()
     if not asked:
         raise ConfigError("nothing to search: give SPACE.yaml or --space 'optimizer.lr=log(1e-4, 1e-1)'")
-    for key, span in asked.items():
-        if not isinstance(span, dict):  # named arms have a name, and paths of their own
-            full_path(key, "--space")
-    changes = {**(tree.get("set") or {}), **dict(parse_override(text) for text in sets)}
+    changes = replaced(tree.get("set") or {}, dict(parse_override(text) for text in sets), "set:")
     tree = {**tree, **flags, "space": asked, "set": changes}
     tree.setdefault("name", f"search-{tree.get('preset', 'demo')}")
     try:
@@ -118,7 +118,7 @@ def run(space: SearchSpace, options: ClusterOptions, data: Path | None, trials: 
                         str(options.root.resolve()), share, str(stop_file.resolve()),
                     )  # fmt: skip
                     asked["id"] = folder_id(folder)
-                    write_atomically(folder.path / "search.yaml", _yaml(asked).encode())
+                    write_atomically(folder.path / "search.yaml", write_yaml(asked).encode())
                     storage = storage or storage_at(place, warned)
                     claim(storage, place.shown, folder, asked)
                     try:
@@ -167,8 +167,3 @@ def of_the_grid(progress: Console, space: SearchSpace, trials: int, data: Path |
     if trials < len(points):
         say(progress, f"a part of the grid: {trials} of {len(points)} combinations (--trials)")
     return min(trials, len(points))
-
-
-def _yaml(tree: dict[str, Any]) -> str:
-    text: str = yaml.safe_dump(tree, sort_keys=False, default_flow_style=None, width=100)
-    return text

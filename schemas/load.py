@@ -7,7 +7,6 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-import yaml
 from pydantic import BaseModel, ValidationError
 
 from cnnjepa.schemas.config import PretrainConfig
@@ -15,6 +14,7 @@ from cnnjepa.schemas.data import SyntheticData
 from cnnjepa.schemas.errors import ConfigError
 from cnnjepa.schemas.fields import arm_of, arms, discriminator, nearest, tag_values
 from cnnjepa.schemas.overrides import Tree, merge, nested, parse_override
+from cnnjepa.schemas.yaml_text import read_yaml, read_yaml_file
 
 _PRESETS = files("cnnjepa.schemas") / "presets"
 _HDF5 = (".h5", ".hdf5")
@@ -37,32 +37,22 @@ def preset_text(name: str) -> str:
     return (_PRESETS / f"{name}.yaml").read_text(encoding="utf-8")
 
 
-def _parse(text: str, origin: str) -> Tree:
-    try:
-        tree = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise ConfigError(f"{origin} is not valid YAML: {error}") from None
+def _preset_tree(name: str) -> Tree:
+    return _extended(read_yaml(preset_text(name), f"preset {name}"), f"preset {name}")
+
+
+def _file_tree(path: Path) -> Tree:
+    return _extended(read_yaml_file(path, "config file"), f"config file {path}")
+
+
+def _extended(tree: Any, origin: str) -> Tree:
+    """The sections of a file, laid over the preset that it extends."""
     if tree is None:
         return {}
     if not isinstance(tree, dict):
         raise ConfigError(f"{origin} must hold sections (method:, encoder:, data:, …), not a {type(tree).__name__}")
-    tree = _text_keys(tree)
     base = tree.pop("extends", None)
-    if base is None:
-        return tree
-    return merge(_with_tags(_parse(preset_text(str(base)), f"preset {base}")), tree)
-
-
-def _text_keys(node: Any) -> Any:
-    """YAML reads `2020-01-01:` and `1:` as a date and a number; field names are text."""
-    return {str(k): _text_keys(v) for k, v in node.items()} if isinstance(node, dict) else node
-
-
-def _file_tree(path: Path) -> Tree:
-    try:
-        return _parse(path.read_text(encoding="utf-8"), str(path))
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"config file {path} cannot be read: {error}") from None
+    return tree if base is None else merge(_with_tags(_preset_tree(str(base))), tree)
 
 
 def read_config(path: Path) -> PretrainConfig:
@@ -83,7 +73,7 @@ def load_config(
 
     Raises ConfigError naming the field, the value, what is legal and the nearest legal name.
     """
-    tree: Tree = _parse(preset_text(preset), f"preset {preset}") if preset else {}
+    tree: Tree = _preset_tree(preset) if preset else {}
     if file:
         tree = merge(_with_tags(tree), _file_tree(file))
     tree = _with_tags(tree)
@@ -103,7 +93,7 @@ def load_config(
 def _own_limits(file: Path) -> Tree:
     """Image size and numbers of images that a file states without naming the source they are meant for. They hold for
     `--data` too; those of the preset that it extends belong to the preset's source."""
-    section = (yaml.safe_load(file.read_text(encoding="utf-8")) or {}).get("data")
+    section = (read_yaml_file(file, "config file") or {}).get("data")
     if not isinstance(section, dict) or "source" in section:
         return {}
     return {name: section[name] for name in SyntheticData.LEFT_BEHIND if name in section}
@@ -196,7 +186,7 @@ def _line(finding: Any, root: type[BaseModel], tree: Tree) -> str:
         tag_path = f"{path}.{finding['ctx']['discriminator'].strip(chr(39))}" if kind.startswith("union") else path
         names = expected.replace(" or ", ", ").replace("'", "").split(", ")
         return f"{tag_path}: {given!r} is not legal; legal are {', '.join(names)}{nearest(str(given), names)}"
-    if kind == "value_error":
+    if kind in ("value_error", "wrong_kind"):
         return f"{path}: {message}" if path else message
     return f"{path}: {finding['input']!r} is not legal; {message[0].lower()}{message[1:]}"
 

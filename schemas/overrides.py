@@ -1,13 +1,16 @@
 """`--set key=value`: a key shortened to any unambiguous ending, laid over a nested dict."""
 
-from typing import Any
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal
 
-import yaml
 from pydantic import BaseModel
 
+from cnnjepa.schemas.base import leaf_types, takes_a_list
 from cnnjepa.schemas.config import PretrainConfig
 from cnnjepa.schemas.errors import ConfigError
 from cnnjepa.schemas.fields import arm_of, arms, config_fields, discriminator, nearest
+from cnnjepa.schemas.yaml_text import read_word
 
 Tree = dict[str, Any]
 
@@ -30,14 +33,40 @@ def full_path(key: str, asked_by: str = "--set") -> str:
 
 
 def parse_override(text: str) -> tuple[str, Any]:
-    """`predictor.depth=2` → (full path, 2). The value is read as YAML."""
+    """`predictor.depth=2` → (full path, 2). The value is read as YAML, that of a field of text as it stands (a folder
+    named 2012). Raises ConfigError."""
     key, separator, value = text.partition("=")
     if not separator or not key.strip():
         raise ConfigError(f"--set {text}: write key=value, for example --set predictor.depth=2")
-    try:
-        return full_path(key.strip()), yaml.safe_load(value)
-    except yaml.YAMLError as error:
-        raise ConfigError(f"--set {text}: the value cannot be read ({error})") from None
+    path, value = full_path(key.strip()), value.strip()
+    if value not in ("", "~", "null") and value[:1] not in ("'", '"') and _is_text(path):
+        return path, value
+    return path, read_word(value, f"--set {key.strip()}")
+
+
+def full_paths(changes: Mapping[str, Any], asked_by: str) -> dict[str, Any]:
+    """Keys of any unambiguous ending → full config paths, values as they are. Raises ConfigError, naming who asked, for
+    a path that does not exist, and for one field under two spellings."""
+    spelt: dict[str, str] = {}
+    for key in changes:
+        path = full_path(key, asked_by)
+        if path in spelt:
+            raise ConfigError(f"{asked_by} {spelt[path]} and {key} are one field, {path}; give it once")
+        spelt[path] = key
+    return {path: changes[key] for path, key in spelt.items()}
+
+
+def replaced(written: Mapping[str, Any], over: Mapping[str, Any], asked_by: str) -> dict[str, Any]:
+    """`written`, whose keys may be endings of paths, with the values of `over`, whose keys are full paths. Keys that
+    are not replaced keep their spelling. Raises ConfigError as `full_paths`."""
+    paths = {key: path for path, key in zip(full_paths(written, asked_by), written, strict=True)}
+    return {key: value for key, value in written.items() if paths[key] not in over} | dict(over)
+
+
+def _is_text(path: str) -> bool:
+    """Whether a config field takes one text, in every section that has it."""
+    annotations: list[Any] = [field.info.annotation for field in config_fields() if field.path == path]
+    return all(leaf_types(a) <= {str, Path, Literal} and not takes_a_list(a) for a in annotations)
 
 
 def merge(base: Tree, over: Tree) -> Tree:

@@ -72,9 +72,9 @@ class ProbeConfig(Section):
     @field_validator("floors", mode="before")
     @classmethod
     def _is_a_switch_or_names_floors(cls, value: Any) -> Any:
-        names = list(value) if isinstance(value, list | tuple) else []
+        names = list(value) if isinstance(value, list | tuple) else [value]
         if not isinstance(value, bool) and not (names and all(name in get_args(FloorName) for name in names)):
-            raise ValueError(f"legal are true, false, or a list of {', '.join(get_args(FloorName))}")
+            raise ValueError(f"must be true, false, or a list of {', '.join(get_args(FloorName))}")
         asked = [name for name in get_args(FloorName) if name in names]
         return asked == list(get_args(FloorName)) or asked or value  # one wish, one value: it is hashed
 

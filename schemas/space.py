@@ -3,16 +3,17 @@
 import re
 from typing import Annotated, Any, Literal
 
-import yaml
 from pydantic import BeforeValidator, Field, PlainSerializer, ValidationInfo, field_validator, model_validator
 
 from cnnjepa.schemas.base import Section
-from cnnjepa.schemas.study import NamedArms
+from cnnjepa.schemas.errors import ConfigError
+from cnnjepa.schemas.study import NamedArms, arm_named
+from cnnjepa.schemas.yaml_text import read_yaml, write_inline
 
 _FORM = re.compile(r"^(log|uniform|int|choice)\((.*)\)$", re.DOTALL)
 # Of named arms; Ray takes a name with a slash apart.
 _NAME = re.compile(r"^[A-Za-z0-9][A-Za-z0-9 _-]*$")
-_LEGAL = (
+_FORMS = (
     "log(LOW, HIGH), uniform(LOW, HIGH), int(LOW, HIGH), choice(A, B, …) or, in a file, named arms "
     "({NAME: {FIELD: VALUE, …}, …})"
 )
@@ -36,7 +37,9 @@ class Range(Section):
     @model_validator(mode="after")
     def _is_a_range(self) -> "Range":
         if self.kind == "choice":
-            if len(self.values) < 2 or any(value in self.values[:place] for place, value in enumerate(self.values)):
+            if twice := [value for place, value in enumerate(self.values) if value in self.values[:place]]:
+                raise ValueError(f"choice has {twice[0]!r} twice; give every value once")
+            if len(self.values) < 2:
                 raise ValueError("choice needs at least two different values")
             return self
         if self.kind == "arms":
@@ -61,35 +64,26 @@ class Range(Section):
         return (int(low), int(high)) if self.kind == "int" else (low, low + (high - low) / 2**0.5, high)
 
     def read(self, value: Any) -> Any:
-        """A value as YAML has it (1e-3 is text there, 4 a number though an arm's name), as this range does. Raises
-        ValueError for one that is not in it."""
+        """A value as YAML has it (4 is a number there, though an arm's name), as this range has it. Raises ValueError
+        for one that is not in it."""
         if self.kind in ("choice", "arms"):
-            value = str(value) if self.kind == "arms" else value
+            value = arm_named(value, self.arms) if self.kind == "arms" else value
             if value not in self.ends:
-                legal = ", ".join(map(_yaml, self.ends))
+                legal = ", ".join(map(write_inline, self.ends))
                 raise ValueError(f"{value!r} is not one of {legal}")
             return value
-        try:
-            number = float(value)
-        except (TypeError, ValueError):
-            raise ValueError(f"{value!r} is not a number; legal is {self}") from None
-        whole = self.kind != "int" or number == int(number)
-        if isinstance(value, bool) or not self.bounds[0] <= number <= self.bounds[1] or not whole:
+        if isinstance(value, bool) or not isinstance(value, int | float):
+            raise ValueError(f"{value!r} is not a number; it must be in {self}")
+        if not self.bounds[0] <= value <= self.bounds[1] or (self.kind == "int" and value != int(value)):
             raise ValueError(f"{value!r} is not in {self}")
-        return int(number) if self.kind == "int" else number
+        return int(value) if self.kind == "int" else float(value)
 
     def __str__(self) -> str:
         if self.kind == "arms":
-            return _yaml(self.arms)
+            return write_inline(self.arms)
         numbers = (str(int(bound)) if self.kind == "int" else repr(bound) for bound in self.bounds)
-        inner = map(_yaml, self.values) if self.kind == "choice" else numbers
+        inner = map(write_inline, self.values) if self.kind == "choice" else numbers
         return f"{self.kind}({', '.join(inner)})"
-
-
-def _yaml(value: Any) -> str:
-    """As it is written inside a range; read back by `_range`."""
-    text: str = yaml.safe_dump(value, default_flow_style=True, width=10**6, sort_keys=False)
-    return text.removesuffix("\n").removesuffix("\n...")
 
 
 def _range(given: Any) -> Any:
@@ -98,25 +92,23 @@ def _range(given: Any) -> Any:
         return {"kind": "choice", "values": tuple(given)}
     if isinstance(given, dict) and "kind" not in given:
         if not all(isinstance(change, dict) for change in given.values()):
-            raise ValueError(f"{given!r} is not a range; legal are {_LEGAL}")
-        named = {str(name): change for name, change in given.items()}
-        if len(named) < len(given):
-            raise ValueError(f"names of arms must differ as text; given are {', '.join(map(repr, given))}")
-        return {"kind": "arms", "arms": named}
+            raise ValueError(f"{given!r} is not a range; it must be {_FORMS}")
+        return {"kind": "arms", "arms": given}
     if not isinstance(given, str):
         return given
     match = _FORM.match(given.strip())
     if not match:
-        raise ValueError(f"{given!r} is not a range; legal are {_LEGAL}")
+        raise ValueError(f"{given!r} is not a range; it must be {_FORMS}")
     kind, inner = match.groups()
     try:
-        values = yaml.safe_load(f"[{inner}]")
-        if kind == "choice":
-            return {"kind": kind, "values": tuple(values)}
-        # YAML 1.1 reads 1e-4 as text, since it wants 1.0e-4.
-        return {"kind": kind, "bounds": tuple(float(value) for value in values)}
-    except (yaml.YAMLError, TypeError, ValueError):
-        raise ValueError(f"{given!r} cannot be read; legal are {_LEGAL}") from None
+        values = tuple(read_yaml(f"[{inner}]", kind))
+    except ConfigError:
+        raise ValueError(f"{given!r} cannot be read; it must be {_FORMS}") from None
+    if kind == "choice":
+        return {"kind": kind, "values": values}
+    if wrong := [value for value in values if isinstance(value, bool) or not isinstance(value, int | float)]:
+        raise ValueError(f"{given!r}: {wrong[0]!r} is no number; {kind} needs two numbers")
+    return {"kind": kind, "bounds": values}
 
 
 def _written(asked: Range) -> str | NamedArms:

@@ -1,10 +1,12 @@
 """A study: which configs are compared. One file an experiment in `ablations/studies/`; a user's own works the same."""
 
+from collections.abc import Iterable
 from typing import Any, Literal, Self
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, ValidationInfo, field_validator, model_validator
 
 from cnnjepa.schemas.base import Section
+from cnnjepa.schemas.yaml_text import read_yaml
 
 PublishedTable = Literal[
     "main",
@@ -18,6 +20,14 @@ PublishedTable = Literal[
 
 Values = tuple[Any, ...]
 NamedArms = dict[str, dict[str, Any]]
+
+
+def arm_named(given: Any, names: Iterable[str]) -> Any:
+    """The arm's name that a value of a YAML file means: names are text as they are written, values may be numbers.
+    Gives back the value when it is none of the names."""
+    if given in (names := list(names)):
+        return given
+    return next((name for name in names if not isinstance(given, str) and read_yaml(name, "") == given), given)
 
 
 Expected = Literal["worse", "better", "level", "not_worse"]
@@ -100,6 +110,20 @@ class Study(Section):
         if len(frozenset(seeds)) < len(seeds) or min(seeds) < 0:
             raise ValueError("must be distinct whole numbers of at least 0")
         return seeds
+
+    @field_validator("baseline", "claims")
+    @classmethod
+    def _name_arms_as_the_axes_do(cls, value: Any, info: ValidationInfo) -> Any:
+        axes: dict[str, Values | NamedArms] = info.data.get("axes", {})
+
+        def named(arm: dict[str, Any]) -> dict[str, Any]:
+            return {
+                axis: arm_named(v, axes[axis]) if isinstance(axes.get(axis), dict) else v for axis, v in arm.items()
+            }
+
+        if isinstance(value, tuple):
+            return tuple(claim.model_copy(update={"arm": named(claim.arm)}) for claim in value)
+        return value and named(value)
 
     @model_validator(mode="after")
     def _baseline_and_claims_name_arms(self) -> Self:

@@ -86,7 +86,7 @@ def test_train_prints_a_summary_and_where_to_look(tmp_path: Path) -> None:
 WRONG = [
     (["--preset", "smok"], ["preset 'smok' does not exist", "nearest is 'smoke'"]),
     (["--preset", "smoke", "--set", "predictor.dpth=2"], ["no such config field", "nearest is 'predictor.depth'"]),
-    (["--preset", "smoke", "--set", "depth=two"], ["method.predictor.depth: 'two' is not legal"]),
+    (["--preset", "smoke", "--set", "depth=two"], ["method.predictor.depth: 'two' is text; write a whole number"]),
     (["--preset", "smoke", "--set", "epochs"], ["write key=value"]),
     (["--preset", "smoke", "--set", "strategy=random", "--set", "ratio=0.999"], ["leaves 0 of 64 cells visible"]),
     (["--preset", "smoke", "--set", "strategy=random", "--set", "ratio=0.001"], ["leaves 64 of 64 cells visible"]),
@@ -98,7 +98,7 @@ WRONG = [
     ),
     (["--preset", "smoke", "--set", "device=cuda"], ["no usable CUDA GPU", "legal here are cpu and auto"]),
     (["--preset", "smoke", "--data", "no/such/place"], ["data.path no/such/place does not exist"]),
-    (["--preset", "smoke", "--config", "no.yaml"], ["config file no.yaml cannot be read"]),
+    (["--preset", "smoke", "--config", "no.yaml"], ["config file no.yaml does not exist"]),
     ([], ["give --preset NAME or --config FILE"]),
     (["--preset", "in100"], ["data.path is not set"]),
     (["--preset", "smoke", "--checkpoint", "x.pt"], ["--checkpoint goes with --resume"]),

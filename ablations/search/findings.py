@@ -7,15 +7,15 @@ from pathlib import Path
 from typing import Any
 
 import optuna
-import yaml
 from optuna.trial import FrozenTrial, TrialState
 
 from cnnjepa.ablations.pool import Pool
 from cnnjepa.ablations.search.points import changes_of
 from cnnjepa.ablations.search.storage import HASH, HOW, PROBE, choices_of
 from cnnjepa.ablations.study_folder import StudyFolder
-from cnnjepa.schemas.overrides import full_path, merge, nested
+from cnnjepa.schemas.overrides import full_paths, merge, nested
 from cnnjepa.schemas.space import SearchSpace
+from cnnjepa.schemas.yaml_text import write_yaml
 from cnnjepa.training.files import write_atomically
 
 # PED-ANOVA compares the best tenth of the completed trials with all of them; below this, that tenth is one trial.
@@ -51,7 +51,7 @@ def write_best(study: optuna.Study, space: SearchSpace, folder: Path) -> Path | 
         return None
     best = trials[0]
     tree: dict[str, Any] = {"extends": space.preset}
-    base = {full_path(key, "set:"): value for key, value in space.set.items()}
+    base = full_paths(space.set, "set:")
     for setting, value in {**base, **changes_of(choices_of(best.params, space), space)}.items():
         tree = merge(tree, nested(setting, value))
     head = [
@@ -61,7 +61,7 @@ def write_best(study: optuna.Study, space: SearchSpace, folder: Path) -> Path | 
         f"# Run: {str(best.user_attrs.get(HASH, 'unknown'))[:12]}",
         f"# Use: cnnjepa train --config {folder / 'best.yaml'}",
     ]
-    text = "\n".join(head) + "\n" + yaml.safe_dump(tree, sort_keys=False, default_flow_style=None, width=100)
+    text = "\n".join(head) + "\n" + write_yaml(tree)
     path = folder / "best.yaml"
     write_atomically(path, text.encode())
     return path

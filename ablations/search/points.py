@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from cnnjepa.schemas import ConfigError, PretrainConfig, load_config
-from cnnjepa.schemas.overrides import full_path
+from cnnjepa.schemas.overrides import full_path, full_paths
 from cnnjepa.schemas.space import SearchSpace
 
 # A search needs one figure: neither the published protocol nor the floors are probed, unless asked for.
@@ -13,7 +13,7 @@ _CHEAP_PROBE = {"probe.protocols": ["held_out"], "probe.floors": False}
 
 def config_of(space: SearchSpace, changes: dict[str, Any], data: Path | None) -> PretrainConfig:
     """The config that a point of the space stands for. Raises ConfigError where the schema refuses it."""
-    base = {full_path(key, "set:"): value for key, value in space.set.items()}
+    base = full_paths(space.set, "set:")
     return load_config(space.preset, data=data, changes={**_CHEAP_PROBE, **base, **changes})
 
 
@@ -24,7 +24,7 @@ def changes_of(choices: dict[str, Any], space: SearchSpace) -> dict[str, Any]:
     for key, choice in choices.items():
         asked = space.space[key]
         if asked.kind == "arms":
-            changes |= {full_path(path, f"{key}, arm {choice}:"): value for path, value in asked.arms[choice].items()}
+            changes |= full_paths(asked.arms[choice], f"{key}, arm {choice}:")
         else:
             changes[full_path(key, "--space")] = choice
     return changes

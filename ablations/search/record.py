@@ -5,7 +5,6 @@ import uuid
 from typing import Any
 
 import optuna
-import yaml
 from pydantic import ValidationError
 
 from cnnjepa.ablations.data_facts import DataFacts
@@ -13,6 +12,7 @@ from cnnjepa.ablations.study_folder import StudyFolder
 from cnnjepa.schemas import ConfigError, PretrainConfig, pretrain_hash, probe_hash
 from cnnjepa.schemas.overrides import flat
 from cnnjepa.schemas.space import SearchSpace
+from cnnjepa.schemas.yaml_text import read_yaml_file
 
 # What the record has beyond the search itself: the images' fingerprint, and processes per trial.
 NOTED = {"images", "processes"}
@@ -46,9 +46,9 @@ def recorded(folder: StudyFolder) -> dict[str, Any] | None:
     if not path.is_file():
         return None
     try:
-        record = yaml.safe_load(path.read_text(encoding="utf-8"))
+        record = read_yaml_file(path, "record of a search")
         _comparable(record)
-    except (OSError, yaml.YAMLError, AttributeError, ValidationError) as error:
+    except (ConfigError, AttributeError, ValidationError) as error:
         raise ConfigError(f"{path} cannot be read ({str(error).splitlines()[0]}); give another --name") from None
     return dict(record)
 

@@ -1,10 +1,9 @@
 """The model card: what the encoder is, what it was trained on and how, what it is worth, and whose images they were."""
 
-import yaml
-
 from cnnjepa import __version__
 from cnnjepa.export.parcel import Parcel
 from cnnjepa.schemas import ConfigError, ProbeFigures, SyntheticData, TorchvisionData
+from cnnjepa.schemas.yaml_text import write_yaml
 from cnnjepa.training.conclude import encoder_name
 
 _LICENCES = {
@@ -42,7 +41,7 @@ def model_card(parcel: Parcel, licence: str, loading: str) -> str:
     }
     dataset = result.dataset if result else config.data.source
     lines = [
-        "---", yaml.safe_dump(head, sort_keys=False).strip(), "---", "",
+        "---", write_yaml(head).strip(), "---", "",
         f"# {encoder_name(config.encoder)} pretrained with {config.method.name}", "",
         f"The {parcel.which} encoder of a run of CNN-JEPA Bench {__version__}, without classifier. It maps images to "
         f"{parcel.network.feature_dim} features, averaged over positions.", "",
@@ -56,7 +55,7 @@ def model_card(parcel: Parcel, licence: str, loading: str) -> str:
     lines += ["", "## What it is worth", "", *_figures(parcel), "", "## How it was trained", "", "```yaml"]
     shown = config.model_dump(mode="json")
     shown["data"].pop("path", None)  # a place on one machine
-    lines += [yaml.safe_dump(shown, sort_keys=False, default_flow_style=None, width=100).strip(), "```"]
+    lines += [write_yaml(shown).strip(), "```"]
     if result:
         lines += ["", f"Name of these settings on these images: `{result.pretrain_hash}`."]
     return "\n".join(lines) + "\n"

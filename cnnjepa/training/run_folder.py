@@ -7,11 +7,11 @@ import shutil
 from pathlib import Path
 from typing import Any, BinaryIO
 
-import yaml
 from pydantic import ValidationError
 
 from cnnjepa.errors import RunError
 from cnnjepa.schemas import ConfigError, PretrainConfig, TrialResult
+from cnnjepa.schemas.yaml_text import write_yaml
 from cnnjepa.training.files import write_atomically
 from cnnjepa.training.locks import holder, locked
 
@@ -196,4 +196,4 @@ def _read(path: Path) -> TrialResult | None:
 
 def config_yaml(config: PretrainConfig) -> str:
     """The config as YAML, which `--config` reads back."""
-    return yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False, default_flow_style=None, width=100)
+    return write_yaml(config.model_dump(mode="json"))
