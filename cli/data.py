@@ -22,12 +22,13 @@ def _data() -> None:
     pass
 
 
-def _images_at(path: Path, *settings: str) -> "DataConfig":
-    """The data section that `--data PATH` would give."""
+def _images_at(path: Path, **splits: str | None) -> "DataConfig":
+    """The data section that `--data PATH` would give, with other names of splits where they are given."""
     from cnnjepa.schemas import load_config
 
     small = ["image_size=64", "min_keep=0", "sampler=unbiased", "stem=small"]  # a config that any images fit
-    return load_config(data=path, overrides=[*small, *settings]).data
+    named = {f"data.{name}": split for name, split in splits.items() if split is not None}
+    return load_config(data=path, overrides=small, changes=named).data
 
 
 @app.command(epilog="Example:  cnnjepa data check /data/imagenet100")
@@ -96,12 +97,11 @@ def pack(
     from cnnjepa.schemas import ConfigError, FolderData, HDF5Data
     from cnnjepa.training.locks import locked
 
-    splits = [f"{name}={value}" for name, value in (("train_split", train_split), ("val_split", val_split)) if value]
     if not source.exists():
         raise ConfigError(
             f"SOURCE {source} does not exist; give a directory of images, a .tar(.gz) of one, or a folder of HDF5 files"
         )
-    config = _images_at(source, *splits)
+    config = _images_at(source, train_split=train_split, val_split=val_split)
     assert isinstance(config, FolderData | HDF5Data)
     threads = threads or usable_workers(256)
     packing = prepare(config, dest, shorter_side, quality, skip_unreadable)

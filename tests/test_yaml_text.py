@@ -13,6 +13,7 @@ from cnnjepa.ablations.arms import arms_of
 from cnnjepa.ablations.plan import asked_configs
 from cnnjepa.ablations.step_cost_file import read_step_costs
 from cnnjepa.ablations.study_files import read_study
+from cnnjepa.cli.data import _images_at
 from cnnjepa.cli.options import listed
 from cnnjepa.cli.search_run import asked_space
 from cnnjepa.schemas import ConfigError, load_config, preset_names, read_config
@@ -261,3 +262,8 @@ def test_a_cost_file_with_a_key_twice_is_refused(tmp_path: Path) -> None:
     path.write_text('{"title": "a", "title": "b"}')
     with pytest.raises(ConfigError, match=r"'title' is there twice"):
         read_step_costs(path)
+
+
+@pytest.mark.parametrize("name", ["2012", "no", "null", "'a'", "1e-3", "a: b"])
+def test_a_split_on_the_command_line_is_the_folders_name(name: str, tmp_path: Path) -> None:
+    assert _images_at(tmp_path, train_split=name).train_split == name
