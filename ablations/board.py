@@ -10,6 +10,7 @@ from typing import Any
 
 from cnnjepa.ablations.pool import Pool, Standing, own_probe
 from cnnjepa.ablations.study_folder import StudyFolder, TrialKey, TrialRecord
+from cnnjepa.names import file_names, visible
 from cnnjepa.schemas import TrialResult
 
 
@@ -21,14 +22,15 @@ class StudyBoard:
         root = folder.path / "tensorboard"
         if root.exists():
             shutil.rmtree(root)
-        names = [_name(record) for record in records]
+        labels = [record.label for record in records]
+        labels = [
+            label if labels.count(label) == 1 else f"{label} {record.key[0][:12]}-{record.key[1][:8]}"
+            for record, label in zip(records, labels, strict=True)
+        ]
+        names = file_names(labels, also=" =,–")  # each is still the arm's
         self._runs = {
-            record.key: _Run(
-                record,
-                pool.folder(record.pretrain_hash).path / "metrics.jsonl",
-                root / (name if names.count(name) == 1 else f"{name} {record.key[0][:12]}-{record.key[1][:8]}"),
-            )
-            for record, name in zip(records, names, strict=True)
+            record.key: _Run(record, pool.folder(record.pretrain_hash).path / "metrics.jsonl", root / names[label])
+            for record, label in zip(records, labels, strict=True)
         }
 
     def update(self, standings: dict[TrialKey, Standing]) -> None:
@@ -44,11 +46,6 @@ class StudyBoard:
         """Ends every run's file."""
         for run in self._runs.values():
             run.close()
-
-
-def _name(record: TrialRecord) -> str:
-    """A folder's name that is still the arm's."""
-    return "".join(c if c.isalnum() or c in " =,.-_–" else "_" for c in record.label)
 
 
 class _Run:
@@ -100,7 +97,8 @@ class _Run:
             return
         self._concluded = True
         chosen = {
-            axis: v if isinstance(v, bool | int | float | str) else str(v) for axis, v in self._record.choices.items()
+            visible(axis): v if isinstance(v, bool | int | float) else visible(str(v))
+            for axis, v in self._record.choices.items()
         }
         figures = result.probes.held_out or result.probes.published
         outcome = {} if figures is None else figures.model_dump(exclude_none=True)

@@ -1,6 +1,7 @@
 """Names that a user chose (arms, data sets, classes, files), as one line of text and as file names."""
 
 import hashlib
+import re
 import unicodedata
 from collections import Counter
 from collections.abc import Iterable
@@ -35,6 +36,19 @@ def escaped(letter: str) -> str:
     return f"\\x{code:02x}" if code < 0x100 else f"\\u{code:04x}" if code < 0x10000 else f"\\U{code:08x}"
 
 
+def one_line(text: str) -> str:
+    """The text of a paragraph on one line: line ends become spaces, other control characters escapes."""
+    return visible(re.sub(r"\s*[\r\n]\s*", " ", text))
+
+
+def shortened(text: str, longest: int = 60) -> str:
+    """The text, or its beginning, its end and four digits of its hash, so that different texts stay different."""
+    if len(text) <= longest:
+        return text
+    digest = hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:4]
+    return f"{text[: longest - 24]}…{text[-16:]} ({digest})"
+
+
 def file_name(text: str, also: str = "") -> str:
     """A name for a file that keeps ASCII letters, digits, `-`, `_`, `.` and the characters of `also`, and has at most
     200 bytes. Text that is such a name is returned as it is; any other has a hash at its end, so that different texts
@@ -42,7 +56,7 @@ def file_name(text: str, also: str = "") -> str:
     kept = "".join(
         letter if (letter.isascii() and letter.isalnum()) or letter in "-_." + also else "_" for letter in text
     )
-    if kept == text and 0 < len(text) <= _LONGEST and text[0] not in ".-" and text[-1] not in ". ":
+    if kept == text and 0 < len(text.encode()) <= _LONGEST and text[0] not in ".-" and text[-1] not in ". ":
         return text
     return _hashed(kept, text)
 
@@ -56,5 +70,5 @@ def file_names(texts: Iterable[str], also: str = "") -> dict[str, str]:
 
 def _hashed(kept: str, text: str) -> str:
     digest = hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:8]
-    head = kept[: _LONGEST - 9].lstrip(".-").rstrip(". ") or "_"
+    head = kept.encode()[: _LONGEST - 9].decode(errors="ignore").lstrip(".-").rstrip(". ") or "_"
     return f"{head}-{digest}"

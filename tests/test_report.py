@@ -536,13 +536,13 @@ def test_the_latex_compiles(reported: Path, tmp_path: Path) -> None:
 
 
 def test_a_name_with_latex_s_letters_is_escaped(tmp_path: Path) -> None:
-    from cnnjepa.ablations.report.formats import latex_text, plain
+    from cnnjepa.ablations.report.escape import latex_text, markdown_text
 
     assert latex_text("50 % of $x_1 & {y}^2 \\ # ~") == (
         r"50 \% of \$x\_1 \& \{y\}\textasciicircum{}2 \textbackslash{} \# \textasciitilde{}"
     )
-    assert latex_text("τ − ± 漢") == r"$\tau$ $-$ $\pm$ ?"
-    assert plain("a|b*c_d[e]") == r"a\|b\*c\_d\[e\]"
+    assert latex_text("τ − ± 漢") == r"$\tau$ $-$ $\pm$ \textbackslash{}u6f22"
+    assert markdown_text("a|b*c_d[e]") == r"a\|b\*c\_d\[e\]"
 
 
 def test_what_is_kept_gives_the_same_tables_and_names_no_place(

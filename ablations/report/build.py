@@ -6,6 +6,7 @@ from pathlib import Path
 from cnnjepa.ablations.report import formats
 from cnnjepa.ablations.report.bundle import StudyBundle, best_trial, bundle, one_a_place
 from cnnjepa.ablations.report.claims_table import claims_table
+from cnnjepa.ablations.report.escape import markdown_text
 from cnnjepa.ablations.report.main_table import main_tables, published_table
 from cnnjepa.ablations.report.output import ReportFolder
 from cnnjepa.ablations.report.page_file import KINDS, page
@@ -131,21 +132,21 @@ def _write(path: Path, title: str, bundles: list[StudyBundle], main: list[Table]
 
 
 def _markdown(title: str, bundles: list[StudyBundle], tables: list[Table], drawn: list[Picture]) -> str:
-    parts = [f"# {title}\n"]
+    parts = [f"# {markdown_text(title)}\n"]
     for made in bundles:
         question = f": {made.study.study.question}" if made.study.study.question else ""
-        parts.append(f"## {made.study.name}{question}\n")
+        parts.append(f"## {markdown_text(made.study.name + question)}\n")
         for sentence in made.sentences:
             mark = f"**{KINDS[sentence.kind]}.** " if KINDS[sentence.kind] else ""
-            parts.append(f"- {mark}{formats.plain(sentence.text)}")
-        parts += [f"- {formats.plain(remark)}" for remark in made.remarks]
+            parts.append(f"- {mark}{markdown_text(sentence.text)}")
+        parts += [f"- {markdown_text(remark)}" for remark in made.remarks]
         parts.append("")
     parts.append("## Tables\n")
     parts += [formats.markdown(table) for table in tables]
     if drawn:
         parts.append("## Pictures\n")
         parts += [
-            f"![{formats.plain(one.caption)}](figures/{one.name}.png)\n\n{formats.plain(one.caption)}\n"
+            f"![{markdown_text(one.caption)}](figures/{one.name}.png)\n\n{markdown_text(one.caption)}\n"
             for one in drawn
         ]
     return "\n".join(parts).rstrip() + "\n"

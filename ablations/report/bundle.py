@@ -12,6 +12,7 @@ from cnnjepa.ablations.report.reading import PROTOCOLS, Curves, StudyData, Trial
 from cnnjepa.ablations.report.table import Table
 from cnnjepa.ablations.report.words import Sentence, study_words
 from cnnjepa.ablations.study_folder import TrialKey
+from cnnjepa.names import file_names
 from cnnjepa.schemas import ConfigError, SyntheticData
 from cnnjepa.schemas.probe import Protocol
 
@@ -43,9 +44,11 @@ def bundle(study: StudyData, chosen: Trial | None) -> StudyBundle:
     judged = one_a_place(comparisons, "held_out")
     claims = claims_table(judged, file_name(study, "claims"), f"{study.name}: what was claimed, and what came out")
     tables = [claims] if claims else []
-    tables += [accuracy_table(c, file_name(study, "accuracy", c.dataset, c.protocol)) for c in comparisons]
+    tables += [accuracy_table(c, file_name(study, "accuracy", c.protocol, dataset=c.dataset)) for c in comparisons]
     tables += [
-        table for dataset in study.datasets if (table := cost_table(study, dataset, file_name(study, "cost", dataset)))
+        table
+        for dataset in study.datasets
+        if (table := cost_table(study, dataset, file_name(study, "cost", dataset=dataset)))
     ]
     logs = {trial.record.key: read_curves(trial.folder, trial.record.probe_hash) for trial in study.trials}
     made = StudyBundle(study, comparisons, study_words(study, found), tables, logs)
@@ -56,25 +59,20 @@ def bundle(study: StudyData, chosen: Trial | None) -> StudyBundle:
     return made
 
 
-def file_name(study: StudyData, *parts: str) -> str:
-    """`predictor_accuracy_held_out`; the data set is in it where the study has several."""
-    kept = [part for part in parts if part not in study.datasets or len(study.datasets) > 1]
-    return slug("_".join([study.name, *kept]))
-
-
-def slug(name: str) -> str:
-    """Letters, digits, `-`, `_` and `.`: what is safe in a file's name and in LaTeX's `\\input`."""
-    return "".join(letter if (letter.isascii() and letter.isalnum()) or letter in "-_." else "_" for letter in name)
+def file_name(study: StudyData, what: str, *parts: str, dataset: str | None = None) -> str:
+    """`predictor_accuracy_held_out`; the data set comes after `what` where the study has several."""
+    images = [file_names(study.datasets)[dataset]] if dataset is not None and len(study.datasets) > 1 else []
+    return "_".join([study.name, what, *images, *parts])
 
 
 def _draw(made: StudyBundle) -> None:
     study = made.study
     drawn: list[Picture | None] = []
     for comparison in made.comparisons:
-        parts = comparison.dataset, comparison.protocol
-        drawn.append(arms.draw_arms(comparison, file_name(study, "arms", *parts)))
-        for axis in axes.numeric_axes(comparison):
-            picture = axes.draw_axis(comparison, axis, file_name(study, "along", axis.rsplit(".")[-1], *parts))
+        place = {"dataset": comparison.dataset}
+        drawn.append(arms.draw_arms(comparison, file_name(study, "arms", comparison.protocol, **place)))
+        for axis, short in axes.short_names(comparison).items():
+            picture = axes.draw_axis(comparison, axis, file_name(study, f"along_{short}", comparison.protocol, **place))
             if picture is None:
                 made.remarks.append(
                     f"No picture along {axis} ({comparison.protocol}): fewer than two finished values, or more lines "

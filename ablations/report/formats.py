@@ -3,38 +3,29 @@
 import csv
 import io
 import re
-from html import escape
+import textwrap
 
+from cnnjepa.ablations.report.escape import csv_value, html_text, latex_text, markdown_text
 from cnnjepa.ablations.report.table import Cell, Column, Table
+from cnnjepa.names import one_line
 
-# What pdfLaTeX's fonts lack, or treats as a command.
-_LATEX = {
-    "\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_", "{": r"\{", "}": r"\}",
-    "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "<": "$<$", ">": "$>$", "|": "$|$",
-    "±": r"$\pm$", "−": "$-$", "×": r"$\times$", "τ": r"$\tau$", "†": r"\textdagger{}", "≥": r"$\geq$", "≤": r"$\leq$",
-    "–": "--", "…": r"\ldots{}", "√": r"$\surd$", "“": "``", "”": "''", "→": r"$\to$", "·": r"$\cdot$",
-}  # fmt: skip
+_LATEX_WIDTH = 60  # characters of a cell's line
 
 
 def markdown(table: Table) -> str:
     """A pipe table under its caption, notes below."""
-    lines = [f"**{table.caption}**", ""]
-    lines.append("| " + " | ".join(plain(column.header) for column in table.columns) + " |")
+    lines = [f"**{markdown_text(table.caption)}**", ""]
+    lines.append("| " + " | ".join(markdown_text(column.header) for column in table.columns) + " |")
     lines.append("|" + "|".join("---:" if column.numeric else "---" for column in table.columns) + "|")
     for row in table.rows:
         lines.append("| " + " | ".join(_piped(cell) for cell in row) + " |")
-    return "\n".join([*lines, "", *[f"{plain(note)}\n" for note in table.notes]]).rstrip() + "\n"
-
-
-def plain(text: str) -> str:
-    """Text that Markdown takes as it stands."""
-    return re.sub(r"([|*_<>`\\\[\]])", r"\\\1", text.replace("\n", " "))
+    return "\n".join([*lines, "", *[f"{markdown_text(note)}\n" for note in table.notes]]).rstrip() + "\n"
 
 
 def _piped(cell: Cell) -> str:
-    text = plain(cell.text)
+    text = markdown_text(cell.text)
     text = f"**{text}**" if cell.tone in ("better", "worse") else text
-    return f"{text} {plain(cell.below)}" if cell.below else text
+    return f"{text} {markdown_text(cell.below)}" if cell.below else text
 
 
 def comma_separated(table: Table) -> str:
@@ -43,7 +34,7 @@ def comma_separated(table: Table) -> str:
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(table.csv_header())
     for row in table.rows:
-        writer.writerow(["" if value is None else value for value in table.csv_row(row)])
+        writer.writerow([csv_value(value) for value in table.csv_row(row)])
     return text.getvalue()
 
 
@@ -69,15 +60,15 @@ def latex(table: Table) -> str:
 
 def html_document(table: Table) -> str:
     """The table alone, to be opened or pasted: without the page's links and script."""
-    head = "".join(f"<th>{escape(column.header)}</th>" for column in table.columns)
+    head = "".join(f"<th>{html_text(column.header)}</th>" for column in table.columns)
     lines = [[" ".join(filter(None, (cell.text, cell.below))) for cell in row] for row in table.rows]
-    rows = "".join("<tr>" + "".join(f"<td>{escape(text)}</td>" for text in line) + "</tr>\n" for line in lines)
-    notes = "".join(f"<p>{escape(note)}</p>\n" for note in table.notes)
+    rows = "".join("<tr>" + "".join(f"<td>{html_text(text)}</td>" for text in line) + "</tr>\n" for line in lines)
+    notes = "".join(f"<p>{html_text(note)}</p>\n" for note in table.notes)
     return (
-        f'<!doctype html>\n<html lang="en"><meta charset="utf-8"><title>{escape(table.name)}</title>\n'
+        f'<!doctype html>\n<html lang="en"><meta charset="utf-8"><title>{html_text(table.name)}</title>\n'
         "<style>body{font:15px/1.4 system-ui,sans-serif}table{border-collapse:collapse}"
         "th,td{padding:.3em .6em;border-bottom:1px solid #bbb;text-align:left}caption{text-align:left;font-weight:600}"
-        f"</style>\n<table><caption>{escape(table.caption)}</caption>\n<thead><tr>{head}</tr></thead>\n"
+        f"</style>\n<table><caption>{html_text(table.caption)}</caption>\n<thead><tr>{head}</tr></thead>\n"
         f"<tbody>\n{rows}</tbody></table>\n{notes}</html>\n"
     )
 
@@ -94,32 +85,27 @@ def latex_document(names: list[str], title: str) -> str:
     )  # fmt: skip
 
 
-def latex_text(text: str) -> str:
-    """Escaped; anything else that pdfLaTeX's fonts lack becomes a question mark."""
-    plain = "".join(_LATEX.get(letter, letter) for letter in text)
-    return "".join(letter if ord(letter) < 0x250 else "?" for letter in plain)
-
-
 def _latex_cell(cell: Cell, column: Column) -> str:
-    """One line, or two where there is a smaller second one, so that the table stays narrow."""
-    text = latex_text(cell.text)
-    text = rf"\textbf{{{text}}}" if cell.tone in ("better", "worse") else text
+    """One line; more where the text is long or there is a smaller second one, so that the table stays narrow."""
+    lines = [latex_text(line) for line in textwrap.wrap(one_line(cell.text), _LATEX_WIDTH) or [""]]
+    lines = [rf"\textbf{{{line}}}" if cell.tone in ("better", "worse") else line for line in lines]
+    text = r" \\ ".join(lines) + (rf" \\[-2pt] {{\scriptsize {latex_text(cell.below)}}}" if cell.below else "")
     side = "r" if column.numeric else "l"
-    below = rf"{text} \\[-2pt] {{\scriptsize {latex_text(cell.below)}}}"
-    return rf"\begin{{tabular}}[t]{{@{{}}{side}@{{}}}}{below}\end{{tabular}}" if cell.below else text
+    several = len(lines) > 1 or cell.below
+    return rf"\begin{{tabular}}[t]{{@{{}}{side}@{{}}}}{text}\end{{tabular}}" if several else text
 
 
 def html(table: Table) -> str:
     """A sortable, filterable figure; the page's script does both. Cells with runs lead to their trials."""
     head = "".join(_head(place, column) for place, column in enumerate(table.columns))
     body = "".join(f"<tr>{_cells(table, row)}</tr>\n" for row in table.rows)
-    notes = "".join(f"<p>{escape(note)}</p>" for note in table.notes)
-    name = escape(table.name)
+    notes = "".join(f"<p>{html_text(note)}</p>" for note in table.notes)
+    name = html_text(table.name)
     return (
-        f'<figure class="table" id="table-{name}"><figcaption>{escape(table.caption)}</figcaption>'
+        f'<figure class="table" id="table-{name}"><figcaption>{html_text(table.caption)}</figcaption>'
         f'<div class="filter"><label>Filter <input type="search" data-filters="{name}"></label> '
         f'<span class="count" aria-live="polite"></span></div>\n'
-        f'<div class="scroll" tabindex="0" role="region" aria-label="{escape(table.caption)}">'
+        f'<div class="scroll" tabindex="0" role="region" aria-label="{html_text(table.caption)}">'
         f'<table data-name="{name}"><thead><tr>{head}</tr></thead>\n<tbody>\n{body}</tbody></table></div>'
         f'<div class="notes">{notes}</div></figure>\n'
     )
@@ -128,9 +114,9 @@ def html(table: Table) -> str:
 def _head(place: int, column: Column) -> str:
     classes = " ".join(filter(None, ("number" if column.numeric else "", "" if column.latex else "screen")))
     kind = f' class="{classes}"' if classes else ""
-    header = escape(column.header).replace("-", "\u2011").replace(", %", ",\u00a0%")  # not broken into two lines
+    header = html_text(column.header).replace("-", "\u2011").replace(", %", ",\u00a0%")  # not broken into two lines
     return (
-        f'<th scope="col"{kind} aria-sort="none" data-key="{escape(column.key)}">'
+        f'<th scope="col"{kind} aria-sort="none" data-key="{html_text(column.key)}">'
         f'<button type="button" data-sorts="{place}">{header}</button></th>'
     )
 
@@ -144,13 +130,13 @@ def _cell(cell: Cell, column: Column, place: int) -> str:
     classes = " ".join(filter(None, ("number" if column.numeric else "", screen, cell.tone)))
     attributes = f' class="{classes}"' if classes else ""
     if cell.sort is not None:
-        attributes += f' data-sort="{escape(str(cell.sort))}"'
+        attributes += f' data-sort="{html_text(str(cell.sort))}"'
     if cell.note:
-        attributes += f' title="{escape(cell.note)}"'
-    text = f"<span>{escape(cell.text)}</span>"
+        attributes += f' title="{html_text(cell.note)}"'
+    text = f"<span>{html_text(cell.text)}</span>"
     if len(cell.runs) == 1:
         text = f'<a href="#trial/{cell.runs[0]}">{text}</a>'
     elif cell.runs:
         text = f'<a href="#runs/{",".join(cell.runs)}">{text}</a>'
-    text += f"<small>{escape(cell.below)}</small>" if cell.below else ""
+    text += f"<small>{html_text(cell.below)}</small>" if cell.below else ""
     return f'<th scope="row"{attributes}>{text}</th>' if place == 0 else f"<td{attributes}>{text}</td>"

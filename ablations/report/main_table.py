@@ -21,6 +21,7 @@ from cnnjepa.ablations.report.published import (
 )
 from cnnjepa.ablations.report.table import Cell, Column, Table, number, words
 from cnnjepa.ablations.study_folder import TrialKey
+from cnnjepa.names import file_names
 from cnnjepa.schemas import PretrainConfig
 from cnnjepa.schemas.overrides import flat
 from cnnjepa.schemas.probe import Protocol
@@ -32,12 +33,13 @@ _STANDS_FOR = ("encoder.", "data.", "method.name")
 def main_tables(comparisons: Sequence[Comparison]) -> list[Table]:
     """One table a data set and protocol; linear and k-NN of a row are of the same runs."""
     places = dict.fromkeys((c.dataset, c.protocol) for c in comparisons if not c.empty)
+    names = file_names(dict.fromkeys(dataset for dataset, _ in places))
     tables = []
     for dataset, protocol in places:
         here = [c for c in comparisons if (c.dataset, c.protocol) == (dataset, protocol)]
         rows = list({_runs(row): (c, row) for c in reversed(here) for row in _main_rows(c)}.values())[::-1]
         if rows:
-            tables.append(_table(dataset, protocol, rows))
+            tables.append(_table(names[dataset], dataset, protocol, rows))
     return tables
 
 
@@ -60,7 +62,7 @@ def _stands_for_itself(config: PretrainConfig, base: PretrainConfig) -> bool:
     return all(path.startswith(_STANDS_FOR) for path in different)
 
 
-def _table(dataset: str, protocol: Protocol, rows: list[tuple[Comparison, Row]]) -> Table:
+def _table(name: str, dataset: str, protocol: Protocol, rows: list[tuple[Comparison, Row]]) -> Table:
     columns = [
         Column("method", "method", numeric=False),
         Column("encoder", "encoder", numeric=False),
@@ -99,9 +101,8 @@ def _table(dataset: str, protocol: Protocol, rows: list[tuple[Comparison, Row]])
             "encoder; * where the setting is another, so that the difference compares unlike things."
         )
     caption = f"Methods and encoders on {dataset}, protocol {protocol} ({PROTOCOL_MEANING[protocol]})"
-    slug = "".join(c if c.isalnum() or c in "-_" else "_" for c in dataset)
     return Table(
-        f"main_{slug}_{protocol}",
+        f"main_{name}_{protocol}",
         caption,
         tuple(columns),
         tuple(_row(*pair, published_on) for pair in rows),

@@ -24,7 +24,8 @@ class ReportFolder:
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             aside = path.with_name(f"{path.name}.tmp")
-            aside.write_bytes(content.encode() if isinstance(content, str) else content)
+            # Bytes of a file's name that are no UTF-8 become escapes.
+            aside.write_bytes(content.encode("utf-8", "backslashreplace") if isinstance(content, str) else content)
             aside.replace(path)
         except OSError as error:
             raise RunError(f"cannot write {path} ({error.strerror or error})") from None

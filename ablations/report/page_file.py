@@ -17,6 +17,7 @@ from cnnjepa.ablations.report.reading import Curves
 from cnnjepa.ablations.report.table import Table
 from cnnjepa.ablations.report.trial_pages import trial_pages
 from cnnjepa.ablations.study_folder import TrialKey
+from cnnjepa.names import visible
 
 KINDS = {
     "finding": "Finding",
@@ -55,8 +56,9 @@ def page(
     data = {**trial_pages([made.study for made in bundles], logs, report), "plots": specs}
     text = json.dumps(data, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
     environment = Environment(
-        loader=PackageLoader("cnnjepa.ablations.report", "page"), autoescape=True, undefined=StrictUndefined
-    )
+        loader=PackageLoader("cnnjepa.ablations.report", "page"), autoescape=True, undefined=StrictUndefined,
+        finalize=lambda value: visible(value, lines=True) if type(value) is str else value,
+    )  # fmt: skip
     return environment.get_template("page.html.j2").render(
         title=title,
         sections=sections,

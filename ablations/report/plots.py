@@ -4,10 +4,10 @@ A plot has variants, of which the reader chooses one: {"label", "traces", "layou
 which the page's script replaces by the theme's.
 """
 
-from html import escape
 from typing import Any
 
 from cnnjepa.ablations.report.comparison import METRICS, Comparison, Row
+from cnnjepa.ablations.report.escape import plotly_text
 from cnnjepa.ablations.report.phrases import accuracy, interval, p_value, quantity, signed, verdict
 from cnnjepa.ablations.report.pictures.axes import numeric_axes
 from cnnjepa.ablations.report.pictures.cost import CostPoint, our_points, published_points, time_unit
@@ -43,13 +43,17 @@ def _accuracy(comparison: Comparison, metric: str, label: str) -> Variant:
     for kind, (name, colour, symbol) in _GROUPS.items():
         group = [row for row in rows if _kind(row, metric) == kind]
         if group:
-            places = [row.arm.choices[along] if along else _text(row.arm.label) for row in group]
+            places = [row.arm.choices[along] if along else plotly_text(row.arm.label) for row in group]
             trace = _points([row.estimates[metric] for row in group], places, name, colour, symbol)
             trace["text"] = [_hover(row, metric) for row in group]
             traces.append(trace)
     x: dict[str, Any] = {"title": {"text": along.rsplit(".")[-1] if along else ""}, "automargin": True}
     if along is None:
-        x |= {"type": "category", "categoryorder": "array", "categoryarray": [_text(row.arm.label) for row in rows]}
+        x |= {
+            "type": "category",
+            "categoryorder": "array",
+            "categoryarray": [plotly_text(row.arm.label) for row in rows],
+        }
     elif len(rows) <= 12:
         x |= {"tickmode": "array", "tickvals": [row.arm.choices[along] for row in rows]}
     return {
@@ -82,7 +86,10 @@ def _kind(row: Row, metric: str) -> str:
 
 def _hover(row: Row, metric: str) -> str:
     one, versus = row.estimates[metric], row.differences.get(metric)
-    lines = [f"<b>{_text(row.arm.label)}</b>", f"{accuracy(one)} %, 95 % {interval(one.low, one.high)}, n = {one.n}"]
+    lines = [
+        f"<b>{plotly_text(row.arm.label)}</b>",
+        f"{accuracy(one)} %, 95 % {interval(one.low, one.high)}, n = {one.n}",
+    ]
     if versus and versus.mean is not None:
         p = f", {p_value(versus.p_holm)}" if versus.p_holm is not None else ""
         lines.append(f"{signed(versus.mean)} from the baseline: {verdict(versus)}{p}")
@@ -107,13 +114,13 @@ def _cost(points: list[CostPoint], label: str, unit: str, factor: float) -> Vari
     for number, point in enumerate(points):
         colour = PALETTE[number % 6]
         trace: Variant = {
-            "type": "scatter", "mode": "markers", "name": _text(point.label),
+            "type": "scatter", "mode": "markers", "name": plotly_text(point.label),
             "x": [point.hours * factor], "y": [point.linear],
             "marker": {
                 "color": colour, "symbol": _SYMBOLS[number % len(_SYMBOLS)],
                 "size": round(8 + 16 * (point.params / largest) ** 0.5, 2),
             },
-            "text": [f"<b>{_text(point.label)}</b><br>{point.linear:.2f} %, {quantity(point.params)} param."],
+            "text": [f"<b>{plotly_text(point.label)}</b><br>{point.linear:.2f} %, {quantity(point.params)} param."],
             "hovertemplate": "%{text}<br>%{x:.3g} " + unit + "<extra></extra>",
         }  # fmt: skip
         if point.low is not None and point.high is not None:
@@ -124,8 +131,3 @@ def _cost(points: list[CostPoint], label: str, unit: str, factor: float) -> Vari
         traces.append(trace)
     layout = {"xaxis": {"title": {"text": unit}}, "yaxis": {"title": {"text": "linear top-1, %"}}}
     return {"label": label, "traces": traces, "layout": layout}
-
-
-def _text(label: str) -> str:
-    """A label that plotly, which reads some HTML, shows as it is."""
-    return escape(label, quote=False)

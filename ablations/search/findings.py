@@ -10,6 +10,7 @@ import optuna
 from optuna.trial import FrozenTrial, TrialState
 
 from cnnjepa.ablations.pool import Pool
+from cnnjepa.ablations.report.escape import csv_value
 from cnnjepa.ablations.search.points import changes_of
 from cnnjepa.ablations.search.storage import HASH, HOW, PROBE, choices_of
 from cnnjepa.ablations.study_folder import StudyFolder
@@ -76,14 +77,14 @@ def write_trials(study: optuna.Study, space: SearchSpace, folder: StudyFolder) -
     text = io.StringIO()
     table = csv.writer(text, lineterminator="\n")
     looked = (f"knn_top1 epoch {epoch}" for epoch in epochs)
-    table.writerow(["trial", "ended", *space.space, *looked, *figures, "run"])
+    table.writerow(["trial", "ended", *map(csv_value, space.space), *looked, *figures, "run"])
     for trial in trials:
         choices, looks = choices_of(trial.params, space), trial.intermediate_values
         how, run = (trial.user_attrs.get(name, "") for name in (HOW, HASH))
         probed_as = trial.user_attrs.get(PROBE)  # absent in searches of earlier versions
         result = pool.folder(run).read_result(probed_as) if run and trial.state == TrialState.COMPLETE else None
         found = {} if result is None or result.selection is None else result.selection.model_dump()
-        settings = (choices.get(key, "") for key in space.space)
+        settings = (csv_value(choices.get(key, "")) for key in space.space)
         ended = (found.get(name, "") for name in figures)
         table.writerow([trial.number, how or "lost", *settings, *(looks.get(e, "") for e in epochs), *ended, run])
     path = folder.path / "trials.csv"
@@ -99,8 +100,11 @@ def draw(study: optuna.Study, folder: Path) -> list[Path]:
     import matplotlib.pyplot as plt
     from optuna.visualization import matplotlib as pictures
 
+    from cnnjepa.ablations.report.pictures.text import FONTS, figure_text
+
     drawn = []
-    with warnings.catch_warnings():
+    # Optuna changes the style for good; names of arms are no formulas.
+    with warnings.catch_warnings(), matplotlib.rc_context({"text.parse_math": False, "font.family": FONTS}):
         warnings.simplefilter("ignore")  # these pictures are marked experimental by Optuna
         plots: dict[str, Any] = {"history": pictures.plot_optimization_history}
         if importances(study):
@@ -110,6 +114,8 @@ def draw(study: optuna.Study, folder: Path) -> list[Path]:
                 continue
             axes = plot(study)
             axes.set_title(f"{study.study_name}: {name}")
+            if name == "importances":
+                axes.set_yticks(axes.get_yticks(), [figure_text(label.get_text()) for label in axes.get_yticklabels()])
             axes.figure.set_size_inches(8, 4.5)
             axes.figure.savefig(folder / f"{name}.png", dpi=150, bbox_inches="tight")
             plt.close(axes.figure)

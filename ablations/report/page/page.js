@@ -113,7 +113,10 @@ const sight = new IntersectionObserver((entries) => {
   for (const entry of entries) if (entry.isIntersecting && !drawn.has(entry.target)) draw(entry.target);
 }, { rootMargin: "300px" });
 
-const shown = (label) => label.replaceAll("&", "&amp;").replaceAll("<", "&lt;");  // plotly reads some HTML
+function shown(label) {  // plotly reads some HTML, and a very long name leaves no room for the curves
+  const short = label.length > 60 ? `${label.slice(0, 36)}…${label.slice(-22)}` : label;
+  return short.replaceAll("&", "&amp;").replaceAll("<", "&lt;");
+}
 
 function curveTraces(trials, kind, name) {
   const colours = new Map();
@@ -129,7 +132,8 @@ function curveTraces(trials, kind, name) {
       type: "scatter", mode: columns[name].length > 1 ? "lines" : "markers", name: shown(arm), legendgroup: arm, showlegend: first,
       x: columns.epoch, y: columns[name], visible: visible.has(arm) ? true : "legendonly",
       line: { color: colours.get(arm), width: baseline ? 2.5 : 1.3 }, marker: { color: colours.get(arm) },
-      hovertemplate: `${shown(arm)}, seed ${trial.seed}<br>epoch %{x:.2f}: %{y:.4g}<extra></extra>`,
+      text: shown(arm),  // not in the template, where `%{…}` in a name would be filled in
+      hovertemplate: `%{text}, seed ${trial.seed}<br>epoch %{x:.2f}: %{y:.4g}<extra></extra>`,
     });
   }
   return traces;

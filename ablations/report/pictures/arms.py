@@ -6,6 +6,7 @@ from matplotlib.lines import Line2D
 
 from cnnjepa.ablations.report.comparison import METRICS, Comparison, Row
 from cnnjepa.ablations.report.pictures.style import BASELINE, BETTER, QUIET, WORSE, Picture, canvas, picture
+from cnnjepa.ablations.report.pictures.text import figure_text
 
 _MOST_LABELS = 60  # beyond, names would overlap
 _LOOK = {
@@ -32,7 +33,7 @@ def draw_arms(comparison: Comparison, name: str) -> Picture | None:
             axes[2 * column].set(title=label, xlabel="%")
             axes[2 * column + 1].set(title="difference from the baseline", xlabel="points")
             axes[2 * column + 1].axvline(0, color=BASELINE, linewidth=0.8)
-        axes[0].set_yticks(*((range(len(rows)), [row.arm.label for row in rows]) if labelled else ([],)))
+        axes[0].set_yticks(*((range(len(rows)), [figure_text(row.arm.label) for row in rows]) if labelled else ([],)))
         if not labelled:
             axes[0].set_ylabel(f"{len(rows)} arms, in the study's order")
         axes[0].set_ylim(len(rows) - 0.5, -0.5)

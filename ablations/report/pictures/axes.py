@@ -6,6 +6,7 @@ from matplotlib.ticker import MaxNLocator
 
 from cnnjepa.ablations.report.comparison import METRICS, Comparison, Row
 from cnnjepa.ablations.report.pictures.style import MARKERS, MOST_SERIES, PALETTE, Picture, canvas, picture
+from cnnjepa.ablations.report.pictures.text import figure_text, legend_columns
 from cnnjepa.ablations.report.published import CONFIG_PATH, DATASET_NAMES, PublishedRow, published_tables
 from cnnjepa.schemas.overrides import full_path
 
@@ -14,6 +15,13 @@ def numeric_axes(comparison: Comparison) -> list[str]:
     """Axes of the study whose values are numbers, at least two of them."""
     axes = comparison.study.study.axes
     return [name for name, values in axes.items() if isinstance(values, tuple) and _numbers(values)]
+
+
+def short_names(comparison: Comparison) -> dict[str, str]:
+    """Numeric axis → the last part of its path, or the whole where two axes end alike; for file names."""
+    named = numeric_axes(comparison)
+    ends = [axis.rsplit(".")[-1] for axis in named]
+    return {axis: end if ends.count(end) == 1 else axis for axis, end in zip(named, ends, strict=True)}
 
 
 def _numbers(values: tuple[Any, ...]) -> bool:
@@ -61,7 +69,7 @@ def draw_axis(comparison: Comparison, axis: str, name: str) -> Picture | None:
         panels = figure.subplots(rows, 2, squeeze=False, sharex=True)
         for column, (metric, title) in enumerate(METRICS.items()):
             _ours(panels[0][column], series, metric)
-            panels[0][column].set_title(f"{title}, {comparison.dataset}")
+            panels[0][column].set_title(f"{title}, {figure_text(comparison.dataset)}")
             if rows == 2:
                 values = [value for value, _ in published]
                 figures = [getattr(row, metric) for _, row in published]
@@ -76,7 +84,7 @@ def draw_axis(comparison: Comparison, axis: str, name: str) -> Picture | None:
                 panels[-1][column].xaxis.set_major_locator(MaxNLocator(integer=True))
         if len(series) > 1:
             handles, names = panels[0][0].get_legend_handles_labels()
-            figure.legend(handles, names, loc="outside lower center", ncols=min(4, len(series)))
+            figure.legend(handles, names, loc="outside lower center", ncols=legend_columns(names, 8))
         caption = (
             f"Accuracy against {label}, protocol {comparison.protocol}; bars are 95 % intervals of the mean over seeds "
             "(binomial, hollow, where there is one seed)."
@@ -97,7 +105,7 @@ def _ours(panel: Any, series: dict[str, list[tuple[float, Row]]], metric: str) -
             [x for x, _ in shown],
             [one.mean for _, one in shown],
             [[one.mean - one.low for _, one in shown], [one.high - one.mean for _, one in shown]],
-            color=colour, marker=marker, capsize=3, linewidth=1.2, markersize=5, label=name,
+            color=colour, marker=marker, capsize=3, linewidth=1.2, markersize=5, label=figure_text(name),
         )  # fmt: skip
         single = [(x, one.mean) for x, one in shown if one.n == 1]
         panel.plot(

@@ -12,6 +12,7 @@ from cnnjepa.ablations.report.comparison import Comparison, Row
 from cnnjepa.ablations.report.cost_table import on_gpu
 from cnnjepa.ablations.report.phrases import quantity
 from cnnjepa.ablations.report.pictures.style import MARKERS, MOST_SERIES, PALETTE, Picture, canvas, picture
+from cnnjepa.ablations.report.pictures.text import figure_text
 from cnnjepa.ablations.report.published import ENCODER_PARAMS, published_tables
 
 
@@ -87,7 +88,7 @@ def draw_cost(comparisons: list[Comparison], name: str) -> Picture:
         for axis, ((dataset, protocol, gpu), points) in zip(axes[1:], panels.items(), strict=True):
             unit, factor = time_unit(max(point.hours for point in points))
             _panel(axis, points, f"GPU-{unit}" if gpu else f"{unit} of training", factor)
-            axis.set_title(f"ours, {dataset}, protocol {protocol}", loc="left")
+            axis.set_title(f"ours, {figure_text(dataset)}, protocol {protocol}", loc="left")
         caption = (
             "Training cost against linear top-1, marker area by encoder parameters. Panels have their own scales: "
             "neither hours nor accuracies of different images compare. Bars are 95 % intervals."
@@ -118,7 +119,7 @@ def _panel(axis: Any, points: list[CostPoint], unit: str, factor: float) -> None
             axis.plot([hours] * 2, [point.low, point.high], color=PALETTE[place], linewidth=1, zorder=1)
         axis.scatter(
             [hours], [point.linear], s=260 * point.params / largest + 12, color=PALETTE[place], marker=MARKERS[place],
-            alpha=0.8, edgecolor="white", linewidth=0.8, label=label if first else None, zorder=2,
+            alpha=0.8, edgecolor="white", linewidth=0.8, label=figure_text(label) if first else None, zorder=2,
         )  # fmt: skip
     axis.set(xlabel=unit, ylabel="linear top-1, %")
     axis.margins(0.12)

@@ -1,6 +1,7 @@
 """Loss, k-NN and RankMe while training, a colour an arm and a thin line a seed."""
 
 from cnnjepa.ablations.report.pictures.style import PALETTE, Picture, canvas, picture
+from cnnjepa.ablations.report.pictures.text import figure_text, legend_columns
 from cnnjepa.ablations.report.reading import ArmTrials, Curves, StudyData
 from cnnjepa.ablations.study_folder import TrialKey
 
@@ -20,7 +21,8 @@ def draw_curves(study: StudyData, curves: dict[TrialKey, Curves], name: str) -> 
     panels = [panel for panel in _PANELS if any(_points(curves, arm, *panel[:2]) for arm in arms)]
     if not panels:
         return None
-    with canvas(4.2 * len(panels) + 0.3, 3.6) as figure:
+    width = 4.2 * len(panels) + 0.3
+    with canvas(width, 3.6) as figure:
         axes = figure.subplots(1, len(panels), squeeze=False)[0]
         for axis, (kind, figure_name, label) in zip(axes, panels, strict=True):
             for number, arm in enumerate(arms):
@@ -28,12 +30,12 @@ def draw_curves(study: StudyData, curves: dict[TrialKey, Curves], name: str) -> 
                     axis.plot(
                         epochs, values, color=PALETTE[number], linestyle=_DASHES[number % len(_DASHES)], linewidth=1,
                         alpha=0.85, marker="." if len(values) < 25 else "", markersize=5,
-                        label=arm.label if place == 0 else None,
+                        label=figure_text(arm.label) if place == 0 else None,
                     )  # fmt: skip
             axis.set(title=label, xlabel="epoch")
             axis.set_xlim(left=0, right=1.03 * max(arm.config.runtime.epochs for arm in arms))
         handles, names = axes[0].get_legend_handles_labels()
-        figure.legend(handles, names, loc="outside lower center", ncols=min(4, len(names)))
+        figure.legend(handles, names, loc="outside lower center", ncols=legend_columns(names, width))
         left_out = len(study.arms) - len(arms)
         more = f" The baseline and the first arms; {left_out} more are on the page." if left_out else ""
         return picture(figure, name, f"While training, one line a seed.{more}")

@@ -11,6 +11,7 @@ from matplotlib.patches import Rectangle
 from torch import Tensor
 
 from cnnjepa.ablations.report.pictures.style import MARKERS, PALETTE, Picture, canvas, picture
+from cnnjepa.ablations.report.pictures.text import figure_text
 from cnnjepa.data.evaluation import evaluation_batches
 from cnnjepa.data.open import open_sources
 from cnnjepa.data.source import Subset, stratified
@@ -94,7 +95,7 @@ def draw_map(seen: Seen, run_label: str, name: str) -> Picture | None:
             points = at[seen.labels == label]
             axis.scatter(
                 points[:, 0], points[:, 1], s=16, color=PALETTE[number], marker=MARKERS[number], alpha=0.75,
-                linewidth=0, label=seen.class_names[label],
+                linewidth=0, label=figure_text(seen.class_names[label]),
             )  # fmt: skip
         axis.set(
             xlabel=f"first principal component, {share[0]:.0%} of the variance",
@@ -120,10 +121,14 @@ def draw_gallery(seen: Seen, run_label: str, name: str) -> Picture | None:
         axis = figure.subplots()
         for row, (query, label) in enumerate(zip(queries.tolist(), classes, strict=True)):
             others = [(int(i), float(s)) for i, s in zip(index[row], similarity[row], strict=True) if int(i) != query]
-            _tile(axis, seen.pixels[query], (0, row), seen.class_names[label], "#000000")
+            _tile(axis, seen.pixels[query], (0, row), figure_text(seen.class_names[label]), "#000000")
             for column, (place, cosine) in enumerate(others[:count], start=1):
                 same = int(seen.labels[place]) == label
-                text = f"{cosine:.2f}" if same else f"{cosine:.2f}, {seen.class_names[int(seen.labels[place])]}"
+                text = (
+                    f"{cosine:.2f}"
+                    if same
+                    else f"{cosine:.2f}, {figure_text(seen.class_names[int(seen.labels[place])])}"
+                )
                 colour = PALETTE[2] if same else PALETTE[1]
                 _tile(axis, seen.pixels[place], (column, row), text, colour, dashed=not same)
         axis.set(xlim=(-0.02, (count + 1) * _WIDE), ylim=(len(classes) * _HIGH, -0.02), aspect="equal")

@@ -1,6 +1,7 @@
 """Where context and targets fall, for every masking that a study uses."""
 
 from cnnjepa.ablations.report.pictures.style import Picture, canvas, picture
+from cnnjepa.ablations.report.pictures.text import figure_text
 from cnnjepa.ablations.report.reading import StudyData
 from cnnjepa.mask_picture import cell_rates, heat_map, masking_of
 from cnnjepa.schemas import CNNJEPAConfig, PretrainConfig
@@ -30,7 +31,7 @@ def draw_masks(study: StudyData, name: str) -> Picture:
         for place, (label, config) in enumerate(shown.items()):
             context, target, _ = cell_rates(config, _BATCHES)
             strategy = masking_of(config).strategy
-            head = strategy if len(shown) == 1 or strategy == label else f"{label}\n{strategy}"
+            head = strategy if len(shown) == 1 or strategy == label else f"{figure_text(label, 30)}\n{strategy}"
             for row, (rate, word) in enumerate(((context, "context"), (target, "target"))):
                 axis = axes[place + row * len(shown)]
                 axis.grid(False)

@@ -9,6 +9,8 @@ from typing import Any
 import matplotlib
 from matplotlib.figure import Figure
 
+from cnnjepa.ablations.report.pictures.text import FONTS
+
 # Okabe and Ito's palette (jfly.uni-koeln.de/color): told apart by people with any of the usual colour deficiencies.
 # Yellow is left out, which print on white loses.
 PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#7F7F7F")
@@ -19,6 +21,8 @@ MOST_SERIES = len(PALETTE)
 BETTER, WORSE, QUIET, BASELINE = "#009E73", "#D55E00", "#7F7F7F", "#000000"
 
 _STYLE: dict[Any, Any] = {
+    "font.family": FONTS,
+    "text.parse_math": False,  # a `$` in a name is a dollar
     "svg.hashsalt": "cnnjepa",
     "font.size": 9,
     "axes.titlesize": 9.5,
