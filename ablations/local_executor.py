@@ -12,11 +12,8 @@ from pathlib import Path
 from cnnjepa import signals
 from cnnjepa.ablations.pool import Pool
 from cnnjepa.ablations.study_folder import StudyFolder, TrialRecord, standing_of
-from cnnjepa.ablations.trial import EXIT_CODES, Outcome, forget_note, recorded_note
+from cnnjepa.ablations.trial import ATTEMPTS, EXIT_CODES, Outcome, forget_notes, given_up, lost_note, recorded_note
 from cnnjepa.telling import open_log
-
-# Attempts at a trial whose process dies (killed for memory, say) before the others are gone on with.
-ATTEMPTS = 3
 
 Told = Callable[[TrialRecord, Outcome], None]
 
@@ -40,6 +37,10 @@ class LocalExecutor:
                 outcome = self._attempt(record, stop_file, stopping)
                 if outcome.status not in ("died", "stopped"):
                     break
+            else:
+                if outcome is not None and outcome.status == "died":
+                    run, log = self._pool.folder(record.pretrain_hash).path, self._folder.log(record.key)
+                    outcome = given_up(record, run, log) or outcome
             if outcome is not None:
                 told(record, outcome)
 
@@ -49,7 +50,7 @@ class LocalExecutor:
             spec = Path(scratch) / "trial.json"
             spec.write_text(record.model_dump_json(), encoding="utf-8")
             run = self._pool.folder(record.pretrain_hash).path
-            forget_note(log)
+            forget_notes(log)
             words = [*self._launcher(), "-m", "cnnjepa.ablations.trial_process", spec, run, log, stop_file]
             # A session of its own: Ctrl-C reaches the driver alone, which then asks the trial to stop. Sheltered from a
             # scheduler's signal to every process until it listens.
@@ -90,5 +91,7 @@ class LocalExecutor:
             return Outcome(standing.state, standing.problem or "")
         if code == EXIT_CODES["stopped"] or stopping:
             return Outcome("stopped")
+        if why := lost_note(log):
+            return Outcome("died", why)
         how = f"signal {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
         return Outcome("died", f"its process ended by {how}; its log is {log}")

@@ -10,11 +10,11 @@ from ray.train import TrainingFailedError
 from ray.tune.callback import Callback
 from ray.tune.search import Searcher
 
-from cnnjepa.ablations.local_executor import ATTEMPTS, Told
+from cnnjepa.ablations.local_executor import Told
 from cnnjepa.ablations.pool import Pool
 from cnnjepa.ablations.share import Capacity, Share
-from cnnjepa.ablations.study_folder import StudyFolder, TrialKey, TrialRecord
-from cnnjepa.ablations.trial import Outcome, forget_note, recorded_note, run_trial
+from cnnjepa.ablations.study_folder import StudyFolder, TrialRecord
+from cnnjepa.ablations.trial import ATTEMPTS, Outcome, forget_notes, given_up, recorded_note, run_trial
 from cnnjepa.training.distributed import PATIENCE
 
 
@@ -29,7 +29,7 @@ class RayExecutor:
         """As LocalExecutor.run. A trial whose process or machine is lost is begun again elsewhere, from its
         checkpoint, up to three times in all."""
         specs = [self._spec(record, stop_file) for record in records]
-        queue = _Queue(records, specs, stopping, told, self._folder.log)
+        queue = _Queue(records, specs, stopping, told)
         # Tune keeps its own record, which is not needed: the pool knows what is done.
         with tempfile.TemporaryDirectory(prefix="ray-tune-", dir=self._folder.path.resolve()) as scratch:
             tune.Tuner(
@@ -97,26 +97,27 @@ class _Queue(NotKept, Searcher):
         specs: list[dict[str, Any]],
         stopping: Callable[[], bool],
         told: Told,
-        logs: Callable[[TrialKey], Path],
     ) -> None:
         super().__init__()
         self._left = list(zip(records, specs, strict=True))
-        self._stopping, self._told, self._logs = stopping, told, logs
-        self._given: dict[str, TrialRecord] = {}
+        self._stopping, self._told = stopping, told
+        self._given: dict[str, tuple[TrialRecord, dict[str, Any]]] = {}
 
     def suggest(self, trial_id: str) -> Any:
         """The next trial's spec."""
         if self._stopping() or not self._left:
             return Searcher.FINISHED
-        self._given[trial_id], spec = self._left.pop(0)
-        return {"spec": spec}
+        self._given[trial_id] = self._left.pop(0)
+        return {"spec": self._given[trial_id][1]}
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
         """Tells what became of a trial."""
-        record = self._given[trial_id]
+        record, spec = self._given[trial_id]
         if error or not result:
-            log = self._logs(record.key)
-            outcome = Outcome("died", f"it ended {ATTEMPTS} times without a result; its log is {log}")
+            log = Path(spec["log"])
+            outcome = given_up(record, Path(spec["run_dir"]), log) or Outcome(
+                "died", f"it ended {ATTEMPTS} times without a result; its log is {log}"
+            )
         else:
             outcome = Outcome(result["status"], result["detail"])
         self._told(record, outcome)
@@ -127,6 +128,8 @@ def ray_trial(config: dict[str, Any]) -> None:
     spec = config["spec"]
     share = Share(**spec["share"])
     outcome = _alone(spec) if share.workers == 1 else run_on_workers(spec, share)
+    if outcome.status == "died":
+        raise RuntimeError(outcome.detail)  # Tune begins it again
     if outcome.status == "stopped" and not Path(spec["stop_file"]).exists():
         raise RuntimeError(f"{outcome.detail}, which the study did not ask for")  # Tune begins it again
     tune.report({"status": outcome.status, "detail": outcome.detail})
@@ -134,6 +137,8 @@ def ray_trial(config: dict[str, Any]) -> None:
 
 def _alone(spec: dict[str, Any]) -> Outcome:
     record = TrialRecord.model_validate_json(spec["record"])
+    if record.world_size == 1:
+        forget_notes(Path(spec["log"]))
     return run_trial(record, Path(spec["run_dir"]), Path(spec["log"]), Path(spec["stop_file"]))
 
 
@@ -155,7 +160,7 @@ def run_on_workers(spec: dict[str, Any], share: Share) -> Outcome:
             run_config=RunConfig(name="trial", storage_path=scratch, failure_config=FailureConfig(max_failures=0)),
         )
         log = Path(spec["log"])
-        forget_note(log)
+        forget_notes(log)
         try:
             outcome: Outcome = trainer.fit().return_value  # type: ignore[attr-defined]
         except TrainingFailedError:
@@ -170,6 +175,6 @@ def run_on_workers(spec: dict[str, Any], share: Share) -> Outcome:
 def _together(spec: dict[str, Any]) -> Outcome:
     """One process of a distributed trial. A failure is raised, so that Ray Train ends the others, which would wait."""
     outcome = _alone(spec)
-    if outcome.status == "failed":
+    if outcome.status in ("failed", "died"):
         raise RuntimeError(outcome.detail)
     return outcome

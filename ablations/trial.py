@@ -5,6 +5,7 @@ trials call `run_trial` in their actors.
 """
 
 import argparse
+import contextlib
 import sys
 import time
 from collections.abc import Callable
@@ -13,23 +14,29 @@ from typing import Any, Literal, NamedTuple, TextIO
 
 from cnnjepa import launcher
 from cnnjepa.ablations.study_folder import TrialRecord
-from cnnjepa.errors import InUseError, RunError, Stopped
-from cnnjepa.schemas import ConfigError, TrialResult
+from cnnjepa.errors import InUseError, ProcessLostError, RunError, Stopped
+from cnnjepa.schemas import TrialResult
 from cnnjepa.telling import open_log
 from cnnjepa.training.conclude import encoder_name, now
+from cnnjepa.training.distributed import text_of
+from cnnjepa.training.failures import RESUMES
 from cnnjepa.training.pretrain import pretrain
 from cnnjepa.training.run_folder import RunFolder
 from cnnjepa.training.watcher import RunPlan, Watcher
 
 Status = Literal["finished", "collapsed", "failed", "stopped", "busy", "died"]
-"""`stopped`: with a checkpoint, on request; `busy`: another process has it; `died`: its process was killed."""
+"""`stopped`: with a checkpoint, on request; `busy`: another process has it; `died`: its process was killed, or lost a
+process that it needs (a loader process, another rank)."""
 
-EXIT_CODES: dict[Status, int] = {"finished": 0, "failed": 1, "collapsed": 3, "busy": 4, "stopped": 75}
+EXIT_CODES: dict[Status, int] = {"finished": 0, "failed": 1, "collapsed": 3, "busy": 4, "died": 5, "stopped": 75}
 
 # How long a predecessor that was killed may take to let go of the run folder: its loader processes look for their
 # parent every 5 s, and Ray ends the workers of a lost node within about as long.
 _PATIENCE = 30.0
 _TAIL_LINES = 30
+
+# Attempts at a trial whose processes die (killed for memory, say).
+ATTEMPTS = 3
 
 
 class Outcome(NamedTuple):
@@ -73,8 +80,8 @@ def run_trial(
     record: TrialRecord, run_dir: Path, log: Path, stop_file: Path, watcher: Watcher | None = None
 ) -> Outcome:
     """Trains the trial to its end, from its checkpoint if there is one. What it says is appended to `log`; when
-    `stop_file` appears it stops with a checkpoint. A failure is written into the run folder with the log's tail; an
-    unexpected error of one process among several is raised, since it may only mean that another was lost."""
+    `stop_file` appears it stops with a checkpoint. A failure is written into the run folder with the log's tail; a lost
+    process is not, because the trial can be tried again (see `given_up`)."""
     if record.world_size == 1:
         launcher.alone()
     with open_log(log) as out:
@@ -97,14 +104,17 @@ def run_trial(
         except InUseError as busy:
             said.say(str(busy))
             return Outcome("busy", str(busy))
+        except ProcessLostError as lost:
+            why = str(lost).removesuffix(RESUMES)
+            said.say(f"lost: {why}")
+            RunFolder(run_dir).forget_failure(record.probe_hash)
+            _note(log, "lost").write_text(why, encoding="utf-8")
+            return Outcome("died", why)
         except Exception as error:
-            known = isinstance(error, RunError | ConfigError)
-            text = str(error) if known else f"{type(error).__name__}: {error}"
+            text = text_of(error)
             said.say(f"failed: {text}")
-            if record.world_size > 1 and not known:
-                raise  # what a process sees when another is lost; nobody can say yet that the trial has failed
-            if record.world_size > 1:
-                _note(log).write_text(text, encoding="utf-8")  # the others hold the folder, and wait for this one
+            if record.world_size > 1:  # another process may still hold the folder
+                _note(log, "failed").write_text(_recorded(record, run_dir) or text, encoding="utf-8")
             else:
                 record_failure(record, run_dir, text, log)
             return Outcome("failed", text)
@@ -125,21 +135,49 @@ def _appears(file: Path) -> Callable[[], str | None]:
     return asked
 
 
-def _note(log: Path) -> Path:
-    """Where a process of a distributed trial says why it fails."""
-    return log.with_suffix(".failed")
+def _note(log: Path, how: Literal["failed", "lost"]) -> Path:
+    """Where a process says why its trial fails (of several processes), or which process it lost."""
+    return log.with_suffix(f".{how}")
 
 
-def forget_note(log: Path) -> None:
-    """Before an attempt at a distributed trial."""
-    _note(log).unlink(missing_ok=True)
+def _recorded(record: TrialRecord, run_dir: Path) -> str | None:
+    """The reason that the first process that failed wrote down; it names the rank."""
+    with contextlib.suppress(RunError):
+        result = RunFolder(run_dir).read_result(record.probe_hash)
+        return result.error if result else None
+    return None
+
+
+def forget_notes(log: Path) -> None:
+    """Before an attempt at a trial."""
+    _note(log, "failed").unlink(missing_ok=True)
+    _note(log, "lost").unlink(missing_ok=True)
+
+
+def lost_note(log: Path) -> str | None:
+    """After an attempt at a trial: which process was lost; None when no process said so."""
+    try:
+        return _note(log, "lost").read_text(encoding="utf-8")
+    except FileNotFoundError:
+        return None
+
+
+def given_up(record: TrialRecord, run_dir: Path, log: Path) -> Outcome | None:
+    """After the last attempt at a trial that lost a process each time: recorded as failed. None when its own processes
+    died without a word, as on a machine that is switched off: the next command tries such a trial again."""
+    why = lost_note(log)
+    if why is None:
+        return None
+    text = f"{why}. Tried {ATTEMPTS} times, each from the last checkpoint"
+    record_failure(record, run_dir, text, log)
+    return Outcome("failed", text)
 
 
 def recorded_note(record: TrialRecord, run_dir: Path, log: Path) -> str | None:
     """After an attempt at a distributed trial whose processes have ended: why it failed, written down; None when no
     process said so."""
     try:
-        text = _note(log).read_text(encoding="utf-8")
+        text = _note(log, "failed").read_text(encoding="utf-8")
     except FileNotFoundError:
         return None
     record_failure(record, run_dir, text, log)

@@ -145,3 +145,48 @@ def test_a_failed_trial_is_recorded_and_the_others_go_on(undisturbed: Path, tmp_
     assert code == 1 and len(steps(tmp_path)) == made and "--retry-failed" in out
     code, out = run([*arguments, "--retry-failed"], environment(tmp_path))
     assert code == 1 and len(steps(tmp_path)) > made
+
+
+@pytest.mark.parametrize("executor", ["local", "ray"])
+def test_a_trial_that_loses_a_loader_process_is_tried_again_from_its_checkpoint(
+    executor: str, undisturbed: Path, tmp_path: Path
+) -> None:
+    env = environment(tmp_path, STEP_RAISE=f"lost:11:{tmp_path / 'lost'}")
+    code, out = run(words(tmp_path, "--executor", executor), env)
+    assert code == 0, out
+    assert (tmp_path / "lost").exists()
+    assert_same_study(tmp_path, undisturbed)
+    assert len(steps(tmp_path)) == 2 * STEPS + repeated(tmp_path)
+
+
+@pytest.mark.parametrize("executor", ["local", "ray"])
+def test_a_trial_that_loses_a_loader_process_each_time_is_recorded_as_failed_after_three_attempts(
+    executor: str, tmp_path: Path
+) -> None:
+    more = ["--depths", "1", "--executor", executor]
+    code, out = run(words(tmp_path, *more), environment(tmp_path, STEP_RAISE="lost:2:"))
+    assert code == 1, out
+    (failed,) = results(tmp_path).values()
+    assert failed["status"] == "failed" and "lower runtime.workers" in failed["error"]
+    assert failed["error"].endswith(". Tried 3 times, each from the last checkpoint")
+    (sessions,) = (tmp_path / "runs" / "by_hash").glob("*/sessions.jsonl")
+    assert len(sessions.read_text().splitlines()) == 3
+    code, out = run(words(tmp_path, *more, "--retry-failed"), environment(tmp_path))
+    assert code == 0 and len(steps(tmp_path)) == 2 + STEPS, out
+
+
+@pytest.mark.parametrize("executor", ["local", "ray"])
+def test_memory_that_runs_out_in_a_distributed_trial_is_recorded_and_not_tried_again(
+    executor: str, tmp_path: Path
+) -> None:
+    more = ["--depths", "1", "--workers-per-trial", "2", "--executor", executor]
+    code, out = run(words(tmp_path, *more), environment(tmp_path, STEP_RAISE="memory:2:"))
+    assert code == 1 and "ran out of memory" in out, out
+    (failed,) = results(tmp_path).values()
+    assert failed["status"] == "failed"
+    assert failed["error"].startswith(
+        "rank 1: the GPU ran out of memory (asked for 2.00 GiB, total capacity of 8.00 GiB)"
+    )
+    assert "raise runtime.accumulation (now 1;" in failed["error"]
+    (sessions,) = (tmp_path / "runs" / "by_hash").glob("*/sessions.jsonl")
+    assert len(sessions.read_text().splitlines()) == 1

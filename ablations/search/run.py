@@ -12,7 +12,6 @@ from ray.tune.schedulers import AsyncHyperBandScheduler, FIFOScheduler
 from ray.tune.search import Searcher
 from ray.tune.search.optuna import OptunaSearch
 
-from cnnjepa.ablations.local_executor import ATTEMPTS
 from cnnjepa.ablations.ray_executor import AskToStop, NotKept, trial_resources
 from cnnjepa.ablations.search.points import config_of
 from cnnjepa.ablations.search.storage import (
@@ -29,6 +28,7 @@ from cnnjepa.ablations.search.storage import (
 from cnnjepa.ablations.search.trial import SearchTask, search_trial
 from cnnjepa.ablations.share import Capacity
 from cnnjepa.ablations.study_folder import StudyFolder
+from cnnjepa.ablations.trial import ATTEMPTS
 from cnnjepa.schemas.space import SearchSpace
 
 

@@ -94,13 +94,15 @@ def _record(space: SearchSpace, choices: dict[str, Any], task: SearchTask) -> Tr
 
 def _train(record: TrialRecord, task: SearchTask, run: Path, log: Path) -> Outcome:
     if task.share.workers == 1:
-        return run_trial(record, run, log, Path(task.stop_file))
+        outcome = run_trial(record, run, log, Path(task.stop_file))
+        if outcome.status == "died":
+            raise RuntimeError(outcome.detail)  # Tune begins it again
+        return outcome
     spec = {
         "record": record.model_dump_json(), "run_dir": str(run), "log": str(log), "stop_file": task.stop_file,
         "scratch": str(log.parent),
     }  # fmt: skip
-    outcome: Outcome = run_on_workers(spec, task.share)
-    return outcome
+    return run_on_workers(spec, task.share)
 
 
 def _report_looks(metrics: Path, seen: int, record: TrialRecord) -> int:

@@ -18,6 +18,8 @@ from cnnjepa.schemas import (
     ViTConfig,
 )
 from cnnjepa.schemas.overrides import flat
+from cnnjepa.training.distributed import Processes
+from cnnjepa.training.environment import environment
 from cnnjepa.training.floor_store import FloorStore
 from cnnjepa.training.journal import final_loss, write_hparams
 from cnnjepa.training.resolve import Identity
@@ -131,6 +133,22 @@ def finished_result(
         cost=cost,
         started=started,
     )
+
+
+class FailureRecord:
+    """Writes why a run failed into its folder."""
+
+    def __init__(
+        self, config: PretrainConfig, data: DataSet, identity: Identity, folder: RunFolder, processes: Processes
+    ) -> None:
+        self.started = now()
+        """When the run began: another session's time where one is resumed."""
+        self._facts, self._folder, self._processes = (config, data, identity), folder, processes
+
+    def __call__(self, error: str) -> None:
+        self._folder.path.mkdir(parents=True, exist_ok=True)
+        result = failed_result(*self._facts, environment(self._processes), error, self.started)
+        self._folder.write_result(result)
 
 
 def failed_result(

@@ -5,6 +5,8 @@ Batch norm is per process, as the authors train; the running statistics that are
 
 import datetime
 import os
+import re
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -14,18 +16,39 @@ from torch import Tensor
 from torch.distributed.distributed_c10d import PrefixStore, Store
 from torch.distributed.rendezvous import rendezvous
 
+from cnnjepa import signals
 from cnnjepa.cpus import usable_cpus
-from cnnjepa.errors import InUseError, RunError, Stopped
+from cnnjepa.errors import ImageError, InUseError, ProcessLostError, RunError, Stopped
 from cnnjepa.launcher import Launch, launched, refusal
 from cnnjepa.schemas import ConfigError, RuntimeConfig
+from cnnjepa.training.failure_watch import FailureWatch
 
 # Process 0 probes while the others wait; on a large set that takes longer than the default half hour.
 PATIENCE = datetime.timedelta(hours=12)
 
+# How long processes may take to start.
+_START_WITHIN = datetime.timedelta(minutes=30)
+
 # What one process raises for all, the narrower kind first.
-_SHARED: dict[str, type[Exception]] = {
-    "stopped": Stopped, "busy": InUseError, "refused": ConfigError, "failed": RunError,
+KINDS: dict[str, type[Exception]] = {
+    "stopped": Stopped, "busy": InUseError, "refused": ConfigError, "lost": ProcessLostError, "image": ImageError,
+    "failed": RunError,
 }  # fmt: skip
+
+
+def kind_of(error: Exception) -> str:
+    """The name in KINDS; an error that nobody expects is `failed`."""
+    return next((name for name, kind in KINDS.items() if isinstance(error, kind)), "failed")
+
+
+def text_of(error: Exception) -> str:
+    """What is told and recorded: an unexpected error's kind as well."""
+    return str(error) if isinstance(error, tuple(KINDS.values())) else f"{type(error).__name__}: {error}"
+
+
+def named(rank: int, text: str) -> str:
+    """The text with the rank that it is about, once."""
+    return text if re.match(r"rank \d+: ", text) else f"rank {rank}: {text}"
 
 
 @dataclass(frozen=True)
@@ -35,6 +58,8 @@ class Processes:
     rank: int
     world_size: int
     device: torch.device
+    failures: FailureWatch | None = None
+    """None for a process that is alone."""
 
     @property
     def is_main(self) -> bool:
@@ -67,6 +92,12 @@ class Processes:
         if self.world_size > 1:
             dist.barrier()
 
+    def refuse_failed(self) -> None:
+        """Raise what another process told when it failed. Costs nothing: a thread listens."""
+        if self.failures is not None and self.failures.told is not None:
+            kind, text = self.failures.told
+            raise KINDS[kind](text)
+
     def on_main(self, work: Callable[[], object]) -> None:
         """Runs `work` on process 0 while the others wait. If it is stopped, refuses or fails, every process raises
         alike, so that none waits for another."""
@@ -74,15 +105,14 @@ class Processes:
         if self.is_main:
             try:
                 work()
-            except tuple(_SHARED.values()) as error:
+            except Exception as error:
                 failure = error
-        kind = next((name for name, kind in _SHARED.items() if isinstance(failure, kind)), "")
-        told = self.share(None if failure is None else f"{kind}:{failure}")
+        told = self.share(None if failure is None else f"{kind_of(failure)}:{text_of(failure)}")
         if failure is not None:
             raise failure
         if told is not None:
             kind, _, text = told.partition(":")
-            raise _SHARED[kind](text)
+            raise KINDS[kind](text if kind in ("stopped", "busy", "refused") else named(0, text))
 
     def share(self, text: str | None) -> str | None:
         """Process 0's text, on every process: how its verdict (a refusal, say) becomes everybody's."""
@@ -118,44 +148,87 @@ def use_threads(runtime: RuntimeConfig) -> None:
 
 def join(runtime: RuntimeConfig) -> Processes:
     """Joins torchrun's process group if its environment is set; else this process is alone. Raises ConfigError when
-    the environment describes no launch, or the other processes do not come."""
+    the environment describes no launch, the other processes do not come, or one of them has no device."""
     launch = launched()
+    if launch.world_size == 1:
+        return Processes(0, 1, _prepared_device(runtime, launch))
+    joined = dist.is_initialized()  # by Ray Train
+    store = dist.distributed_c10d._get_default_store() if joined else _meeting_point(launch)
+    failures = FailureWatch(store, launch.rank, launch.world_size)
+    try:
+        device = _prepared_device(runtime, launch)
+        if not joined:
+            _await_all(store, failures, launch)
+            dist.init_process_group(
+                "nccl" if device.type == "cuda" else "gloo",
+                store=store,
+                rank=launch.rank,
+                world_size=launch.world_size,
+                timeout=PATIENCE,
+            )
+    except Exception as error:
+        if failures.told is None and failures.claim():
+            failures.say(kind_of(error), named(launch.rank, text_of(error)))
+        failures.leave()
+        raise
+    return Processes(dist.get_rank(), dist.get_world_size(), device, failures)
+
+
+def _prepared_device(runtime: RuntimeConfig, launch: Launch) -> torch.device:
     device = pick_device(runtime.device, launch.local_rank)
     if device.type == "cuda":
         torch.cuda.set_device(device)
         # Bits must not depend on which algorithm a benchmark liked best today.
         torch.backends.cudnn.deterministic, torch.backends.cudnn.benchmark = True, False
     use_threads(runtime)
-    if launch.world_size == 1:
-        return Processes(0, 1, device)
-    if not dist.is_initialized():
-        store = _meeting_point(launch)
-        dist.init_process_group(
-            "nccl" if device.type == "cuda" else "gloo",
-            store=store,
-            rank=launch.rank,
-            world_size=launch.world_size,
-            timeout=PATIENCE,
-        )
-    return Processes(dist.get_rank(), dist.get_world_size(), device)
+    return device
 
 
 def _meeting_point(launch: Launch) -> Store:
-    """The store of the launch, once every process has come to it. Raises ConfigError when one does not come in time."""
+    """The store of the launch. Raises ConfigError when it, or a process that it waits for, does not come in time."""
     try:
         store, _, _ = next(rendezvous("env://", timeout=datetime.timedelta(seconds=launch.patience)))
     except dist.DistError as error:
-        reason = str(error).strip().splitlines()[0]
-        raise refusal(
-            f"the {launch.world_size} processes of this run did not all come to {os.environ['MASTER_ADDR']}:"
-            f"{os.environ['MASTER_PORT']} within {launch.patience:g} s ({reason}); this is RANK={launch.rank} of "
-            f"WORLD_SIZE={launch.world_size}"
-        ) from None
+        raise _absent(launch, str(error).strip().splitlines()[0]) from None
     store.set_timeout(PATIENCE)
     return PrefixStore("run", store)
 
 
-def leave() -> None:
-    """Ends the process group, if there is one."""
+def _absent(launch: Launch, reason: str) -> ConfigError:
+    return refusal(
+        f"the {launch.world_size} processes of this run did not all come to {os.environ['MASTER_ADDR']}:"
+        f"{os.environ['MASTER_PORT']} within {launch.patience:g} s ({reason}); this is RANK={launch.rank} of "
+        f"WORLD_SIZE={launch.world_size}"
+    )
+
+
+def _await_all(store: Store, failures: FailureWatch, launch: Launch) -> None:
+    """Return when every process has a device. Raises what another one told instead: a process without a device never
+    joins the group, for which the others would wait."""
+    store.set(f"ready/{launch.rank}", "")
+    ready = [f"ready/{rank}" for rank in range(launch.world_size)]
+    until = time.monotonic() + launch.patience
+    while not store.check(ready):
+        if failures.told is not None:
+            kind, text = failures.told
+            raise KINDS[kind](text)
+        if signals.received():
+            raise Stopped(signals.received())
+        if time.monotonic() > until:
+            missing = [str(rank) for rank, key in enumerate(ready) if not store.check([key])]
+            raise _absent(launch, f"missing: RANK {', '.join(missing)}")
+        time.sleep(0.02)
+
+
+def leave(processes: Processes, failed: bool) -> None:
+    """End the process group, if there is one. After a failure nobody waits for collectives that others never join."""
+    if not failed and processes.failures is not None:
+        processes.failures.leave()
+        processes.wait()  # process 0 may hold the store
     if dist.is_initialized():
-        dist.destroy_process_group()
+        if failed and dist.get_backend() == "nccl":
+            dist.distributed_c10d._abort_process_group()  # destroying flushes collectives first
+        else:
+            dist.destroy_process_group()
+    if processes.failures is not None:
+        processes.failures.leave()

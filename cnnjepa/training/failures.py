@@ -3,36 +3,89 @@
 import contextlib
 import re
 import traceback
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import torch
+import torch.distributed as dist
 
 from cnnjepa.data.workers import loader_failure
-from cnnjepa.errors import ProcessLostError, RunError
+from cnnjepa.errors import ProcessLostError, RunError, Stopped
 from cnnjepa.schemas import ConfigError, PretrainConfig
+from cnnjepa.training.distributed import KINDS, Processes, kind_of, named, text_of
 
 # The libraries that torch calls have messages of their own. Source: torch 2.14's and NCCL's texts.
 _NO_MEMORY = re.compile(r"out of memory|ALLOC_FAILED|can't allocate memory|not enough memory", re.IGNORECASE)
 
+_NO_CONNECTION = re.compile(r"gloo|connection (closed|reset|refused)|broken pipe|NCCL", re.IGNORECASE)
 
-def explained(error: Exception, config: PretrainConfig) -> Exception:
-    """`error` as RunError with cause and remedy where both are known (memory, loader processes); else as it is."""
+RESUMES = ". The run resumes from its last checkpoint with --resume"
+
+
+def explained(error: Exception, config: PretrainConfig, processes: Processes | None = None) -> Exception:
+    """`error` as RunError with cause and remedy where both are known (memory, lost processes); else as it is."""
     if isinstance(error, RunError | ConfigError):
         return error
     told: RunError | None = loader_failure(error)
     if told is None and _lacks_memory(error):
         told = RunError(_out_of_memory(error, config))
+    if told is None and processes is not None and processes.world_size > 1 and _lacks_connection(error):
+        told = ProcessLostError(
+            "the connection to another process of the run broke: that process was killed (lack of memory?), or its "
+            "machine failed"
+        )
     if told is None:
         return error
     told.__cause__ = error
     return told
 
 
+@contextlib.contextmanager
+def failing_together(
+    processes: Processes, config: PretrainConfig, record: Callable[[str], None] | None = None
+) -> Iterator[None]:
+    """Make one process's failure everybody's: the first that fails calls `record` with the reason, and all raise it.
+
+    A refusal (ConfigError) is not recorded. Being stopped is agreed on by all processes and passes.
+    """
+    try:
+        yield
+    except Stopped:
+        raise
+    except Exception as error:
+        failure = _agreed(processes, with_remedy(explained(error, config, processes)), record)
+        if failure is error:
+            raise
+        raise failure  # noqa: B904 - its cause is set
+
+
+def _agreed(processes: Processes, own: Exception, record: Callable[[str], None] | None) -> Exception:
+    """The error that this process raises, after recording its own or hearing another's."""
+    watch, text, kind = processes.failures, text_of(own), kind_of(own)
+    if watch is not None:
+        if watch.told is None and not watch.claim():
+            watch.hear()
+        if watch.told is not None:
+            told_kind, told = watch.told
+            return own if told.endswith(text) else KINDS[told_kind](told).with_traceback(own.__traceback__)
+        text = named(processes.rank, text)
+    if record is not None and kind not in ("busy", "refused"):
+        with contextlib.suppress(RunError, OSError):  # a full disk may refuse this too
+            record(text)
+    if watch is None:
+        return own
+    watch.say(kind, text)
+    if not isinstance(own, KINDS[kind]):
+        return own  # unexpected: it keeps its own kind
+    told_own = type(own)(text)
+    told_own.__cause__ = own
+    return told_own
+
+
 def with_remedy(error: Exception) -> Exception:
     """The error as a training run shows it: a lost process leaves a checkpoint."""
     if not isinstance(error, ProcessLostError) or "--resume" in str(error):
         return error
-    told = ProcessLostError(f"{error}. The run resumes from its last checkpoint with --resume")
+    told = ProcessLostError(f"{error}{RESUMES}")
     told.__cause__ = error.__cause__
     return told
 
@@ -49,9 +102,10 @@ def explaining(config: PretrainConfig) -> Iterator[None]:
         raise told  # noqa: B904 - its cause is set
 
 
-def text_of(error: Exception) -> str:
-    """What result.json says: an unexpected error's kind as well."""
-    return str(error) if isinstance(error, RunError | ConfigError) else f"{type(error).__name__}: {error}"
+def _lacks_connection(error: Exception) -> bool:
+    return isinstance(error, dist.DistError) or (
+        isinstance(error, RuntimeError) and bool(_NO_CONNECTION.search(str(error)))
+    )
 
 
 def _lacks_memory(error: Exception) -> bool:

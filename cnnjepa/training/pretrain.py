@@ -17,7 +17,7 @@ from cnnjepa.data import DataSet, open_data
 from cnnjepa.data.batches import Normalizer, Order, training_batches
 from cnnjepa.data.held_out import trained_images, training_set
 from cnnjepa.data.open import refuse_part_of_a_batch
-from cnnjepa.errors import RunError, Stopped
+from cnnjepa.errors import Stopped
 from cnnjepa.methods import Method, StepDraw, build_method
 from cnnjepa.methods.synchronised import synchronise
 from cnnjepa.probes import calibrate, glance
@@ -25,10 +25,10 @@ from cnnjepa.randomness import layer_randomness, seed_layers
 from cnnjepa.schemas import ConfigError, PretrainConfig, TrialResult
 from cnnjepa.telling import unfailing
 from cnnjepa.training import distributed
-from cnnjepa.training.conclude import conclude, failed_result, now
+from cnnjepa.training.conclude import FailureRecord, conclude, now
 from cnnjepa.training.distributed import Processes
 from cnnjepa.training.environment import environment, forget_peak_memory, peak_memory_bytes
-from cnnjepa.training.failures import explained, text_of, with_remedy
+from cnnjepa.training.failures import failing_together
 from cnnjepa.training.files import keep_as, write_atomically
 from cnnjepa.training.journal import Journal
 from cnnjepa.training.optimizer import build_optimizer
@@ -75,8 +75,9 @@ def pretrain(
     """
     folder = RunFolder(Path(run_dir))
     processes = distributed.join(config.runtime)
+    failed = True
     try:
-        with StopRequest(max_hours, stop_asked) as stop:
+        with StopRequest(max_hours, stop_asked) as stop, failing_together(processes, config):
             _leave_if_asked(stop, processes)
             data = _opened(config, folder, resume, processes)
             config = resolve(config, data.resident, processes.device)
@@ -87,9 +88,18 @@ def pretrain(
             told = unfailing(lambda: shown, "the display of progress")
             with contextlib.ExitStack() as held:
                 processes.on_main(lambda: held.enter_context(folder.locked(patience)))
-                return _run(config, data, identity, folder, processes, resume, checkpoint, stop, told, floors)
+                record = FailureRecord(config, data, identity, folder, processes)
+                with failing_together(processes, config, record):
+                    result = _run(
+                        config, data, identity, folder, processes, resume, checkpoint, stop, told, floors, record
+                    )
+        failed = False
+        return result
+    except Stopped:
+        failed = False
+        raise
     finally:
-        distributed.leave()
+        distributed.leave(processes, failed)
 
 
 def _leave_if_asked(stop: StopRequest, processes: Processes) -> None:
@@ -128,6 +138,7 @@ def _run(
     stop: StopRequest,
     watcher: Watcher,
     floors: Path | None,
+    record: FailureRecord,
 ) -> TrialResult:
     runtime = config.runtime
     done = folder.read_result(identity.probe_hash) if resume else None
@@ -149,6 +160,7 @@ def _run(
     state = RunState(method, optimizer, identity, folder.checkpoints, started=now())
     if resume:
         restore(state, config, folder, checkpoint)
+    record.started = state.started
     software = environment(processes)
     processes.wait()  # every process has read the checkpoint before anything is written
     if processes.is_main:
@@ -163,19 +175,9 @@ def _run(
         config, data, training, identity, folder, processes, order, schedule, cost, software, stop, watcher, floors
     )
     watcher.started(_plan(run, state))
-    try:
-        with layer_randomness(processes.device):
-            _train(run, state)
-        result = conclude(run, state)
-    except (Stopped, ConfigError):
-        raise
-    except Exception as error:
-        failure = with_remedy(explained(error, config))
-        if processes.is_main:
-            with contextlib.suppress(RunError):  # a full disk may refuse this too
-                text = text_of(failure)
-                folder.write_result(failed_result(config, data, identity, software, text, state.started))
-        raise failure  # noqa: B904 - its cause is set
+    with layer_randomness(processes.device):
+        _train(run, state)
+    result = conclude(run, state)
     processes.wait()
     return result
 
@@ -224,6 +226,7 @@ def _train(run: Run, state: RunState) -> None:
     batches = training_batches(run.training, config.data, run.order, state.step, total, runtime.workers, device, views)
     try:
         for batch in batches:
+            processes.refuse_failed()
             step = state.step
             seen = tuple(normalize(view.to(device, non_blocking=True)) for view in batch.views)
             draw = StepDraw(config.grid, slots, runtime.seed, step)

@@ -2,7 +2,8 @@
 
 STEP_LOG: a file that gets a line a step: process, rank, seed, predictor depth. STEP_KILL: `n:marker` kills the process
 that is about to make line n (counted over all processes) unless the file `marker` exists, which it then makes;
-STEP_SIGNAL: with another signal than SIGKILL.
+STEP_SIGNAL: with another signal than SIGKILL. STEP_RAISE: `kind:n:marker` raises an error there instead, `lost` (a
+loader process died) or `memory` (the GPU's is full); without a marker (`kind:n:`) each time.
 STEP_PAUSE: seconds to wait before every step. LOOKS: what intermediate probes find by predictor depth,
 `depth:k-NN:feature spread` with commas between them.
 """
@@ -26,6 +27,8 @@ def _watched(train_step):
             if done >= int(number) and not Path(marker).exists() and processes.rank == processes.world_size - 1:
                 Path(marker).touch()
                 os.kill(os.getpid(), getattr(signal, os.environ.get("STEP_SIGNAL", "SIGKILL")))
+        if "STEP_RAISE" in os.environ:
+            _raise_as_told(log, processes)
         time.sleep(float(os.environ.get("STEP_PAUSE", "0")))
         loss = train_step(model, optimizer, inputs, config, processes)
         line = f"{os.getpid()} {processes.rank} {config.runtime.seed} {config.method.predictor.depth}\n"
@@ -35,6 +38,22 @@ def _watched(train_step):
         return loss
 
     return step
+
+
+def _raise_as_told(log, processes):
+    kind, number, marker = os.environ["STEP_RAISE"].split(":")
+    done = len(Path(log).read_text().splitlines()) if Path(log).exists() else 0
+    if done < int(number) or processes.rank < processes.world_size - 1 or (marker and Path(marker).exists()):
+        return
+    if marker:
+        Path(marker).touch()
+    if kind == "lost":
+        raise RuntimeError("DataLoader worker (pid 1) is killed by signal: Killed. ")
+    import torch
+
+    raise torch.OutOfMemoryError(
+        "CUDA out of memory. Tried to allocate 2.00 GiB. GPU 0 has a total capacity of 8.00 GiB"
+    )
 
 
 def _as_told(glance):

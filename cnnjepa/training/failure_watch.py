@@ -1,0 +1,96 @@
+"""How the processes of a run learn that one of them failed.
+
+A process that raises alone would leave the others in a collective: gloo notices a closed connection, NCCL waits for its
+timeout. So the one that fails says why in the store through which the group was formed. A thread in every process looks
+there, and the loop reads what the thread found: no collective, no wait for the device. A process that does not come
+back in time, because it is blocked in a collective, is ended by its thread.
+"""
+
+import contextlib
+import multiprocessing
+import os
+import sys
+import threading
+import time
+from collections.abc import Callable
+
+from torch.distributed.distributed_c10d import PrefixStore, Store
+
+# Seconds; assumptions. One look is a request of some 50 µs to the store.
+_LOOK_EVERY = 0.5
+_HEARD_WITHIN = 5.0
+_SAID_WITHIN = 30.0  # whoever fails first writes result.json before it says so
+_LEAVE_WITHIN = 20.0
+
+
+class FailureWatch:
+    """One process's view. `told` is what every process raises: (kind of error, text), None while nobody fails."""
+
+    def __init__(self, store: Store, rank: int, world_size: int) -> None:
+        self.told: tuple[str, str] | None = None
+        self._store = PrefixStore("cnnjepa/failure", store.clone())
+        self._others = [f"heard/{other}" for other in range(world_size) if other != rank]
+        self._rank, self._left = rank, threading.Event()
+        # A connection of its own: a request of the main thread may wait for minutes.
+        thread_store = PrefixStore("cnnjepa/failure", store.clone())
+        self._thread = threading.Thread(target=self._look, args=(thread_store,), daemon=True, name="failure-watch")
+        self._thread.start()
+
+    def claim(self) -> bool:
+        """Whether this process is the first that fails: it writes the failure down and then calls `say`. The others
+        call `hear`. Without a store (it ended with its process) every process is the first."""
+        try:
+            return self._store.add("claims", 1) == 1
+        except RuntimeError:
+            return True
+
+    def say(self, kind: str, text: str) -> None:
+        """Tell the other processes, and wait (some seconds at most) until they heard it: this process may hold the
+        store, and a launcher ends the others as soon as one leaves."""
+        self.told = (kind, text)
+        with contextlib.suppress(RuntimeError):
+            self._store.set("told", f"{kind}:{text}")
+            _until(lambda: self._store.check(self._others), _HEARD_WITHIN)
+
+    def hear(self, seconds: float = _SAID_WITHIN) -> tuple[str, str] | None:
+        """What the first process that failed says; None if it says nothing in so long."""
+        with contextlib.suppress(RuntimeError):
+            _until(lambda: self.told is not None or self._take(self._store), seconds)
+        return self.told
+
+    def leave(self) -> None:
+        """This process is out of every collective: nothing ends it any more."""
+        self._left.set()
+        self._thread.join(2 * _LOOK_EVERY)
+
+    def _take(self, store: Store) -> bool:
+        if not store.check(["told"]):
+            return False
+        kind, _, text = store.get("told").decode().partition(":")
+        self.told = (kind, text)
+        store.set(f"heard/{self._rank}", "")
+        return True
+
+    def _look(self, store: Store) -> None:
+        while not self._left.wait(_LOOK_EVERY):
+            try:
+                if self._take(store):
+                    break
+            except RuntimeError:  # the store ended with its process; a broken connection tells the main thread
+                return
+        if not self._left.wait(_LEAVE_WITHIN):
+            self._end()
+
+    def _end(self) -> None:
+        assert self.told is not None
+        for child in multiprocessing.active_children():
+            child.kill()
+        with contextlib.suppress(OSError, ValueError):
+            print(f"cnnjepa: {self.told[1]} (rank {self._rank} was waiting for it)", file=sys.stderr, flush=True)
+        os._exit(1)
+
+
+def _until(true: Callable[[], bool], seconds: float) -> None:
+    until = time.monotonic() + seconds
+    while not true() and time.monotonic() < until:
+        time.sleep(0.02)
