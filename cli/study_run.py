@@ -14,6 +14,7 @@ from cnnjepa.ablations.local_executor import LocalExecutor
 from cnnjepa.ablations.plan import asked_configs, baseline_arm, plan
 from cnnjepa.ablations.pool import Pool
 from cnnjepa.ablations.published import published_set
+from cnnjepa.ablations.ray_folder import ray_folder
 from cnnjepa.ablations.share import Capacity, Share, this_machine, trial_share
 from cnnjepa.ablations.speed import calibrate
 from cnnjepa.ablations.study_folder import StudyFolder, TrialRecord, records_of
@@ -171,6 +172,8 @@ def _machines(options: StudyOptions) -> Iterator[Capacity]:
     if options.executor == "local" and options.address is not None:
         raise ConfigError("--address goes with --executor ray")
     if options.address is None:
+        if options.executor == "ray":
+            ray_folder()  # refuses before anything is written
         yield this_machine()
         return
     from cnnjepa.ablations.ray_cluster import ray_at

@@ -11,6 +11,7 @@ from cnnjepa.data.open import open_sources
 from cnnjepa.data.source import Subset, stratified
 from cnnjepa.data.synthetic import render
 from cnnjepa.masks import sample_masks
+from cnnjepa.matplotlib_cache import ensure_matplotlib_cache
 from cnnjepa.schemas import CNNJEPAConfig, ConfigError, MaskingConfig, PretrainConfig, SyntheticData
 from cnnjepa.schemas.masking import RandomMasking
 
@@ -61,6 +62,7 @@ def cell_rates(config: PretrainConfig, batches: int) -> tuple[Tensor, Tensor, Te
 def _draw(
     config: PretrainConfig, out: Path, context_rate: Tensor, target_rate: Tensor, targets: Tensor, facts: dict[str, str]
 ) -> None:
+    ensure_matplotlib_cache()
     import matplotlib
 
     matplotlib.use("Agg")

@@ -8,6 +8,7 @@ import pytest
 
 from cnnjepa.ablations.ray_cluster import _ENVIRONMENT
 from cnnjepa.ablations.ray_folder import ray_folder
+from cnnjepa.matplotlib_cache import ensure_matplotlib_cache
 from cnnjepa.schemas import ConfigError
 from cnnjepa.socket_paths import short_folder, shorten_temporary_paths
 
@@ -70,3 +71,19 @@ def test_a_ray_folder_that_cannot_be_made_is_refused_by_name(short: Path, monkey
 
 def test_uv_run_does_not_make_ray_send_the_working_directory() -> None:
     assert _ENVIRONMENT["RAY_ENABLE_UV_RUN_RUNTIME_ENV"] == "0"
+
+
+@pytest.mark.parametrize(("home", "writable"), [("home", True), ("home", False), ("absent/home", False)])
+def test_matplotlib_gets_a_cache_where_the_home_cannot_be_written(
+    home: str, writable: bool, short: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (short / "home").mkdir()
+    monkeypatch.setenv("HOME", str(short / home))
+    for name in ("MPLCONFIGDIR", "XDG_CONFIG_HOME"):
+        monkeypatch.setenv(name, "")  # so that it is restored afterwards
+        monkeypatch.delenv(name)
+    monkeypatch.setattr(tempfile, "tempdir", str(short))
+    monkeypatch.setattr(os, "access", lambda path, mode: writable)
+    ensure_matplotlib_cache()
+    expected = None if writable else str(short / f"matplotlib-{os.getuid()}")
+    assert os.environ.get("MPLCONFIGDIR") == expected and (writable or Path(str(expected)).is_dir())

@@ -14,6 +14,7 @@ from cnnjepa.ablations.report.escape import csv_value
 from cnnjepa.ablations.search.points import changes_of
 from cnnjepa.ablations.search.storage import HASH, HOW, PROBE, choices_of
 from cnnjepa.ablations.study_folder import StudyFolder
+from cnnjepa.matplotlib_cache import ensure_matplotlib_cache
 from cnnjepa.schemas.overrides import full_paths, merge, nested
 from cnnjepa.schemas.space import SearchSpace
 from cnnjepa.schemas.yaml_text import write_yaml
@@ -94,6 +95,7 @@ def write_trials(study: optuna.Study, space: SearchSpace, folder: StudyFolder) -
 
 def draw(study: optuna.Study, folder: Path) -> list[Path]:
     """`history.png` and, where there is enough to say, `importances.png`."""
+    ensure_matplotlib_cache()
     import matplotlib
 
     matplotlib.use("Agg")
