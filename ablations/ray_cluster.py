@@ -67,7 +67,8 @@ def _ray_at(address: str | None) -> Iterator[Capacity]:
         ) from None
     ours = not ray.is_initialized()
     if ours:
-        with signals.sheltered():
+        # Ray's own processes are ended by SIGKILL where SIGTERM does not end them within a second.
+        with signals.sheltered(term=True):
             _connect(ray, address, folder)
         signals.reclaim()
     try:

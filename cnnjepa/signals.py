@@ -108,10 +108,11 @@ def kept() -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def sheltered() -> Iterator[None]:
+def sheltered(term: bool = False) -> Iterator[None]:
     """Keep signals to the process group (a terminal's, a scheduler's) from the processes that are started while
-    entered, except SIGTERM. One that comes meanwhile is received at the end."""
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, _SHELTERED)
+    entered; SIGTERM only with `term`, because a process is usually ended by it. One that comes meanwhile is received
+    at the end."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, STOPPING if term else _SHELTERED)
     try:
         yield
     finally:

@@ -441,9 +441,13 @@ def test_trials_that_are_behind_or_collapsed_are_given_up_and_kept_as_pruned(tmp
         assert Pool(tmp_path).folder(trials[depth].user_attrs["pretrain_hash"]).holder() is None
 
 
-def test_a_search_stops_on_ctrl_c(tmp_path: Path) -> None:
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGUSR1])
+def test_a_search_stops_on_ctrl_c_and_on_a_schedulers_warning(number: signal.Signals, tmp_path: Path) -> None:
     driver = start(words(tmp_path, "--trials", "20", *LR), environment(tmp_path, STEP_PAUSE="0.1"))
     wait_until(lambda: len(steps(tmp_path)) >= 4)
-    driver.send_signal(signal.SIGINT)
+    driver.send_signal(number)
     code, out = finish(driver)
-    assert code == 75 and "the same command goes on" in out, out
+    assert code == 75 and f"stopped ({number.name}); the same command goes on" in out, out
+    assert {trial.user_attrs["how"] for trial in stored(tmp_path).trials if trial.state == TrialState.FAIL} == {
+        "stopped"
+    }

@@ -5,7 +5,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -129,16 +129,18 @@ def test_a_signal_before_training_leaves_with_75_and_no_folder(tmp_path: Path) -
     assert not run.exists()
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1, signal.SIGHUP])
-def test_with_ray_a_signal_to_the_driver_stops_with_checkpoints_and_leaves_no_process(
-    number: signal.Signals, tmp_path: Path
+@pytest.mark.parametrize(
+    ("number", "send"), [(signal.SIGTERM, os.killpg), (signal.SIGUSR1, os.kill), (signal.SIGHUP, os.kill)]
+)
+def test_with_ray_a_signal_to_the_driver_or_its_group_stops_with_checkpoints_and_leaves_no_process(
+    number: signal.Signals, send: Callable[[int, int], None], tmp_path: Path
 ) -> None:
     mark = f"MARK_OF_THIS_TEST=ray-{number.name}"
     name, value = mark.split("=")
     more = ["--set", "runtime.epochs=200", "--set", "probe.every_epochs=0"]
     driver = start(words(tmp_path, *more), environment(tmp_path, STEP_PAUSE="0.1", **{name: value}))
     wait_until(lambda: len(steps(tmp_path)) >= 4)
-    os.kill(driver.pid, number)
+    send(driver.pid, number)
     code, out = finish(driver)
     assert code == 75, out
     assert f"stopped ({number.name}); the same command goes on" in out and "Traceback" not in out
