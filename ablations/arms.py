@@ -1,10 +1,12 @@
 """From a study's axes to its arms: every combination once, each with what it changes and what it is called."""
 
 import itertools
-from dataclasses import dataclass, field
+import json
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from cnnjepa.schemas import ConfigError
+from cnnjepa.schemas.numbers import exact
 from cnnjepa.schemas.overrides import full_path, full_paths
 from cnnjepa.schemas.study import Study
 
@@ -20,7 +22,7 @@ class Arm:
     """One setting that is compared with the others."""
 
     label: str
-    """What tables call it: `depth=2, conv=dense`; the bare name for an axis of named arms."""
+    """What tables call it: `depth=2, conv=dense`; the bare name for an axis of named arms. No other arm has it."""
     choices: dict[str, Any] = field(hash=False)
     """Axis, as the study names it → the value, or the named arm's name."""
     changes: dict[str, Any] = field(hash=False)
@@ -48,7 +50,14 @@ def arms_of(study: Study) -> list[Arm]:
             changes |= change
         parts = [f"{labels[axis]}={_text(choice)}" if axis in labels else choice for axis, choice in choices.items()]
         arms.append(Arm(", ".join(parts), choices, changes))
-    return arms
+    if len({arm.label for arm in arms}) == len(arms):
+        return arms
+    # The text 1 beside the number 1, or names with commas: as JSON, and under their axes' names, they differ.
+    return [replace(arm, label=", ".join(_unmistakable(*choice) for choice in arm.choices.items())) for arm in arms]
+
+
+def _unmistakable(axis: str, choice: Any) -> str:
+    return f"{axis}={json.dumps(choice, ensure_ascii=False, default=str)}"
 
 
 def _options(axis: str, values: Any) -> list[tuple[Any, dict[str, Any]]]:
@@ -82,4 +91,4 @@ def _text(value: Any) -> str:
         return "–".join(map(_text, value))
     if isinstance(value, bool) or value is None:
         return {True: "true", False: "false", None: "none"}[value]
-    return f"{value:g}" if isinstance(value, float) else str(value)
+    return exact(value) if isinstance(value, float) else str(value)

@@ -7,12 +7,14 @@ from rich.console import Console
 
 from cnnjepa.cli.sheet import Sheet
 from cnnjepa.cli.terminal import console, say
+from cnnjepa.schemas.numbers import digits_apart
 from cnnjepa.schemas.space import SearchSpace
 
 if TYPE_CHECKING:
     from cnnjepa.ablations.search.run import News
 
 _SHOWN = 8
+_DIGITS = 3  # of a number, unless more are needed to keep two of a table apart
 
 
 class Course:
@@ -56,9 +58,11 @@ def show(study: Any, space: SearchSpace) -> None:
     title = (space.name, "bold"), f": {space.objective} top-1 on held-out training images, %"
     table = Sheet(headers, title=title, folding=(), left=())
     settings = {optuna_name(key, asked): key for key, asked in space.space.items()}
-    for trial in completed(study)[:_SHOWN]:
-        choices = choices_of(trial.params, space)
-        cells = [_text(choices.get(key)) for key in space.space]
+    best = completed(study)[:_SHOWN]
+    choices = [choices_of(trial.params, space) for trial in best]
+    digits = {key: digits_apart([chosen.get(key) for chosen in choices], _DIGITS) for key in space.space}
+    for trial, chosen in zip(best, choices, strict=True):
+        cells = [_text(chosen.get(key), digits[key]) for key in space.space]
         table.add(str(trial.number), f"{trial.value:.2f}", *cells)
     out.print(table)
     _show_values(out, study, space)
@@ -79,13 +83,14 @@ def show(study: Any, space: SearchSpace) -> None:
 
 
 def _show_values(out: Console, study: Any, space: SearchSpace) -> None:
-    from cnnjepa.ablations.search.values import Between, by_value
+    from cnnjepa.ablations.search.values import by_value
 
     title = ("by value, of trials that reached their end",)
     table = Sheet(("setting", "value", "n", "mean", "from", "to"), title=title, folding=(0, 1), left=(0, 1))
-    before = None
-    for part in by_value(study, space):
-        value = " to ".join(map(_text, part.value)) if isinstance(part.value, Between) else _text(part.value)
+    before, parts = None, by_value(study, space)
+    ends = {key: [end for part in parts if part.setting == key for end in _ends(part.value)] for key in space.space}
+    for part in parts:
+        value = " to ".join(_text(end, digits_apart(ends[part.setting], _DIGITS)) for end in _ends(part.value))
         numbers = f"{part.mean:.2f}", f"{min(part.figures):.2f}", f"{max(part.figures):.2f}"
         name = "" if part.setting == before else part.setting
         table.add(name, value, str(len(part.figures)), *numbers)
@@ -95,5 +100,12 @@ def _show_values(out: Console, study: Any, space: SearchSpace) -> None:
         say(out, ("means compare values fairly only where the other settings are balanced", "dim"))
 
 
-def _text(value: Any) -> str:
-    return f"{value:.3g}" if isinstance(value, float) else str(value)
+def _ends(value: Any) -> tuple[Any, ...]:
+    """Both ends of a part of a range, or the value alone."""
+    from cnnjepa.ablations.search.values import Between
+
+    return tuple(value) if isinstance(value, Between) else (value,)
+
+
+def _text(value: Any, digits: int = _DIGITS) -> str:
+    return f"{value:.{digits}g}" if isinstance(value, float) else str(value)

@@ -19,6 +19,7 @@ from pydantic import Field
 from cnnjepa.ablations.published import published
 from cnnjepa.schemas import PretrainConfig, load_config, preset_names
 from cnnjepa.schemas.base import Section
+from cnnjepa.schemas.numbers import exact
 from cnnjepa.schemas.overrides import flat
 
 CONFIG_PATH = {
@@ -225,4 +226,4 @@ def published_set_of(dataset: str, train_images: int | None = None, val_images: 
 
 
 def _shown(value: Any) -> str:
-    return f"{value:g}" if isinstance(value, float) else str(value)
+    return exact(value) if isinstance(value, float) else str(value)

@@ -17,6 +17,7 @@ from cnnjepa.ablations.study_folder import StudyFolder, TrialRecord
 from cnnjepa.ablations.trial import Outcome, run_trial
 from cnnjepa.probes.diagnostics import COLLAPSED_RANK, COLLAPSED_STD
 from cnnjepa.schemas import ConfigError
+from cnnjepa.schemas.numbers import exact
 from cnnjepa.schemas.space import SearchSpace
 
 _LOOK_SECONDS = 0.5
@@ -83,8 +84,10 @@ def _record(space: SearchSpace, choices: dict[str, Any], task: SearchTask) -> Tr
     asked = asked.model_copy(update={"runtime": asked.runtime.model_copy(update={"threads": int(task.share.cpus)})})
     resolver = Resolver("cuda" if task.share.gpus else "cpu", task.share.workers)
     config, identity, facts = resolver(asked)
-    label = ", ".join(f"{path.split('.')[-1]}={value:.4g}" if isinstance(value, float) else
-                      f"{path.split('.')[-1]}={value}" for path, value in choices.items())  # fmt: skip
+    label = ", ".join(
+        f"{path.split('.')[-1]}={exact(value) if isinstance(value, float) else value}"
+        for path, value in choices.items()
+    )
     return TrialRecord(
         arm=label, choices=choices, changes=changes, baseline=False, seed=config.runtime.seed,
         pretrain_hash=identity.pretrain_hash, probe_hash=identity.probe_hash, dataset=facts.name,

@@ -17,6 +17,7 @@ from cnnjepa.schemas import (
     TrialResult,
     ViTConfig,
 )
+from cnnjepa.schemas.numbers import exact
 from cnnjepa.schemas.overrides import flat
 from cnnjepa.training.distributed import Processes
 from cnnjepa.training.environment import environment
@@ -42,11 +43,11 @@ def encoder_name(config: AnyEncoderConfig) -> str:
         case CustomEncoderConfig():
             return config.module
         case ConvNeXtConfig():
-            return config.arch + (f"/x{config.width:g}" if config.width != 1 else "")
+            return config.arch + (f"/x{exact(config.width)}" if config.width != 1 else "")
     parts: list[str] = [config.arch]
     parts += [config.stem] if config.stem != "imagenet" else []
     parts += [f"{config.stages} stages"] if config.stages != 4 else []
-    parts += [f"x{config.width:g}"] if config.width != 1 else []
+    parts += [f"x{exact(config.width)}"] if config.width != 1 else []
     return "/".join(parts)
 
 

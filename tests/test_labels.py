@@ -1,0 +1,113 @@
+"""What arms, values and encoders are called: different ones are never called the same."""
+
+from pathlib import Path
+from typing import Any
+
+import optuna
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from optuna.trial import create_trial
+
+from cnnjepa.ablations.arms import arms_of
+from cnnjepa.ablations.report.build import build_report
+from cnnjepa.ablations.search.storage import distributions
+from cnnjepa.cli.search_view import show
+from cnnjepa.schemas import load_config
+from cnnjepa.schemas.numbers import digits_apart, exact
+from cnnjepa.schemas.space import SearchSpace
+from cnnjepa.schemas.study import Study
+from cnnjepa.training.conclude import encoder_name
+from tests.studies import write_study
+
+
+def labels(**axes: Any) -> list[str]:
+    return [arm.label for arm in arms_of(Study(name="s", preset="smoke", axes=axes))]
+
+
+@given(st.lists(st.floats(allow_nan=False), min_size=1, max_size=8, unique=True))
+def test_different_numbers_have_different_names_that_read_back(numbers: list[float]) -> None:
+    assert [float(exact(number)) for number in numbers] == numbers
+    assert len(set(map(exact, numbers))) == len(numbers)
+    digits = digits_apart(numbers, 3)
+    assert len({f"{number:.{digits}g}" for number in numbers}) == len(numbers)
+
+
+@pytest.mark.parametrize(
+    ("number", "text"), [(0.1, "0.1"), (1e-5, "1e-05"), (3.0, "3"), (0.1234567, "0.1234567"), (1000001.0, "1000001.0")]
+)
+def test_a_number_is_written_with_the_digits_that_it_takes(number: float, text: str) -> None:
+    assert exact(number) == text
+
+
+def test_values_that_differ_in_the_seventh_digit_are_two_arms() -> None:
+    assert labels(**{"optimizer.lr": [0.1234567, 0.1234568, 0.1]}) == ["lr=0.1234567", "lr=0.1234568", "lr=0.1"]
+    scales = [[0.15, 0.2000001], [0.15, 0.2000002]]
+    assert labels(**{"masking.scale": scales}) == ["scale=0.15–0.2000001", "scale=0.15–0.2000002"]
+
+
+@pytest.mark.parametrize(
+    ("axes", "expected"),
+    [
+        ({"predictor.depth": [1, "1"]}, ["predictor.depth=1", 'predictor.depth="1"']),
+        ({"probe.resize": [None, "none"]}, ["probe.resize=null", 'probe.resize="none"']),
+        ({"floors": [True, "true"]}, ["floors=true", 'floors="true"']),
+        ({"encoder.stem": ["1", 1, '"1"']}, ['encoder.stem="1"', "encoder.stem=1", 'encoder.stem="\\"1\\""']),
+    ],
+)
+def test_values_of_different_kinds_that_print_alike_are_told_by_their_kind(
+    axes: dict[str, Any], expected: list[str]
+) -> None:
+    assert labels(**axes) == expected
+
+
+def test_named_arms_with_commas_in_their_names_are_told_by_their_axes() -> None:
+    first = {"a, b": {"predictor.depth": 1}, "a": {"predictor.depth": 2}}
+    second = {"c": {"optimizer.lr": 0.1}, "b, c": {"optimizer.lr": 0.2}}
+    assert labels(one=first, two=second) == [
+        'one="a, b", two="c"', 'one="a, b", two="b, c"', 'one="a", two="c"', 'one="a", two="b, c"'
+    ]  # fmt: skip
+
+
+def test_a_report_has_a_row_for_each_of_two_arms_that_are_close(tmp_path: Path) -> None:
+    study = Study(name="close", preset="smoke", axes={"optimizer.lr": (0.0060001, 0.00600012)}, seeds=(0, 1))
+    write_study(tmp_path, study, lambda arm, seed: (50.0 + seed if arm == "lr=0.0060001" else 70.0 + seed, 40.0))
+    build_report(tmp_path, ["close"], tmp_path / "out")
+    rows = (tmp_path / "out" / "tables" / "close_accuracy_held_out.csv").read_text().splitlines()
+    found = {line.split(",")[0]: line for line in rows[1:]}
+    assert "50.5" in found["lr=0.0060001"] and "70.5" in found["lr=0.00600012"]
+
+
+def test_pictures_along_two_axes_that_end_alike_are_two_files(tmp_path: Path) -> None:
+    axes = {"first_view.blur": (0.1, 0.2), "second_view.blur": (0.1, 0.2)}
+    study = Study(name="grid", preset="demo-byol", axes=axes)
+    write_study(tmp_path, study, lambda arm, seed: (50.0, 40.0))
+    build_report(tmp_path, ["grid"], tmp_path / "out")
+    drawn = {path.name for path in (tmp_path / "out" / "figures").glob("grid_along_*_held_out.png")}
+    assert drawn == {f"grid_along_{axis}.blur_held_out.png" for axis in ("first_view", "second_view")}
+
+
+def test_encoders_of_nearly_the_same_width_have_their_own_names() -> None:
+    names = [encoder_name(load_config("smoke", overrides=[f"width={w}"]).encoder) for w in (0.125, 0.25)]
+    assert names == ["resnet18/small/3 stages/x0.125", "resnet18/small/3 stages/x0.25"]
+    config = load_config("smoke").encoder
+    close = [encoder_name(config.model_copy(update={"width": width})) for width in (0.12500001, 0.12500002)]
+    assert close == ["resnet18/small/3 stages/x0.12500001", "resnet18/small/3 stages/x0.12500002"]
+
+
+def test_a_searchs_tables_keep_close_values_apart(capsys: pytest.CaptureFixture[str]) -> None:
+    ranges = {"lr": "choice(0.12341, 0.12342)", "ema.start": "uniform(0.9991, 0.9999)"}
+    space = SearchSpace.model_validate({"name": "s", "preset": "smoke", "space": ranges})
+    study = optuna.create_study(direction="maximize")
+    for lr, start, value in ((0.12341, 0.99921, 40.0), (0.12342, 0.99922, 60.0), (0.12341, 0.99985, 50.0)):
+        params = dict(zip(distributions(space), (lr, start), strict=True))
+        study.add_trial(create_trial(params=params, distributions=distributions(space), value=value))
+    show(study, space)
+    out = capsys.readouterr().out
+    by_value = [line.split() for line in out.partition("by value")[2].splitlines()]
+    assert [line[-5:] for line in by_value if line and line[-5:][0] in ("0.12341", "0.12342")] == [
+        ["0.12341", "2", "45.00", "40.00", "50.00"], ["0.12342", "1", "60.00", "60.00", "60.00"]
+    ]  # fmt: skip
+    halves = [line[-7:-4] for line in by_value if "to" in line and "from" not in line]
+    assert halves == [["0.9991", "to", "0.9995"], ["0.9995", "to", "0.9999"]]
+    assert "0.99921" in out and "0.99922" in out  # the best trials
