@@ -136,7 +136,7 @@ def _appears(file: Path) -> Callable[[], str | None]:
 
 
 def _note(log: Path, how: Literal["failed", "lost"]) -> Path:
-    """Where a process says why its trial fails (of several processes), or which process it lost."""
+    """The file in which a process says why its distributed trial fails, or which process it lost."""
     return log.with_suffix(f".{how}")
 
 

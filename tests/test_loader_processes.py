@@ -174,7 +174,7 @@ def test_memory_that_runs_out_is_recorded_with_the_settings_that_help(
     assert str(caught.value) == (
         "the GPU ran out of memory (asked for 2.00 GiB, total capacity of 79.10 GiB): raise runtime.accumulation "
         "(now 1; it must divide the batch), set runtime.precision=bf16, or lower runtime.batch_size (now 16 on each "
-        "process); these make another run. If other processes use the same memory, end them and go on with --resume"
+        "process); these make another run. If other processes use the same memory, end them and resume with --resume"
     )
     failed = TrialResult.model_validate_json((tmp_path / "run" / "result.json").read_bytes())
     assert (failed.status, failed.error) == ("failed", str(caught.value))

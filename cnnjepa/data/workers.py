@@ -70,8 +70,8 @@ def load_batches(dataset: Dataset[T], workers: int, ahead: int = 2, **options: A
 
 
 def loader_failure(error: BaseException) -> ProcessLostError | None:
-    """What to say when a loader process died; None for any other error. torch raises this one from a signal handler,
-    so that it appears wherever the main thread is at that moment."""
+    """The error for a dead loader process; None for any other error. torch raises it from a signal handler, so that it
+    appears wherever the main thread is at that moment."""
     text = str(error)
     if not (
         isinstance(error, RuntimeError) and re.search(r"DataLoader worker \(pid|[Pp]in memory thread exited", text)

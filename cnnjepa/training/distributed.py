@@ -42,7 +42,7 @@ def kind_of(error: Exception) -> str:
 
 
 def text_of(error: Exception) -> str:
-    """What is told and recorded: an unexpected error's kind as well."""
+    """The text that is told and recorded; an unexpected error is named by its class."""
     return str(error) if isinstance(error, tuple(KINDS.values())) else f"{type(error).__name__}: {error}"
 
 

@@ -37,8 +37,8 @@ class FailureWatch:
         self._thread.start()
 
     def claim(self) -> bool:
-        """Whether this process is the first that fails: it writes the failure down and then calls `say`. The others
-        call `hear`. Without a store (it ended with its process) every process is the first."""
+        """Return whether this process is the first that fails. The first writes the failure down and then calls `say`;
+        the others call `hear`. Without a store (it ended with its process) every process is the first."""
         try:
             return self._store.add("claims", 1) == 1
         except RuntimeError:
@@ -53,7 +53,7 @@ class FailureWatch:
             _until(lambda: self._store.check(self._others), _HEARD_WITHIN)
 
     def hear(self, seconds: float = _SAID_WITHIN) -> tuple[str, str] | None:
-        """What the first process that failed says; None if it says nothing in so long."""
+        """The message of the first process that failed; None if none comes within `seconds`."""
         with contextlib.suppress(RuntimeError):
             _until(lambda: self.told is not None or self._take(self._store), seconds)
         return self.told

@@ -124,13 +124,13 @@ def _out_of_memory(error: Exception, config: PretrainConfig) -> str:
         return (
             f"{where} ran out of memory in a probe{details}: lower probe.feature_batch_size (now "
             f"{config.probe.feature_batch_size}) or probe.linear_batch_size (now {config.probe.linear_batch_size}), "
-            "then go on with --resume"
+            "then resume with --resume"
         )
     bf16 = "set runtime.precision=bf16, " if runtime.precision != "bf16" else ""
     return (
         f"{where} ran out of memory{details}: raise runtime.accumulation (now {runtime.accumulation}; it must divide "
         f"the batch), {bf16}or lower runtime.batch_size (now {runtime.batch_size} on each process); these make another "
-        "run. If other processes use the same memory, end them and go on with --resume"
+        "run. If other processes use the same memory, end them and resume with --resume"
     )
 
 
