@@ -89,7 +89,7 @@ def run_study(
     with contextlib.ExitStack() as until_done:
         until_done.callback(stop_file.unlink, missing_ok=True)
         while left and not stopping():
-            free = once_trained([r for r in left if standing_of(pool, r).state != "running"])
+            free = once_trained([record for record in left if _is_free(pool, record)])
             if free:
                 for record in free:
                     _forget_failure(pool, record)
@@ -100,6 +100,10 @@ def run_study(
             over = {key for key, outcome in outcomes.items() if outcome.status != "busy"}
             left = [r for r in unfinished(pool, left, retry_failed) if r.key not in over]
     return outcomes
+
+
+def _is_free(pool: Pool, record: TrialRecord) -> bool:
+    return standing_of(pool, record).state != "running" and not pool.is_claimed(record.pretrain_hash)
 
 
 def _forget_failure(pool: Pool, record: TrialRecord) -> None:

@@ -25,24 +25,29 @@ class LocalExecutor:
         self._folder, self._pool, self._threads, self._workers = folder, pool, threads, workers
 
     def run(self, records: list[TrialRecord], stop_file: Path, stopping: Callable[[], bool], told: Told) -> None:
-        """Tries every trial; `told` hears how each ended. While `stopping()`, the one at work is asked to stop by
-        `stop_file` and no other is begun."""
+        """Tries every trial that no other driver has claimed; `told` hears how each ended. While `stopping()`, the one
+        at work is asked to stop by `stop_file` and no other is begun."""
         for record in records:
-            outcome = None
-            for _ in range(ATTEMPTS):
-                if stopping():
-                    return
-                if standing_of(self._pool, record).state not in ("waiting", "begun"):
-                    break  # another driver has it, or has finished it
-                outcome = self._attempt(record, stop_file, stopping)
-                if outcome.status not in ("died", "stopped"):
-                    break
-            else:
-                if outcome is not None and outcome.status == "died":
-                    run, log = self._pool.folder(record.pretrain_hash).path, self._folder.log(record.key)
-                    outcome = given_up(record, run, log) or outcome
+            with self._pool.claimed(record.pretrain_hash) as ours:
+                outcome = self._attempts(record, stop_file, stopping) if ours else None
             if outcome is not None:
                 told(record, outcome)
+
+    def _attempts(self, record: TrialRecord, stop_file: Path, stopping: Callable[[], bool]) -> Outcome | None:
+        """The outcome of the last attempt; None when there was none, or the study is to stop."""
+        outcome = None
+        for _ in range(ATTEMPTS):
+            if stopping():
+                return None
+            if standing_of(self._pool, record).state not in ("waiting", "begun"):
+                return outcome  # another driver has it, or has finished it
+            outcome = self._attempt(record, stop_file, stopping)
+            if outcome.status not in ("died", "stopped"):
+                return outcome
+        if outcome is not None and outcome.status == "died":
+            run, log = self._pool.folder(record.pretrain_hash).path, self._folder.log(record.key)
+            return given_up(record, run, log) or outcome
+        return outcome
 
     def _attempt(self, record: TrialRecord, stop_file: Path, stopping: Callable[[], bool]) -> Outcome:
         log = self._folder.log(record.key)

@@ -1,12 +1,15 @@
 """The pool of trials, `runs/by_hash/<pretrain_hash>/`, shared by all studies: what has become of each."""
 
+import contextlib
 import json
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from cnnjepa.errors import RunError
+from cnnjepa.errors import InUseError, RunError
 from cnnjepa.schemas import PretrainConfig, TrialResult
+from cnnjepa.training.locks import holder, locked
 from cnnjepa.training.run_folder import RunFolder
 
 State = Literal["waiting", "begun", "running", "finished", "collapsed", "failed", "unreadable"]
@@ -46,6 +49,28 @@ class Pool:
     def folder(self, pretrain_hash: str) -> RunFolder:
         """Where the trial of this name lives."""
         return RunFolder(self.path / pretrain_hash)
+
+    @contextlib.contextmanager
+    def claimed(self, pretrain_hash: str) -> Iterator[bool]:
+        """Claim the trial for this driver while entered; gives whether that could be done at once.
+
+        A trial's own lock is taken by the process that trains, many seconds after it was started. Until then only the
+        claim tells other drivers to take another trial.
+        """
+        with contextlib.ExitStack() as held:
+            try:
+                held.enter_context(locked(self._claim(pretrain_hash), patience=0))
+            except InUseError:
+                yield False
+                return
+            yield True
+
+    def is_claimed(self, pretrain_hash: str) -> bool:
+        """Whether a driver has claimed the trial."""
+        return holder(self._claim(pretrain_hash)) is not None
+
+    def _claim(self, pretrain_hash: str) -> Path:
+        return self.path.parent / "claims" / pretrain_hash
 
     def standing(self, pretrain_hash: str, probe_hash: str, config: PretrainConfig, train_images: int) -> Standing:
         """Where the trial stands, from its folder alone; safe while others train. A trained run that has a result of

@@ -26,7 +26,7 @@ from cnnjepa.ablations.study_folder import StudyFolder, TrialRecord, records_of,
 from cnnjepa.cost import method_cost
 from cnnjepa.schemas import ConfigError, PretrainConfig, ProbeFigures, Probes, TrialResult, load_config
 from cnnjepa.schemas.study import Study
-from cnnjepa.training.locks import holder, locked, refuse_unsafe_locks
+from cnnjepa.training.locks import holder
 
 
 class KnownImages(Resolver):
@@ -142,7 +142,7 @@ def test_a_shipped_study_is_headed_and_legal(name: str) -> None:
 
 
 def test_the_published_sets_are_those_of_the_presets() -> None:
-    assert published_set("in100") == (126689, 5000, 100) and published_set("demo") is None
+    assert published_set("in100") == SetSize(126689, 5000, 100) and published_set("demo") is None
 
 
 # --- What is refused ---------------------------------------------------------------------------------------------
@@ -472,36 +472,6 @@ def test_floors_are_reckoned_once_a_study() -> None:
     configs = [config for _, _, config in asked_configs(cheap)]
     without = [e.probe_hours or 0 for e in estimates(configs, SetSize(6000, 2000, 16), 100.0)]
     assert without == pytest.approx([other_seed, other_seed, again, again])
-
-
-# --- Locks -------------------------------------------------------------------------------------------------------
-
-
-def test_a_lock_that_only_this_machine_sees_is_refused(tmp_path: Path) -> None:
-    from cnnjepa.errors import RunError
-
-    line = "36 35 0:30 / {point} rw,relatime shared:1 - {kind} server:/x rw,{options}"
-    local = line.format(point="/", kind="ext4", options="discard")
-    for kind, options, refused in (
-        ("nfs4", "vers=4.2,local_lock=none", False), ("nfs4", "local_lock=all", True), ("nfs", "nolock", True),
-        ("lustre", "flock", False), ("lustre", "localflock", True), ("ext4", "discard", False),
-    ):  # fmt: skip
-        mounts = f"{local}\n{line.format(point=tmp_path, kind=kind, options=options)}"
-        if refused:
-            with pytest.raises(RunError, match=f"lies on {kind} mounted with"):
-                refuse_unsafe_locks(tmp_path / "runs", mounts)
-        else:
-            refuse_unsafe_locks(tmp_path / "runs", mounts)
-
-
-def test_who_holds_a_folder_is_said(tmp_path: Path) -> None:
-    with (
-        locked(tmp_path),
-        pytest.raises(ConfigError, match=rf"in use by another process \({holder(tmp_path)}\)"),
-        locked(tmp_path, patience=0.1),
-    ):
-        pass
-    assert holder(tmp_path) is None
 
 
 def test_an_error_that_looks_like_markup_is_shown_as_it_is(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
