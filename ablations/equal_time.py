@@ -5,7 +5,8 @@ from pathlib import Path
 from typing import Any
 
 from cnnjepa.ablations.method_study import changes_of
-from cnnjepa.ablations.step_cost_file import MADE_BY, read_step_costs
+from cnnjepa.ablations.step_cost_file import MADE_BY, read_step_costs, step_cost_path
+from cnnjepa.commands import command
 from cnnjepa.schemas import ConfigError, SupervisedConfig, load_config
 
 
@@ -32,9 +33,12 @@ def equal_time_epochs(
         if (there := getattr(measured, key)) != value
     ]
     if different:
+        size = ["--batch", asked["batch"], "--image-size", asked["image_size"]]
+        images = [] if data is None else ["--data", data]
+        root = next((root for root in costs.parents if step_cost_path(root) == costs), None)
+        again = command(*MADE_BY.split(), "--preset", preset, *size, *images, root=root)
         raise ConfigError(
-            f"--equal-time {costs}: measured for another setting ({'; '.join(different)}); measure again: "
-            f"{MADE_BY} --preset {preset} --batch {asked['batch']} --image-size {asked['image_size']}"
+            f"--equal-time {costs}: measured for another setting ({'; '.join(different)}); measure again: {again}"
         )
     epochs = {}
     for method in methods:

@@ -8,6 +8,7 @@ from pydantic import Field, ValidationError
 
 from cnnjepa.ablations.plan import Trial
 from cnnjepa.ablations.pool import Pool, Standing
+from cnnjepa.commands import command
 from cnnjepa.schemas import ConfigError, PretrainConfig
 from cnnjepa.schemas.base import Section
 from cnnjepa.schemas.fields import nearest
@@ -160,7 +161,8 @@ class StudyFolder:
 
     def _nearest(self) -> str:
         names = study_names(self.root)
-        known = f"; there are {', '.join(names)}" if names else "; `cnnjepa ablate predictor --depths 1,2` makes one"
+        example = command("cnnjepa", "ablate", "predictor", "--depths", "1,2", root=self.root)
+        known = f"; there are {', '.join(names)}" if names else f"; `{example}` makes one"
         return known + nearest(self.name, names)
 
 

@@ -129,7 +129,7 @@ def run(space: SearchSpace, options: ClusterOptions, data: Path | None, trials: 
                     finally:
                         stop_file.unlink(missing_ok=True)
             table = write_trials(study, space, folder)
-            best = write_best(study, space, folder.path)
+            best = write_best(study, space, folder.path, data)
             pictures = draw(study, folder.path)
             stopped = stop.reason
     show(study, space)

@@ -8,6 +8,7 @@ import typer
 
 from cnnjepa.cli.options import ConfigOption, DataOption, PresetOption, SetOption, asked_config
 from cnnjepa.commands import command
+from cnnjepa.names import file_name
 
 EXAMPLE = "Example:  cnnjepa train --preset demo --set predictor.depth=3 --out runs/depth3"
 
@@ -41,7 +42,9 @@ def train(
     asked = asked_config(preset, config, sets, data)
     if checkpoint and not resume:
         raise ConfigError("--checkpoint goes with --resume")
-    run_dir = out or Path("runs") / f"{preset or (config.stem if config else 'run')}-seed{asked.runtime.seed}"
+    stem = preset or (config.stem if config else "run")
+    stem = file_name(stem) if len(stem.encode()) > 200 else stem  # the file system's limit is 255 bytes
+    run_dir = out or Path("runs") / f"{stem}-seed{asked.runtime.seed}"
     is_main = launched().rank == 0  # before torch is imported: leftover variables are refused at once
 
     from cnnjepa.cli.progress import TerminalWatcher

@@ -10,6 +10,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
+from cnnjepa.commands import command
 from cnnjepa.data import DataSet, open_data
 from cnnjepa.data.batches import Normalizer, Order, training_batches
 from cnnjepa.data.held_out import training_set
@@ -85,7 +86,8 @@ def examine_encoder(named: str) -> Iterator[Finding]:
         verdict = compare(network, stride)
         yield Finding(f"layer {verdict.layer}" if verdict.layer else "the whole", verdict.finding, verdict.ok)
     if not refused and verdict.ok:
-        yield Finding("use it", f"--set encoder.arch=custom --set encoder.module={named} --set total_stride={stride}")
+        settings = ["encoder.arch=custom", f"encoder.module={named}", f"total_stride={stride}"]
+        yield Finding("use it", command(*(word for setting in settings for word in ("--set", setting))))
 
 
 @torch.no_grad()

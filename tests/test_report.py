@@ -472,7 +472,7 @@ def test_a_speed_benchmark_with_several_shares_is_drawn(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        ([], "`cnnjepa ablate predictor --depths 1,2,3,4` makes one"),
+        ([], "`cnnjepa ablate predictor --depths 1,2,3,4 --root "),
         (["nothing"], "holds no study"),
     ],
 )

@@ -3,6 +3,7 @@
 import csv
 import io
 import re
+import shlex
 import signal
 from collections.abc import Iterator
 from pathlib import Path
@@ -20,7 +21,7 @@ from typer.testing import CliRunner
 
 from cnnjepa.ablations.keep import keep_search
 from cnnjepa.ablations.pool import Pool
-from cnnjepa.ablations.search.findings import completed, importances, importances_need, write_best, write_trials
+from cnnjepa.ablations.search.findings import completed, draw, importances, importances_need, write_best, write_trials
 from cnnjepa.ablations.search.place import place_of
 from cnnjepa.ablations.search.points import changes_of, check_search
 from cnnjepa.ablations.search.record import refuse_other_search
@@ -352,6 +353,10 @@ def test_the_best_settings_become_a_preset_file(storage: Any, tmp_path: Path) ->
     path = write_best(study, asked, tmp_path)
     best = completed(study)[0]
     assert best.value == 5.0 and path is not None
+    images = tmp_path / "my photos"
+    write_best(study, asked, tmp_path, images)
+    used = next(line for line in path.read_text().splitlines() if line.startswith("# Use: "))
+    assert shlex.split(used[7:]) == ["cnnjepa", "train", "--config", str(path), "--data", str(images)]
     config = load_config(file=path)
     assert config.optimizer.lr == best.params["optimizer.lr"]
     assert config.method.masking.strategy == "random" and config.runtime.epochs == load_config("smoke").runtime.epochs
@@ -363,6 +368,19 @@ def test_the_best_settings_become_a_preset_file(storage: Any, tmp_path: Path) ->
         study.tell(ask(study, asked), float(value))
     found = importances(study)
     assert importances_need(study) == 0 and found is not None and sum(found.values()) == pytest.approx(1)
+
+
+def test_names_of_arms_reach_the_table_and_the_pictures_as_text(tmp_path: Path) -> None:
+    arms = {name: {"predictor.depth": n + 1} for n, name in enumerate(["=1+1", "-x", "[/x]", "$a_^$"])}
+    asked = space(space={"arm x": arms, "optimizer.lr": "log(1e-4, 1e-1)"})
+    folder = StudyFolder(tmp_path, "s")
+    folder.path.mkdir(parents=True)
+    study = open_study(asked, optuna.storages.InMemoryStorage())
+    for number in range(24):
+        study.tell(ask(study, asked), float(number % 7))
+    rows = list(csv.reader(write_trials(study, asked, folder).read_text(encoding="utf-8").splitlines()))
+    assert rows[0][2] == "arm x" and {row[2] for row in rows[1:]} <= {"'=1+1", "'-x", "[/x]", "$a_^$"}
+    assert {path.name for path in draw(study, folder.path)} == {"history.png", "importances.png"}
 
 
 # --- On Ray ------------------------------------------------------------------------------------------------------

@@ -328,7 +328,9 @@ def test_other_images_under_the_same_settings_are_another_study(tmp_path: Path) 
 
 
 def test_a_study_that_is_not_there_offers_those_that_are(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="holds no study; `cnnjepa ablate predictor --depths 1,2` makes one"):
+    with pytest.raises(
+        ConfigError, match=r"holds no study; `cnnjepa ablate predictor --depths 1,2 --root .*` makes one"
+    ):
         StudyFolder(tmp_path, "depth").study()
     written(tmp_path, study(name="depths", axes={"predictor.depth": [1]}))
     with pytest.raises(ConfigError, match="there are depths; nearest is 'depths'"):

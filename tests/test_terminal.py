@@ -22,6 +22,7 @@ from cnnjepa.cli.sheet import Sheet
 from cnnjepa.cli.study_run import print_outcome
 from cnnjepa.cli.terminal import console, prepare_streams, say
 from cnnjepa.commands import command
+from cnnjepa.errors import RunError
 from cnnjepa.names import file_name, file_names, visible
 from cnnjepa.schemas.study import Study
 from cnnjepa.training.watcher import RunPlan
@@ -237,3 +238,20 @@ def test_file_names_are_short_and_different() -> None:
         assert len(name.encode()) <= 200 and name.isascii() and "/" not in name and name[0] not in ".-"
     assert file_name("depth=2, seed 0", also=" =,") == "depth=2, seed 0" and file_name("in100") == "in100"
     assert file_name("a b") != file_name("a_b") == "a_b"
+
+
+def test_a_default_run_folder_has_a_name_that_fits(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.chdir(tmp_path)
+    config = tmp_path / ("c" * 245 + ".yaml")
+    config.write_text("extends: smoke\n")
+    chosen: list[Path] = []
+
+    def pretrain(asked: Any, run_dir: Path, **more: Any) -> None:
+        chosen.append(run_dir)
+        raise RunError("enough")
+
+    monkeypatch.setattr("cnnjepa.training.pretrain.pretrain", pretrain)
+    monkeypatch.setattr(sys, "argv", ["cnnjepa", "train", "--config", config.name])
+    with pytest.raises(SystemExit) as end:
+        main()
+    assert end.value.code == 1 and len(chosen[0].name.encode()) <= 206 and chosen[0].name.endswith("-seed0")

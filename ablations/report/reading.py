@@ -7,6 +7,7 @@ from typing import Any
 
 from cnnjepa.ablations.pool import Pool, Standing, own_probe
 from cnnjepa.ablations.study_folder import StudyFolder, TrialKey, TrialRecord, standing_of, study_names
+from cnnjepa.commands import command
 from cnnjepa.schemas import ConfigError, PretrainConfig, ProbeFigures, TrialResult
 from cnnjepa.schemas.probe import Protocol
 from cnnjepa.schemas.study import Study
@@ -117,9 +118,8 @@ def read_studies(root: Path, names: list[str]) -> tuple[list[StudyData], list[st
     ConfigError when there is none, or when one that is named cannot be read."""
     known = study_names(root)
     if not names and not known:
-        raise ConfigError(
-            f"{root / 'studies'} holds no study to report; `cnnjepa ablate predictor --depths 1,2,3,4` makes one"
-        )
+        example = command("cnnjepa", "ablate", "predictor", "--depths", "1,2,3,4", root=root)
+        raise ConfigError(f"{root / 'studies'} holds no study to report; `{example}` makes one")
     if names:
         return [read_study(StudyFolder(root, name)) for name in dict.fromkeys(names)], []
     studies, warnings = [], []

@@ -14,6 +14,7 @@ from cnnjepa.ablations.report.escape import csv_value
 from cnnjepa.ablations.search.points import changes_of
 from cnnjepa.ablations.search.storage import HASH, HOW, PROBE, choices_of
 from cnnjepa.ablations.study_folder import StudyFolder
+from cnnjepa.commands import command
 from cnnjepa.matplotlib_cache import ensure_matplotlib_cache
 from cnnjepa.schemas.overrides import full_paths, merge, nested
 from cnnjepa.schemas.space import SearchSpace
@@ -46,12 +47,13 @@ def importances_need(study: optuna.Study) -> int:
     return max(0, _LEAST_FOR_IMPORTANCES - len(completed(study)))
 
 
-def write_best(study: optuna.Study, space: SearchSpace, folder: Path) -> Path | None:
-    """`best.yaml`, which `cnnjepa train --config` takes; None before the first completed trial."""
+def write_best(study: optuna.Study, space: SearchSpace, folder: Path, data: Path | None = None) -> Path | None:
+    """`best.yaml`, which `cnnjepa train --config` takes; None before the first completed trial. `data`: the images that
+    the search was given, which the command in it names."""
     trials = completed(study)
     if not trials:
         return None
-    best = trials[0]
+    best, images = trials[0], [] if data is None else ["--data", data]
     tree: dict[str, Any] = {"extends": space.preset}
     base = full_paths(space.set, "set:")
     for setting, value in {**base, **changes_of(choices_of(best.params, space), space)}.items():
@@ -61,7 +63,7 @@ def write_best(study: optuna.Study, space: SearchSpace, folder: Path) -> Path | 
         f"# {space.objective} top-1 on held-out training images: {best.value:.2f} %, one seed. Chosen as",
         "# the best of many, so it is an optimistic figure; validation images were not looked at.",
         f"# Run: {str(best.user_attrs.get(HASH, 'unknown'))[:12]}",
-        f"# Use: cnnjepa train --config {folder / 'best.yaml'}",
+        f"# Use: {command('cnnjepa', 'train', '--config', folder / 'best.yaml', *images)}",
     ]
     text = "\n".join(head) + "\n" + write_yaml(tree)
     path = folder / "best.yaml"

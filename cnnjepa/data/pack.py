@@ -22,6 +22,7 @@ from torchvision.io import encode_jpeg
 from torchvision.transforms import InterpolationMode
 from torchvision.transforms.v2 import functional as transforms
 
+from cnnjepa.commands import command
 from cnnjepa.data.decoding import decode
 from cnnjepa.data.folder import FolderSource
 from cnnjepa.data.hdf5 import HDF5Source
@@ -193,9 +194,10 @@ def _packed(packing: Packing, split: str, index: int) -> _Packed:
     except ImageError as error:
         if packing.skip_unreadable:
             return _Packed(f"{folder}/{file}", b"", False, str(error))
+        find = command("cnnjepa", "data", "check", packing.source)
         raise ConfigError(
             f"{error}; leave such images out with --skip-unreadable, which goes on here. Mended or removed, they make "
-            f"another set, which needs a new folder; `cnnjepa data check {packing.source}` finds all of them first"
+            f"another set, which needs a new folder; `{find}` finds all of them first"
         ) from None
     if min(image.shape[1:]) <= manifest.shorter_side:
         if isinstance(source, HDF5Source):

@@ -13,6 +13,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from cnnjepa.commands import command
 from cnnjepa.data.readers import Entry
 from cnnjepa.schemas import ConfigError
 
@@ -102,7 +103,7 @@ class Shards:
         """Raises ConfigError when a shard is missing or cut off, or the set is not `finished` though it must be."""
         manifest = read_manifest(root)
         assert manifest is not None
-        again = f"run `cnnjepa data pack SOURCE {root}` again, which goes on where it is"
+        again = f"run `{command('cnnjepa', 'data', 'pack', 'SOURCE', root)}` again, which goes on where it is"
         if finished and not manifest.finished:
             raise ConfigError(f"data.path {root} is not packed to its end; {again}")
         self._root = root

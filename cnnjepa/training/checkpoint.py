@@ -6,6 +6,7 @@ from typing import Any, NotRequired, TypedDict
 
 import torch
 
+from cnnjepa.commands import command
 from cnnjepa.schemas import ConfigError
 from cnnjepa.schemas.overrides import flat
 from cnnjepa.training.files import keep_as, write_atomically
@@ -72,7 +73,7 @@ def _alternative(path: Path) -> str:
         step = read_checkpoint(before)["step"]
     except ConfigError:
         return "; previous.pt does not load either"
-    return f"; the one before loads (step {step}): go on from it with --resume --checkpoint {before}"
+    return f"; the one before loads (step {step}): go on from it with --resume {command('--checkpoint', before)}"
 
 
 def refuse_other_run(state: Checkpoint, pretrain_hash: str, settings: dict[str, Any], path: Path) -> None:
