@@ -1,16 +1,24 @@
 """A study's evidence, small enough to be committed: what a report needs, without checkpoints, images and places."""
 
+import csv
+import io
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from pydantic import ValidationError
+
+from cnnjepa.ablations.arms import arms_of
 from cnnjepa.ablations.driver import distinct
+from cnnjepa.ablations.placeless import Placeless
 from cnnjepa.ablations.pool import Pool
 from cnnjepa.ablations.step_cost_file import step_cost_path
 from cnnjepa.ablations.study_folder import StudyFolder, TrialRecord, standing_of
 from cnnjepa.schemas import ConfigError, PretrainConfig, TrialResult
 from cnnjepa.schemas.overrides import full_path
+from cnnjepa.schemas.space import SearchSpace
+from cnnjepa.schemas.study import Study
 from cnnjepa.schemas.yaml_text import read_yaml_file, write_yaml
 from cnnjepa.training.files import write_atomically
 from cnnjepa.training.run_folder import RunFolder, config_yaml
@@ -30,8 +38,8 @@ class Kept:
 
 def keep_study(root: Path, name: str, to: Path) -> Kept:
     """Writes `to/studies/<name>/` and its trials' results, configs and logged figures into `to/runs/by_hash/`, so that
-    a report of `to` has the same tables. Where the images lay and the machines' names are left out. What an earlier
-    call kept of the same study is replaced.
+    a report of `to` has the same tables. Absolute paths and the machines' names are left out, also of messages; arms
+    over paths are called after the paths' endings. What an earlier call kept of the same study is replaced.
 
     Raises ConfigError for a study that does not exist or cannot be read, and for `to` being `root`; RunError when the
     disk refuses.
@@ -41,15 +49,20 @@ def keep_study(root: Path, name: str, to: Path) -> Kept:
     study, records = folder.study(), folder.trials()
     found = {record.key: standing_of(pool, record) for record in records}
     whole = [r for r in records if (s := found[r.key]).settled or s.state == "failed"]
-    StudyFolder(to, name).write(
-        study.model_copy(update={"set": _placeless(study.set)}), [_nowhere(record) for record in records]
-    )
+    results = [result for record in whole if (result := found[record.key].result)]
+    hosts = [some["host"] for r in results for some in (r.software, r.probe_software) if "host" in some]
+    settings = [study.model_dump(mode="json"), [[record.choices, record.changes] for record in records]]
+    placeless = Placeless(settings, root, hosts)
+    there = _study_without_places(study, placeless)
+    StudyFolder(to, name).write(there, _records_without_places(records, study, there, placeless))
     (to / "studies" / name / "logs").rmdir()
     written = [to / "studies" / name / "study.yaml", to / "studies" / name / "trials.json"]
     for record in distinct(whole):
         result = found[record.key].result
         assert result is not None
-        written += _keep_run(pool.folder(record.pretrain_hash), result, kept.folder(record.pretrain_hash), record)
+        anonymous = _result_without_places(result, placeless)
+        run, to_run = (each.folder(record.pretrain_hash) for each in (pool, kept))
+        written += _keep_run(run, anonymous, to_run, _config_without_places(record.config, placeless))
     missing = tuple(record.label for record in records if record not in whole)
     return Kept(name, len(whole), missing, sum(path.stat().st_size for path in written))
 
@@ -70,9 +83,19 @@ def keep_search(root: Path, name: str, to: Path) -> bool:
     searched = [path for path in asked["space"] if isinstance(asked["space"][path], str)]
     if any(full_path(path, "--space") == "data.path" for path in [*searched, *(p for change in arms for p in change)]):
         raise ConfigError(f"{there} searched among data.path, which is not kept; it can only be kept by hand")
+    with open(there / "trials.csv", encoding="utf-8", newline="") as file:
+        rows = list(csv.reader(file))
+    try:
+        ends = [span.ends for span in SearchSpace(name=name, space=asked["space"]).space.values()]
+    except ValidationError as error:
+        raise ConfigError(f"{there / 'search.yaml'} cannot be read ({str(error).splitlines()[0]})") from None
+    placeless, table = Placeless([asked, rows, ends], root), io.StringIO()
+    # A range is written as a text, `choice(…)`, in which its ends stand.
+    kept = {**placeless.value(asked), "space": placeless.texts(placeless.value(asked["space"]))}
+    csv.writer(table, lineterminator="\n").writerows(placeless.value(rows))
     here.mkdir(parents=True, exist_ok=True)
-    write_atomically(here / "search.yaml", write_yaml(asked).encode())
-    write_atomically(here / "trials.csv", (there / "trials.csv").read_bytes())
+    write_atomically(here / "search.yaml", write_yaml(kept).encode())
+    write_atomically(here / "trials.csv", table.getvalue().encode())
     return True
 
 
@@ -99,28 +122,59 @@ def _placeless(changes: dict[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in changes.items() if full_path(key, "set:") != "data.path"}
 
 
-def _nowhere(record: TrialRecord) -> TrialRecord:
-    return record.model_copy(update={"config": _without_place(record.config)})
+def _study_without_places(study: Study, placeless: Placeless) -> Study:
+    tree = study.model_dump(mode="json")
+    for part in ("axes", "baseline"):
+        tree[part] = placeless.value(tree[part])
+    tree["set"] = placeless.value(_placeless(study.set))
+    tree["question"] = placeless.text(study.question)
+    for claim in tree["claims"]:
+        claim |= {"arm": placeless.value(claim["arm"]), "says": placeless.text(claim["says"])}
+    return Study.model_validate(tree)
 
 
-def _without_place(config: PretrainConfig) -> PretrainConfig:
-    if getattr(config.data, "path", None) is None:
-        return config
-    return config.model_copy(update={"data": config.data.model_copy(update={"path": None})})
+def _records_without_places(
+    records: list[TrialRecord], study: Study, there: Study, placeless: Placeless
+) -> list[TrialRecord]:
+    """`there`: the study as it is kept, whose arms have the kept names."""
+    names = {old.label: new.label for old, new in zip(arms_of(study), arms_of(there), strict=True)}
+    return [
+        record.model_copy(
+            update={
+                "arm": names.get(record.arm) or placeless.text(record.arm),
+                "choices": placeless.value(record.choices),
+                "changes": placeless.value(record.changes),
+                "config": _config_without_places(record.config, placeless),
+            }
+        )
+        for record in records
+    ]
 
 
-def _keep_run(run: RunFolder, result: TrialResult, to: RunFolder, record: TrialRecord) -> list[Path]:
+def _config_without_places(config: PretrainConfig, placeless: Placeless) -> PretrainConfig:
+    tree = config.model_dump(mode="json")
+    if tree["data"].get("path") is not None:
+        tree["data"]["path"] = None
+    return PretrainConfig.model_validate(placeless.value(tree))
+
+
+def _result_without_places(result: TrialResult, placeless: Placeless) -> TrialResult:
+    tree = placeless.texts(result.model_dump(mode="json"))
+    for part in ("software", "probe_software"):
+        tree[part].pop("host", None)
+    for part in ("error", "log_tail"):
+        if said := getattr(result, part):
+            tree[part] = placeless.said(said)
+    return TrialResult.model_validate(tree)
+
+
+def _keep_run(run: RunFolder, result: TrialResult, to: RunFolder, config: PretrainConfig) -> list[Path]:
     """The result of the probe settings that the study asks for, added to those of other studies, the config, and what
     was logged."""
     to.path.mkdir(parents=True, exist_ok=True)
-    software, probe_software = (
-        {key: value for key, value in some.items() if key != "host"}
-        for some in (result.software, result.probe_software)
-    )
-    anonymous = result.model_copy(update={"software": software, "probe_software": probe_software})
-    written = [to.write_result(anonymous)]
+    written = [to.write_result(result)]
     if written[0].parent == to.path:  # the config of the run's first result
-        write_atomically(to.path / "config.yaml", config_yaml(_without_place(record.config)).encode())
+        write_atomically(to.path / "config.yaml", config_yaml(config).encode())
         written.append(to.path / "config.yaml")
     if (run.path / "metrics.jsonl").is_file():
         shutil.copyfile(run.path / "metrics.jsonl", to.path / "metrics.jsonl")

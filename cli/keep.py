@@ -16,7 +16,7 @@ def keep(
     root: RootOption = Path(),
 ) -> None:
     """Copy what a report needs of studies: results, configs, logged figures, measured steps; no checkpoints, no
-    images, no paths. Of searches, their settings and table of trials.
+    images, no absolute paths, no names of machines. Of searches, their settings and table of trials.
 
     The folder is a root like another: `cnnjepa report --root DIR` writes the same tables from it anywhere.
     """

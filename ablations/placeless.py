@@ -1,0 +1,113 @@
+"""Taking places out of what is passed on: absolute paths become their endings, and machines lose their names."""
+
+import os
+import re
+import sys
+from collections.abc import Iterable, Iterator
+from pathlib import Path, PurePosixPath, PureWindowsPath
+from typing import Any
+
+# A quoted path may have spaces. An unquoted one ends at the first, begins a word (`images/s` and `runs/x` are none) and
+# is no part of a web address.
+_QUOTED = re.compile(r"""(?P<quote>['"])(?P<path>(?:file://)?(?:~[\w.-]*)?/[^'"\n]*|[A-Za-z]:\\[^'"\n]*)(?P=quote)""")
+_PLAIN = re.compile(
+    r"""(?<![\w.~/<])(?:(?:file://)?(?:~[\w.-]*)?(?:/[^\s/'"<>|:;,()\[\]{}]+)+/?|[A-Za-z]:\\[^\s'"<>|:;,()\[\]{}]+)"""
+)
+_HOST = "(host)"
+
+
+class Placeless:
+    """Replaces absolute paths in settings and in texts. Different paths among the settings keep different names."""
+
+    def __init__(self, settings: Any, root: Path, hosts: Iterable[str] = ()) -> None:
+        """`settings`: plain values in which paths may occur. `root`: paths below it are kept from there on. `hosts`:
+        names of machines."""
+        every = set(_texts(settings))
+        places = sorted(text for text in every if _is_place(text))
+        self._names: dict[str, str] = {}
+        for place in places:
+            taken = (every - set(places)) | set(self._names.values())
+            self._names[place] = _ending(place, places, taken)
+        below = [str(root.absolute()), str(root.resolve()), os.getcwd(), str(Path.home()), sys.prefix]
+        self._below = sorted({place for place in below if len(place) > 1}, key=len, reverse=True)
+        self._hosts = sorted({host for host in hosts if len(host) > 2 and host != "localhost"}, key=len, reverse=True)
+
+    def value(self, value: Any) -> Any:
+        """A plain value in which every text that is an absolute path is replaced by its name."""
+        if isinstance(value, dict):
+            return {self.value(key): self.value(one) for key, one in value.items()}
+        if isinstance(value, list | tuple):
+            return [self.value(one) for one in value]
+        if not isinstance(value, str) or not _is_place(value):
+            return value
+        return self._names.get(value) or _last(value)
+
+    def text(self, text: str) -> str:
+        """A message in which absolute paths are replaced: those of the settings by their names, those below the root
+        by what is below it, others by their last part."""
+        for place, name in sorted(self._names.items(), key=lambda pair: -len(pair[0])):
+            text = name.join(re.split(rf"(?<![\w.~/]){re.escape(place)}(?![\w.-])", text))
+        for place in self._below:
+            text = text.replace(f"{place}{os.sep}", "")
+        text = _QUOTED.sub(lambda found: f"{found['quote']}{_last(found['path'])}{found['quote']}", text)
+        return _PLAIN.sub(lambda found: _last(found[0]), text)
+
+    def texts(self, tree: Any) -> Any:
+        """A plain value in which every text is treated as a message, keys of mappings left as they are."""
+        if isinstance(tree, dict):
+            return {key: self.texts(value) for key, value in tree.items()}
+        if isinstance(tree, list | tuple):
+            return [self.texts(value) for value in tree]
+        if not isinstance(tree, str):
+            return tree
+        alone = _is_place(tree) and "\n" not in tree and ": " not in tree  # a path and nothing else, spaces included
+        return self.value(tree) if alone else self.text(tree)
+
+    def said(self, text: str) -> str:
+        """What a run printed: as `text`, without the machines' names."""
+        for host in self._hosts:
+            text = re.sub(rf"(?<![\w-]){re.escape(host)}(?![\w-])", _HOST, text)
+        return self.text(text)
+
+
+def _texts(tree: Any) -> Iterator[str]:
+    if isinstance(tree, dict):
+        for key, value in tree.items():
+            yield from _texts(key)
+            yield from _texts(value)
+    elif isinstance(tree, list | tuple):
+        for value in tree:
+            yield from _texts(value)
+    elif isinstance(tree, str):
+        yield tree
+
+
+def _is_place(text: str) -> bool:
+    """Whether a setting's text is an absolute path, or one from a home folder."""
+    if text.startswith("file://"):
+        return True
+    home = text.startswith("~") and (len(text) == 1 or "/" in text)
+    return home or PurePosixPath(text).is_absolute() or PureWindowsPath(text).is_absolute()
+
+
+def _parts(place: str) -> list[str]:
+    """The path's parts without what makes it absolute."""
+    pure = PureWindowsPath(place) if re.match(r"[A-Za-z]:\\|\\\\", place) else PurePosixPath(place)
+    return [part for part in pure.parts if part not in (pure.anchor, "file:") and not part.startswith("~")]
+
+
+def _last(place: str) -> str:
+    return (_parts(place) or ["…"])[-1]
+
+
+def _ending(place: str, places: list[str], taken: set[str]) -> str:
+    """The shortest ending that no other path has and that is not `taken`; numbered where there is none."""
+    parts, others = _parts(place), [_parts(other) for other in places if other != place]
+    for n in range(1, len(parts) + 1):
+        name = "/".join(parts[-n:])
+        if name not in taken and all(other[-n:] != parts[-n:] for other in others):
+            return name
+    number = 2
+    while f"{_last(place)} ({number})" in taken:
+        number += 1
+    return f"{_last(place)} ({number})"
