@@ -8,6 +8,7 @@ from typing import Any
 from pydantic import ValidationError
 from rich.console import Console
 
+from cnnjepa.ablations.pool import Pool
 from cnnjepa.ablations.search.record import (
     NOTED,
     claim,
@@ -75,6 +76,7 @@ def run(space: SearchSpace, options: ClusterOptions, data: Path | None, trials: 
     from cnnjepa.ablations.search.findings import draw, write_best, write_trials
     from cnnjepa.ablations.search.place import place_of
     from cnnjepa.ablations.search.points import check_search
+    from cnnjepa.ablations.search.proposals import exhausted
     from cnnjepa.ablations.search.storage import open_study, storage_at, storage_errors, tried
 
     progress = console(stderr=True)
@@ -86,22 +88,22 @@ def run(space: SearchSpace, options: ClusterOptions, data: Path | None, trials: 
     asked = record_of(space, config, Resolver("cpu", 1).facts(config), options.workers_per_trial)
     if trials < len(space.first):
         raise ConfigError(f"--trials {trials} is fewer than the {len(space.first)} points of `first`")
-    trials = of_the_grid(progress, space, trials, data)
+    trials = of_the_space(progress, space, trials, data)
 
     def warned(text: str) -> None:
         say(progress, f"warning: {text}")
 
     with locked(folder.path), storage_errors(place):
         refuse_other_search(folder, asked)
-        done, storage = 0, None
+        done, storage, machines_fail = 0, None, False
         if place.exists:  # otherwise nothing is made before the machines are known to take a trial
             storage = storage_at(place, warned)
             refuse_other_owner(storage, place.shown, folder, asked)
-            study = open_study(space, storage)
+            study = open_study(space, storage, Pool(options.root))
             done = len(tried(study))
         say(progress, (str(folder.path), "bold"), f"  {done} of {trials} trials done before")
         with StopRequest() as stop:
-            if done < trials:
+            if done < trials and not (storage and exhausted(study, space)):
                 stop_file = folder.path / f"stop-{uuid.uuid4().hex}"
                 with ray_at(options.address) as capacity:
                     # Not before: what `ray_at` sets must be there when Ray is first imported.
@@ -122,7 +124,7 @@ def run(space: SearchSpace, options: ClusterOptions, data: Path | None, trials: 
                     storage = storage or storage_at(place, warned)
                     claim(storage, place.shown, folder, asked)
                     try:
-                        study = run_search(
+                        study, machines_fail = run_search(
                             space, task, capacity, storage, trials, stop_file, lambda: stop.reason is not None,
                             Course(progress, done, trials),
                         )  # fmt: skip
@@ -137,26 +139,37 @@ def run(space: SearchSpace, options: ClusterOptions, data: Path | None, trials: 
     if not url:
         look.append(command("optuna-dashboard", place.url))
     say(console(), f"Look:  {'  '.join(look)}")
-    left = trials - len(tried(study))
+    points = exhausted(study, space)
+    if points:
+        say(console(), f"{points} of {points} points of the space tried: there is nothing left to try")
+    left = 0 if points else trials - len(tried(study))
     if stopped and left:
         print(f"cnnjepa: stopped ({stopped}); the same command goes on", file=sys.stderr)
         return 75
     if left:
-        print(
-            f"cnnjepa: {left} trial(s) were lost; their logs are in {folder.logs}; the same command goes on",
-            file=sys.stderr,
+        why = (
+            "the processes of several trials in a row died, so the machines may be at fault"
+            if machines_fail
+            else (f"{left} trial(s) were lost")
         )
+        print(f"cnnjepa: {why}; their logs are in {folder.logs}; the same command resumes the search", file=sys.stderr)
     return 0 if best and not left else 1
 
 
-def of_the_grid(progress: Console, space: SearchSpace, trials: int, data: Path | None) -> int:
-    """How many of the trials asked for there are, with a word on what a grid leaves out."""
+def of_the_space(progress: Console, space: SearchSpace, trials: int, data: Path | None) -> int:
+    """How many of the trials asked for there are: a finite space has no more than its points. Says what that, or a
+    grid, leaves out."""
     from cnnjepa.ablations.search.points import refusal_of
-    from cnnjepa.ablations.search.storage import choices_of, grid_points
+    from cnnjepa.ablations.search.storage import choices_of, space_points, space_size
 
-    if space.sampler != "grid":
+    size = space_size(space)
+    if size is None:
         return trials
-    points = [choices_of(point, space) for point in grid_points(space)]
+    if space.sampler != "grid":
+        if trials > size:
+            say(progress, f"the space has {size} points: {size} trials, not {trials} (--trials)")
+        return min(trials, size)
+    points = [choices_of(point, space) for point in space_points(space)]
     refusals = [refusal for point in points if (refusal := refusal_of(point, space, data))]
     if refusals:
         say(
@@ -164,6 +177,6 @@ def of_the_grid(progress: Console, space: SearchSpace, trials: int, data: Path |
             f"warning: {len(refusals)} of {len(points)} combinations are no configs and will be refused; the first: "
             f"{refusals[0].splitlines()[0]}. Settings that belong together can be named arms (docs/studies.md)",
         )
-    if trials < len(points):
-        say(progress, f"a part of the grid: {trials} of {len(points)} combinations (--trials)")
-    return min(trials, len(points))
+    if trials < size:
+        say(progress, f"a part of the grid: {trials} of {size} combinations (--trials)")
+    return min(trials, size)

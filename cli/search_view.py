@@ -11,7 +11,7 @@ from cnnjepa.schemas.numbers import digits_apart
 from cnnjepa.schemas.space import SearchSpace
 
 if TYPE_CHECKING:
-    from cnnjepa.ablations.search.run import News
+    from cnnjepa.ablations.search.proposals import News
 
 _SHOWN = 8
 _DIGITS = 3  # of a number, unless more are needed to keep two of a table apart
@@ -50,7 +50,7 @@ class Course:
 def show(study: Any, space: SearchSpace) -> None:
     """Prints the best trials, what each value came to, how the trials ended and what mattered."""
     from cnnjepa.ablations.search.findings import completed, importances, importances_need
-    from cnnjepa.ablations.search.storage import HOW, choices_of, grid_points, optuna_name, tried
+    from cnnjepa.ablations.search.storage import HOW, choices_of, optuna_name, space_size, tried
 
     out = console()
     # A long path in lines of its own, not cut.
@@ -72,9 +72,7 @@ def show(study: Any, space: SearchSpace) -> None:
     if found:
         shares = ", ".join(f"{settings.get(path, path)} {100 * share:.0f} %" for path, share in found.items())
         say(out, f"importance (PED-ANOVA, {len(completed(study))} trials): {shares}")
-    elif (more := importances_need(study)) and not (
-        space.sampler == "grid" and len(tried(study)) == len(grid_points(space))
-    ):
+    elif (more := importances_need(study)) and not (space.sampler == "grid" and len(tried(study)) == space_size(space)):
         say(
             out,
             f"importance of the settings: told when {more} more have reached their end (--trials; with "

@@ -25,7 +25,7 @@ from cnnjepa.ablations.search.findings import completed, draw, importances, impo
 from cnnjepa.ablations.search.place import place_of
 from cnnjepa.ablations.search.points import changes_of, check_search
 from cnnjepa.ablations.search.record import refuse_other_search
-from cnnjepa.ablations.search.storage import AGAIN, choices_of, grid_points, open_study, storage_at, tried
+from cnnjepa.ablations.search.storage import AGAIN, choices_of, open_study, space_points, storage_at, tried
 from cnnjepa.ablations.search.values import by_value
 from cnnjepa.ablations.study_folder import StudyFolder
 from cnnjepa.cli import search_run
@@ -194,7 +194,7 @@ def test_points_that_no_trial_could_have_are_refused_or_said(tmp_path: Path) -> 
         search_run.run(space(space={"depth": "int(1, 3)"}, first=[{"depth": 1}, {"depth": 2}]), few, None, 1, None)
     grid = {"masking.min_keep": [4, 5], "masking.strategy": ["mixed", "random"]}
     console = Console(file=io.StringIO(), width=200)
-    assert search_run.of_the_grid(console, space(space=grid, sampler="grid"), 3, None) == 3
+    assert search_run.of_the_space(console, space(space=grid, sampler="grid"), 3, None) == 3
     said = console.file.getvalue()  # type: ignore[attr-defined]
     assert "warning: 2 of 4 combinations are no configs" in said and "a part of the grid: 3 of 4" in said
 
@@ -228,7 +228,7 @@ def test_a_grid_is_every_combination_once_however_often_it_is_begun(storage: Any
             study.tell(trial, 1.0)
     wanted = [(depth, scale) for depth in (1, 2) for scale in ([0.1, 0.2], [0.15, 0.2])]
     assert sorted((c["predictor.depth"], list(c["masking.scale"])) for c in seen) == wanted
-    assert len(grid_points(asked)) == 4
+    assert len(space_points(asked)) == 4
 
 
 def test_first_points_are_tried_first_and_once_however_often_it_is_begun(storage: Any) -> None:
@@ -469,3 +469,16 @@ def test_a_search_stops_on_ctrl_c_and_on_a_schedulers_warning(number: signal.Sig
     assert {trial.user_attrs["how"] for trial in stored(tmp_path).trials if trial.state == TrialState.FAIL} == {
         "stopped"
     }
+
+
+def test_a_point_whose_process_dies_is_given_up_and_a_space_of_three_is_three_trials(tmp_path: Path) -> None:
+    depths = ["--space", "predictor.depth=choice(1, 2, 3)", "--no-prune", "--trials", "20", "--set", "epochs=1",
+              "--set", "warmup_epochs=0"]  # fmt: skip
+    code, out = run(words(tmp_path, *depths), environment(tmp_path, STEP_DIE_AT_DEPTH="2"), timeout=300)
+    assert code == 0, out
+    assert "the space has 3 points: 3 trials, not 20 (--trials)" in out
+    assert "3 of 3 points of the space tried: there is nothing left to try" in out
+    assert re.search(r"died +.*its process died 3 times; the point is not tried again", out)
+    how = {trial.params["method.predictor.depth"]: trial.user_attrs["how"] for trial in tried(stored(tmp_path))}
+    assert how == {1: "finished", 2: "died", 3: "finished"}
+    assert sorted(depth for _, _, _, depth in steps(tmp_path)) == ["1"] * 6 + ["3"] * 6

@@ -12,7 +12,7 @@ from optuna.trial import FrozenTrial, TrialState
 from cnnjepa.ablations.pool import Pool
 from cnnjepa.ablations.report.escape import csv_value
 from cnnjepa.ablations.search.points import changes_of
-from cnnjepa.ablations.search.storage import HASH, HOW, PROBE, choices_of
+from cnnjepa.ablations.search.storage import HASH, HOW, PROBE, REPEATED, choices_of
 from cnnjepa.ablations.study_folder import StudyFolder
 from cnnjepa.commands import command
 from cnnjepa.matplotlib_cache import ensure_matplotlib_cache
@@ -74,7 +74,8 @@ def write_best(study: optuna.Study, space: SearchSpace, folder: Path, data: Path
 def write_trials(study: optuna.Study, space: SearchSpace, folder: StudyFolder) -> Path:
     """`trials.csv`: a line a trial that ended, with how, its settings, k-NN at every intermediate probe, both probes'
     figures at its end (top-1 in percent, held-out training images), and the run's folder in the pool."""
-    trials = [trial for trial in study.get_trials(deepcopy=False) if trial.state.is_finished() and trial.params]
+    ended = [trial for trial in study.get_trials(deepcopy=False) if trial.state.is_finished() and trial.params]
+    trials = [trial for trial in ended if trial.user_attrs.get(HOW) != REPEATED]
     epochs = sorted({epoch for trial in trials for epoch in trial.intermediate_values})
     figures, pool = ("linear_top1", "knn_top1"), Pool(folder.root)
     text = io.StringIO()
@@ -88,8 +89,8 @@ def write_trials(study: optuna.Study, space: SearchSpace, folder: StudyFolder) -
         result = pool.folder(run).read_result(probed_as) if run and trial.state == TrialState.COMPLETE else None
         found = {} if result is None or result.selection is None else result.selection.model_dump()
         settings = (csv_value(choices.get(key, "")) for key in space.space)
-        ended = (found.get(name, "") for name in figures)
-        table.writerow([trial.number, how or "lost", *settings, *(looks.get(e, "") for e in epochs), *ended, run])
+        at_end = (found.get(name, "") for name in figures)
+        table.writerow([trial.number, how or "lost", *settings, *(looks.get(e, "") for e in epochs), *at_end, run])
     path = folder.path / "trials.csv"
     write_atomically(path, text.getvalue().encode())
     return path

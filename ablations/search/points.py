@@ -3,7 +3,11 @@
 from pathlib import Path
 from typing import Any
 
+from cnnjepa.ablations.data_facts import Resolver
+from cnnjepa.ablations.share import Share
+from cnnjepa.ablations.study_folder import TrialRecord
 from cnnjepa.schemas import ConfigError, PretrainConfig, load_config
+from cnnjepa.schemas.numbers import exact
 from cnnjepa.schemas.overrides import full_path, full_paths
 from cnnjepa.schemas.space import SearchSpace
 
@@ -15,6 +19,30 @@ def config_of(space: SearchSpace, changes: dict[str, Any], data: Path | None) ->
     """The config that a point of the space stands for. Raises ConfigError where the schema refuses it."""
     base = full_paths(space.set, "set:")
     return load_config(space.preset, data=data, changes={**_CHEAP_PROBE, **base, **changes})
+
+
+def trial_record(
+    space: SearchSpace, choices: dict[str, Any], data: Path | None, share: Share, resolver: Resolver
+) -> TrialRecord:
+    """The trial that a point is, named as its run folder. Raises ConfigError where no trial can have the point."""
+    changes = changes_of(choices, space)
+    asked = config_of(space, changes, data)
+    asked = asked.model_copy(update={"runtime": asked.runtime.model_copy(update={"threads": int(share.cpus)})})
+    config, identity, facts = resolver(asked)
+    label = ", ".join(
+        f"{path.split('.')[-1]}={exact(value) if isinstance(value, float) else value}"
+        for path, value in choices.items()
+    )
+    return TrialRecord(
+        arm=label, choices=choices, changes=changes, baseline=False, seed=config.runtime.seed,
+        pretrain_hash=identity.pretrain_hash, probe_hash=identity.probe_hash, dataset=facts.name,
+        train_images=facts.size.trained(config), world_size=share.workers, config=config,
+    )  # fmt: skip
+
+
+def resolver_of(share: Share) -> Resolver:
+    """Names trials as the processes of this share will."""
+    return Resolver("cuda" if share.gpus else "cpu", share.workers)
 
 
 def changes_of(choices: dict[str, Any], space: SearchSpace) -> dict[str, Any]:

@@ -6,113 +6,74 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import optuna
-from optuna.trial import TrialState
 from ray import tune
 from ray.tune.schedulers import AsyncHyperBandScheduler, FIFOScheduler
 from ray.tune.search import Searcher
 from ray.tune.search.optuna import OptunaSearch
 
+from cnnjepa.ablations.pool import Pool
 from cnnjepa.ablations.ray_executor import AskToStop, NotKept, trial_resources
-from cnnjepa.ablations.search.points import config_of
-from cnnjepa.ablations.search.storage import (
-    AGAIN,
-    DETAIL,
-    HASH,
-    HOW,
-    PROBE,
-    choices_of,
-    distributions,
-    open_study,
-    tried,
-)
+from cnnjepa.ablations.search.points import config_of, resolver_of, trial_record
+from cnnjepa.ablations.search.proposals import Proposals, RunName, Told
+from cnnjepa.ablations.search.storage import choices_of, distributions, open_study
 from cnnjepa.ablations.search.trial import SearchTask, search_trial
 from cnnjepa.ablations.share import Capacity
-from cnnjepa.ablations.study_folder import StudyFolder
-from cnnjepa.ablations.trial import ATTEMPTS
+from cnnjepa.ablations.study_folder import StudyFolder, TrialRecord
+from cnnjepa.ablations.trial import ATTEMPTS, Outcome, given_up
 from cnnjepa.schemas.space import SearchSpace
 
 
-class _Proposals(NotKept, OptunaSearch):
-    """OptunaSearch with what it lacks: a trial that was given up is PRUNED in the storage (not COMPLETE at its last
-    intermediate figure), one that was lost or stopped is tried again, and why a trial failed is kept with it."""
+class _Searcher(NotKept, OptunaSearch):
+    """Tune's side of the proposals: OptunaSearch, with trials that `Proposals` chose and whose ends it writes."""
 
     def __init__(
-        self, space: SearchSpace, study: optuna.Study, storage: Any, stopping: Callable[[], bool], told: "Told"
+        self,
+        space: SearchSpace,
+        storage: Any,
+        proposals: Proposals,
+        stopping: Callable[[], bool],
+        lost: Callable[[dict[str, Any]], Outcome],
     ) -> None:
+        """`lost` gives the outcome of a point (the search's key → value) whose process died at every attempt."""
         super().__init__(
-            space=distributions(space), metric="objective", mode="max", study_name=space.name, storage=storage,
-            sampler=study.sampler,
-        )  # fmt: skip
-        self._study, self._stopping, self._told = study, stopping, told
-        self._space_asked = space
-        self._looks: set[tuple[str, int]] = set()
+            space=distributions(space), metric="objective", mode="max", study_name=space.name, storage=storage
+        )
+        self._proposals, self._stopping, self._lost = proposals, stopping, lost
+        self._searched = space
+        self._looks: set[tuple[int, int]] = set()
 
     def suggest(self, trial_id: str) -> Any:
         """Nothing new once the search is to stop."""
         if self._stopping():
             return Searcher.FINISHED
-        proposed = super().suggest(trial_id)
-        if trial_id in self._ot_trials:
-            self._tell(trial_id, "begins")
-        return proposed
+        trial = self._proposals.next()
+        if trial is None:
+            return Searcher.FINISHED if self._proposals.over else None
+        self._ot_trials[trial_id] = trial
+        return super().suggest(trial_id)
 
     def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
         """An intermediate probe."""
-        if "looked" in result and (trial_id, result["epoch"]) not in self._looks:
-            self._looks.add((trial_id, result["epoch"]))
-            self._ot_trials[trial_id].report(result["looked"], result["epoch"])
-            self._ot_trials[trial_id].set_user_attr(HASH, result["pretrain_hash"])
-            self._tell(trial_id, f"epoch {result['epoch']}", result["looked"])
+        trial = self._ot_trials[trial_id]
+        if "looked" in result and (trial.number, result["epoch"]) not in self._looks:
+            self._looks.add((trial.number, result["epoch"]))
+            self._proposals.looked(trial, result["looked"], result["epoch"])
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
-        """The trial's end goes into the storage."""
-        trial = self._ot_trials.get(trial_id)
-        if trial is None or trial_id in self._completed_trials:
+        """The trial's end goes into the storage: one that was given up is PRUNED there, not COMPLETE at its last
+        intermediate figure as OptunaSearch would have it."""
+        if trial_id not in self._ot_trials or trial_id in self._completed_trials:
             return
         self._completed_trials.add(trial_id)
         result = result or {}
         self.on_trial_result(trial_id, result)  # the look at which a trial is given up comes here alone
-        how = "died" if error else result.get("how", "collapsed" if result.get("collapsed") else "pruned")
-        trial.set_user_attr(HOW, how)
-        for name in (HASH, PROBE, DETAIL):
-            if value := result.get(name):
-                trial.set_user_attr(name, value)
-        value, study = result.get("objective"), self._study
-        if how == "finished" and value is None:
-            how = "without a figure"
-            trial.set_user_attr(HOW, how)
-        if how == "finished" and value is not None:
-            study.tell(trial, value)
-        elif how in ("pruned", "collapsed"):
-            study.tell(trial, state=TrialState.PRUNED)
-        else:
-            study.tell(trial, state=TrialState.FAIL)
-            if how in ("died", "stopped", "busy"):
-                study.enqueue_trial(trial.params, user_attrs={AGAIN: trial.number})
-        self._tell(trial_id, how, value, result.get("detail", ""), ended=True)
-
-    def _tell(
-        self, trial_id: str, how: str, value: float | None = None, detail: str = "", *, ended: bool = False
-    ) -> None:
         trial = self._ot_trials[trial_id]
-        self._told(News(trial.number, how, value, detail, choices_of(trial.params, self._space_asked), ended))
-
-
-class News(NamedTuple):
-    """What happened to a trial of a search."""
-
-    trial: int
-    how: str
-    """`begins`, `epoch N` at an intermediate probe, or how it ended: `finished`, `pruned`, `collapsed`, …"""
-    value: float | None
-    """The probe's figure: k-NN top-1 at an epoch, the objective at the end; percent, held-out training images."""
-    detail: str
-    choices: dict[str, Any]
-    """What was proposed: the search's key → the value, or the named arm's name."""
-    ended: bool
-
-
-Told = Callable[[News], None]
+        if error:
+            outcome = self._lost(choices_of(trial.params, self._searched))
+            self._proposals.end(trial, outcome.status, detail=outcome.detail)
+            return
+        how = result.get("how", "collapsed" if result.get("collapsed") else "pruned")
+        self._proposals.end(trial, how, result.get("objective"), result.get("detail", ""))
 
 
 class _GiveUpOnCollapse(tune.Stopper):
@@ -125,6 +86,14 @@ class _GiveUpOnCollapse(tune.Stopper):
         return False
 
 
+class Ending(NamedTuple):
+    """How a search ended."""
+
+    study: optuna.Study
+    machines_fail: bool
+    """Whether it was ended because the processes of one trial after another died."""
+
+
 def run_search(
     space: SearchSpace,
     task: SearchTask,
@@ -134,36 +103,45 @@ def run_search(
     stop_file: Path,
     stopping: Callable[[], bool],
     told: Told,
-) -> optuna.Study:
-    """Tries until `trials` count, or the search is to stop; gives the study. What an earlier process did counts."""
-    study = open_study(space, storage)
-    folder = StudyFolder(Path(task.root), space.name)
-    at_once = capacity.trials(task.share)
-    left = trials - len(tried(study))
-    while left > 0 and not stopping():
-        before = len(tried(study))
-        with tempfile.TemporaryDirectory(prefix="ray-tune-", dir=folder.path) as scratch:
-            tune.Tuner(
-                tune.with_resources(tune.with_parameters(search_trial, task=task), trial_resources(task.share)),
-                tune_config=tune.TuneConfig(
-                    search_alg=_Proposals(space, study, storage, stopping, told),
-                    scheduler=_scheduler(space, task),
-                    num_samples=left,
-                    max_concurrent_trials=at_once,
-                ),
-                run_config=tune.RunConfig(
-                    name=space.name,
-                    storage_path=scratch,
-                    verbose=0,
-                    stop=_GiveUpOnCollapse(),
-                    failure_config=tune.FailureConfig(max_failures=ATTEMPTS - 1),
-                    callbacks=[AskToStop(stop_file, stopping)],
-                ),
-            ).fit()
-        if len(tried(study)) == before:
-            break  # nothing but lost trials: the machines are at fault, and the same command goes on
-        left = trials - len(tried(study))
-    return study
+) -> Ending:
+    """Try until `trials` count, the space has no other point, or the search is to stop. What an earlier process did
+    counts. A trial whose process or machine is lost is begun again from its checkpoint, three times in all."""
+    pool, folder = Pool(Path(task.root)), StudyFolder(Path(task.root), space.name)
+    study = open_study(space, storage, pool)
+    data, resolver = None if task.data is None else Path(task.data), resolver_of(task.share)
+
+    def record_of(choices: dict[str, Any]) -> TrialRecord:
+        return trial_record(space, choices, data, task.share, resolver)
+
+    def lost(choices: dict[str, Any]) -> Outcome:
+        record = record_of(choices)
+        known = given_up(record, pool.folder(record.pretrain_hash).path, folder.log(record.key))
+        return known or Outcome("died")
+
+    proposals = Proposals(
+        study, space, trials, lambda choices: RunName(*record_of(choices).key), lambda run: pool.folder(run).holder(),
+        told,
+    )  # fmt: skip
+    with tempfile.TemporaryDirectory(prefix="ray-tune-", dir=folder.path) as scratch:
+        tune.Tuner(
+            tune.with_resources(tune.with_parameters(search_trial, task=task), trial_resources(task.share)),
+            tune_config=tune.TuneConfig(
+                search_alg=_Searcher(space, storage, proposals, stopping, lost),
+                scheduler=_scheduler(space, task),
+                num_samples=-1,  # the searcher says when it is over
+                max_concurrent_trials=capacity.trials(task.share),
+            ),
+            run_config=tune.RunConfig(
+                name=space.name,
+                storage_path=scratch,
+                verbose=0,
+                stop=_GiveUpOnCollapse(),
+                failure_config=tune.FailureConfig(max_failures=ATTEMPTS - 1),
+                callbacks=[AskToStop(stop_file, stopping)],
+            ),
+        ).fit()
+    proposals.close()
+    return Ending(study, proposals.machines_fail)
 
 
 def _scheduler(space: SearchSpace, task: SearchTask) -> Any:

@@ -1,7 +1,8 @@
 """The search's memory: an Optuna study in SQLite, a journal file or any database, that a later process goes on with."""
 
 import contextlib
-from collections.abc import Callable, Iterator
+import math
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import optuna
@@ -9,8 +10,10 @@ from optuna.distributions import BaseDistribution, CategoricalDistribution, Floa
 from optuna.trial import FrozenTrial, TrialState
 from sqlalchemy.exc import SQLAlchemyError
 
+from cnnjepa.ablations.pool import Pool
 from cnnjepa.ablations.search.journal_lock import JournalLock, drop_torn_line
 from cnnjepa.ablations.search.place import Place
+from cnnjepa.ablations.trial import ATTEMPTS
 from cnnjepa.errors import RunError
 from cnnjepa.randomness import key as random_key
 from cnnjepa.schemas import ConfigError
@@ -21,6 +24,10 @@ from cnnjepa.schemas.space import Range, SearchSpace
 HOW, HASH, PROBE, DETAIL = "how", "pretrain_hash", "probe_hash", "detail"
 # The number of the trial whose settings are tried again, because it was lost or stopped.
 AGAIN = "again"
+# How many drivers in a row died while the point was trained and left no newer checkpoint of it.
+LOST = "lost"
+# The way in which a trial ends whose run another trial of the search is; it does not count.
+REPEATED = "repeated"
 
 
 def storage_at(place: Place, warned: Callable[[str], None]) -> Any:
@@ -93,17 +100,18 @@ def choices_of(params: dict[str, Any], space: SearchSpace) -> dict[str, Any]:
     return choices
 
 
-def open_study(space: SearchSpace, storage: Any) -> optuna.Study:
+def open_study(space: SearchSpace, storage: Any, pool: Pool | None = None) -> optuna.Study:
     """The study, begun or gone on with.
 
     The sampler's seed moves on with the number of trials there are, so that a search that goes on does not propose
     its first points anew. Trials that were at work when their driver died are marked, and tried again before anything
-    new is proposed: what they trained is taken up from its checkpoint.
+    new is proposed: what they trained is taken up from its checkpoint. A point in which drivers died three times, each
+    without a newer checkpoint in the `pool`, is not tried again.
     """
     study = optuna.create_study(storage=storage, study_name=space.name, direction="maximize", load_if_exists=True)
     for trial in study.get_trials(deepcopy=False):
         if trial.state == TrialState.RUNNING:
-            _mark_lost(study, trial)
+            _mark_lost(study, trial, pool)
     for point in space.first:
         study.enqueue_trial(
             {optuna_name(key, space.space[key]): _storable(value) for key, value in point.items()}, skip_if_exists=True
@@ -118,34 +126,58 @@ def open_study(space: SearchSpace, storage: Any) -> optuna.Study:
     return study
 
 
-def _mark_lost(study: optuna.Study, trial: FrozenTrial) -> None:
+def _mark_lost(study: optuna.Study, trial: FrozenTrial, pool: Pool | None) -> None:
     study.tell(trial.number, state=TrialState.FAIL)
+    lost = int(trial.user_attrs.get(LOST, 0)) + 1
+    if HASH not in trial.user_attrs or (pool is not None and _has_newer_checkpoint(trial, pool)):
+        lost = 0  # it never began, or it advances
     # A driver can die between taking up a point and having set all of it.
-    if point := {**trial.system_attrs.get("fixed_params", {}), **trial.params}:
-        study.enqueue_trial(point, user_attrs={AGAIN: trial.number})
+    point = {**trial.system_attrs.get("fixed_params", {}), **trial.params}
+    if point and lost < ATTEMPTS:
+        study.enqueue_trial(point, user_attrs={AGAIN: trial.number, LOST: lost})
+
+
+def _has_newer_checkpoint(trial: FrozenTrial, pool: Pool) -> bool:
+    """Whether the run was saved after the trial began."""
+    try:
+        saved = (pool.folder(trial.user_attrs[HASH]).checkpoints / "last.pt").stat().st_mtime
+    except OSError:
+        return False
+    return trial.datetime_start is not None and saved > trial.datetime_start.timestamp()
 
 
 def _enqueue_grid(study: optuna.Study, space: SearchSpace) -> None:
     """Every combination that is not there yet."""
-    for point in grid_points(space):
+    for point in space_points(space):
         study.enqueue_trial(point, skip_if_exists=True)
 
 
-def grid_points(space: SearchSpace) -> list[dict[str, Any]]:
+def space_size(space: SearchSpace) -> int | None:
+    """The number of combinations of a finite space; None where a setting is a real number."""
+    if any(asked.kind in ("log", "uniform") for asked in space.space.values()):
+        return None
+    return math.prod(len(values_of(distribution)) for distribution in distributions(space).values())
+
+
+def space_points(space: SearchSpace) -> list[dict[str, Any]]:
     """Every combination of a finite space, the last setting fastest."""
     points: list[dict[str, Any]] = [{}]
     for path, distribution in distributions(space).items():
-        if isinstance(distribution, CategoricalDistribution):
-            values: list[Any] = list(distribution.choices)
-        else:
-            assert isinstance(distribution, IntDistribution)
-            values = list(range(distribution.low, distribution.high + 1))
-        points = [{**point, path: value} for point in points for value in values]
+        points = [{**point, path: value} for point in points for value in values_of(distribution)]
     return points
 
 
+def values_of(distribution: BaseDistribution) -> Sequence[Any]:
+    """The values of a finite setting, in order."""
+    if isinstance(distribution, CategoricalDistribution):
+        return distribution.choices
+    assert isinstance(distribution, IntDistribution)
+    return range(distribution.low, distribution.high + 1)
+
+
 def tried(study: optuna.Study) -> list[FrozenTrial]:
-    """Trials that count: ended, and not lost or stopped, since those are tried again."""
+    """Trials that count: ended, and not lost or stopped, since those are tried again, nor the run of another one."""
     trials = study.get_trials(deepcopy=False)
-    again = {trial.user_attrs.get(AGAIN) for trial in trials}
-    return [trial for trial in trials if trial.state.is_finished() and trial.params and trial.number not in again]
+    uncounted = {trial.user_attrs.get(AGAIN) for trial in trials}
+    uncounted |= {trial.number for trial in trials if trial.user_attrs.get(HOW) == REPEATED}
+    return [trial for trial in trials if trial.state.is_finished() and trial.params and trial.number not in uncounted]

@@ -7,17 +7,15 @@ from typing import Any, NamedTuple
 
 from ray import tune
 
-from cnnjepa.ablations.data_facts import Resolver
 from cnnjepa.ablations.pool import Pool, own_probe
 from cnnjepa.ablations.ray_executor import run_on_workers
-from cnnjepa.ablations.search.points import changes_of, config_of
+from cnnjepa.ablations.search.points import resolver_of, trial_record
 from cnnjepa.ablations.search.storage import choices_of
 from cnnjepa.ablations.share import Share
 from cnnjepa.ablations.study_folder import StudyFolder, TrialRecord
-from cnnjepa.ablations.trial import Outcome, run_trial
+from cnnjepa.ablations.trial import Outcome, forget_notes, run_trial
 from cnnjepa.probes.diagnostics import COLLAPSED_RANK, COLLAPSED_STD
 from cnnjepa.schemas import ConfigError
-from cnnjepa.schemas.numbers import exact
 from cnnjepa.schemas.space import SearchSpace
 
 _LOOK_SECONDS = 0.5
@@ -39,7 +37,8 @@ def search_trial(params: dict[str, Any], task: SearchTask) -> None:
     ended with the `objective`."""
     space = SearchSpace.model_validate_json(task.space)
     try:
-        record = _record(space, choices_of(params, space), task)
+        data = None if task.data is None else Path(task.data)
+        record = trial_record(space, choices_of(params, space), data, task.share, resolver_of(task.share))
     except ConfigError as refusal:
         tune.report({"how": "refused", "detail": str(refusal)})
         return
@@ -63,6 +62,8 @@ def search_trial(params: dict[str, Any], task: SearchTask) -> None:
     (outcome,) = done
     if isinstance(outcome, BaseException):
         raise outcome
+    if outcome.status == "stopped" and not Path(task.stop_file).exists():
+        raise RuntimeError(f"{outcome.detail}, which the search did not ask for")  # Tune begins it again
     result = run.read_result(record.probe_hash)
     found = {} if result is None or result.selection is None else result.selection.model_dump()
     figure = found.get(f"{space.objective}_top1")
@@ -77,26 +78,9 @@ def search_trial(params: dict[str, Any], task: SearchTask) -> None:
     )
 
 
-def _record(space: SearchSpace, choices: dict[str, Any], task: SearchTask) -> TrialRecord:
-    data = None if task.data is None else Path(task.data)
-    changes = changes_of(choices, space)
-    asked = config_of(space, changes, data)
-    asked = asked.model_copy(update={"runtime": asked.runtime.model_copy(update={"threads": int(task.share.cpus)})})
-    resolver = Resolver("cuda" if task.share.gpus else "cpu", task.share.workers)
-    config, identity, facts = resolver(asked)
-    label = ", ".join(
-        f"{path.split('.')[-1]}={exact(value) if isinstance(value, float) else value}"
-        for path, value in choices.items()
-    )
-    return TrialRecord(
-        arm=label, choices=choices, changes=changes, baseline=False, seed=config.runtime.seed,
-        pretrain_hash=identity.pretrain_hash, probe_hash=identity.probe_hash, dataset=facts.name,
-        train_images=facts.size.trained(config), world_size=task.share.workers, config=config,
-    )  # fmt: skip
-
-
 def _train(record: TrialRecord, task: SearchTask, run: Path, log: Path) -> Outcome:
     if task.share.workers == 1:
+        forget_notes(log)
         outcome = run_trial(record, run, log, Path(task.stop_file))
         if outcome.status == "died":
             raise RuntimeError(outcome.detail)  # Tune begins it again

@@ -4,6 +4,7 @@ STEP_LOG: a file that gets a line a step: process, rank, seed, predictor depth. 
 that is about to make line n (counted over all processes) unless the file `marker` exists, which it then makes;
 STEP_SIGNAL: with another signal than SIGKILL. STEP_RAISE: `kind:n:marker` raises an error there instead, `lost` (a
 loader process died) or `memory` (the GPU's is full); without a marker (`kind:n:`) each time.
+STEP_DIE_AT_DEPTH: kills every process that is about to make a step with this predictor depth.
 STEP_PAUSE: seconds to wait before every step. LOOKS: what intermediate probes find by predictor depth,
 `depth:k-NN:feature spread` with commas between them.
 """
@@ -29,6 +30,8 @@ def _watched(train_step):
                 os.kill(os.getpid(), getattr(signal, os.environ.get("STEP_SIGNAL", "SIGKILL")))
         if "STEP_RAISE" in os.environ:
             _raise_as_told(log, processes)
+        if os.environ.get("STEP_DIE_AT_DEPTH") == str(config.method.predictor.depth):
+            os.kill(os.getpid(), signal.SIGKILL)
         time.sleep(float(os.environ.get("STEP_PAUSE", "0")))
         loss = train_step(model, optimizer, inputs, config, processes)
         line = f"{os.getpid()} {processes.rank} {config.runtime.seed} {config.method.predictor.depth}\n"

@@ -1,0 +1,281 @@
+"""The points of a search, one after another: none is trained twice, none at the same time as another process does it,
+and one whose process dies is not proposed for ever."""
+
+import json
+import random
+import time
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import optuna
+from optuna.trial import FrozenTrial, Trial, TrialState
+
+from cnnjepa.ablations.search.storage import (
+    AGAIN,
+    DETAIL,
+    HASH,
+    HOW,
+    PROBE,
+    REPEATED,
+    choices_of,
+    distributions,
+    space_points,
+    space_size,
+    tried,
+    values_of,
+)
+from cnnjepa.ablations.trial import ATTEMPTS
+from cnnjepa.randomness import key as random_key
+from cnnjepa.schemas import ConfigError
+from cnnjepa.schemas.space import SearchSpace
+
+# Points in a row whose processes die before the machines are held to be at fault, and the search ends. Assumption.
+_DEAD_IN_A_ROW = 5
+# Proposals in a row that were tried before, after which a space of real numbers has nothing new either.
+_MOST_REPEATS = 100
+# Above so many points an untried one is drawn, not chosen from all of them: nearly all of them are untried.
+_LISTED = 10_000
+# Seconds between looks at runs that another process trains.
+_LOOK_AGAIN = 1.0
+
+
+class News(NamedTuple):
+    """What happened to a trial of a search."""
+
+    trial: int
+    how: str
+    """`begins`, `waits` while another process trains the same settings, `epoch N` at an intermediate probe, or how it
+    ended: `finished`, `pruned`, `collapsed`, …"""
+    value: float | None
+    """The probe's figure: k-NN top-1 at an epoch, the objective at the end; percent, held-out training images."""
+    detail: str
+    choices: dict[str, Any]
+    """What was proposed: the search's key → the value, or the named arm's name."""
+    ended: bool
+
+
+Told = Callable[[News], None]
+
+
+class RunName(NamedTuple):
+    """What a point comes to: points with equal names are the same trial, with an equal pretrain_hash one run folder."""
+
+    pretrain_hash: str
+    probe_hash: str
+
+
+class Proposals:
+    """Optuna's proposals, less those that are tried or at work. Not safe for threads."""
+
+    def __init__(
+        self,
+        study: optuna.Study,
+        space: SearchSpace,
+        trials: int,
+        name: Callable[[dict[str, Any]], RunName],
+        holder: Callable[[str], str | None],
+        told: Told,
+    ) -> None:
+        """`trials` in all, earlier ones included. `name` gives the run of a point (the search's key → value) or raises
+        ConfigError for one that no trial can have; `holder`, by pretrain_hash, the process that trains the run now."""
+        self._study, self._space, self._trials = study, space, trials
+        self._name, self._holder, self._told = name, holder, told
+        self._distributions, self._size = distributions(space), space_size(space)
+        counted = tried(study)
+        self._count = len(counted)
+        self._tried = {_key(trial.params) for trial in seen(study)}
+        self._names = {found for trial in counted if (found := _name_of(trial))}
+        self._open: dict[int, tuple[Trial, RunName]] = {}
+        self._held: list[tuple[Trial, RunName]] = []
+        self._looked = float("-inf")
+        self._repeats = self._dead = 0
+
+    @property
+    def over(self) -> bool:
+        """Whether nothing is at work and nothing will be proposed any more."""
+        return not self._open and not self._held and (self._enough or self.machines_fail or self._used_up)
+
+    @property
+    def machines_fail(self) -> bool:
+        """Whether so many trials died one after another that more are not worth a try."""
+        return self._dead >= _DEAD_IN_A_ROW
+
+    @property
+    def _enough(self) -> bool:
+        return self._count + len(self._open) + len(self._held) >= self._trials
+
+    @property
+    def _used_up(self) -> bool:
+        """Whether the space has no point that is neither tried nor at work."""
+        if self._size is None:
+            return self._repeats >= _MOST_REPEATS
+        return len(self._tried | self._taken) >= self._size
+
+    @property
+    def _taken(self) -> set[str]:
+        return {_key(trial.params) for trial, _ in [*self._open.values(), *self._held]}
+
+    def next(self) -> Trial | None:
+        """The next trial to be trained; None when there is none now (see `over`)."""
+        if released := self._released():
+            return released
+        while not (self._enough or self.machines_fail or self._used_up):
+            if self._repeats and self._size is not None and not self._waiting():
+                self._study.enqueue_trial(self._untried())
+            trial = self._study.ask(fixed_distributions=self._distributions)
+            if self._admitted(trial):
+                return trial
+        return None
+
+    def looked(self, trial: Trial, value: float, epoch: int) -> None:
+        """Keep the figure of an intermediate probe."""
+        trial.report(value, epoch)
+        self._tell(trial, f"epoch {epoch}", value)
+
+    def end(self, trial: Trial, how: str, value: float | None = None, detail: str = "") -> None:
+        """Write the trial's end into the storage. A stopped trial is queued again; one that another process trains
+        (`busy`) waits for it and stays open."""
+        _, name = self._open.pop(trial.number)
+        if how == "busy":
+            self._hold(trial, name, detail)
+            return
+        if how == "finished" and value is None:
+            how = "without a figure"
+        if how == "died":
+            detail = detail or f"its process died {ATTEMPTS} times; the point is not tried again"
+        self._dead = self._dead + 1 if how == "died" else 0
+        self._close(trial, how, value, detail)
+        if how == "stopped":
+            self._study.enqueue_trial(trial.params, user_attrs={AGAIN: trial.number})
+        else:
+            self._names.add(name)
+
+    def close(self) -> None:
+        """Give back the trials that still wait for another process."""
+        while self._held:
+            trial, name = self._held.pop()
+            self._open[trial.number] = trial, name
+            self.end(trial, "stopped")
+
+    def _close(self, trial: Trial, how: str, value: float | None = None, detail: str = "") -> None:
+        trial.set_user_attr(HOW, how)
+        if detail:
+            trial.set_user_attr(DETAIL, detail)
+        if how == "finished":
+            self._study.tell(trial, value)
+        else:
+            state = TrialState.PRUNED if how in ("pruned", "collapsed") else TrialState.FAIL
+            self._study.tell(trial, state=state)
+        if how != "stopped":
+            self._tried.add(_key(trial.params))
+            self._count += 1
+        self._tell(trial, how, value, detail, ended=True)
+
+    def _repeat(self, trial: Trial, name: RunName | None = None) -> None:
+        """End a trial that is another one's: of its point, or with `name` of another point that is the same run."""
+        self._repeats += 1
+        trial.set_user_attr(HOW, REPEATED)
+        if name is not None:
+            _set_name(trial, name)
+            self._tried.add(_key(trial.params))
+        self._study.tell(trial, state=TrialState.FAIL)
+
+    def _admitted(self, trial: Trial) -> bool:
+        """Whether the trial is to be trained now."""
+        if _key(trial.params) in self._tried | self._taken:
+            self._repeat(trial)
+            return False
+        try:
+            name = self._name(choices_of(trial.params, self._space))
+        except ConfigError as refusal:
+            self._repeats = 0
+            self._close(trial, "refused", detail=str(refusal))
+            return False
+        if name in self._names or any(name == at_work for _, at_work in [*self._open.values(), *self._held]):
+            self._repeat(trial, name)
+            return False
+        self._repeats = 0
+        if busy := self._user_of(name):
+            self._hold(trial, name, busy)
+            return False
+        self._begin(trial, name)
+        return True
+
+    def _begin(self, trial: Trial, name: RunName) -> None:
+        _set_name(trial, name)
+        self._open[trial.number] = trial, name
+        self._tell(trial, "begins")
+
+    def _hold(self, trial: Trial, name: RunName, why: str) -> None:
+        self._held.append((trial, name))
+        self._tell(trial, "waits", detail=why)
+
+    def _released(self) -> Trial | None:
+        """A trial that waited, whose run nobody trains any more: its result is shared, or its training resumed."""
+        if not self._held or time.monotonic() - self._looked < _LOOK_AGAIN:
+            return None
+        for place, (trial, name) in enumerate(self._held):
+            if not self._user_of(name):
+                del self._held[place]
+                self._begin(trial, name)
+                return trial
+        self._looked = time.monotonic()
+        return None
+
+    def _user_of(self, name: RunName) -> str | None:
+        """Who has the run folder now."""
+        mine = [trial for trial, at_work in self._open.values() if at_work.pretrain_hash == name.pretrain_hash]
+        if mine:
+            return f"trial {mine[0].number} trains the same network"
+        held_by = self._holder(name.pretrain_hash)
+        return None if held_by is None else f"another process trains these settings ({held_by})"
+
+    def _waiting(self) -> list[FrozenTrial]:
+        return self._study.get_trials(deepcopy=False, states=(TrialState.WAITING,))
+
+    def _untried(self) -> dict[str, Any]:
+        """A point of a finite space that is neither tried nor at work, drawn uniformly."""
+        draws = random.Random(random_key(self._space.seed, "untried", len(self._study.get_trials(deepcopy=False))))
+        gone = self._tried | self._taken
+        assert self._size is not None
+        if self._size <= _LISTED:
+            return draws.choice([point for point in space_points(self._space) if _key(point) not in gone])
+        while True:
+            point = {name: draws.choice(values_of(drawn)) for name, drawn in self._distributions.items()}
+            if _key(point) not in gone:
+                return point
+
+    def _tell(
+        self, trial: Trial, how: str, value: float | None = None, detail: str = "", *, ended: bool = False
+    ) -> None:
+        self._told(News(trial.number, how, value, detail, choices_of(trial.params, self._space), ended))
+
+
+def exhausted(study: optuna.Study, space: SearchSpace) -> int | None:
+    """The number of points when every point of a finite space was tried; None otherwise."""
+    size = space_size(space)
+    return size if size is not None and len({_key(trial.params) for trial in seen(study)}) >= size else None
+
+
+def seen(study: optuna.Study) -> list[FrozenTrial]:
+    """Trials whose points need no other trial: those that count, and those whose run is that of one that counts."""
+    counted = tried(study)
+    names = {_name_of(trial) for trial in counted} - {None}
+    repeated = [t for t in study.get_trials(deepcopy=False) if t.user_attrs.get(HOW) == REPEATED]
+    return [*counted, *(trial for trial in repeated if _name_of(trial) in names)]
+
+
+def _name_of(trial: FrozenTrial) -> RunName | None:
+    """None for trials that never began, and for those of versions that kept no probe_hash."""
+    if PROBE not in trial.user_attrs:
+        return None
+    return RunName(trial.user_attrs[HASH], trial.user_attrs[PROBE])
+
+
+def _set_name(trial: Trial, name: RunName) -> None:
+    trial.set_user_attr(HASH, name.pretrain_hash)
+    trial.set_user_attr(PROBE, name.probe_hash)
+
+
+def _key(params: dict[str, Any]) -> str:
+    return json.dumps(params, sort_keys=True, default=str)
