@@ -1,4 +1,4 @@
-"""Names that a user chose (arms, data sets, classes, files), as one line of text and as file names."""
+"""Names that a user chose (arms, data sets, classes, files), as one line of text, as Markdown and as file names."""
 
 import hashlib
 import re
@@ -47,6 +47,12 @@ def shortened(text: str, longest: int = 60) -> str:
         return text
     digest = hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:4]
     return f"{text[: longest - 24]}…{text[-16:]} ({digest})"
+
+
+def markdown_text(text: str) -> str:
+    """Text that Markdown takes as it stands, at the beginning of a paragraph too."""
+    safe = re.sub(r"([|*_<>`\\\[\]~$])", r"\\\1", one_line(text).replace("&", "&amp;"))
+    return re.sub(r"^(\d+)([.)])(?=\s|$)", r"\1\\\2", re.sub(r"^(#|[+=-](?=\s|$)|==|--)", r"\\\1", safe))
 
 
 def file_name(text: str, also: str = "") -> str:

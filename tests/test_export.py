@@ -137,9 +137,9 @@ def test_own_images_need_their_licence_told(tmp_path: Path) -> None:
     pretrain(small_config(*QUICK, data=tmp_path / "images"), run)
     with pytest.raises(ConfigError, match="licence of these images is not known here"):
         export_run(run, "safetensors")
-    folder, _ = export_run(run, "safetensors", licence="CC0")
+    folder, _ = export_run(run, "safetensors", licence="CC0 [x] *y*")
     assert folder == run / "export" / "safetensors"
-    assert "Licence of the images: CC0" in (folder / "README.md").read_text()
+    assert r"Licence of the images: CC0 \[x\] \*y\*" in (folder / "README.md").read_text()
 
 
 def test_other_folders_formats_and_runs_are_refused(stock: Path, tmp_path: Path) -> None:

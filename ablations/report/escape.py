@@ -8,7 +8,9 @@ import re
 import unicodedata
 
 from cnnjepa.ablations.report.table import Value
-from cnnjepa.names import escaped, one_line, shortened, visible
+from cnnjepa.names import escaped, markdown_text, one_line, shortened, visible
+
+__all__ = ["csv_value", "html_text", "latex_text", "markdown_text", "plotly_text"]
 
 # What pdfLaTeX's fonts lack or what it reads as a command. At the beginning of a row, `[` and `*` would be read as
 # arguments of `\\` and `\midrule`.
@@ -52,12 +54,6 @@ def _latex_letter(letter: str) -> str:
     if len(marks) == 1 and marks[0] in _LATEX_ACCENTS and base.isascii() and base.isalpha():
         return rf"\{_LATEX_ACCENTS[marks[0]]}{{{chr(92) + base if base in 'ij' else base}}}"
     return rf"\textbackslash{{}}{escaped(letter)[1:]}"
-
-
-def markdown_text(text: str) -> str:
-    """Text that Markdown takes as it stands, at the beginning of a paragraph too."""
-    safe = re.sub(r"([|*_<>`\\\[\]~$])", r"\\\1", one_line(text).replace("&", "&amp;"))
-    return re.sub(r"^(\d+)([.)])(?=\s|$)", r"\1\\\2", re.sub(r"^(#|[+=-](?=\s|$)|==|--)", r"\\\1", safe))
 
 
 def html_text(text: str) -> str:

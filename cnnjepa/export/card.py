@@ -2,6 +2,7 @@
 
 from cnnjepa import __version__
 from cnnjepa.export.parcel import Parcel
+from cnnjepa.names import markdown_text
 from cnnjepa.schemas import ConfigError, ProbeFigures, SyntheticData, TorchvisionData
 from cnnjepa.schemas.yaml_text import write_yaml
 from cnnjepa.training.conclude import encoder_name
@@ -48,7 +49,7 @@ def model_card(parcel: Parcel, licence: str, loading: str) -> str:
         "## Use", "", "```python", loading.strip(), "```", "",
         f"Inputs are {config.data.image_size} px crops of pixels in [0, 1], less `{list(config.data.mean)}`, over "
         f"`{list(config.data.std)}`.", "",
-        "## Images", "", f"- Data set: {dataset}", f"- Licence of the images: {licence}",
+        "## Images", "", f"- Data set: {markdown_text(dataset)}", f"- Licence of the images: {markdown_text(licence)}",
     ]  # fmt: skip
     if result and result.train_images:
         lines.append(f"- Training images: {result.train_images:,}; validation images: {result.val_images:,}")
