@@ -3,14 +3,14 @@ PYTHON ?= python3
 VENV   ?= .venv
 BIN    := $(VENV)/bin
 
-.PHONY: setup demo report test lint types docs bench bench-full clean
+.PHONY: setup demo report test lint types docs docs-site docs-serve docs-pictures bench bench-full clean
 
 setup: $(VENV)/.ready
 
 $(VENV)/.ready: pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; assert sys.version_info >= (3, 11), "Python 3.11 or newer is needed: make PYTHON=python3.12"'
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev,docs]'
 	touch $@
 
 # Set up, pretrain on the embedded images, probe, print a summary and where to look. Run again, it goes on.
@@ -36,6 +36,18 @@ types: setup
 # The generated references; a test fails when they are stale.
 docs: setup
 	$(BIN)/python docs/generate.py
+
+# The documentation site, in build/site; a warning is an error.
+docs-site: setup
+	$(BIN)/zensical build --clean --strict
+
+# The same at localhost:8000, built again when a page changes.
+docs-serve: setup
+	$(BIN)/zensical serve
+
+# The pictures of the documentation, from the run of `make demo`.
+docs-pictures: demo
+	$(BIN)/python docs/draw.py runs/demo
 
 # Every speed with its target beside it, under five minutes on two cores; writes benchmarks/out/*.json.
 bench: setup

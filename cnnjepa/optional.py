@@ -1,8 +1,10 @@
 """Packages that only some parts need: imported where they are used, missed with the command that installs them."""
 
-from importlib import import_module
+from importlib import import_module, metadata
+from pathlib import Path
 from types import ModuleType
 
+from cnnjepa.commands import command
 from cnnjepa.schemas import ConfigError
 
 # What pip calls a package where that is not what Python imports.
@@ -17,9 +19,23 @@ def needed(module: str, extra: str, asked_by: str) -> ModuleType:
         package = module.split(".")[0]
         if missing.name is None or missing.name.split(".")[0] != package:
             raise
-        raise ConfigError(
-            f"{asked_by} needs {package}, which is not installed: pip install 'cnnjepa[{extra}]'"
-        ) from None
+        told = install_command(extra, package)
+        raise ConfigError(f"{asked_by} needs {package}, which is not installed: {told}") from None
+
+
+def install_command(extra: str, package: str) -> str:
+    """Return the shell command that installs `package` with its extra. This project's own name is on no package index:
+    a checkout is named by its folder; elsewhere the requirements are those that the installed project declares."""
+    checkout = Path(__file__).resolve().parents[1]
+    if (checkout / "pyproject.toml").is_file() and (checkout / "schemas").is_dir():
+        return command("pip", "install", "-e", f"{checkout}[{extra}]")
+    try:
+        declared = metadata.requires("cnnjepa") or []
+    except metadata.PackageNotFoundError:  # a copy of the folder, which pip knows nothing of
+        declared = []
+    condition = f'extra == "{extra}"'
+    found = [line.partition(";")[0].strip() for line in declared if condition in line.replace("'", '"')]
+    return command("pip", "install", *(found or [package]))
 
 
 def absent(error: ImportError) -> str | None:

@@ -17,6 +17,7 @@ from typer.testing import CliRunner
 from cnnjepa.cli.app import app
 from cnnjepa.schemas import preset_names
 
+ROOT = Path(__file__).parents[1]
 RUN = ["--set", "train_images=64", "--set", "val_images=48", "--set", "runtime.batch_size=16", "--set", "device=cpu",
        "--set", "linear_epochs=2"]  # fmt: skip
 
@@ -131,7 +132,8 @@ def test_wrong_input_is_one_message_with_code_2_and_writes_nothing(
 @pytest.mark.parametrize(
     ("package", "importers", "command", "says"),
     [
-        ("timm", "timm", "train --preset demo-ijepa", "needs timm, which is not installed: pip install 'cnnjepa[vit]'"),
+        ("timm", "timm", "train --preset demo-ijepa", "needs timm, which is not installed: "
+         f"pip install -e '{ROOT}[vit]'"),
         ("h5py", "cnnjepa.data.hdf5", "train --preset smoke --data x.h5", "this needs h5py, which is not installed: "
          "pip install 'h5py'"),
         ("matplotlib", "matplotlib", "masks --preset smoke --out m.png", "needs matplotlib, which is not installed: "

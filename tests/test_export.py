@@ -76,7 +76,7 @@ def test_a_missing_package_is_told_and_leaves_no_folder(
     for name in [n for n in sys.modules if n.startswith(f"{package}.")]:
         monkeypatch.delitem(sys.modules, name)
     monkeypatch.setitem(sys.modules, package, None)
-    with pytest.raises(ConfigError, match=rf"--to {to} needs {package}, which .* pip install 'cnnjepa\[export\]'"):
+    with pytest.raises(ConfigError, match=rf"--to {to} needs {package}, which .* pip install -e '.*\[export\]'"):
         export_run(stock, to, tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
@@ -165,5 +165,5 @@ def test_a_missing_package_is_told_with_the_command(
     import sys
 
     monkeypatch.setitem(sys.modules, "onnxruntime", None)
-    with pytest.raises(ConfigError, match=r"--to onnx needs onnxruntime.*pip install 'cnnjepa\[export\]'"):
+    with pytest.raises(ConfigError, match=r"--to onnx needs onnxruntime.*pip install -e '.*\[export\]'"):
         export_run(stock, "onnx", tmp_path / "o")
