@@ -55,7 +55,7 @@ def draw_prediction(run: Path, images: int = 3) -> Any:
     target, prediction = features(method, Normalizer(config.data, torch.device("cpu"))(pixels), masks)
     error = 1 - (target * prediction).sum(1)
     target_rgb, prediction_rgb = colours(target, prediction)
-    figure, axes = plt.subplots(images, 5, figsize=(10, 2 * images + 0.7), layout="constrained")
+    figure, axes = plt.subplots(images, 5, figsize=(10, 1.85 * images + 0.3), layout="constrained")
     titles = ("image", "context", "target features", "prediction", "prediction error")
     for row in range(images):
         context, hidden = masks.context[row], masks.target[row]
@@ -67,9 +67,7 @@ def draw_prediction(run: Path, images: int = 3) -> Any:
         )
         for axis, picture in zip(axes[row], shown, strict=False):
             axis.imshow(picture.numpy(), interpolation="nearest")
-        heat = axes[row, 4].imshow(
-            torch.where(hidden, error[row], torch.nan).numpy(), cmap="viridis", vmin=0, vmax=0.5
-        )
+        heat = axes[row, 4].imshow(torch.where(hidden, error[row], torch.nan).numpy(), cmap="viridis", vmin=0, vmax=0.5)
     for axis, title in zip(axes[0], titles, strict=True):
         axis.set_title(title)
     for axis in axes.flat:
