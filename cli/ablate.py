@@ -43,7 +43,7 @@ def predictor(
     kernels: Annotated[str | None, typer.Option("--kernels", help="Kernel sides: 3,5,7.", metavar="LIST")] = None,
     convs: Annotated[str | None, typer.Option("--convs", help="separable,dense.", metavar="LIST")] = None,
 ) -> None:
-    """The predictor's depth, kernel and kind of convolution (paper IV-E); a grid over the flags given.
+    """The predictor's depth, kernel and kind of convolution (the authors' ablation); a grid over the flags given.
 
     Without --preset it runs on the embedded images, in minutes. Finished trials are used again, begun ones go on.
     Exit codes: 0 done, 1 a trial failed, 2 wrongly asked, 75 stopped (the same command goes on).
@@ -66,7 +66,7 @@ def masking(
     ] = None,
     blocks: Annotated[str | None, typer.Option("--blocks", help="Target blocks: 2,4,6.", metavar="LIST")] = None,
 ) -> None:
-    """Masking strategy, ratio and number of blocks (paper IV-E); every strategy with the flags that it has.
+    """Masking strategy, ratio and number of blocks (the authors' ablation); every strategy with the flags that it has.
 
     Exit codes as of `ablate predictor`.
     """

@@ -17,12 +17,12 @@ class LossConfig(Section):
     """How prediction and target are compared at target cells; mean over all target cells of the global batch."""
 
     name: Literal["smooth_l1", "l2", "cosine"] = "smooth_l1"
-    """`smooth_l1` (β = 1) and `l2` (½ squared distance) are summed over channels, `cosine` is 1 − cos. Source:
-    paper III says L2, the authors' code uses smooth-L1; on unit vectors all three agree (see docs/method.md)."""
+    """`smooth_l1` (β = 1) and `l2` (½ squared distance) are summed over channels, `cosine` is 1 − cos. On unit vectors
+    all three agree (docs/method.md). Source: docs/sources.md#loss."""
 
     normalized: bool = True
-    """Whether both vectors are scaled to unit length over channels first. Source: the authors' code, true.
-    `cosine` is scale-free, so it requires true."""
+    """Whether both vectors are scaled to unit length over channels first; `cosine` is scale-free, so it
+    requires true. Source: docs/sources.md#loss."""
 
     @model_validator(mode="after")
     def _cosine_is_normalized(self) -> Self:
