@@ -36,16 +36,27 @@ def check(
     path: Annotated[Path, typer.Argument(help="A directory, a .tar(.gz) of one, or a folder of HDF5 files.")],
     threads: Annotated[int, typer.Option("--threads", help="Images decoded at once.", min=1)] = 2,
 ) -> None:
-    """Read every image and name the ones that cannot be; exit code 1 when there are any."""
+    """Read every image and name the ones that cannot be; exit code 1 when there are any.
+
+    Files that are left out (in folders below a class, with other endings, hidden, …) are counted and named by reason.
+    """
     from rich.progress import track
 
     from cnnjepa.cli.terminal import console, is_live, say
     from cnnjepa.data.check import check_images
+    from cnnjepa.data.open import empty_classes, left_out_note, open_sources
 
     config = _images_at(path)
     out, progress = console(), console(stderr=True)
-    problems, good, sizes = 0, Counter[str](), Counter[tuple[int, int]]()
-    for found in track(check_images(config, threads), "checking", console=progress, disable=not is_live(progress)):
+    sources = open_sources(config)
+    problems, good, sizes = len(sources.lost), Counter[str](), Counter[tuple[int, int]]()
+    classes: dict[tuple[str, str], bool] = {}  # (split, class): whether one of its images can be read
+    for lost in sources.lost:
+        say(out, lost)
+    checked = check_images(config, threads, sources)
+    for found in track(checked, "checking", console=progress, disable=not is_live(progress)):
+        place = (found.split, found.class_name)
+        classes[place] = classes.get(place, False) or not found.problem
         if found.problem:
             problems += 1
             say(out, found.problem)
@@ -56,6 +67,13 @@ def check(
     by_split = ", ".join(f"{split} {count:,}" for split, count in good.items())
     others = " and others" if len(sizes) > 3 else ""
     say(out, f"{good.total():,} images can be read ({by_split}); sizes {shapes}{others}")
+    for (split, name), readable in classes.items():
+        if not readable:
+            say(out, f"no image of class {name} in {split} can be read")
+    names = sources["train"].class_names
+    empty = [line for split in sources for line in empty_classes(split, sources[split], names)]
+    for note in [*sources.notes, *empty, *left_out_note(sources)]:
+        say(out, note)
     if problems:
         say(progress, f"{problems:,} cannot; remove them, or train with --set on_error=skip")
         raise typer.Exit(1)
@@ -124,6 +142,8 @@ def pack(
         if verify or not finished(dest):
             follow(read_back(packing, threads), "reading back")
         found = facts(packing)
+    for note in packing.notes:
+        say(out, note)
     for name in found.skipped:
         say(out, f"left out: {name}")
     say(

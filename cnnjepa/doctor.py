@@ -57,6 +57,8 @@ def examine(config: PretrainConfig) -> Iterator[Finding]:
     except ConfigError as refusal:
         yield Finding("data", str(refusal), False)
         return
+    for note in data.notes:
+        yield Finding("data", note)
     model = training_rate(config, device)
     yield Finding("model", f"{model:,.0f} images/s (training step, batch {config.runtime.batch_size})")
     loader = _data_rate(config, data, device)

@@ -80,7 +80,7 @@ def test_another_label_is_refused_by_name(tmp_path: Path, kind: str) -> None:
 
 def test_a_label_beyond_the_images_is_refused(tmp_path: Path) -> None:
     message = refusal(write(tmp_path / "set", lambda i: 10**7 if i == 3 else i % 2))
-    assert "train.h5:labels/3 is 10000000, and a label must be at most 5, because there are only 6 training" in message
+    assert "train.h5:labels/3 is 10000000, and a label must be at most 65535, because there are only 6" in message
     root = write(tmp_path / "set")
     with h5py.File(root / "val.h5", "a") as file:
         file["labels/1"][()] = 2

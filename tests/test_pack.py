@@ -193,7 +193,7 @@ def test_a_set_that_every_run_would_refuse_is_not_packed(tmp_path: Path) -> None
         with h5py.File(tmp_path / f"{split}.h5", "w") as file:
             for i, label in enumerate(labels):
                 file[f"images/{i}"], file[f"labels/{i}"] = np.frombuffer(encoded(i)[0], np.uint8), label
-    said = "validation labels reach 2, the training set has only classes 0 to 1"
+    said = "val.h5:labels/1 is 2, and a label must be at most 1, because train.h5 has no label above that"
     with pytest.raises(ConfigError, match=said):
         pack.prepare(HDF5Data(path=tmp_path), tmp_path / "packed", SIDE, QUALITY)
     with pytest.raises(ConfigError, match=said):
@@ -228,7 +228,7 @@ def test_readers_of_many_processes_share_a_sets_open_files(packed: Path) -> None
     gc.collect()
     before = open_shards(packed)
     shards = Shards(packed)
-    first = shards.entries()[0]
+    first = shards.scan().entries[0]
     content = shards.read(first)
     opened = open_shards(packed)
     assert opened == before + 1

@@ -5,7 +5,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple
 
 from cnnjepa.data.open import open_sources
-from cnnjepa.data.source import ImageSource
+from cnnjepa.data.source import ImageSource, Splits
 from cnnjepa.errors import ImageError
 from cnnjepa.schemas import DataConfig
 
@@ -18,21 +18,23 @@ class Checked(NamedTuple):
     """Name and reason when it cannot be read."""
     size: tuple[int, int] | None
     """(height, width) in pixels when it can."""
+    class_name: str = ""
 
 
-def check_images(config: DataConfig, threads: int = 2) -> Iterator[Checked]:
-    """Reads and decodes every image of both splits, in order. Decoding releases the interpreter's lock, so
-    threads serve."""
+def check_images(config: DataConfig, threads: int = 2, sources: Splits | None = None) -> Iterator[Checked]:
+    """Read and decode every image of both splits, in order; `sources` are those of the config, if they are open.
+    Decoding releases the interpreter's lock, so threads serve."""
 
     def look(source: ImageSource, split: str, index: int) -> Checked:
+        name = str(source.class_names[int(source.labels[index])])
         try:
             image = source.load(index)
         except ImageError as error:
-            return Checked(split, str(error), None)
-        return Checked(split, None, (image.shape[1], image.shape[2]))
+            return Checked(split, str(error), None, name)
+        return Checked(split, None, (image.shape[1], image.shape[2]), name)
 
     with ThreadPoolExecutor(threads) as pool:
-        for split, source in open_sources(config).items():
+        for split, source in (sources or open_sources(config)).items():
             count = source.labels.numel()
             for start in range(0, count, 4096):
                 block = range(start, min(start + 4096, count))

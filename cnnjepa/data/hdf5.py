@@ -19,10 +19,16 @@ from torch import Tensor
 
 from cnnjepa.data.decoding import decode
 from cnnjepa.data.readers import cannot_read
+from cnnjepa.data.source import Splits
 from cnnjepa.errors import ImageError
 from cnnjepa.schemas import ConfigError, HDF5Data
 
 _LAYOUT = 'two groups, images and labels, with one data set per image under the keys "0" to "N-1"'
+
+
+# More classes than this need an image each: a label beyond is a stray number, and probes would have an output for each
+# number below it. ImageNet-21k has 21,841 classes.
+_MOST_CLASSES = 2**16
 
 
 class HDF5Source:
@@ -70,7 +76,7 @@ class HDF5Source:
         return hashlib.sha256(repr((self.labels.tolist(), self._sizes.tolist())).encode()).hexdigest()
 
 
-def open_hdf5(config: HDF5Data) -> dict[str, HDF5Source]:
+def open_hdf5(config: HDF5Data) -> Splits:
     """The sources of both splits. Raises ConfigError for missing files or groups, and for what is not the layout."""
     if config.path is None:
         raise ConfigError("data.path is not set; give the folder of the two HDF5 files with --data PATH")
@@ -85,7 +91,13 @@ def open_hdf5(config: HDF5Data) -> dict[str, HDF5Source]:
             )
         sources[split] = HDF5Source(path)
     _number_classes(config, sources["train"], sources["val"])
-    return sources
+    splits = Splits(sources)
+    if sources["train"].fingerprint() == sources["val"].fingerprint():
+        splits.notes.append(
+            f"the validation images are the training images ({config.train_file} and {config.val_file} hold the same "
+            "labels and sizes), so no figure of this set is about unseen images"
+        )
+    return splits
 
 
 def _number_classes(config: HDF5Data, train: HDF5Source, val: HDF5Source) -> None:
@@ -94,8 +106,9 @@ def _number_classes(config: HDF5Data, train: HDF5Source, val: HDF5Source) -> Non
     images = train.labels.numel()
     if not images:
         return
+    most_classes = max(images, _MOST_CLASSES)
     for source, file, most, why in (
-        (train, config.train_file, images - 1, f"there are only {images:,} training images"),
+        (train, config.train_file, most_classes - 1, f"there are only {images:,} training images"),
         (val, config.val_file, int(train.labels.max()), f"{config.train_file} has no label above that"),
     ):
         beyond = (source.labels > most).nonzero().flatten()

@@ -1,11 +1,16 @@
 """From the data section to the two splits, checked and, where asked, resident in memory."""
 
 import hashlib
+from collections.abc import Sequence
 from dataclasses import dataclass, field
+
+import torch
 
 from cnnjepa.data.folder import open_folder
 from cnnjepa.data.resident import ResidentSource, decode_all, decoded_size, open_synthetic
-from cnnjepa.data.source import ImageSource, Subset, stratified
+from cnnjepa.data.scan import named
+from cnnjepa.data.source import ImageSource, Splits, Subset, stratified
+from cnnjepa.errors import ImageError
 from cnnjepa.schemas import ConfigError, DataConfig, FolderData, HDF5Data, SyntheticData, TorchvisionData
 
 
@@ -20,7 +25,9 @@ class DataSet:
     fingerprint: str
     """Stands for the images in the hash of a run."""
     skipped: list[str] = field(default_factory=list)
-    """Unreadable images left out while decoding a resident set."""
+    """Unreadable images left out while opening the set or decoding a resident one."""
+    notes: list[str] = field(default_factory=list)
+    """Facts about the set that a person should know: files that the scan left out, classes without images."""
 
     @property
     def resident(self) -> bool:
@@ -33,21 +40,21 @@ class DataSet:
         return len(self.train.class_names)
 
 
-def open_sources(config: DataConfig) -> dict[str, ImageSource]:
-    """Both splits as their source gives them, keyed `train` and `val`."""
+def open_sources(config: DataConfig) -> Splits:
+    """Both splits as their source gives them, with what was left out."""
     match config:
         case SyntheticData():
-            return dict(open_synthetic(config))
+            return Splits(open_synthetic(config))
         case FolderData():
-            return dict(open_folder(config))
+            return open_folder(config)
         case HDF5Data():
             from cnnjepa.data.hdf5 import open_hdf5
 
-            return dict(open_hdf5(config))
+            return open_hdf5(config)
         case TorchvisionData():
             from cnnjepa.data.torchvision_sets import open_torchvision
 
-            return dict(open_torchvision(config))
+            return Splits(open_torchvision(config))
 
 
 def fingerprint_of(sources: dict[str, ImageSource]) -> str:
@@ -59,19 +66,48 @@ def open_data(config: DataConfig, batch_size: int = 2, processes: int = 1) -> Da
     """Opens, limits and checks the images; decodes them all when they are to be resident.
 
     `batch_size` is a process's. Raises ConfigError for empty sets, one class only, fewer images than a global
-    batch, or `resident: always` with images of several sizes; ImageError for an unreadable image under
+    batch, or `resident: always` with images of several sizes; ImageError for an unreadable image or folder under
     `on_error: raise`.
     """
     sources = open_sources(config)
+    if sources.lost and config.on_error == "raise":
+        raise ImageError(
+            f"{sources.lost[0]}{_and_others(len(sources.lost))}; restore or remove it, or leave it out with "
+            "data.on_error=skip"
+        )
     for split, limit in (("train", config.train_images), ("val", config.val_images)):
         sources[split] = _limited(sources[split], split, limit)
     fingerprint = fingerprint_of(sources)
-    data = DataSet(sources["train"], sources["val"], _name(config), fingerprint)
+    data = DataSet(sources["train"], sources["val"], _name(config), fingerprint, [*sources.lost])
+    data.notes += [*sources.notes, *left_out_note(sources)]
     if config.resident != "never":
         _make_resident(data, config)
+    for split, source, limit in (
+        ("training", data.train, config.train_images),
+        ("validation", data.val, config.val_images),
+    ):
+        if limit is None:  # which would explain it
+            data.notes += empty_classes(split, source, data.train.class_names)
     refuse_unfit(data.name, data.train, data.val)
     refuse_part_of_a_batch(data.name, data.train.labels.numel(), batch_size, processes)
     return data
+
+
+def left_out_note(sources: Splits) -> list[str]:
+    """One line on the files that the scan left out, if there are any."""
+    lines = sources.left_out.lines()
+    return [f"files left out: {'; '.join(lines)}"] if lines else []
+
+
+def empty_classes(split: str, source: ImageSource, class_names: Sequence[str]) -> list[str]:
+    """A line for a split without any image of some class of the training set."""
+    counts = torch.bincount(source.labels, minlength=len(class_names))
+    names = [str(class_names[label]) for label in (counts == 0).nonzero().flatten().tolist()]
+    return [f"no {split} image of {len(names):,} of {len(class_names):,} classes: {named(names)}"] if names else []
+
+
+def _and_others(count: int) -> str:
+    return f" (and {count - 1:,} others: `cnnjepa data check PATH` names them)" if count > 1 else ""
 
 
 def refuse_part_of_a_batch(name: str, images: int, batch_size: int, processes: int) -> None:

@@ -26,7 +26,7 @@ from cnnjepa.commands import command
 from cnnjepa.data.decoding import decode
 from cnnjepa.data.folder import FolderSource
 from cnnjepa.data.hdf5 import HDF5Source
-from cnnjepa.data.open import open_sources, refuse_unfit
+from cnnjepa.data.open import left_out_note, open_sources, refuse_unfit
 from cnnjepa.data.shards import MANIFEST, Manifest, ShardIndex, read_index, read_manifest, shard_file
 from cnnjepa.errors import ImageError, RunError
 from cnnjepa.schemas import ConfigError, FolderData, HDF5Data
@@ -51,6 +51,8 @@ class Packing:
     dest: Path
     manifest: Manifest
     skip_unreadable: bool
+    notes: tuple[str, ...] = ()
+    """Facts about the source that a person should know: files that the scan left out, by reason."""
 
     def shard(self, number: int) -> list[tuple[str, int]]:
         """(split, index) of the images of one shard."""
@@ -88,7 +90,13 @@ def prepare(
     """Opens the source and looks at `dest`; writes nothing. Raises ConfigError for a set that no run could use, and
     when `dest` holds something else, or the same source packed otherwise."""
     opened: dict[str, FolderSource | HDF5Source] = {}
-    for split, source in open_sources(config).items():
+    sources = open_sources(config)
+    if sources.lost and not skip_unreadable:
+        raise ConfigError(
+            f"{sources.lost[0]}; restore or remove it, or pack without it with --skip-unreadable "
+            f"(`cnnjepa data check {config.path}` names all)"
+        )
+    for split, source in sources.items():
         assert isinstance(source, FolderSource | HDF5Source)
         opened[split] = source
         seen = source.labels.unique().tolist()
@@ -101,6 +109,7 @@ def prepare(
     refuse_unfit(str(config.path), opened["train"], opened["val"])
     train, val = (opened[split].labels.numel() for split in ("train", "val"))
     fingerprint = hashlib.sha256("".join(source.fingerprint() for source in opened.values()).encode()).hexdigest()
+    notes = (*sources.lost, *sources.notes, *left_out_note(sources))
     manifest = Manifest(
         source_fingerprint=fingerprint,
         shorter_side=shorter_side,
@@ -110,7 +119,7 @@ def prepare(
         images_per_shard=max(_LEAST_IN_SHARD, -(-(train + val) // _MOST_SHARDS)),
         made_with=f"torchvision {torchvision.__version__}",
     )
-    return Packing(opened, config.path or Path(), dest, _agreed(dest, manifest, config.path), skip_unreadable)
+    return Packing(opened, config.path or Path(), dest, _agreed(dest, manifest, config.path), skip_unreadable, notes)
 
 
 def _agreed(dest: Path, asked: Manifest, source: Path | None) -> Manifest:

@@ -1,34 +1,22 @@
-"""Where encoded images lie, and how their bytes are read: a directory, or a tar archive of one."""
+"""Readers of encoded images: their interface, and the one of a directory (`archive.py`: a tar, `shards.py`: a packed
+set)."""
 
 import errno
 import os
 import resource
-import tarfile
+import stat
 from pathlib import Path
-from typing import NamedTuple, Protocol
+from typing import Protocol
 
+from cnnjepa.data.entries import Entry
+from cnnjepa.data.scan import Reason, Scan, Scanning
 from cnnjepa.errors import ImageError, RunError
-from cnnjepa.schemas import ConfigError
-
-EXTENSIONS = (".jpg", ".jpeg", ".png", ".webp", ".gif")
-
-# A compressed archive cannot be read at random, so it is kept unpacked in memory up to this size.
-_MOST_COMPRESSED_BYTES = 8 * 2**30
-
-
-class Entry(NamedTuple):
-    """An image file: path below the root (`<split>/<class>/<image>`), bytes, and where a reader finds it."""
-
-    path: str
-    size: int
-    offset: int = 0
-    shard: int = 0
 
 
 class Reader(Protocol):
     """Finds image files and reads them; safe to use after a fork."""
 
-    def entries(self) -> list[Entry]: ...
+    def scan(self) -> Scan: ...
 
     def read(self, entry: Entry) -> bytes: ...
 
@@ -47,78 +35,61 @@ def cannot_read(name: str, error: OSError) -> RunError:
 
 
 class Directory:
-    """Files below a folder."""
+    """Files below a folder; links are followed."""
 
     def __init__(self, root: Path) -> None:
         self._root = root
 
-    def entries(self) -> list[Entry]:
-        found = []
-        for folder, _, files in os.walk(self._root, followlinks=True):
-            inside = os.path.relpath(folder, self._root).replace(os.sep, "/")
-            found += [
-                Entry(f"{inside}/{file}", os.stat(os.path.join(folder, file)).st_size)
-                for file in files
-                if file.lower().endswith(EXTENSIONS)
-            ]
-        return found
+    def scan(self) -> Scan:
+        """Raises OSError when the root itself cannot be opened."""
+        scanning = Scanning()
+        # Folders to look into: path below the root, and (device, inode) of every folder above and of itself.
+        top = os.stat(self._root)
+        stack: list[tuple[str, tuple[tuple[int, int], ...]]] = [("", ((top.st_dev, top.st_ino),))]
+        while stack:
+            folder, above = stack.pop()
+            try:
+                with os.scandir(self._root / folder) as found:
+                    items = sorted(found, key=lambda item: item.name)
+            except OSError as error:
+                if not folder:
+                    raise
+                scanning.closed_folder(folder, error.strerror or str(error))
+                continue
+            inside = []
+            for item in items:
+                path = f"{folder}/{item.name}" if folder else item.name
+                inner = self._look(item, path, above, scanning)
+                if inner is not None:
+                    inside.append((path, inner))
+            stack += reversed(inside)
+        return scanning.done()
+
+    def _look(
+        self, item: os.DirEntry[str], path: str, above: tuple[tuple[int, int], ...], scanning: Scanning
+    ) -> tuple[tuple[int, int], ...] | None:
+        """One name in a folder; gives the folders above its content when it is a folder to look into."""
+        try:
+            facts = item.stat()
+        except OSError as error:
+            if not scanning.passes_over(path, folder=False):
+                scanning.broken_link(path, error.strerror or str(error))
+            return None
+        is_folder = stat.S_ISDIR(facts.st_mode)
+        if scanning.passes_over(path, is_folder):
+            return None
+        if is_folder:
+            here = (facts.st_dev, facts.st_ino)
+            if item.is_symlink() and here in above:
+                scanning.left_out.add(Reason.LOOP, f"{path}/")
+                return None
+            scanning.folders.add(path)
+            return (*above, here)
+        if stat.S_ISREG(facts.st_mode):
+            scanning.file(path, facts.st_size)
+        else:
+            scanning.left_out.add(Reason.SPECIAL, path)
+        return None
 
     def read(self, entry: Entry) -> bytes:
         return (self._root / entry.path).read_bytes()
-
-
-class Tar:
-    """An archive, plain (read at random from the file) or compressed (unpacked into memory)."""
-
-    def __init__(self, path: Path) -> None:
-        self._path = path
-        self._memory: bytearray | None = None
-        self._entries: list[Entry] = []
-        self._file: tuple[int, int] | None = None  # (process, descriptor): a fork opens its own
-        try:
-            self._index()
-        except (tarfile.TarError, EOFError, OSError, ValueError) as error:
-            raise ConfigError(f"archive {path} cannot be read ({error})") from None
-
-    def _index(self) -> None:
-        compressed = self._path.suffix != ".tar"
-        with tarfile.open(self._path, "r|*" if compressed else "r:") as archive:
-            for member in archive:
-                if not member.isfile() or not member.name.lower().endswith(EXTENSIONS):
-                    continue
-                offset = member.offset_data
-                if compressed:
-                    offset = self._keep(archive, member)
-                self._entries.append(Entry(member.name.removeprefix("./"), member.size, offset))
-            if not compressed:
-                self._refuse_cut_off(archive.offset)
-
-    def _refuse_cut_off(self, end: int) -> None:
-        """tarfile takes an archive cut at a member's edge for a shorter one; a whole one ends in an empty block."""
-        with open(self._path, "rb") as file:
-            file.seek(end)
-            if len(file.read(tarfile.BLOCKSIZE)) < tarfile.BLOCKSIZE:
-                raise ValueError("it ends before its end mark; the copy is not whole")
-
-    def _keep(self, archive: tarfile.TarFile, member: tarfile.TarInfo) -> int:
-        self._memory = bytearray() if self._memory is None else self._memory
-        offset = len(self._memory)
-        if offset + member.size > _MOST_COMPRESSED_BYTES:
-            raise ValueError(
-                f"more than {_MOST_COMPRESSED_BYTES / 2**30:g} GiB of images in a compressed archive; "
-                "unpack it into a .tar or a directory, which are read in place"
-            )
-        stream = archive.extractfile(member)
-        assert stream is not None
-        self._memory += stream.read()
-        return offset
-
-    def entries(self) -> list[Entry]:
-        return self._entries
-
-    def read(self, entry: Entry) -> bytes:
-        if self._memory is not None:
-            return bytes(memoryview(self._memory)[entry.offset : entry.offset + entry.size])
-        if self._file is None or self._file[0] != os.getpid():
-            self._file = (os.getpid(), os.open(self._path, os.O_RDONLY))
-        return os.pread(self._file[1], entry.size, entry.offset)

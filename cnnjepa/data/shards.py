@@ -14,7 +14,8 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from cnnjepa.commands import command
-from cnnjepa.data.readers import Entry
+from cnnjepa.data.entries import Entry
+from cnnjepa.data.scan import Reason, Scan, Scanning
 from cnnjepa.schemas import ConfigError
 
 MANIFEST = "pack.json"
@@ -100,23 +101,28 @@ class Shards:
     """Reads a packed set. A forked process reads through the files that are open, which have no position to share."""
 
     def __init__(self, root: Path, finished: bool = True) -> None:
-        """Raises ConfigError when a shard is missing or cut off, or the set is not `finished` though it must be."""
+        """Raises ConfigError when the set is not `finished` though it must be."""
         manifest = read_manifest(root)
         assert manifest is not None
-        again = f"run `{command('cnnjepa', 'data', 'pack', 'SOURCE', root)}` again, which goes on where it is"
+        self._again = f"run `{command('cnnjepa', 'data', 'pack', 'SOURCE', root)}` again, which goes on where it is"
         if finished and not manifest.finished:
-            raise ConfigError(f"data.path {root} is not packed to its end; {again}")
-        self._root = root
+            raise ConfigError(f"data.path {root} is not packed to its end; {self._again}")
+        self._root, self._shards = root, manifest.shards
         self._files: dict[int, int] = {}  # shard → descriptor
-        self._entries: list[Entry] = []
-        for number in range(manifest.shards):
-            index = read_index(root, number)
-            if index is None:
-                raise ConfigError(f"data.path {root}: {shard_file(root, number).name} is missing or not whole; {again}")
-            self._entries += [Entry(path, size, offset, number) for path, offset, size in index.images]
 
-    def entries(self) -> list[Entry]:
-        return self._entries
+    def scan(self) -> Scan:
+        """Raises ConfigError when a shard is missing or cut off."""
+        scanning = Scanning()
+        for number in range(self._shards):
+            index = read_index(self._root, number)
+            if index is None:
+                shard = shard_file(self._root, number).name
+                raise ConfigError(f"data.path {self._root}: {shard} is missing or not whole; {self._again}")
+            for path, offset, size in index.images:
+                scanning.file(path, size, offset, number)
+            for path, _ in index.skipped:
+                scanning.left_out.add(Reason.PACKED, path)
+        return scanning.done()
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_files": {}}

@@ -1,10 +1,12 @@
 """The one interface over every place images come from."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Protocol
 
 import torch
 from torch import Tensor
+
+from cnnjepa.data.scan import LeftOut
 
 
 class ImageSource(Protocol):
@@ -25,6 +27,19 @@ class ImageSource(Protocol):
     def fingerprint(self) -> str:
         """A hex digest of the set: of its pixels where they are in memory, else of names, labels and sizes, because
         reading a large set to hash it takes hours. Moving the set does not change it."""
+
+
+class Splits(dict[str, ImageSource]):
+    """Both splits of a set, keyed `train` and `val`, and what a person should know of the set."""
+
+    def __init__(self, sources: Mapping[str, ImageSource], left_out: LeftOut | None = None) -> None:
+        super().__init__(sources)
+        self.left_out = left_out or LeftOut()
+        """Files that the scan left out, by reason."""
+        self.lost: list[str] = []
+        """Folders of the splits that cannot be read, by name and reason."""
+        self.notes: list[str] = []
+        """Warnings about the set as a whole."""
 
 
 def stratified(labels_N: Tensor, count: int) -> Tensor:

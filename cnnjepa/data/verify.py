@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 from cnnjepa.data.decoding import decode
+from cnnjepa.data.entries import Entry
 from cnnjepa.data.pack import Packing, as_jpeg, in_order, mark
-from cnnjepa.data.readers import Entry
 from cnnjepa.data.shards import ShardIndex, Shards, read_index, shard_file
 from cnnjepa.errors import ImageError, RunError
 

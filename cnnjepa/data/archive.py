@@ -1,0 +1,255 @@
+"""A tar archive, plain (read at random from the file) or compressed (unpacked into memory that processes share)."""
+
+import errno
+import os
+import posixpath
+import tarfile
+import tempfile
+from collections.abc import Iterator
+from multiprocessing import reduction
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from cnnjepa.data.entries import Entry
+from cnnjepa.data.scan import Reason, Scan, Scanning, is_image
+from cnnjepa.schemas import ConfigError
+
+# A compressed archive cannot be read at random, so it is kept unpacked in memory up to this size.
+_MOST_COMPRESSED_BYTES = 8 * 2**30
+
+_COMPRESSED = (b"\x1f\x8b", b"BZh", b"\xfd7zXZ")
+
+_MOST_LINKS = 40  # followed for one file, as Linux does
+
+_NOT_KEPT, _SPARSE = -2, -3
+
+
+class _File(NamedTuple):
+    offset: int
+    """First byte, or why there is none: `_NOT_KEPT` (not unpacked) or `_SPARSE`."""
+    size: int
+
+
+class _Link(NamedTuple):
+    target: str
+
+
+_Tree = dict[str, dict[str, "_File | _Link | Reason | None"]]
+"""What lies in each folder, by name: a file, a symbolic link, a folder (None), or something that is no file."""
+
+
+class Tar:
+    """Reads an archive as if it were unpacked: links are followed, and of two members of one name the later counts."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        with open(path, "rb") as file:
+            self._memory = _Memory() if file.read(6).startswith(_COMPRESSED) else None
+        self._file: tuple[int, int] | None = None  # (process, descriptor): a fork opens its own
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_file": None}
+
+    def scan(self) -> Scan:
+        """Raises ConfigError for a damaged archive, or a compressed one of more than 8 GiB."""
+        try:
+            scanning, missing = self._walk(*self._read(frozenset()))
+            if missing:  # links lead to files without an image's ending, which were not unpacked
+                scanning, _ = self._walk(*self._read(frozenset(missing)))
+        except (tarfile.TarError, EOFError, OSError, ValueError) as error:
+            raise ConfigError(f"archive {self._path} cannot be read ({error})") from None
+        return scanning.done()
+
+    def read(self, entry: Entry) -> bytes:
+        """The bytes of a file."""
+        if entry.offset < 0:
+            raise FileNotFoundError(errno.ENOENT, "a link to a file that is not in the archive")
+        if self._memory is not None:
+            return self._memory.read(entry.offset, entry.size)
+        if self._file is None or self._file[0] != os.getpid():
+            self._file = (os.getpid(), os.open(self._path, os.O_RDONLY))
+        return os.pread(self._file[1], entry.size, entry.offset)
+
+    def _read(self, also: frozenset[str]) -> tuple[_Tree, list[str]]:
+        """The archive's tree, and the members that later ones replaced. A compressed archive's images, and the files
+        `also`, are unpacked into memory."""
+        tree: _Tree = {"": {}}
+        replaced: list[str] = []
+        if self._memory is not None:
+            self._memory.clear()
+        with tarfile.open(self._path, "r:" if self._memory is None else "r|*") as archive:
+            for member in _members(archive):
+                folder, name = posixpath.split(_inside(member.name))
+                if not name:
+                    continue
+                inside = _folder(tree, folder)
+                if member.isdir():
+                    _folder(tree, posixpath.join(folder, name))
+                    continue
+                found = self._found(archive, member, tree, also)
+                if isinstance(inside.get(name), _File | _Link):
+                    replaced.append(posixpath.join(folder, name))
+                inside[name] = found
+            if self._memory is None:
+                self._refuse_cut_off(archive.offset)
+        return tree, replaced
+
+    def _found(
+        self, archive: tarfile.TarFile, member: tarfile.TarInfo, tree: _Tree, also: frozenset[str]
+    ) -> "_File | _Link | Reason":
+        if member.issym():
+            return _Link(posixpath.join(posixpath.dirname(_inside(member.name)), member.linkname))
+        if member.islnk():  # to a member before it, as that is now
+            folder, name = posixpath.split(_inside(member.linkname))
+            found = tree.get(folder, {}).get(name)
+            return _Link(f"/{member.linkname}") if found is None else found
+        if not member.isfile():
+            return Reason.SPECIAL
+        if self._memory is None:
+            return _File(_SPARSE if member.issparse() else member.offset_data, member.size)
+        path = _inside(member.name)
+        if not is_image(path) and path not in also:
+            return _File(_NOT_KEPT, member.size)
+        stream = archive.extractfile(member)
+        assert stream is not None
+        return _File(self._memory.append(stream.read(), member.size), member.size)
+
+    def _walk(self, tree: _Tree, replaced: list[str]) -> tuple[Scanning, set[str]]:
+        """The scan, and the files that links lead to but that are not unpacked."""
+        scanning, missing = Scanning(), set[str]()
+        for name in replaced:
+            scanning.left_out.add(Reason.REPLACED, name)
+        stack: list[tuple[str, str, tuple[str, ...]]] = [("", "", ())]  # (path in the tree, path shown, folders above)
+        while stack:
+            folder, shown, above = stack.pop()
+            inside: list[tuple[str, str, tuple[str, ...]]] = []
+            for name in sorted(tree[folder]):
+                path = posixpath.join(shown, name)
+                real = _resolve(tree, posixpath.join(folder, name))
+                if scanning.passes_over(path, real in tree):
+                    continue
+                node = None if real is None else _node(tree, real)
+                if real is None:
+                    scanning.broken_link(path, "a link to a file that is not in the archive")
+                elif real in tree:
+                    if real in (*above, folder):
+                        scanning.left_out.add(Reason.LOOP, f"{path}/")
+                    else:
+                        scanning.folders.add(path)
+                        inside.append((real, path, (*above, folder)))
+                elif isinstance(node, Reason):
+                    scanning.left_out.add(node, path)
+                elif isinstance(node, _File) and is_image(path) and node.offset == _SPARSE:
+                    scanning.left_out.add(Reason.SPARSE, path)
+                elif isinstance(node, _File):
+                    if is_image(path) and node.offset == _NOT_KEPT:
+                        missing.add(real)
+                    scanning.file(path, node.size, node.offset)
+            stack += reversed(inside)
+        return scanning, missing
+
+    def _refuse_cut_off(self, end: int) -> None:
+        """tarfile takes an archive cut at a member's edge for a shorter one; a whole one ends in an empty block."""
+        with open(self._path, "rb") as file:
+            file.seek(end)
+            if len(file.read(tarfile.BLOCKSIZE)) < tarfile.BLOCKSIZE:
+                raise ValueError("it ends before its end mark; the copy is not whole")
+
+
+def _members(archive: tarfile.TarFile) -> Iterator[tarfile.TarInfo]:
+    """Every member; tarfile would keep them all (1 kB each)."""
+    while (member := archive.next()) is not None:
+        yield member
+        archive.members.clear()  # type: ignore[attr-defined]
+
+
+def _inside(name: str) -> str:
+    """A member's path below the archive's root, in one spelling."""
+    parts = posixpath.normpath(name).split("/")
+    while parts and parts[0] in ("", ".", ".."):
+        parts.pop(0)
+    return "/".join(parts)
+
+
+def _folder(tree: _Tree, path: str) -> dict[str, "_File | _Link | Reason | None"]:
+    """The content of a folder, which is made where it is missing."""
+    if path not in tree:
+        folder, name = posixpath.split(path)
+        _folder(tree, folder)[name] = None
+        tree[path] = {}
+    return tree[path]
+
+
+def _node(tree: _Tree, path: str) -> "_File | _Link | Reason | None":
+    folder, name = posixpath.split(path)
+    return tree.get(folder, {}).get(name)
+
+
+def _resolve(tree: _Tree, path: str, followed: int = 0) -> str | None:
+    """The path without links; None when a link leads to nothing, out of the archive or round in a circle."""
+    done = ""
+    parts = path.split("/")
+    if path.startswith("/") or followed > _MOST_LINKS:
+        return None
+    for place, part in enumerate(parts):
+        if part in ("", "."):
+            continue
+        if part == "..":
+            if not done:
+                return None
+            done = posixpath.dirname(done)
+            continue
+        inside = tree.get(done)
+        if inside is None or part not in inside:
+            return None
+        node = inside[part]
+        if isinstance(node, _Link):
+            if node.target.startswith("/"):
+                return None
+            return _resolve(tree, "/".join([node.target, *parts[place + 1 :]]), followed + 1)
+        done = posixpath.join(done, part)
+    return done
+
+
+class _Memory:
+    """Bytes in memory without a name, which other processes read through a descriptor: they are never copied, neither
+    by a fork nor by pickling for a process that starts anew."""
+
+    def __init__(self) -> None:
+        if hasattr(os, "memfd_create"):
+            self._descriptor = os.memfd_create("cnnjepa archive")
+        else:
+            with tempfile.TemporaryFile() as file:
+                self._descriptor = os.dup(file.fileno())
+        self._size = 0
+
+    def clear(self) -> None:
+        os.ftruncate(self._descriptor, 0)
+        self._size = 0
+
+    def append(self, content: bytes, announced: int) -> int:
+        """Where it lies."""
+        offset = self._size
+        if offset + announced > _MOST_COMPRESSED_BYTES:
+            raise ValueError(
+                f"more than {_MOST_COMPRESSED_BYTES / 2**30:g} GiB of images in a compressed archive; "
+                "unpack it into a .tar or a directory, which are read in place"
+            )
+        left = memoryview(content)
+        while left:
+            written = os.pwrite(self._descriptor, left, self._size)
+            self._size, left = self._size + written, left[written:]
+        return offset
+
+    def read(self, offset: int, size: int) -> bytes:
+        return os.pread(self._descriptor, size, offset)
+
+    def __getstate__(self) -> tuple[Any, int]:
+        return reduction.DupFd(self._descriptor), self._size
+
+    def __setstate__(self, state: tuple[Any, int]) -> None:
+        self._descriptor, self._size = state[0].detach(), state[1]
+
+    def __del__(self) -> None:
+        if hasattr(self, "_descriptor"):
+            os.close(self._descriptor)

@@ -1,0 +1,143 @@
+"""Where the two splits lie in a scan, `[root/]<split>/<class>/<image>`; and what to say when they do not."""
+
+from collections import defaultdict
+from typing import NamedTuple
+
+from cnnjepa.data.entries import Entries
+from cnnjepa.data.scan import EXTENSIONS, Lost, Reason, Scan, printable
+from cnnjepa.schemas import ConfigError
+from cnnjepa.schemas.fields import nearest
+
+
+class Layout(NamedTuple):
+    """The images of both splits."""
+
+    root: str
+    """Folder above the splits, with `/` at its end; empty when they lie at the top."""
+    train: Entries
+    val: Entries
+    lost: list[Lost]
+    """What should lie in the splits and cannot be read."""
+
+
+def arrange(scan: Scan, train: str, val: str, where: str) -> Layout:
+    """The images of both splits, in the uppermost folder that holds both; `where` is the set's path in messages.
+
+    What lies elsewhere is added to the scan's `left_out`. Raises ConfigError, with the layout and what to change, when
+    there is no such folder, or several side by side.
+    """
+    paths = [entry.path for entry in scan.entries]
+    splits = _by_root(paths)
+    whole = [root for root, found in splits.items() if train in found and val in found]
+    if not whole:
+        raise ConfigError(_refusal(scan, paths, splits, train, val, where))
+    root = min(whole, key=lambda name: name.count("/"))
+    beside = sorted(other for other in whole if other.count("/") == root.count("/"))
+    if len(beside) > 1:
+        raise ConfigError(
+            f"several data sets lie side by side ({', '.join(beside[:5])}); give one of them with --data PATH"
+        )
+    taken = {*splits[root][train], *splits[root][val]}
+    for index, path in enumerate(paths):
+        if index not in taken:
+            scan.left_out.add(_why(path, root, train, val), path)
+    for folder in _empty_classes(scan, root, train, val, [paths[index] for index in taken]):
+        scan.left_out.add(Reason.CLASS, f"{folder}/")
+    inside = tuple(f"{root}{split}/" for split in (train, val))
+    lost = [one for one in scan.lost if f"{one.path}/".startswith(inside)]
+    return Layout(root, scan.entries.take(splits[root][train]), scan.entries.take(splits[root][val]), lost)
+
+
+def _by_root(paths: list[str]) -> dict[str, dict[str, list[int]]]:
+    """Images by the folder above their split, and by split."""
+    splits: dict[str, dict[str, list[int]]] = defaultdict(lambda: defaultdict(list))
+    for index, path in enumerate(paths):
+        parts = path.rsplit("/", 3)
+        if len(parts) >= 3:
+            splits[f"{parts[0]}/" if len(parts) == 4 else ""][parts[-3]].append(index)
+    return splits
+
+
+def _why(path: str, root: str, train: str, val: str) -> Reason:
+    below = path.removeprefix(root)
+    split, _, rest = below.partition("/")
+    if not path.startswith(root) or split not in (train, val) or not rest:
+        return Reason.OUTSIDE
+    return Reason.LOOSE if "/" not in rest else Reason.DEEP
+
+
+def _empty_classes(scan: Scan, root: str, train: str, val: str, taken: list[str]) -> list[str]:
+    filled = {path.rsplit("/", 1)[0] for path in taken}
+    return sorted(
+        folder
+        for folder in scan.folders
+        if folder.startswith((f"{root}{train}/", f"{root}{val}/"))
+        and folder.count("/") == root.count("/") + 1
+        and folder not in filled
+    )
+
+
+def _refusal(
+    scan: Scan, paths: list[str], splits: dict[str, dict[str, list[int]]], train: str, val: str, where: str
+) -> str:
+    left_out = "; ".join(scan.left_out.lines())
+    left_out = f". Left out: {left_out}" if left_out else ""
+    if not paths:
+        return (
+            f"data.path {where} holds no images below <split>/<class>/; their names must end in "
+            f"{', '.join(EXTENSIONS)}{left_out}"
+        )
+    found = {name: _depths(paths, name) for name in (train, val)}
+    for field, name in (("train", train), ("val", val)):
+        if not found[name]:
+            empty = any(f"/{folder}".endswith(f"/{name}") for folder in scan.folders)
+            there = sorted(_split_names(paths, splits))
+            what = "holds no images" if empty else f"is not in {where}; it holds {', '.join(there[:10])}"
+            return f"data.{field}_split {name!r} {what}{nearest(name, there)}{left_out}"
+    problems = _problems(found, train, val)
+    return (
+        f"data.path {where} must hold {train}/<class>/<image> and {val}/<class>/<image>, but "
+        f"{'; '.join(problems)}{left_out}"
+    )
+
+
+def _depths(paths: list[str], split: str) -> dict[int, list[list[str]]]:
+    """Images below a folder of the split's name, by the number of folders between: the parts of their paths from the
+    split on."""
+    found: dict[int, list[list[str]]] = defaultdict(list)
+    for path in paths:
+        parts = path.split("/")
+        if split in parts[:-1]:
+            below = parts[parts.index(split) :]
+            found[len(below) - 2].append([*parts[: parts.index(split)], *below])
+    return found
+
+
+def _split_names(paths: list[str], splits: dict[str, dict[str, list[int]]]) -> set[str]:
+    if not splits:
+        return {path.split("/")[0] for path in paths}
+    depth = min(root.count("/") for root in splits)
+    return {name for root, found in splits.items() if root.count("/") == depth for name in found}
+
+
+def _problems(found: dict[str, dict[int, list[list[str]]]], train: str, val: str) -> list[str]:
+    problems = []
+    for name in (train, val):
+        for depth, images in sorted(found[name].items()):
+            example, count = printable("/".join(images[0])), len(images)
+            such = f"{example} (one of {count:,} such images)" if count > 1 else example
+            if depth == 0:
+                problems.append(f"{such} is in no class's folder: put it into one below {name}")
+            elif depth > 1:
+                problems.append(f"{such} lies {depth} folders below {name}: move it up into its class's folder")
+    classes = {depth: {parts[parts.index(train) + 1] for parts in images} for depth, images in found[train].items()}
+    known = set().union(*(names for depth, names in classes.items() if depth))
+    for parts in found[val].get(1, []):
+        name = parts[parts.index(val) + 1]
+        if known and name not in known:
+            problems.append(f"{val}/{name} is no class of {train}: put its images into folders named after their class")
+            break
+    if not problems:
+        above = sorted({"/".join(parts[: parts.index(name)]) or "." for name in found for parts in found[name][1]})
+        problems.append(f"{train} and {val} lie in different folders ({', '.join(above[:5])}): put them into one")
+    return problems
