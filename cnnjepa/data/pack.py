@@ -94,7 +94,7 @@ def prepare(
     if sources.lost and not skip_unreadable:
         raise ConfigError(
             f"{sources.lost[0]}; restore or remove it, or pack without it with --skip-unreadable "
-            f"(`cnnjepa data check {config.path}` names all)"
+            f"(`{command('cnnjepa', 'data', 'check', config.path)}` names all)"
         )
     for split, source in sources.items():
         assert isinstance(source, FolderSource | HDF5Source)
