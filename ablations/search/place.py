@@ -1,4 +1,4 @@
-"""Where a search's trials are kept: the file or server that `--storage` names, checked before anything is made."""
+"""The file or server that keeps a search's trials (`--storage`), checked before anything is made."""
 
 import os
 from dataclasses import dataclass
@@ -32,7 +32,7 @@ class Place:
 
     @property
     def exists(self) -> bool:
-        """Whether there may be trials in it; a server is always asked."""
+        """True when there may be trials in it; a server is always asked."""
         return self.file is None or self.file.exists()
 
 

@@ -40,7 +40,7 @@ _LOOK_AGAIN = 1.0
 
 
 class News(NamedTuple):
-    """What happened to a trial of a search."""
+    """An event in a trial of a search."""
 
     trial: int
     how: str
@@ -50,7 +50,7 @@ class News(NamedTuple):
     """The probe's figure: k-NN top-1 at an epoch, the objective at the end; percent, held-out training images."""
     detail: str
     choices: dict[str, Any]
-    """What was proposed: the search's key → the value, or the named arm's name."""
+    """The proposal: the search's key → the value, or the named arm's name."""
     ended: bool
 
 
@@ -58,7 +58,7 @@ Told = Callable[[News], None]
 
 
 class RunName(NamedTuple):
-    """What a point comes to: points with equal names are the same trial, with an equal pretrain_hash one run folder."""
+    """The name of a point's run: points with equal names are one trial, with an equal pretrain_hash one run folder."""
 
     pretrain_hash: str
     probe_hash: str
@@ -92,12 +92,12 @@ class Proposals:
 
     @property
     def over(self) -> bool:
-        """Whether nothing is at work and nothing will be proposed any more."""
+        """True when nothing is at work and nothing will be proposed any more."""
         return not self._open and not self._held and (self._enough or self.machines_fail or self._used_up)
 
     @property
     def machines_fail(self) -> bool:
-        """Whether so many trials died one after another that more are not worth a try."""
+        """True when so many trials in a row died that the machines may be at fault."""
         return self._dead >= _DEAD_IN_A_ROW
 
     @property
@@ -106,7 +106,7 @@ class Proposals:
 
     @property
     def _used_up(self) -> bool:
-        """Whether the space has no point that is neither tried nor at work."""
+        """True when the space has no point that is neither tried nor at work."""
         if self._size is None:
             return self._repeats >= _MOST_REPEATS
         return len(self._tried | self._taken) >= self._size
@@ -181,7 +181,7 @@ class Proposals:
         self._study.tell(trial, state=TrialState.FAIL)
 
     def _admitted(self, trial: Trial) -> bool:
-        """Whether the trial is to be trained now."""
+        """Return True when the trial is to be trained now; otherwise it has ended or waits."""
         if _key(trial.params) in self._tried | self._taken:
             self._repeat(trial)
             return False

@@ -91,7 +91,7 @@ class Ending(NamedTuple):
 
     study: optuna.Study
     machines_fail: bool
-    """Whether it was ended because the processes of one trial after another died."""
+    """True when it ended because the processes of several trials in a row died."""
 
 
 def run_search(

@@ -138,7 +138,7 @@ def _mark_lost(study: optuna.Study, trial: FrozenTrial, pool: Pool | None) -> No
 
 
 def _has_newer_checkpoint(trial: FrozenTrial, pool: Pool) -> bool:
-    """Whether the run was saved after the trial began."""
+    """Return True when the run was saved after the trial began."""
     try:
         saved = (pool.folder(trial.user_attrs[HASH]).checkpoints / "last.pt").stat().st_mtime
     except OSError:

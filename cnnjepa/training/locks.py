@@ -90,7 +90,7 @@ def _tried(folder: Path, give_up: float, new: list[Path]) -> IO[str] | None:
 
 
 def _is_at(lock: IO[str], path: Path) -> bool:
-    """Whether the open file is the one at `path`, which the holder before may have removed."""
+    """Return True when the open file is the one at `path`, which the holder before may have removed."""
     try:
         return os.path.samestat(os.fstat(lock.fileno()), path.stat())
     except FileNotFoundError:
