@@ -12,19 +12,19 @@ IMAGENET_STD = (0.229, 0.224, 0.225)
 
 
 class AugmentationConfig(Section):
-    """Random resized crop and horizontal flip; CNN-JEPA uses no other. Source: METHOD, paper III-F."""
+    """Random resized crop and horizontal flip; CNN-JEPA uses no other augmentation (paper III-F)."""
 
     crop_scale: tuple[float, float] = (0.2, 1.0)
-    """Least and greatest share of the image's area in a crop. Source: the authors' code, 0.2 to 1."""
+    """Least and greatest share of the image's area in a crop. Source: docs/sources.md#crop."""
 
     crop_ratio: tuple[float, float] = (3 / 4, 4 / 3)
     """Least and greatest aspect (width/height) of a crop. Source: torchvision's default."""
 
     flip: float = Field(default=0.5, ge=0, le=1)
-    """Probability of a horizontal flip. Source: the authors' code, 0.5."""
+    """Probability of a horizontal flip. Source: docs/sources.md#flip."""
 
     interpolation: Literal["bicubic", "bilinear"] = "bicubic"
-    """Antialiased resampling of crops. Source: the authors' code, bicubic."""
+    """Antialiased resampling of crops. Source: docs/sources.md#crop."""
 
     @field_validator("crop_scale", "crop_ratio")
     @classmethod
@@ -45,16 +45,16 @@ class _Images(Section):
     """What every source has."""
 
     image_size: int = Field(default=224, ge=8)
-    """Side of the training crop in pixels. Source: paper IV-C, 224."""
+    """Side of the training crop in pixels. Source: docs/sources.md#patch-grid."""
 
     augmentation: AugmentationConfig = AugmentationConfig()
     """How training crops are drawn."""
 
     mean: tuple[float, float, float] = IMAGENET_MEAN
-    """Channel means subtracted on the device, of pixels in [0, 1]. Source: ImageNet's."""
+    """Channel means subtracted on the device, of pixels in [0, 1]. Source: docs/sources.md#normalisation."""
 
     std: tuple[float, float, float] = IMAGENET_STD
-    """Channel standard deviations divided by on the device. Source: ImageNet's."""
+    """Channel standard deviations divided by on the device. Source: docs/sources.md#normalisation."""
 
     @field_validator("std")
     @classmethod

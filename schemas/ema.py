@@ -11,14 +11,14 @@ class EMAConfig(Section):
     """The target encoder's momentum: cosine from `start` to `end`, applied before the forward pass."""
 
     start: float = Field(default=0.996, ge=0, le=1)
-    """Momentum at the first update. Source: paper IV-C, 0.996."""
+    """Momentum at the first update. Source: docs/sources.md#ema-schedule."""
 
     end: float = Field(default=1.0, ge=0, le=1)
-    """Momentum at the last update. Source: paper IV-C, 1.0."""
+    """Momentum at the last update. Source: docs/sources.md#ema-schedule."""
 
     update: Literal["per_epoch", "per_step"] = "per_epoch"
-    """Whether the momentum changes once an epoch (the authors' code: it is 1 throughout the last epoch) or
-    every step. The average itself is taken every step in both."""
+    """When the momentum changes: after every epoch (it is 1 throughout the last one) or after every step. The average
+    itself is taken every step in both. Source: docs/sources.md#ema-schedule."""
 
     @model_validator(mode="after")
     def _rises(self) -> Self:
@@ -31,4 +31,5 @@ class StepwiseEMAConfig(EMAConfig):
     """The same, moved every step: BYOL and I-JEPA."""
 
     update: Literal["per_epoch", "per_step"] = "per_step"
-    """Whether the momentum changes once an epoch or every step. Source: I-JEPA and BYOL, every step."""
+    """When the momentum changes: after every epoch or after every step. Source: docs/sources.md#ijepa-ema; BYOL's
+    differs: docs/sources.md#byol-ema."""

@@ -19,11 +19,12 @@ class EncoderConfig(Section):
     """A torchvision residual network with random weights (no classifier)."""
 
     arch: Arch = "resnet50"
-    """Network of torchvision. Source: paper IV-A uses resnet50; the authors' log has wider and deeper rows."""
+    """Network of torchvision. Source: docs/sources.md#encoder-arch; wider and deeper ones:
+    docs/sources.md#log-encoder."""
 
     stem: Stem = "imagenet"
     """`imagenet`: 7x7 stride 2, then max-pooling (stride 4); `half`: 3x3 stride 2, no pooling; `small`: 3x3
-    stride 1, no pooling. Source: `imagenet` is the paper's; `small` is the usual choice for CIFAR."""
+    stride 1, no pooling. Source: docs/sources.md#encoder-arch; `small` is the usual choice for CIFAR."""
 
     stages: Literal[3, 4] = 4
     """Residual stages kept; each after the first halves the resolution. 3 leaves out `layer4`, which gives
@@ -104,14 +105,14 @@ class ViTConfig(Section):
     """A vision transformer of timm's blocks with random weights: no class token, fixed sine-cosine positions."""
 
     arch: Literal["vit_tiny", "vit_small", "vit_base"] = "vit_small"
-    """Width 192, 384 or 768 with 3, 6 or 12 heads. Source: METHOD, ViT-S and ViT-B; vit_tiny is ours, for small
+    """Width 192, 384 or 768 with 3, 6 or 12 heads. Source: docs/sources.md#ijepa-encoder; vit_tiny is ours, for small
     images."""
 
     patch_size: int = Field(default=16, ge=2, le=32)
-    """Side of a patch in pixels. Source: METHOD, 16 and 14."""
+    """Side of a patch in pixels. Source: docs/sources.md#ijepa-patch."""
 
     blocks: int = Field(default=12, ge=1, le=48)
-    """Transformer blocks. Source: METHOD's ViT-S and ViT-B have 12; fewer are ours, for a CPU."""
+    """Transformer blocks. Source: docs/sources.md#ijepa-encoder; fewer are ours, for a CPU."""
 
     @property
     def total_stride(self) -> int:

@@ -13,8 +13,9 @@ class _TwoViews(Section):
     """What methods of two views share."""
 
     sync_batch_norm: bool = True
-    """Whether batch-norm statistics are those of the global batch. Source: METHOD, on. One process needs nothing;
-    several use torch's own on GPUs and an equivalent of ours on CPUs (cnnjepa/methods/synchronised.py)."""
+    """Compute batch-norm statistics over the global batch: with torch's SyncBatchNorm on GPUs, with an equivalent of
+    ours on CPUs (cnnjepa/methods/synchronised.py). No effect with one process. Source:
+    docs/sources.md#sync-batch-norm."""
 
 
 class SimCLRConfig(_TwoViews):
@@ -29,13 +30,13 @@ class SimCLRConfig(_TwoViews):
     """Colours of both views."""
 
     hidden_dim: int = Field(default=2048, ge=8)
-    """Width of the projector's hidden layer. Source: METHOD, 2048."""
+    """Width of the projector's hidden layer. Source: docs/sources.md#simclr-head."""
 
     output_dim: int = Field(default=128, ge=8)
-    """Width of the projector's output. Source: METHOD, 128."""
+    """Width of the projector's output. Source: docs/sources.md#simclr-head."""
 
     temperature: float = Field(default=0.1, gt=0)
-    """Similarities are divided by this. Source: METHOD, 0.1."""
+    """Divisor of the similarities. Source: docs/sources.md#simclr-loss."""
 
     @property
     def views(self) -> tuple[ViewConfig, ...]:
@@ -58,17 +59,17 @@ class BYOLConfig(_TwoViews):
     """Colours of the second view."""
 
     hidden_dim: int = Field(default=4096, ge=8)
-    """Width of the projector's hidden layer. Source: METHOD, 4096 on in1k, 1024 on
-    in100."""
+    """Width of the projector's hidden layer. Source: docs/sources.md#byol-head (4096 on in1k, 1024 on in100)."""
 
     predictor_hidden_dim: int = Field(default=4096, ge=8)
-    """Width of the predictor's hidden layer. Source: METHOD, 4096 on in1k, 1024 on in100."""
+    """Width of the predictor's hidden layer. Source: docs/sources.md#byol-head (4096 on in1k, 1024 on in100)."""
 
     output_dim: int = Field(default=256, ge=8)
-    """Width of projections and predictions. Source: METHOD, 256."""
+    """Width of projections and predictions. Source: docs/sources.md#byol-head."""
 
     ema: StepwiseEMAConfig = StepwiseEMAConfig(start=0.99)
-    """Moving average of encoder and projector. Start 0.99: the BYOL paper's for short runs; METHOD names none."""
+    """Moving average of encoder and projector. Starts at 0.99, the BYOL paper's value for short runs; the released code
+    differs: docs/sources.md#byol-ema."""
 
     @property
     def views(self) -> tuple[ViewConfig, ...]:
@@ -88,19 +89,20 @@ class VICRegConfig(_TwoViews):
     """Colours of both views."""
 
     hidden_dim: int = Field(default=8192, ge=8)
-    """Width of the projector's two hidden layers. Source: METHOD, 8192."""
+    """Width of the projector's two hidden layers. Source: docs/sources.md#vicreg-head."""
 
     output_dim: int = Field(default=8192, ge=8)
-    """Width of the projector's output. Source: METHOD, 8192."""
+    """Width of the projector's output. Source: docs/sources.md#vicreg-head."""
 
     invariance: float = Field(default=25.0, ge=0)
-    """Weight of the distance between the views' projections. Source: METHOD, 25."""
+    """Weight of the distance between the views' projections. Source: docs/sources.md#vicreg-loss."""
 
     variance: float = Field(default=25.0, ge=0)
-    """Weight of the hinge that keeps every output's standard deviation at 1. Source: METHOD, 25."""
+    """Weight of the hinge that keeps every output's standard deviation at 1. Source:
+    docs/sources.md#vicreg-loss."""
 
     covariance: float = Field(default=1.0, ge=0)
-    """Weight of the outputs' squared covariances. Source: METHOD, 1."""
+    """Weight of the outputs' squared covariances. Source: docs/sources.md#vicreg-loss."""
 
     @property
     def views(self) -> tuple[ViewConfig, ...]:
@@ -121,37 +123,39 @@ class LeJEPAConfig(_TwoViews):
     """Colours of all views, global and local."""
 
     global_views: int = Field(default=2, ge=1, le=16)
-    """Views of `data.image_size`. Source: paper, 2."""
+    """Views of `data.image_size`. Source: docs/sources.md#lejepa-views."""
 
     local_views: int = Field(default=6, ge=0, le=16)
-    """Further, smaller views. Source: paper, 6; with 0 there are global views only."""
+    """Further, smaller views; 0 leaves the global views only. Source: docs/sources.md#lejepa-views."""
 
     local_size: int | None = Field(default=None, ge=8)
     """Side of a local view in pixels, a multiple of the encoder's total stride. None: 98/224 of `data.image_size`, to
-    the nearest multiple. Source: paper, 98 beside 224."""
+    the nearest multiple. Source: docs/sources.md#lejepa-views (98 next to 224)."""
 
     local_scale: tuple[float, float] = (0.05, 0.3)
-    """Least and greatest share of the image's area in a local crop. Source: paper, 0.05 to 0.3, beside 0.3 to 1 for
-    global ones (`data.augmentation.crop_scale`)."""
+    """Least and greatest share of the image's area in a local crop; `data.augmentation.crop_scale` is the global
+    crops'. Source: docs/sources.md#lejepa-views."""
 
     centre: Literal["auto", "global", "all"] = "auto"
     """Views whose mean all views are drawn to: the global ones or all. `auto`: global for vision transformers, all for
-    other encoders. Source: paper, Algorithm 2."""
+    other encoders. Source: docs/sources.md#lejepa-loss (Algorithm 2)."""
 
     hidden_dim: int = Field(default=2048, ge=8)
-    """Width of the projector's two hidden layers. Source: the authors' minimal example, 2048."""
+    """Width of the projector's two hidden layers. Source: docs/sources.md#lejepa-head."""
 
     output_dim: int = Field(default=128, ge=2)
-    """Width of the projector's output. Source: the authors' minimal example, 128 by default."""
+    """Width of the projector's output. Source: docs/sources.md#lejepa-head."""
 
     regularization: float = Field(default=0.05, gt=0, lt=1)
-    """Share λ of the Gaussian regularisation in the loss; 1 − λ is the views' agreement. Source: paper, 0.05."""
+    """Share λ of the Gaussian regularisation in the loss; 1 − λ is the views' agreement. Source:
+    docs/sources.md#lejepa-loss."""
 
     slices: int = Field(default=256, ge=1)
-    """Random directions onto which projections are projected, new at every step. Source: paper, Algorithm 1, 256."""
+    """Random directions onto which projections are projected, new at every step. Source:
+    docs/sources.md#lejepa-loss."""
 
     knots: int = Field(default=17, ge=3)
-    """Points at which characteristic functions are compared, odd, over [−5, 5]. Source: paper, 17."""
+    """Points at which characteristic functions are compared, odd, over [−5, 5]. Source: docs/sources.md#lejepa-loss."""
 
     @field_validator("knots")
     @classmethod

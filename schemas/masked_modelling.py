@@ -14,10 +14,10 @@ class TransformerPredictorConfig(Section):
     """I-JEPA's predictor: a narrow vision transformer on context tokens and position-marked mask tokens."""
 
     depth: int = Field(default=6, ge=1, le=32)
-    """Transformer blocks. Source: METHOD, 6."""
+    """Transformer blocks. Source: docs/sources.md#ijepa-predictor."""
 
     dim: int = Field(default=384, ge=16)
-    """Channels; a multiple of four times the encoder's heads. Source: METHOD, 384."""
+    """Channels; a multiple of four times the encoder's heads. Source: docs/sources.md#ijepa-predictor."""
 
 
 class IJEPAConfig(Section):
@@ -36,7 +36,7 @@ class IJEPAConfig(Section):
     """Context and target blocks."""
 
     ema: StepwiseEMAConfig = StepwiseEMAConfig()
-    """The target encoder's moving average. Source: METHOD, 0.996 to 1, every step."""
+    """The target encoder's moving average. Source: docs/sources.md#ijepa-ema."""
 
     @property
     def views(self) -> tuple[ViewConfig, ...]:
@@ -54,16 +54,16 @@ class SparKConfig(Section):
     """Which method this section configures."""
 
     masking: RandomMasking = RandomMasking()
-    """Which cells are hidden. Source: SparK, 0.6 at random."""
+    """Which cells are hidden. Source: docs/sources.md#spark-masks."""
 
     decoder_dim: int | None = Field(default=None, ge=4)
     """Channels of the decoder before the first upsampling; each halves them, so it is a multiple of the encoder's total
-    stride. None: three eighths of the encoder's channels, at least 4·stride. Source: SparK's released code, 768 beside
-    ResNet-50's 2048; the share for narrower encoders is ours, so that the decoder does not outweigh them."""
+    stride. None: three eighths of the encoder's channels, at least 4·stride. Source: docs/sources.md#spark-decoder
+    (768 for ResNet-50's 2048); the share for narrower encoders is ours, so that the decoder does not outweigh them."""
 
     sync_batch_norm: bool = True
-    """Whether batch-norm statistics are those of the global batch, as of two-view methods. Source: SparK's released
-    code, on."""
+    """Compute batch-norm statistics over the global batch, as two-view methods do. Source:
+    docs/sources.md#spark-batch-norm."""
 
     @property
     def views(self) -> tuple[ViewConfig, ...]:

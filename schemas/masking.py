@@ -21,7 +21,7 @@ class RandomMasking(Section):
     """Which strategy this section configures."""
 
     ratio: float = Field(default=0.6, gt=0, lt=1)
-    """Share of cells masked; round(G²·(1 − ratio)) stay visible. Source: the authors' code, 0.6."""
+    """Share of cells masked; round(G²·(1 − ratio)) stay visible. Source: docs/sources.md#mask-ratio."""
 
     def kept(self, grid: int) -> int:
         """Visible cells of a `grid` x `grid` map."""
@@ -46,16 +46,17 @@ class _Blocks(Section):
     """What block strategies share."""
 
     scale: tuple[float, float] = (0.15, 0.2)
-    """Least and greatest share of the grid's cells in one block. Source: I-JEPA and the authors' code."""
+    """Least and greatest share of the grid's cells in one block. Source: docs/sources.md#block-sizes."""
 
     aspect: tuple[float, float] = (0.75, 1.5)
-    """Least and greatest height/width of a block. Source: I-JEPA and the authors' code."""
+    """Least and greatest height/width of a block. Source: docs/sources.md#block-sizes."""
 
     min_keep: int = Field(default=5, ge=0)
-    """A block or a context of at most this many cells is drawn again. Source: the authors' code, 5."""
+    """A block or a context of at most this many cells is drawn again. Source: docs/sources.md#min-keep."""
 
     sampler: Sampler = "faithful"
-    """`faithful`: the authors' positions, which never reach the last row and column; `unbiased`: every position."""
+    """`faithful`: the authors' positions, which never reach the last row and column; `unbiased`: every position.
+    Source: docs/sources.md#block-positions."""
 
     @field_validator("scale", "aspect")
     @classmethod
@@ -116,7 +117,8 @@ class BlockMasking(_Blocks):
     """Which strategy this section configures."""
 
     scale: tuple[float, float] = (0.6, 0.6)
-    """Least and greatest share of the grid's cells in the block. Source: I-JEPA's ablation, 0.6."""
+    """Least and greatest share of the grid's cells in the block. Source: arXiv 2301.08243, its comparison of
+    masks (0.6)."""
 
 
 class MultiBlockMasking(_Blocks):
@@ -126,7 +128,7 @@ class MultiBlockMasking(_Blocks):
     """Which strategy this section configures."""
 
     num_blocks: int = Field(default=4, ge=1, le=64)
-    """Target blocks a sample. Source: the authors' code, 4."""
+    """Target blocks per sample. Source: docs/sources.md#block-count."""
 
     @property
     def blocks(self) -> int:
@@ -140,13 +142,13 @@ class IJEPAMasking(_Blocks):
     """Which strategy this section configures."""
 
     num_blocks: int = Field(default=4, ge=1, le=64)
-    """Target blocks a sample, each predicted on its own. Source: METHOD, 4."""
+    """Target blocks per sample, each predicted on its own. Source: docs/sources.md#ijepa-masks."""
 
     context_scale: tuple[float, float] = (0.85, 1.0)
-    """Least and greatest share of the grid's cells in the square context block. Source: METHOD, 0.85 to 1."""
+    """Least and greatest share of the grid's cells in the square context block. Source: docs/sources.md#ijepa-masks."""
 
     min_keep: int = Field(default=10, ge=0)
-    """A block or a context of at most this many cells is drawn again. Source: METHOD, 10."""
+    """A block or a context of at most this many cells is drawn again. Source: docs/sources.md#ijepa-masks."""
 
     @field_validator("context_scale")
     @classmethod
@@ -183,13 +185,13 @@ class MixedMasking(_Blocks):
     """Which strategy this section configures."""
 
     num_blocks: int = Field(default=4, ge=1, le=64)
-    """Target blocks a sample in multi-block batches. Source: the authors' code, 4."""
+    """Target blocks per sample in multi-block batches. Source: docs/sources.md#block-count."""
 
     ratio: float = Field(default=0.6, gt=0, lt=1)
-    """Share of cells masked in random batches. Source: the authors' code, 0.6."""
+    """Share of cells masked in random batches. Source: docs/sources.md#mask-ratio."""
 
     multi_block_probability: float = Field(default=0.75, ge=0, le=1)
-    """Probability of a multi-block batch. Source: the authors' code, 0.75."""
+    """Probability of a multi-block batch. Source: docs/sources.md#mixed-masking."""
 
     @property
     def blocks(self) -> int:

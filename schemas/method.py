@@ -21,7 +21,7 @@ class LossConfig(Section):
     all three agree (docs/method.md). Source: docs/sources.md#loss."""
 
     normalized: bool = True
-    """Whether both vectors are scaled to unit length over channels first; `cosine` is scale-free, so it
+    """Scale both vectors to unit length over channels first; `cosine` is scale-free, so it
     requires true. Source: docs/sources.md#loss."""
 
     @model_validator(mode="after")

@@ -13,35 +13,37 @@ class _Optimizer(Section):
     OWN_FIELDS: ClassVar[tuple[str, ...]] = ("lr", "lr_at_batch", "weight_decay", "weight_decay_end")
 
     weight_decay_end: float | None = Field(default=None, ge=0)
-    """Weight decay of the last step, reached along a cosine; None = constant. Source: BYOL on in1k moves from 1e-6 to
-    1e-5, I-JEPA from 0.04 to 0.4 (METHOD)."""
+    """Weight decay of the last step, reached along a cosine; None = constant. BYOL on in1k and I-JEPA raise it. Source:
+    docs/sources.md#byol-optimizer, docs/sources.md#ijepa-optimizer."""
 
     lr_at_batch: tuple[PositiveFloat, PositiveInt] | None = None
     """A learning rate and the global batch for which it was published or chosen. A run with this `lr` and another
     global batch gets a warning. Not hashed. Source: the preset's head."""
 
     clip_norm: float | None = Field(default=None, gt=0)
-    """Global gradient norm above which gradients are scaled down; None = no clipping, as the authors."""
+    """Global gradient norm above which gradients are scaled down; None = no clipping. Source:
+    docs/sources.md#optimizer."""
 
 
 class AdamWConfig(_Optimizer):
     """Adam with decoupled weight decay."""
 
     name: Literal["adamw"] = "adamw"
-    """Source: paper IV-C."""
+    """Which optimiser this section configures. Source: docs/sources.md#optimizer."""
 
     lr: float = Field(default=0.01, gt=0)
-    """Peak learning rate; not scaled by the batch size. Source: paper IV-C, 0.01 at a global batch of 512."""
+    """Peak learning rate; not scaled by the batch size. Source: docs/sources.md#learning-rate (at a global batch of
+    512)."""
 
     weight_decay: float = Field(default=0.01, ge=0)
-    """Decoupled weight decay. Source: paper IV-C and the authors' code."""
+    """Decoupled weight decay. Source: docs/sources.md#weight-decay."""
 
     betas: tuple[float, float] = (0.9, 0.999)
-    """AdamW's moment decays. Source: the authors' code (the framework's defaults)."""
+    """AdamW's moment decays. Source: docs/sources.md#optimizer (torch's defaults)."""
 
     decays: Literal["all", "matrices"] = "all"
-    """Which parameters decay: `all`, biases and norms too (the authors' code), or `matrices`, those of at least two
-    dimensions (I-JEPA)."""
+    """Which parameters decay: `all`, biases and norms too, or `matrices`, those of at least two dimensions. Source:
+    docs/sources.md#optimizer, docs/sources.md#ijepa-optimizer."""
 
     @field_validator("betas")
     @classmethod
@@ -55,24 +57,25 @@ class LARSConfig(_Optimizer):
     """Momentum SGD whose step is scaled by each layer's weight and gradient norms (arXiv 1708.03888)."""
 
     name: Literal["lars"] = "lars"
-    """Source: METHOD's table; SimCLR, VICReg, and BYOL on in1k."""
+    """Which optimiser this section configures. SimCLR, VICReg and BYOL on in1k use it. Source: docs/sources.md#lars."""
 
     lr: float = Field(default=0.5, gt=0)
-    """Peak learning rate; not scaled by the batch size. Source: METHOD, SimCLR 1.7, BYOL 0.45, VICReg 0.5."""
+    """Peak learning rate; not scaled by the batch size. Source: docs/sources.md#simclr-optimizer (1.7),
+    docs/sources.md#byol-optimizer (0.45), docs/sources.md#vicreg-optimizer (0.5)."""
 
     weight_decay: float = Field(default=1e-6, ge=0)
-    """Weight decay, added to the gradient before it is scaled. Source: METHOD, 1e-6."""
+    """Weight decay, added to the gradient before it is scaled. Source: docs/sources.md#simclr-optimizer."""
 
     momentum: float = Field(default=0.9, ge=0, lt=1)
-    """Decay of the accumulated steps. Source: METHOD, 0.9."""
+    """Decay of the accumulated steps. Source: docs/sources.md#lars."""
 
     trust: float = Field(default=0.001, gt=0)
-    """A layer's step is at most about this share of its weights' norm, times the learning rate. Source: METHOD,
-    0.001."""
+    """Trust coefficient: a layer's step is at most about this share of its weights' norm, times the learning rate.
+    Source: docs/sources.md#lars."""
 
     excluded: tuple[str, ...] = ("bias", "bn", "norm")
     """Parameters whose name holds one of these are neither decayed nor scaled. By name, so `downsample.1.weight` and a
-    projector's norms are not among them. Source: METHOD."""
+    projector's norms are not among them. Source: docs/sources.md#lars-excluded."""
 
     @model_validator(mode="after")
     def _decay_stays_above_zero(self) -> Self:
@@ -91,10 +94,11 @@ class ScheduleConfig(Section):
     """Linear warm-up, then cosine, stepped every iteration."""
 
     warmup_epochs: float = Field(default=10, ge=0)
-    """Epochs of linear warm-up, lr·(step+1)/warm-up steps. Source: paper IV-C, 10."""
+    """Epochs of linear warm-up, lr·(step+1)/warm-up steps. Source: docs/sources.md#warmup."""
 
     warmup_start_factor: float = Field(default=0.0, ge=0, le=1)
-    """Where the warm-up begins, as a share of the peak. Source: the authors' code, 0; I-JEPA begins at 0.2."""
+    """Where the warm-up begins, as a share of the peak. Source: docs/sources.md#warmup (0),
+    docs/sources.md#ijepa-optimizer (0.2)."""
 
     final_lr_factor: float = Field(default=0.001, ge=0, le=1)
-    """The last step's learning rate as a share of the peak. Source: the authors' code, 0.001."""
+    """The last step's learning rate as a share of the peak. Source: docs/sources.md#final-lr."""

@@ -11,18 +11,19 @@ class PredictorConfig(Section):
     """depth x [convolution kxk → (pointwise 1x1) → batch norm → ReLU] at the encoder's width."""
 
     depth: int = Field(default=3, ge=1, le=32)
-    """Layers. Source: paper IV-A, default 3; its ablation spans 1 to 6."""
+    """Layers. Source: docs/sources.md#predictor-layers; the authors' ablation spans 1 to 6."""
 
     kernel_size: int = Field(default=3, ge=1, le=31)
-    """Side of the convolution's kernel in cells, odd. Source: paper, default 3; its ablation spans 3 to 9."""
+    """Side of the convolution's kernel in cells, odd. Source: docs/sources.md#predictor-layers; the authors'
+    ablation spans 3 to 9."""
 
     conv: Literal["separable", "dense"] = "separable"
     """`separable`: depthwise kxk then pointwise 1x1; `dense`: an ordinary kxk convolution (about nine times the
-    parameters at k 3). Source: paper III-C."""
+    parameters at k 3). Source: docs/sources.md#predictor-conv."""
 
     projection_dim: int | None = Field(default=None, ge=8)
     """Width of an optional 1x1 projection head on both feature maps, before the predictor and for the targets;
-    None = no head. Source: optional in the authors' code, off in every published number."""
+    None = no head. Source: docs/sources.md#projection-head."""
 
     @field_validator("kernel_size")
     @classmethod

@@ -30,23 +30,23 @@ class ProbeConfig(Section):
     learning rate and k chosen on a stratified tenth of the training set, refit, validation touched once."""
 
     linear_epochs: int = Field(default=90, ge=1)
-    """Epochs of the linear probe. Source: paper IV-B, 90."""
+    """Epochs of the linear probe. Source: docs/sources.md#probe-linear."""
 
     linear_batch_size: int = Field(default=512, ge=2)
-    """Images a step of the linear probe, fixed order, last partial batch dropped. Source: the authors' code,
-    4 x 128 gathered."""
+    """Images per step of the linear probe, fixed order, last partial batch dropped. Source:
+    docs/sources.md#probe-batch."""
 
     linear_lr: float = Field(default=1e-3, gt=0)
-    """Adam's learning rate in protocol `published`. Source: the authors' code, 1e-3."""
+    """Adam's learning rate in protocol `published`. Source: docs/sources.md#probe-linear."""
 
     held_out_lrs: tuple[PositiveFloat, ...] = Field(default=(3e-4, 1e-3, 3e-3, 1e-2, 3e-2), min_length=1)
     """Adam's learning rates among which protocol `held_out` chooses. Source: ours, half decades around 1e-3."""
 
     knn_k: int = Field(default=200, ge=1)
-    """Neighbours; at most a tenth of the training set is used. Source: the authors' code, 200."""
+    """Neighbours; at most a tenth of the training set is used. Source: docs/sources.md#probe-knn."""
 
     knn_temperature: float = Field(default=0.1, gt=0)
-    """A neighbour of cosine similarity s votes with exp(s / temperature). Source: the authors' code, 0.1."""
+    """A neighbour of cosine similarity s votes with exp(s / temperature). Source: docs/sources.md#probe-knn."""
 
     held_out_ks: tuple[PositiveInt, ...] = Field(default=(5, 10, 20, 50, 100, 200), min_length=1)
     """Neighbour counts among which protocol `held_out` chooses. Source: ours."""
@@ -67,7 +67,7 @@ class ProbeConfig(Section):
 
     resize: int | None = Field(default=None, ge=8)
     """Shorter side before the centre crop, in pixels; None = image_size (small images are probed at their own
-    size). Source: the authors use 256 for a crop of 224."""
+    size). Source: docs/sources.md#probe-features (256 for a crop of 224)."""
 
     @field_validator("floors", mode="before")
     @classmethod

@@ -14,18 +14,19 @@ class RuntimeConfig(Section):
     """`auto` takes a GPU where there is one; resolved before hashing."""
 
     precision: Literal["float32", "bf16"] = "float32"
-    """`bf16` is autocast of the forward pass; weights, losses and optimiser stay float32. Source: the authors
-    use bf16."""
+    """`bf16` is autocast of the forward pass; weights, losses and optimiser stay float32. Source:
+    docs/sources.md#precision."""
 
     batch_size: int = Field(default=128, ge=2)
-    """Images an optimiser step on each process; global batch = this x processes. Source: the authors, 128 x 4."""
+    """Images per optimiser step on each process; global batch = this x processes. Source: docs/sources.md#batch
+    (128 x 4)."""
 
     accumulation: int = Field(default=1, ge=1)
     """Equal parts into which a process's batch is split, one after the other, to save memory. Batch-norm
     statistics are then a part's. Must divide batch_size."""
 
     epochs: int = Field(default=200, ge=1)
-    """Passes over the training set. Source: the authors, 201 on ImageNet-100 and 101 on ImageNet-1k."""
+    """Passes over the training set. Source: docs/sources.md#epochs (201 on ImageNet-100, 101 on ImageNet-1k)."""
 
     compile: bool = False
     """Whether torch.compile is used for the dense target encoder and the predictor; costs a minute at start."""

@@ -68,80 +68,80 @@ class ViewConfig(Section):
 
 
 class SimCLRView(ViewConfig):
-    """Both views of SimCLR (arXiv 2002.05709, appendix A; METHOD's table)."""
+    """Both views of SimCLR. Source: docs/sources.md#simclr-views (arXiv 2002.05709, appendix A)."""
 
     jitter: float = Field(default=0.8, ge=0, le=1)
-    """Probability of colour jitter. Source: METHOD, 0.8."""
+    """Probability of colour jitter."""
 
     brightness: float = Field(default=0.8, ge=0)
-    """Range of the brightness factor, 1 ± this. Source: METHOD, 0.8."""
+    """Range of the brightness factor, 1 ± this."""
 
     contrast: float = Field(default=0.8, ge=0)
-    """Range of the contrast factor, 1 ± this. Source: METHOD, 0.8."""
+    """Range of the contrast factor, 1 ± this."""
 
     saturation: float = Field(default=0.8, ge=0)
-    """Range of the saturation factor, 1 ± this. Source: METHOD, 0.8."""
+    """Range of the saturation factor, 1 ± this."""
 
     hue: float = Field(default=0.2, ge=0, le=0.5)
-    """Greatest turn of the hue, a share of the circle. Source: METHOD, 0.2."""
+    """Greatest turn of the hue, a share of the circle."""
 
     grey: float = Field(default=0.2, ge=0, le=1)
-    """Probability that the view loses its colours. Source: METHOD, 0.2."""
+    """Probability that the view loses its colours."""
 
     blur: float = Field(default=0.5, ge=0, le=1)
-    """Probability of a Gaussian blur. Source: METHOD, 0.5."""
+    """Probability of a Gaussian blur."""
 
 
 class BYOLFirstView(SimCLRView):
-    """BYOL's first view: weaker jitter, always blurred (arXiv 2006.07733, table 6)."""
+    """BYOL's first view: weaker jitter, always blurred. Source: docs/sources.md#byol-first-view."""
 
     brightness: float = Field(default=0.4, ge=0)
-    """Range of the brightness factor, 1 ± this. Source: METHOD, 0.4."""
+    """Range of the brightness factor, 1 ± this."""
 
     contrast: float = Field(default=0.4, ge=0)
-    """Range of the contrast factor, 1 ± this. Source: METHOD, 0.4."""
+    """Range of the contrast factor, 1 ± this."""
 
     saturation: float = Field(default=0.2, ge=0)
-    """Range of the saturation factor, 1 ± this. Source: METHOD, 0.2."""
+    """Range of the saturation factor, 1 ± this."""
 
     hue: float = Field(default=0.1, ge=0, le=0.5)
-    """Greatest turn of the hue, a share of the circle. Source: METHOD, 0.1."""
+    """Greatest turn of the hue, a share of the circle."""
 
     blur: float = Field(default=1.0, ge=0, le=1)
-    """Probability of a Gaussian blur. Source: METHOD, 1.0 in the first view."""
+    """Probability of a Gaussian blur."""
 
 
 class BYOLSecondView(BYOLFirstView):
-    """BYOL's second view: seldom blurred, sometimes solarised (arXiv 2006.07733, table 6)."""
+    """BYOL's second view: rarely blurred, sometimes solarised. Source: docs/sources.md#byol-second-view."""
 
     blur: float = Field(default=0.1, ge=0, le=1)
-    """Probability of a Gaussian blur. Source: METHOD, 0.1 in the second view."""
+    """Probability of a Gaussian blur."""
 
     solarise: float = Field(default=0.2, ge=0, le=1)
-    """Probability of solarisation. Source: METHOD, 0.2 in the second view."""
+    """Probability of solarisation."""
 
 
 class VICRegView(BYOLFirstView):
-    """Both views of VICReg (arXiv 2105.04906; METHOD's table)."""
+    """Both views of VICReg. Source: docs/sources.md#vicreg-views."""
 
     blur: float = Field(default=0.5, ge=0, le=1)
-    """Probability of a Gaussian blur. Source: METHOD, 0.5."""
+    """Probability of a Gaussian blur."""
 
     solarise: float = Field(default=0.1, ge=0, le=1)
-    """Probability of solarisation. Source: METHOD, 0.1."""
+    """Probability of solarisation."""
 
     solarise_first: bool = True
-    """Whether solarisation comes before the blur. Source: METHOD, before."""
+    """Whether solarisation comes before the blur."""
 
 
 class LeJEPAView(BYOLFirstView):
-    """All views of LeJEPA: BYOL's jitter, seldom solarised (arXiv 2511.08544; the authors' repository)."""
+    """All views of LeJEPA: BYOL's jitter, rarely solarised. Source: docs/sources.md#lejepa-colours."""
 
     blur: float = Field(default=0.5, ge=0, le=1)
-    """Probability of a Gaussian blur. Source: the authors' repository, 0.5."""
+    """Probability of a Gaussian blur."""
 
     solarise: float = Field(default=0.2, ge=0, le=1)
-    """Probability of solarisation. Source: the authors' repository, 0.2."""
+    """Probability of solarisation."""
 
 
 PLAIN = ViewConfig()
