@@ -7,7 +7,7 @@ from typing import Any
 from cnnjepa.ablations.method_study import changes_of
 from cnnjepa.ablations.step_cost_file import MADE_BY, read_step_costs, step_cost_path
 from cnnjepa.commands import command
-from cnnjepa.schemas import ConfigError, SupervisedConfig, load_config
+from cnnjepa.schemas import ConfigError, load_config
 
 
 def equal_time_epochs(
@@ -49,6 +49,6 @@ def equal_time_epochs(
         if method not in measured.methods:
             known = ", ".join(sorted(measured.methods))
             raise ConfigError(f"--equal-time {costs}: {method} was not measured; it has {known}")
-        shorter = 1 - config.probe.held_out_fraction if isinstance(config.method, SupervisedConfig) else 1.0
+        shorter = 1 - config.probe.held_out_fraction if config.method.LEARNS_FROM_LABELS else 1.0
         epochs[method] = max(1, round(base.runtime.epochs * measured.share(method) / shorter))
     return epochs

@@ -12,16 +12,16 @@ from cnnjepa.data.source import Subset, stratified
 from cnnjepa.data.synthetic import render
 from cnnjepa.masks import sample_masks
 from cnnjepa.matplotlib_cache import ensure_matplotlib_cache
-from cnnjepa.schemas import CNNJEPAConfig, ConfigError, MaskingConfig, PretrainConfig, SyntheticData
-from cnnjepa.schemas.masking import RandomMasking
+from cnnjepa.schemas import ConfigError, PretrainConfig, SyntheticData
+from cnnjepa.schemas.masking import MaskingSection
 
 _SAMPLES = 8
 _BATCH = 64
 
 
 def draw_picture(config: PretrainConfig, out: Path, batches: int) -> dict[str, str]:
-    """Writes the picture; gives the figures in it, by name, for printing. Raises ConfigError for a method whose masks
-    are not CNN-JEPA's."""
+    """Writes the picture; gives the figures in it, by name, for printing. Raises ConfigError for a method
+    without masks of cells."""
     masking = masking_of(config)
     context_rate, target_rate, targets = cell_rates(config, batches)
     grid = config.grid
@@ -31,18 +31,19 @@ def draw_picture(config: PretrainConfig, out: Path, batches: int) -> dict[str, s
         "target cells a sample": f"{targets.double().mean():.2f} of {grid * grid} over {batches} batches",
         "visible share": f"{config.visible_share:.4f} expected, {context_rate.mean():.4f} counted",
     }
-    if not isinstance(masking, RandomMasking):
-        facts["target cells of block batches, exact"] = f"{masking.expected_targets(grid):.4f}"
-        facts["sampler"] = masking.sampler
+    facts |= masking.facts(grid)
     _draw(config, out, context_rate, target_rate, targets, facts)
     return facts
 
 
-def masking_of(config: PretrainConfig) -> MaskingConfig:
-    """CNN-JEPA's masking. Raises ConfigError for another method."""
-    if not isinstance(config.method, CNNJEPAConfig):
-        raise ConfigError(f"method.name={config.method.name}: only masks of cnnjepa can be drawn")
-    return config.method.masking
+def masking_of(config: PretrainConfig) -> MaskingSection:
+    """The method's masking. Raises ConfigError for a method without masks of cells."""
+    masking = config.method.masks
+    if masking is None or not masking.DRAWS_CELLS:
+        raise ConfigError(
+            f"method.name={config.method.name}: its training has no masks of cells to draw; cnnjepa and spark have them"
+        )
+    return masking
 
 
 def cell_rates(config: PretrainConfig, batches: int) -> tuple[Tensor, Tensor, Tensor]:

@@ -1,11 +1,12 @@
 """A pretrained encoder out of a run folder, for use elsewhere."""
 
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 
 from cnnjepa.encoders import Trunk, build_trunk
+from cnnjepa.methods.build import method_class
 from cnnjepa.schemas import ConfigError, read_config
 from cnnjepa.training.checkpoint import read_checkpoint
 
@@ -27,17 +28,9 @@ def load_encoder(
     config = read_config(run / "config.yaml")
     state = read_checkpoint(run / "checkpoints" / checkpoint)["method"]
     which = which or config.probed_encoder
-    if which == "target" and not hasattr(config.method, "ema"):
+    if which == "target" and config.method.moving_average is None:
         raise ConfigError(f"{run}: method {config.method.name} has no target encoder; legal is context")
     trunk = build_trunk(config.encoder, config.runtime.seed)
-    prefix = _prefix(which, state)
+    prefix = f"{method_class(config.method).encoders[which]}."
     trunk.load_state_dict({k.removeprefix(prefix): v for k, v in state.items() if k.startswith(prefix)})
     return trunk.eval().to(memory_format=torch.contiguous_format)
-
-
-def _prefix(which: str, state: dict[str, Any]) -> str:
-    """Where a method's checkpoint keeps an encoder's weights."""
-    sparse = "context_encoder.network."
-    if which == "context" and any(name.startswith(sparse) for name in state):
-        return sparse
-    return f"{which}_encoder."

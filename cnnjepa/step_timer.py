@@ -39,7 +39,7 @@ class StepTimer:
         config = self._config
         draw = StepDraw(config.grid, self._slots, 0, step)
         inputs = self._method.inputs(self._views, self._labels, draw)
-        if hasattr(config.method, "ema"):
+        if config.method.moving_average is not None:
             self._method.follow(0.99)
         train_step(self._method, self._optimizer, inputs, config, Processes(0, 1, self._device))
 

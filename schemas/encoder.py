@@ -1,6 +1,6 @@
 """The encoder: which network, how its stem and width are changed, how it computes sparsely."""
 
-from typing import Annotated, Literal, Self
+from typing import Annotated, ClassVar, Literal, Self, get_args
 
 from pydantic import Field, model_validator
 
@@ -9,6 +9,7 @@ from cnnjepa.schemas.base import Section
 Arch = Literal["resnet18", "resnet34", "resnet50", "resnet101", "resnet152", "wide_resnet50_2", "resnext50_32x4d"]
 Stem = Literal["imagenet", "half", "small"]
 Backend = Literal["packed", "masked"]
+EncoderKind = Literal["convolutional", "custom", "transformer"]
 
 VIT_HEADS = {"vit_tiny": 3, "vit_small": 6, "vit_base": 12}
 
@@ -17,6 +18,9 @@ STEM_STRIDE: dict[Stem, int] = {"imagenet": 4, "half": 2, "small": 1}
 
 class EncoderConfig(Section):
     """A torchvision residual network with random weights (no classifier)."""
+
+    KIND: ClassVar[EncoderKind] = "convolutional"
+    SIGNED_FEATURES: ClassVar[bool] = False
 
     arch: Arch = "resnet50"
     """Network of torchvision. Source: docs/sources.md#encoder-arch; wider and deeper ones:
@@ -43,6 +47,16 @@ class EncoderConfig(Section):
         """Input pixels to a side of one cell of the feature grid."""
         return int(STEM_STRIDE[self.stem] * 2 ** (self.stages - 1))
 
+    @property
+    def stride_in_words(self) -> str:
+        """The settings that decide the total stride."""
+        return f"stem {self.stem}, {self.stages} stages"
+
+    @property
+    def smaller_stride(self) -> str:
+        """What a config of smaller total stride has."""
+        return "stem of smaller stride (half, small)"
+
     @model_validator(mode="after")
     def _whole_channels(self) -> Self:
         unit = 4 if self.arch == "resnext50_32x4d" else 64
@@ -60,6 +74,9 @@ class ConvNeXtConfig(Section):
     """A torchvision ConvNeXt with random weights (no classifier, no stochastic depth): 7x7 depthwise convolutions,
     layer norm over channels. Its total stride is 32."""
 
+    KIND: ClassVar[EncoderKind] = "convolutional"
+    SIGNED_FEATURES: ClassVar[bool] = True  # it ends in a sum without ReLU
+
     arch: Literal["convnext_tiny", "convnext_small"] = "convnext_tiny"
     """Network of torchvision. Source: arXiv 2201.03545; not in the paper."""
 
@@ -74,6 +91,16 @@ class ConvNeXtConfig(Section):
         """Input pixels to a side of one cell of the feature grid."""
         return 32
 
+    @property
+    def stride_in_words(self) -> str:
+        """The settings that decide the total stride."""
+        return self.arch
+
+    @property
+    def smaller_stride(self) -> str:
+        """What a config of smaller total stride has."""
+        return "network of smaller stride"
+
     @model_validator(mode="after")
     def _whole_channels(self) -> Self:
         if (96 * self.width) % 1 or 96 * self.width < 8:
@@ -86,6 +113,9 @@ class ConvNeXtConfig(Section):
 
 class CustomEncoderConfig(Section):
     """A convolutional network of your own; see docs/own_encoder.md."""
+
+    KIND: ClassVar[EncoderKind] = "custom"
+    SIGNED_FEATURES: ClassVar[bool] = False  # not known
 
     arch: Literal["custom"] = "custom"
     """A class named by `module`."""
@@ -100,9 +130,22 @@ class CustomEncoderConfig(Section):
     backend: Backend = "packed"
     """How the context encoder computes; `cnnjepa doctor --encoder` says whether it can be packed."""
 
+    @property
+    def stride_in_words(self) -> str:
+        """The settings that decide the total stride."""
+        return self.arch
+
+    @property
+    def smaller_stride(self) -> str:
+        """What a config of smaller total stride has."""
+        return "network of smaller stride"
+
 
 class ViTConfig(Section):
     """A vision transformer of timm's blocks with random weights: no class token, fixed sine-cosine positions."""
+
+    KIND: ClassVar[EncoderKind] = "transformer"
+    SIGNED_FEATURES: ClassVar[bool] = True  # it ends in a layer norm
 
     arch: Literal["vit_tiny", "vit_small", "vit_base"] = "vit_small"
     """Width 192, 384 or 768 with 3, 6 or 12 heads. Source: docs/sources.md#ijepa-encoder; vit_tiny is ours, for small
@@ -115,11 +158,32 @@ class ViTConfig(Section):
     """Transformer blocks. Source: docs/sources.md#ijepa-encoder; fewer are ours, for a CPU."""
 
     @property
+    def heads(self) -> int:
+        """Attention heads of every block."""
+        return VIT_HEADS[self.arch]
+
+    @property
     def total_stride(self) -> int:
         """Input pixels to a side of one cell of the feature grid."""
         return self.patch_size
+
+    @property
+    def stride_in_words(self) -> str:
+        """The settings that decide the total stride."""
+        return f"patch_size {self.patch_size}"
+
+    @property
+    def smaller_stride(self) -> str:
+        """What a config of smaller total stride has."""
+        return "smaller patch_size"
 
 
 AnyEncoderConfig = Annotated[
     EncoderConfig | ConvNeXtConfig | ViTConfig | CustomEncoderConfig, Field(discriminator="arch")
 ]
+
+
+def archs_of(kind: EncoderKind) -> list[str]:
+    """Names of our encoders of a kind."""
+    models = (EncoderConfig, ConvNeXtConfig, ViTConfig)
+    return [arch for m in models if kind == m.KIND for arch in get_args(m.model_fields["arch"].annotation)]

@@ -39,11 +39,6 @@ _CAME_LATER: dict[str, dict[str, Any]] = {
     "schedule": {"warmup_start_factor": 0.0},
 }
 
-# Probe settings that decide what a method's checkpoint holds: `random_init` calibrates its batch-norm statistics on
-# images as the probes see them, and supervised training leaves out the images that the probes hold out. None counts as
-# absent: `probe.resize` was once left out, and runs without it keep their names.
-_PROBE_SETTINGS_IN_TRAINING = {"random_init": ("resize",), "supervised": ("held_out_fraction", "split_seed")}
-
 # Probe settings on which no figure of a result depends, at their defaults: the hash holds these values whatever the
 # config says, so results made with the defaults keep their names.
 _NOT_JUDGED = {"every_epochs": 0, "online_images": 20_000, "feature_batch_size": 256}
@@ -55,10 +50,10 @@ def _sha256(value: Any) -> str:
 
 
 def probe_settings_in_training(config: PretrainConfig) -> dict[str, Any]:
-    """The probe settings that decide what the method's checkpoint holds: name → value. Most methods have none."""
+    """The probe settings that decide what the method's checkpoint holds: name → value. Most methods have none. None
+    counts as absent: `probe.resize` was once left out, and runs without it keep their names."""
     probe = config.probe.model_dump(mode="json")
-    names = _PROBE_SETTINGS_IN_TRAINING.get(config.method.name, ())
-    return {name: probe[name] for name in names if probe[name] is not None}
+    return {name: probe[name] for name in config.method.PROBE_SETTINGS_IN_TRAINING if probe[name] is not None}
 
 
 def hashed_settings(config: PretrainConfig, dataset_fingerprint: str, world_size: int) -> dict[str, Any]:

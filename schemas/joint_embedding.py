@@ -4,12 +4,16 @@ from typing import ClassVar, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
-from cnnjepa.schemas.base import Section
+from cnnjepa.schemas.data import DataConfig
 from cnnjepa.schemas.ema import StepwiseEMAConfig
-from cnnjepa.schemas.views import BYOLFirstView, BYOLSecondView, LeJEPAView, SimCLRView, VICRegView, ViewConfig
+from cnnjepa.schemas.encoder import AnyEncoderConfig
+from cnnjepa.schemas.method_section import MethodSection
+from cnnjepa.schemas.views import BYOLFirstView, BYOLSecondView, LeJEPAView, SimCLRView, VICRegView, View, ViewConfig
+
+_LOCAL_SHARE = 98 / 224  # sides of LeJEPA's local and global views in its paper
 
 
-class _TwoViews(Section):
+class _TwoViews(MethodSection):
     """What methods of two views share."""
 
     sync_batch_norm: bool = True
@@ -22,6 +26,7 @@ class SimCLRConfig(_TwoViews):
     """Tell an image's two views from all other views of the batch (arXiv 2002.05709)."""
 
     OWN_FIELDS: ClassVar[tuple[str, ...]] = ("view", "hidden_dim", "output_dim")
+    COMPARES_IMAGES: ClassVar[bool] = True
 
     name: Literal["simclr"] = "simclr"
     """Which method this section configures."""
@@ -81,6 +86,7 @@ class VICRegConfig(_TwoViews):
     """Equal projections of both views, held apart by their variance and covariance (arXiv 2105.04906)."""
 
     OWN_FIELDS: ClassVar[tuple[str, ...]] = ("view", "hidden_dim", "output_dim")
+    COMPARES_IMAGES: ClassVar[bool] = True
 
     name: Literal["vicreg"] = "vicreg"
     """Which method this section configures."""
@@ -115,6 +121,7 @@ class LeJEPAConfig(_TwoViews):
     negatives (arXiv 2511.08544). Global views are cropped as `data.augmentation` says; local ones are smaller crops."""
 
     OWN_FIELDS: ClassVar[tuple[str, ...]] = ("view", "hidden_dim", "output_dim")
+    COMPARES_IMAGES: ClassVar[bool] = True
 
     name: Literal["lejepa"] = "lejepa"
     """Which method this section configures."""
@@ -195,3 +202,28 @@ class LeJEPAConfig(_TwoViews):
     def views(self) -> tuple[ViewConfig, ...]:
         """The colours of every image's views, in order: global ones first."""
         return (self.view,) * (self.global_views + self.local_views)
+
+    def side_of_local_views(self, image_size: int, stride: int) -> int:
+        """`local_size` in pixels, decided; `image_size` where there are no local views."""
+        if not self.local_views:
+            return image_size
+        return self.local_size or stride * max(1, int(_LOCAL_SHARE * image_size / stride + 0.5))
+
+    def image_views(self, data: DataConfig, stride: int) -> tuple[View, ...]:
+        """Global views as `data` has them, then the local ones."""
+        small = data.augmentation.model_copy(update={"crop_scale": self.local_scale})
+        local = View(self.view, self.side_of_local_views(data.image_size, stride), small)
+        whole = View(self.view, data.image_size, data.augmentation)
+        return (whole,) * self.global_views + (local,) * self.local_views
+
+    def check_sizes(self, data: DataConfig, encoder: AnyEncoderConfig) -> None:
+        """Raise ValueError for local views that the encoder cannot divide into cells, or larger than global ones."""
+        stride, largest = encoder.total_stride, data.image_size
+        size = self.side_of_local_views(largest, stride)
+        if size % stride or size > largest:
+            lower = min(size // stride * stride, largest) or stride
+            legal = f"{lower} or {lower + stride}" if stride <= lower and lower + stride <= largest else str(lower)
+            raise ValueError(
+                f"method.local_size {size} must be a multiple of the encoder's total stride {stride} "
+                f"({encoder.stride_in_words}) of at most data.image_size {largest}; the nearest legal is {legal}"
+            )

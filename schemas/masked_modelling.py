@@ -6,8 +6,9 @@ from pydantic import Field
 
 from cnnjepa.schemas.base import Section
 from cnnjepa.schemas.ema import StepwiseEMAConfig
+from cnnjepa.schemas.encoder import AnyEncoderConfig, EncoderKind, ViTConfig
 from cnnjepa.schemas.masking import IJEPAMasking, RandomMasking
-from cnnjepa.schemas.views import PLAIN, ViewConfig
+from cnnjepa.schemas.method_section import MethodSection
 
 
 class TransformerPredictorConfig(Section):
@@ -20,11 +21,16 @@ class TransformerPredictorConfig(Section):
     """Channels; a multiple of four times the encoder's heads. Source: docs/sources.md#ijepa-predictor."""
 
 
-class IJEPAConfig(Section):
+class IJEPAConfig(MethodSection):
     """Predict a moving average's features of several blocks from one context block, with vision transformers
     (arXiv 2301.08243)."""
 
     OWN_FIELDS: ClassVar[tuple[str, ...]] = ("predictor", "masking", "ema")
+    PROBED: ClassVar[Literal["target", "context"]] = "target"
+    REFUSED_ENCODERS: ClassVar[dict[EncoderKind, str]] = {
+        "convolutional": "drops hidden tokens, which only transformers have",
+        "custom": "drops hidden tokens, which only transformers have",
+    }
 
     name: Literal["ijepa"] = "ijepa"
     """Which method this section configures."""
@@ -38,17 +44,28 @@ class IJEPAConfig(Section):
     ema: StepwiseEMAConfig = StepwiseEMAConfig()
     """The target encoder's moving average. Source: docs/sources.md#ijepa-ema."""
 
-    @property
-    def views(self) -> tuple[ViewConfig, ...]:
-        """One crop, its colours untouched."""
-        return (PLAIN,)
+    def check_encoder(self, encoder: AnyEncoderConfig) -> None:
+        """Raise ValueError for networks that are no transformer, and for a predictor that its heads do not divide."""
+        super().check_encoder(encoder)
+        assert isinstance(encoder, ViTConfig)
+        heads = 4 * encoder.heads
+        if self.predictor.dim % heads:
+            lower = max(1, self.predictor.dim // heads) * heads
+            raise ValueError(
+                f"predictor.dim {self.predictor.dim} is not a multiple of 4 x {encoder.heads}, the heads of "
+                f"{encoder.arch}; the nearest are {lower} and {lower + heads}"
+            )
 
 
-class SparKConfig(Section):
+class SparKConfig(MethodSection):
     """Reconstruct the pixels of hidden patches from a sparse CNN's features of the visible ones, taken after every
     stage (arXiv 2301.03580)."""
 
     OWN_FIELDS: ClassVar[tuple[str, ...]] = ("masking",)
+    REFUSED_ENCODERS: ClassVar[dict[EncoderKind, str]] = {
+        "transformer": "hides patches of convolutional networks",
+        "custom": "takes a map after every stage, and a network of your own has no stages that it knows of",
+    }
 
     name: Literal["spark"] = "spark"
     """Which method this section configures."""
@@ -65,7 +82,15 @@ class SparKConfig(Section):
     """Compute batch-norm statistics over the global batch, as two-view methods do. Source:
     docs/sources.md#spark-batch-norm."""
 
-    @property
-    def views(self) -> tuple[ViewConfig, ...]:
-        """One crop, its colours untouched."""
-        return (PLAIN,)
+    def check_encoder(self, encoder: AnyEncoderConfig) -> None:
+        """Raise ValueError for networks without stages, and for a decoder that cannot be halved often enough."""
+        super().check_encoder(encoder)
+        stride, width = encoder.total_stride, self.decoder_dim
+        if width is not None and width % stride:
+            lower = width // stride * stride
+            nearest = f"{lower} or {lower + stride}" if lower else str(stride)
+            raise ValueError(
+                f"method.decoder_dim {width} is not a multiple of the encoder's total stride {stride} "
+                f"({encoder.stride_in_words}), so it cannot be halved at each of {stride.bit_length() - 1} "
+                f"upsamplings; the nearest legal is {nearest}"
+            )

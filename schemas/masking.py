@@ -14,7 +14,28 @@ Sampler = Literal["faithful", "unbiased"]
 _LEAST_CHANCE = 0.05
 
 
-class RandomMasking(Section):
+class MaskingSection(Section):
+    """The config of a masking strategy."""
+
+    DRAWS_CELLS: ClassVar[bool] = True
+    """Whether a draw is two boolean maps of cells, context and target."""
+
+    strategy: str
+    """Which strategy this section configures."""
+
+    def mean_context(self, grid: int) -> float:
+        """Expected visible cells per sample on a `grid` x `grid` map."""
+        raise NotImplementedError(f"{type(self).__name__} must define mean_context(grid)")
+
+    def check(self, grid: int) -> None:
+        """Raise ValueError when masks on this grid would have no context or no target."""
+
+    def facts(self, grid: int) -> dict[str, str]:
+        """Further figures of the masks on a grid, by name, for printing."""
+        return {}
+
+
+class RandomMasking(MaskingSection):
     """A fixed number of cells, drawn uniformly, is visible; the rest are targets."""
 
     strategy: Literal["random"] = "random"
@@ -42,7 +63,7 @@ class RandomMasking(Section):
             )
 
 
-class _Blocks(Section):
+class _Blocks(MaskingSection):
     """What block strategies share."""
 
     scale: tuple[float, float] = (0.15, 0.2)
@@ -81,6 +102,11 @@ class _Blocks(Section):
         """Exact expected target cells a sample, before any redraw for a small context."""
         sizes = block_sizes(grid, self.scale, self.aspect, self.min_keep)
         return expected_targets(grid, sizes, self.blocks, self.sampler == "faithful")
+
+    def facts(self, grid: int) -> dict[str, str]:
+        """The exact number of target cells, and the sampler."""
+        exact = f"{self.expected_targets(grid):.4f}"
+        return {"target cells of block batches, exact": exact, "sampler": self.sampler}
 
     def mean_context(self, grid: int) -> float:
         """Expected visible cells a sample."""
@@ -137,6 +163,8 @@ class MultiBlockMasking(_Blocks):
 
 class IJEPAMasking(_Blocks):
     """I-JEPA's: several target blocks, and a larger context block without their cells (arXiv 2301.08243)."""
+
+    DRAWS_CELLS: ClassVar[bool] = False  # but lists of cells, block by block
 
     strategy: Literal["ijepa"] = "ijepa"
     """Which strategy this section configures."""

@@ -1,16 +1,17 @@
-"""What is learned, and from what: one arm a method."""
+"""CNN-JEPA, the ceiling and the floor; and the registry of all methods."""
 
-from typing import Annotated, ClassVar, Literal, Self
+from typing import TYPE_CHECKING, Annotated, ClassVar, Literal, Self, Union
 
 from pydantic import Field, model_validator
 
 from cnnjepa.schemas.base import Section
 from cnnjepa.schemas.ema import EMAConfig
+from cnnjepa.schemas.encoder import AnyEncoderConfig, EncoderKind
 from cnnjepa.schemas.joint_embedding import BYOLConfig, LeJEPAConfig, SimCLRConfig, VICRegConfig
 from cnnjepa.schemas.masked_modelling import IJEPAConfig, SparKConfig
 from cnnjepa.schemas.masking import MaskingConfig, MixedMasking
+from cnnjepa.schemas.method_section import MethodSection
 from cnnjepa.schemas.predictor import PredictorConfig
-from cnnjepa.schemas.views import PLAIN, ViewConfig
 
 
 class LossConfig(Section):
@@ -34,19 +35,12 @@ class LossConfig(Section):
         return self
 
 
-class _OneView(Section):
-    """Methods that see one crop of an image, its colours untouched."""
-
-    @property
-    def views(self) -> tuple[ViewConfig, ...]:
-        """The colours of every image's views, in order."""
-        return (PLAIN,)
-
-
-class CNNJEPAConfig(_OneView):
+class CNNJEPAConfig(MethodSection):
     """Predict the target encoder's features at masked cells from the visible ones (arXiv 2408.07514)."""
 
     OWN_FIELDS: ClassVar[tuple[str, ...]] = ("predictor", "masking", "ema", "loss")
+    PROBED: ClassVar[Literal["target", "context"]] = "target"
+    REFUSED_ENCODERS: ClassVar[dict[EncoderKind, str]] = {"transformer": "hides patches of convolutional networks"}
 
     name: Literal["cnnjepa"] = "cnnjepa"
     """Which method this section configures."""
@@ -63,31 +57,63 @@ class CNNJEPAConfig(_OneView):
     loss: LossConfig = LossConfig()
     """The comparison of prediction and target."""
 
+    def warnings(self, encoder: AnyEncoderConfig, grid: int) -> list[str]:
+        """Kernels wider than the grid, and targets that the predictor cannot reach."""
+        kernel, found = self.predictor.kernel_size, []
+        if kernel > 2 * grid - 1:
+            found.append(
+                f"predictor.kernel_size {kernel} reaches past the {grid}x{grid} grid from every cell; "
+                f"weights beyond {2 * grid - 1} only ever see padding"
+            )
+        if signed := self._signed_targets(encoder):
+            found.append(
+                f"{signed}, whose features are signed, and the predictor ends in a ReLU: it cannot predict negative "
+                "values"
+            )
+        return found
 
-class SupervisedConfig(_OneView):
+    def _signed_targets(self, encoder: AnyEncoderConfig) -> str:
+        """Which setting makes features signed; empty when they end in a ReLU, as the predictor does."""
+        if self.predictor.projection_dim:
+            return f"predictor.projection_dim {self.predictor.projection_dim} ends in a 1x1 convolution"
+        return f"encoder.arch={encoder.arch} ends in a sum without ReLU" if encoder.SIGNED_FEATURES else ""
+
+
+class SupervisedConfig(MethodSection):
     """A linear classifier on pooled features, trained together with the encoder on the labels: the ceiling. It learns
     from the training images that the probes do not hold out (`probe.held_out_fraction`, `probe.split_seed`)."""
+
+    LEARNS_FROM_LABELS: ClassVar[bool] = True
+    PROBE_SETTINGS_IN_TRAINING: ClassVar[tuple[str, ...]] = ("held_out_fraction", "split_seed")
 
     name: Literal["supervised"] = "supervised"
     """Which method this section configures."""
 
 
-class RandomInitConfig(_OneView):
+class RandomInitConfig(MethodSection):
     """No training: random weights, batch-norm statistics calibrated on training images. The floor."""
+
+    TRAINS: ClassVar[bool] = False
+    PROBE_SETTINGS_IN_TRAINING: ClassVar[tuple[str, ...]] = ("resize",)  # of the images that calibrate the statistics
 
     name: Literal["random_init"] = "random_init"
     """Which method this section configures."""
 
 
-MethodConfig = Annotated[
-    CNNJEPAConfig
-    | SimCLRConfig
-    | BYOLConfig
-    | VICRegConfig
-    | IJEPAConfig
-    | SparKConfig
-    | LeJEPAConfig
-    | SupervisedConfig
-    | RandomInitConfig,
-    Field(discriminator="name"),
-]
+METHODS: dict[type[MethodSection], str] = {
+    CNNJEPAConfig: "cnnjepa.methods.cnnjepa:CNNJEPA",
+    SimCLRConfig: "cnnjepa.methods.simclr:SimCLR",
+    BYOLConfig: "cnnjepa.methods.byol:BYOL",
+    VICRegConfig: "cnnjepa.methods.vicreg:VICReg",
+    IJEPAConfig: "cnnjepa.methods.ijepa:IJEPA",
+    SparKConfig: "cnnjepa.methods.spark:SparK",
+    LeJEPAConfig: "cnnjepa.methods.lejepa:LeJEPA",
+    SupervisedConfig: "cnnjepa.methods.supervised:Supervised",
+    RandomInitConfig: "cnnjepa.methods.supervised:RandomInit",
+}
+"""Every method's config class, and the class that trains with it, which is imported when a run needs it."""
+
+if TYPE_CHECKING:
+    MethodConfig = MethodSection
+else:
+    MethodConfig = Annotated[Union[tuple(METHODS)], Field(discriminator="name")]  # noqa: UP007 - made from the registry

@@ -101,14 +101,14 @@ def test_a_missing_timm_is_told_with_the_command_that_installs_it(monkeypatch: p
 
 
 def test_encoders_that_a_method_cannot_use_are_refused_with_those_it_can() -> None:
-    with pytest.raises(ConfigError, match="only transformers have; legal with it are vit_tiny, vit_small, vit_base"):
+    with pytest.raises(ConfigError, match="only transformers have; must be one of vit_tiny, vit_small, vit_base"):
         load_config("demo", overrides=["method.name=ijepa"])
     for name in ("cnnjepa", "spark"):
         with pytest.raises(
-            ConfigError, match=f"method {name} hides patches of convolutional networks; legal .* resnet50"
+            ConfigError, match=f"method {name} hides patches of convolutional networks; must be .* resnet50"
         ):
             load_config("demo", overrides=[f"method.name={name}", "arch=vit_small"])
-    with pytest.raises(ConfigError, match=r"method spark takes a map after every stage.* legal with it are resnet18"):
+    with pytest.raises(ConfigError, match=r"method spark takes a map after every stage.* must be one of resnet18"):
         own = ("arch=custom", "encoder.module=mine:Net", "encoder.total_stride=8")
         load_config("demo", overrides=["method.name=spark", *own])
     with pytest.raises(ConfigError, match=r"decoder_dim 30 is not a multiple .* stride 4 .* nearest legal is 28 or 32"):

@@ -9,7 +9,7 @@ from torch import Tensor
 from cnnjepa.data.open import DataSet
 from cnnjepa.data.resident import subset
 from cnnjepa.randomness import key, uniforms
-from cnnjepa.schemas import PretrainConfig, SupervisedConfig
+from cnnjepa.schemas import PretrainConfig
 
 
 def held_out_split(labels_N: Tensor, fraction: float, seed: int) -> tuple[Tensor, Tensor]:
@@ -33,7 +33,7 @@ def training_set(config: PretrainConfig, data: DataSet) -> DataSet:
     """The images that the config's method learns from: all training images, or, where it learns from their labels,
     those that the probes do not hold out. With these the held-out figures would say how well labels were memorised.
     A resident training set is copied."""
-    if not isinstance(config.method, SupervisedConfig):
+    if not config.method.LEARNS_FROM_LABELS:
         return data
     fit, _ = held_out_split(data.train.labels, config.probe.held_out_fraction, config.probe.split_seed)
     return dataclasses.replace(data, train=subset(data.train, fit))
@@ -41,5 +41,5 @@ def training_set(config: PretrainConfig, data: DataSet) -> DataSet:
 
 def trained_images(config: PretrainConfig, per_class: Iterable[int]) -> int:
     """Size of `training_set`, from the number of training images of every class."""
-    fraction = config.probe.held_out_fraction if isinstance(config.method, SupervisedConfig) else 0.0
+    fraction = config.probe.held_out_fraction if config.method.LEARNS_FROM_LABELS else 0.0
     return sum(members - (held_out_count(members, fraction) if fraction else 0) for members in per_class)

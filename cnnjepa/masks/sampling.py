@@ -14,7 +14,7 @@ from cnnjepa.randomness import key, uniform, uniforms
 from cnnjepa.schemas.block_sizes import block_size_of, positions
 from cnnjepa.schemas.masking import (
     BlockMasking,
-    MaskingConfig,
+    MaskingSection,
     MixedMasking,
     MultiBlockMasking,
     RandomMasking,
@@ -40,7 +40,7 @@ class Masks(NamedTuple):
         return Masks(self.context[start:stop], self.target[start:stop])
 
 
-def sample_masks(masking: MaskingConfig, grid: int, slots_B: Tensor, seed: int, step: int) -> Masks:
+def sample_masks(masking: MaskingSection, grid: int, slots_B: Tensor, seed: int, step: int) -> Masks:
     """Masks for the samples at places `slots_B` (int64 [B], on the device wanted) of step `step`'s global batch.
 
     Source: METHOD, "Masks"; the strategies are documented with their schemas.
@@ -51,6 +51,7 @@ def sample_masks(masking: MaskingConfig, grid: int, slots_B: Tensor, seed: int, 
         return _random_masks(masking.random, grid, slots_B, seed, step)
     if isinstance(masking, RandomMasking):
         return _random_masks(masking, grid, slots_B, seed, step)
+    assert isinstance(masking, BlockStrategy), f"{masking.strategy} has no draw of its own"
     return _block_masks(masking, grid, slots_B, seed, step)
 
 

@@ -1,16 +1,18 @@
 """BYOL (arXiv 2006.07733): predict a moving average's projection of the other view."""
 
 import copy
-from typing import ClassVar
+from typing import ClassVar, Self
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from cnnjepa.encoders import Trunk
 from cnnjepa.methods.following import follow
+from cnnjepa.methods.heads import mlp
 from cnnjepa.methods.method import Method, Pass, StepLoss
 from cnnjepa.methods.pooled import full_precision, pooled
-from cnnjepa.schemas import PretrainConfig
+from cnnjepa.schemas import BYOLConfig, PretrainConfig
 
 
 def negative_cosines(prediction_BD: Tensor, target_BD: Tensor) -> Tensor:
@@ -32,6 +34,13 @@ class BYOL(Method):
         self.target_encoder, self.target_projector = copy.deepcopy(trunk), copy.deepcopy(projector)
         for module in (self.target_encoder, self.target_projector):
             module.requires_grad_(False)
+
+    @classmethod
+    def build(cls, section: BYOLConfig, backbone: Trunk, config: PretrainConfig, classes: int) -> Self:
+        """See `Method.build`."""
+        dim, out = backbone.feature_dim, section.output_dim
+        projector = mlp(dim, section.hidden_dim, out)
+        return cls(backbone, dim, projector, mlp(out, section.predictor_hidden_dim, out))
 
     def forward(self, *inputs: Tensor) -> StepLoss:
         """Two views [B, 3, S, S]. The loss is the mean of both directions."""

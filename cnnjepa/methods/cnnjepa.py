@@ -1,17 +1,18 @@
 """CNN-JEPA (arXiv 2408.07514, section III): predict features of masked patches from the visible ones."""
 
-from typing import ClassVar
+from typing import ClassVar, Self
 
 import torch
 from torch import Tensor, nn
 
+from cnnjepa.encoders import Trunk
 from cnnjepa.masks import Masks, sample_masks
 from cnnjepa.methods.following import follow
 from cnnjepa.methods.loss import cell_loss
 from cnnjepa.methods.method import Method, Pass, StepDraw, StepLoss
 from cnnjepa.methods.predictor import Predictor
-from cnnjepa.schemas import EMAConfig, LossConfig, MaskingConfig, MixedMasking, PretrainConfig
-from cnnjepa.sparse import ContextEncoder
+from cnnjepa.schemas import CNNJEPAConfig, EMAConfig, LossConfig, MaskingConfig, MixedMasking, PretrainConfig
+from cnnjepa.sparse import ContextEncoder, context_encoder
 from cnnjepa.transfer import moved
 
 
@@ -49,6 +50,15 @@ class CNNJEPA(Method):
         self.predictor = predictor
         # The authors' values: standard deviation 0.02 truncated at ±0.02, an effective one of about 0.011.
         self.token = nn.Parameter(nn.init.trunc_normal_(torch.empty(dim), std=0.02, a=-0.02, b=0.02))
+
+    @classmethod
+    def build(cls, section: CNNJEPAConfig, backbone: Trunk, config: PretrainConfig, classes: int) -> Self:
+        """See `Method.build`."""
+        dim, width = backbone.feature_dim, section.predictor.projection_dim
+        projection = nn.Conv2d(dim, width, 1) if width else None
+        predictor = Predictor(width or dim, section.predictor)
+        encoder = context_encoder(backbone, config.encoder)
+        return cls(encoder, predictor, dim, section.masking, section.ema, section.loss, projection)
 
     def draw_masks(self, grid: int, slots_B: Tensor, seed: int, step: int) -> Masks:
         """The masks of a step; see `sample_masks`."""
@@ -97,7 +107,7 @@ class CNNJEPA(Method):
     def passes(self, config: PretrainConfig) -> list[Pass]:
         """The packed context encoder costs its visible share of a dense one; masked computes every cell."""
         images = (3, config.data.image_size, config.data.image_size)
-        share = config.visible_share if getattr(config.encoder, "backend", "") == "packed" else 1.0
+        share = config.computed_share
         features = (self.feature_dim, config.grid, config.grid)
         found = [
             Pass(self.target_encoder, images, 1, trained=False),

@@ -4,7 +4,7 @@ Shapes: B images, N target blocks of T cells, K context cells, D channels of the
 """
 
 import copy
-from typing import ClassVar
+from typing import ClassVar, Self
 
 import torch
 import torch.nn.functional as F
@@ -59,6 +59,11 @@ class IJEPA(Method):
         self.predictor = TransformerPredictor(
             trunk.feature_dim, config.predictor.dim, config.predictor.depth, trunk.heads
         )
+
+    @classmethod
+    def build(cls, section: IJEPAConfig, backbone: ViTTrunk, config: PretrainConfig, classes: int) -> Self:
+        """See `Method.build`."""
+        return cls(backbone, section)
 
     def inputs(self, views: tuple[Tensor, ...], labels_B: Tensor, draw: StepDraw) -> tuple[Tensor, ...]:
         """The view, context cells int64 [B, K], target cells int64 [B, N, T]."""

@@ -3,12 +3,16 @@
 Shapes: V views, the G global ones first, N images of the global batch, D outputs of the projector, M slices.
 """
 
+from typing import Self
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from cnnjepa.encoders import Trunk
 from cnnjepa.encoders.vit import ViTTrunk
 from cnnjepa.methods.across import gathered
+from cnnjepa.methods.heads import mlp
 from cnnjepa.methods.method import Method, Pass, StepDraw, StepLoss
 from cnnjepa.methods.pooled import full_precision, pooled
 from cnnjepa.randomness import generator
@@ -49,6 +53,12 @@ class LeJEPA(Method):
         views = config.global_views + config.local_views
         of_all = config.centre == "all" or (config.centre == "auto" and not isinstance(trunk, ViTTrunk))
         self._central = views if of_all else config.global_views
+
+    @classmethod
+    def build(cls, section: LeJEPAConfig, backbone: Trunk, config: PretrainConfig, classes: int) -> Self:
+        """See `Method.build`."""
+        dim = backbone.feature_dim
+        return cls(backbone, dim, mlp(dim, section.hidden_dim, section.hidden_dim, section.output_dim), section)
 
     def inputs(self, views: tuple[Tensor, ...], labels_B: Tensor, draw: StepDraw) -> tuple[Tensor, ...]:
         """The views, and for every image the step's slices [B, D, M] (one copy, shown B times)."""

@@ -4,7 +4,7 @@ Shapes: B images, S pixels a side, G cells a side.
 """
 
 from abc import ABC, abstractmethod
-from typing import ClassVar, NamedTuple
+from typing import Any, ClassVar, NamedTuple, Self
 
 from torch import Tensor, nn
 
@@ -64,6 +64,13 @@ class Method(nn.Module, ABC):
     is a dense network, images [B, 3, S, S] → features [B, C, G, G]."""
 
     feature_dim: int
+
+    @classmethod
+    @abstractmethod
+    def build(cls, section: Any, backbone: Any, config: PretrainConfig, classes: int) -> Self:
+        """The method with random weights drawn from torch's generator, which is seeded. `section` is `config.method`;
+        `backbone` is the encoder's network, images [B, 3, S, S] → features [B, `backbone.feature_dim`, G, G]; `classes`
+        is the number of classes of the data set."""
 
     def inputs(self, views: tuple[Tensor, ...], labels_B: Tensor, draw: StepDraw) -> tuple[Tensor, ...]:
         """What `forward` takes: the normalised views first, every tensor's first axis the batch's."""

@@ -1,13 +1,17 @@
 """SimCLR (arXiv 2002.05709): an image's two views are told from all other views of the global batch."""
 
+from typing import Self
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from cnnjepa.encoders import Trunk
 from cnnjepa.methods.across import gathered, world
+from cnnjepa.methods.heads import mlp
 from cnnjepa.methods.method import Method, Pass, StepLoss
 from cnnjepa.methods.pooled import full_precision, pooled
-from cnnjepa.schemas import PretrainConfig
+from cnnjepa.schemas import PretrainConfig, SimCLRConfig
 
 
 def nt_xent(first_BD: Tensor, second_BD: Tensor, temperature: float) -> Tensor:
@@ -35,6 +39,13 @@ class SimCLR(Method):
         self.feature_dim = feature_dim
         self.context_encoder, self.projector = trunk, projector
         self.temperature = temperature
+
+    @classmethod
+    def build(cls, section: SimCLRConfig, backbone: Trunk, config: PretrainConfig, classes: int) -> Self:
+        """See `Method.build`."""
+        dim = backbone.feature_dim
+        projector = mlp(dim, section.hidden_dim, section.output_dim, norm_last=True)
+        return cls(backbone, dim, projector, section.temperature)
 
     def forward(self, *inputs: Tensor) -> StepLoss:
         """Two views [B, 3, S, S]."""

@@ -4,18 +4,18 @@ Shapes: B images of S pixels, G cells a side, p pixels a side of a patch.
 """
 
 import math
-from typing import ClassVar
+from typing import ClassVar, Self
 
 import torch
 from torch import Tensor, nn
 
-from cnnjepa.encoders import ConvNeXtTrunk, ResNetTrunk
+from cnnjepa.encoders import ConvNeXtTrunk, ResNetTrunk, Trunk
 from cnnjepa.masks import Masks, sample_masks
 from cnnjepa.methods.method import Method, Pass, StepDraw, StepLoss
 from cnnjepa.methods.pooled import full_precision
 from cnnjepa.methods.unet_decoder import UNetDecoder
 from cnnjepa.schemas import PretrainConfig, SparKConfig
-from cnnjepa.sparse import ContextEncoder
+from cnnjepa.sparse import ContextEncoder, context_encoder
 from cnnjepa.transfer import moved
 
 _EPSILON = 1e-6  # added to a patch's variance
@@ -60,6 +60,11 @@ class SparK(Method):
         width = config.decoder_dim or decoder_width(trunk.feature_dim, trunk.total_stride)
         self.decoder = UNetDecoder(trunk.stage_dims[::-1][:scales], width, doublings)
 
+    @classmethod
+    def build(cls, section: SparKConfig, backbone: Trunk, config: PretrainConfig, classes: int) -> Self:
+        """See `Method.build`."""
+        return cls(context_encoder(backbone, config.encoder), section)
+
     def inputs(self, views: tuple[Tensor, ...], labels_B: Tensor, draw: StepDraw) -> tuple[Tensor, ...]:
         """The view and its masks [B, G, G]; the context's stays in host memory, where the encoder counts its cells."""
         masks = sample_masks(self.masking, draw.grid, draw.slots, draw.seed, draw.step)
@@ -89,7 +94,7 @@ class SparK(Method):
 
     def passes(self, config: PretrainConfig) -> list[Pass]:
         """The packed encoder costs its visible share of a dense one; masked computes every cell."""
-        share = config.visible_share if getattr(config.encoder, "backend", "") == "packed" else 1.0
+        share = config.computed_share
         size = config.data.image_size
         encoder = Pass(self.context_encoder.network, (3, size, size), share, sees_images=True)
         return [encoder, *self.decoder.passes(config.grid)]

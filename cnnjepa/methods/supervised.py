@@ -1,11 +1,14 @@
 """The ceiling: encoder and linear classifier trained on the labels. And the floor: no training at all."""
 
+from typing import Self
+
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from cnnjepa.encoders import Trunk
 from cnnjepa.methods.method import Method, Pass, StepDraw, StepLoss
 from cnnjepa.methods.pooled import full_precision, pooled
-from cnnjepa.schemas import PretrainConfig
+from cnnjepa.schemas import PretrainConfig, RandomInitConfig, SupervisedConfig
 
 
 class Supervised(Method):
@@ -16,6 +19,11 @@ class Supervised(Method):
         self.feature_dim = feature_dim
         self.context_encoder = trunk
         self.classifier = nn.Linear(feature_dim, classes)
+
+    @classmethod
+    def build(cls, section: SupervisedConfig, backbone: Trunk, config: PretrainConfig, classes: int) -> Self:
+        """See `Method.build`."""
+        return cls(backbone, backbone.feature_dim, classes)
 
     def inputs(self, views: tuple[Tensor, ...], labels_B: Tensor, draw: StepDraw) -> tuple[Tensor, ...]:
         """The view and its labels."""
@@ -44,6 +52,11 @@ class RandomInit(Method):
         super().__init__()
         self.feature_dim = feature_dim
         self.context_encoder = trunk
+
+    @classmethod
+    def build(cls, section: RandomInitConfig, backbone: Trunk, config: PretrainConfig, classes: int) -> Self:
+        """See `Method.build`."""
+        return cls(backbone, backbone.feature_dim)
 
     def forward(self, *inputs: Tensor) -> StepLoss:
         raise AssertionError("random_init has no loss: the loop makes no step with it")

@@ -1,11 +1,13 @@
 """VICReg (arXiv 2105.04906): equal projections of both views, held apart by their variance and covariance."""
 
-from typing import NamedTuple
+from typing import NamedTuple, Self
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from cnnjepa.encoders import Trunk
+from cnnjepa.methods.heads import mlp
 from cnnjepa.methods.method import Method, Pass, StepLoss
 from cnnjepa.methods.pooled import full_precision, pooled
 from cnnjepa.schemas import PretrainConfig, VICRegConfig
@@ -50,6 +52,12 @@ class VICReg(Method):
         self.feature_dim = feature_dim
         self.context_encoder, self.projector = trunk, projector
         self._weights = (config.invariance, config.variance, config.covariance)
+
+    @classmethod
+    def build(cls, section: VICRegConfig, backbone: Trunk, config: PretrainConfig, classes: int) -> Self:
+        """See `Method.build`."""
+        dim = backbone.feature_dim
+        return cls(backbone, dim, mlp(dim, section.hidden_dim, section.hidden_dim, section.output_dim), section)
 
     def forward(self, *inputs: Tensor) -> StepLoss:
         """Two views [B, 3, S, S]."""

@@ -15,7 +15,7 @@ from cnnjepa.probes.diagnostics import diagnose
 from cnnjepa.probes.evaluate import Judged, judge, selection_knn
 from cnnjepa.probes.features import Embed, Features, encoder_embed, extract, pixel_embed, scratch_folder
 from cnnjepa.probes.floors import untrained_encoder
-from cnnjepa.schemas import Diagnostics, Floors, PretrainConfig, Probes, Selection, SupervisedConfig
+from cnnjepa.schemas import Diagnostics, Floors, PretrainConfig, Probes, Selection
 from cnnjepa.schemas.probe import FloorName
 
 Tick = Callable[[], None]
@@ -94,7 +94,7 @@ def glance(
     few = min(config.probe.online_images, labels.numel())
     images, chosen = data.train, None
     if few < labels.numel():
-        supervised = isinstance(config.method, SupervisedConfig)
+        supervised = config.method.LEARNS_FROM_LABELS
         chosen = _some_of_both_parts(labels, few, config) if supervised else None
         images = subset(data.train, stratified(labels, few) if chosen is None else chosen)
     with scratch_folder(scratch) as folder:

@@ -1,8 +1,18 @@
 """Context encoders: the same numbers, computed on visible patches only (packed) or densely (masked)."""
 
+from typing import Any
+
+from torch import nn
+
 from cnnjepa.sparse.masked import MaskedEncoder
 from cnnjepa.sparse.packed import PackedEncoder
 
 ContextEncoder = PackedEncoder | MaskedEncoder
 
-__all__ = ["ContextEncoder", "MaskedEncoder", "PackedEncoder"]
+
+def context_encoder(backbone: nn.Module, encoder: Any) -> ContextEncoder:
+    """`backbone` computed on visible patches, as `encoder.backend` of its config says."""
+    return PackedEncoder(backbone) if encoder.backend == "packed" else MaskedEncoder(backbone)
+
+
+__all__ = ["ContextEncoder", "MaskedEncoder", "PackedEncoder", "context_encoder"]

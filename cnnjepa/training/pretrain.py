@@ -151,7 +151,7 @@ def _run(
     method.to(processes.device)
     if runtime.channels_last:
         method.to(memory_format=torch.channels_last)
-    if getattr(config.method, "sync_batch_norm", False) and processes.world_size > 1:
+    if config.method.synchronises_batch_norm and processes.world_size > 1:
         synchronise(method, processes.device)
     optimizer = build_optimizer(method, config.optimizer)
     training = training_set(config, data)

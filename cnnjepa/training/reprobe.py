@@ -13,7 +13,7 @@ from cnnjepa.data.batches import Order
 from cnnjepa.data.held_out import trained_images
 from cnnjepa.pretrained import load_encoder
 from cnnjepa.probes import assess
-from cnnjepa.schemas import ConfigError, Cost, PretrainConfig, SupervisedConfig, TrialResult, probe_hash, read_config
+from cnnjepa.schemas import ConfigError, Cost, PretrainConfig, TrialResult, probe_hash, read_config
 from cnnjepa.schemas.overrides import parse_override
 from cnnjepa.training import distributed
 from cnnjepa.training.checkpoint import Checkpoint, read_checkpoint
@@ -135,7 +135,7 @@ def _images_of_an_epoch(config: PretrainConfig, data: DataSet, settings: dict[st
 
 def _refuse_another_split(config: PretrainConfig, settings: dict[str, Any]) -> None:
     """Raises ConfigError when a supervised run would be probed on a held-out part that it was trained on."""
-    if not isinstance(config.method, SupervisedConfig):
+    if not config.method.LEARNS_FROM_LABELS:
         return
     for name, trained_with in settings.get("probe", {}).items():
         if (asked := getattr(config.probe, name)) != trained_with:

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import torch
 
-from cnnjepa.schemas import EMAConfig, PretrainConfig
+from cnnjepa.schemas import PretrainConfig
 
 
 def cosine(start: float, end: float, share: float) -> float:
@@ -50,7 +50,7 @@ class Schedule:
 
     def momentum(self, step: int) -> float | None:
         """The target encoder's momentum in the update before this step's forward pass; None for methods without one."""
-        ema: EMAConfig | None = getattr(self.config.method, "ema", None)
+        ema = self.config.method.moving_average
         if ema is None:
             return None
         if ema.update == "per_epoch":

@@ -4,18 +4,19 @@ from cnnjepa.ablations.report.pictures.style import Picture, canvas, picture
 from cnnjepa.ablations.report.pictures.text import figure_text
 from cnnjepa.ablations.report.reading import StudyData
 from cnnjepa.mask_picture import cell_rates, heat_map, masking_of
-from cnnjepa.schemas import CNNJEPAConfig, PretrainConfig
+from cnnjepa.schemas import PretrainConfig
 
 _BATCHES = 50  # of 64 samples: a rate is known to about 0.9 points, less than its colour shows
 _MOST = 6
 
 
 def maskings(study: StudyData) -> dict[str, PretrainConfig]:
-    """First arm's label → config, for every masking of CNN-JEPA on every grid that the study uses."""
+    """First arm's label → config, for every masking of cells on every grid that the study uses."""
     found: dict[str, tuple[str, PretrainConfig]] = {}
     for arm in study.arms:
-        if isinstance(arm.config.method, CNNJEPAConfig):
-            key = f"{arm.config.grid} {arm.config.method.masking.model_dump_json()}"
+        masking = arm.config.method.masks
+        if masking is not None and masking.DRAWS_CELLS:
+            key = f"{arm.config.grid} {masking.model_dump_json()}"
             found.setdefault(key, (arm.label, arm.config))
     return dict(found.values())
 
