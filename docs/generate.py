@@ -3,6 +3,7 @@
 `make docs` writes them; a test compares them with what this would write.
 """
 
+import re
 import sys
 from pathlib import Path
 from typing import Any
@@ -57,7 +58,8 @@ def _text(text: str | None) -> str:
 
 def references() -> dict[Path, str]:
     """What the files should hold."""
-    return {HERE / "config.md": config_reference(), HERE / "cli.md": cli_reference()}
+    config = re.sub(r"docs/(sources\.md#([a-z0-9-]+))", r"[\2](\1)", config_reference())
+    return {HERE / "config.md": config, HERE / "cli.md": cli_reference()}
 
 
 if __name__ == "__main__":

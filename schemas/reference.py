@@ -1,6 +1,5 @@
 """The configuration reference, written from the models themselves."""
 
-import re
 import typing
 from typing import Annotated, Any, Literal, get_args, get_origin
 
@@ -21,7 +20,7 @@ def config_reference() -> str:
     ]
     for name, info in PretrainConfig.model_fields.items():
         lines += _sections(name, arms(info.annotation))
-    return re.sub(r"docs/(sources\.md#([a-z0-9-]+))", r"[\2](\1)", "\n".join(lines)) + "\n"
+    return "\n".join(lines) + "\n"
 
 
 def _sections(path: str, models: list[type[BaseModel]]) -> list[str]:
