@@ -159,6 +159,25 @@ def test_a_file_that_another_program_writes_is_refused_with_the_cure(tmp_path: P
     assert "`h5clear -s FILE` makes it readable" in refusal(root)  # the writer was killed
 
 
+def test_a_damaged_file_is_refused_whatever_byte_is_wrong(tmp_path: Path) -> None:
+    root = write(tmp_path / "set")
+    whole = (root / "train.h5").read_bytes()
+    draw, refused = np.random.default_rng(0), 0
+    for number in range(60):
+        damaged = bytearray(whole)
+        damaged[draw.integers(0, 4096) : draw.integers(0, 4096)] = draw.bytes(2)
+        place = tmp_path / str(number)
+        place.mkdir()
+        (place / "train.h5").write_bytes(damaged)
+        (place / "val.h5").write_bytes((root / "val.h5").read_bytes())
+        try:
+            open_sources(HDF5Data(path=place))
+        except ConfigError as error:
+            refused += 1
+            assert str(place) in str(error) and "\n" not in str(error)
+    assert refused > 30
+
+
 @pytest.mark.parametrize("preset", preset_names())
 def test_a_folder_of_hdf5_files_is_recognised_under_every_preset(tmp_path: Path, preset: str) -> None:
     data = load_config(preset, data=write(tmp_path / "set")).data

@@ -123,12 +123,18 @@ def _number_classes(config: HDF5Data, train: HDF5Source, val: HDF5Source) -> Non
 
 @contextmanager
 def _opened(path: Path) -> Iterator[Any]:
+    """The open file; whatever HDF5 finds wrong while it is read is a ConfigError that names it."""
     try:
         file = h5py.File(path, "r")
     except OSError as error:
         raise ConfigError(f"{path} cannot be opened as HDF5 ({_reason(error)})") from None
     with file:
-        yield file
+        try:
+            yield file
+        except ConfigError:
+            raise
+        except Exception as error:  # h5py raises several kinds for damaged files
+            raise ConfigError(f"{path} is damaged ({_reason(error)}); copy or write it again") from None
 
 
 def _reason(error: Exception) -> str:
