@@ -1,4 +1,4 @@
-"""TensorBoard over a whole study: a run a trial, called after its arm, with the arm's choices as hparams."""
+"""TensorBoard logs of a whole study: one run per trial, named after its arm, with the arm's settings as hparams."""
 
 import json
 import math

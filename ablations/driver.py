@@ -107,7 +107,7 @@ def _is_free(pool: Pool, record: TrialRecord) -> bool:
 
 
 def _forget_failure(pool: Pool, record: TrialRecord) -> None:
-    """What is to be tried again has not failed. (Only failed and damaged results come here, by `unfinished`.)"""
+    """Remove the failed or damaged result of a trial that will be tried again, so that it does not count as failed."""
     if standing_of(pool, record).state not in ("failed", "unreadable"):
         return
     folder = pool.folder(record.pretrain_hash)

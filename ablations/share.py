@@ -78,9 +78,9 @@ def this_machine() -> Capacity:
 def trial_share(
     capacity: Capacity, workers: int, gpus: float | None, cpus: int | None, on_cpu: bool, side_by_side: bool
 ) -> Share:
-    """What is asked for, and for the rest: a GPU a process where there are any (unless the config says `cpu`), with
-    its part of its machine's cores; on CPUs alone one core a process, so that trials run side by side, or all
-    cores when they run one after another."""
+    """Return a trial's CPUs and GPUs: those requested, and defaults for what is None. The default is one GPU per
+    process where there are any (unless the config says `cpu`), with its part of the machine's cores. On CPUs alone it
+    is one core per process if trials run at the same time (`side_by_side`), else all cores."""
     if gpus is None:
         gpus = float(workers) if capacity.gpus and not on_cpu else 0.0
     if cpus is None and gpus:

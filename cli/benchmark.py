@@ -41,7 +41,7 @@ def benchmark(
         int | None, typer.Option("--threads", help="With --cost: CPU threads; all cores by default.", min=1)
     ] = None,
 ) -> None:
-    """The main table: CNN-JEPA beside other methods, each with its own preset PRESET-METHOD, on the same images.
+    """Compare CNN-JEPA with other methods on the same images, each with its own preset (`demo-byol`): the main table.
 
     Every method sees equally many images, but supervised training, whose epochs lack the images that the probes hold
     out; with --equal-time, each trains for as long as CNN-JEPA does. A study like

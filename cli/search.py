@@ -44,8 +44,8 @@ def search(
 ) -> None:
     """Look for settings: Optuna proposes, Ray Tune tries, a probe on held-out training images judges.
 
-    Every trial lives in the pool, so it can be gone on with by `train --resume`. The same command goes on with a search
-    that was stopped. Exit codes: 0 done, 1 no trial finished, 2 wrongly asked, 75 stopped.
+    Every trial is a run in the pool and can be resumed with `train --resume`. The same command resumes a stopped
+    search. Exit codes: 0 done, 1 no trial finished, 2 invalid request, 75 stopped.
     """
     from cnnjepa.cli.search_run import asked_space, run
 

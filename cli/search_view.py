@@ -75,8 +75,8 @@ def show(study: Any, space: SearchSpace) -> None:
     elif (more := importances_need(study)) and not (space.sampler == "grid" and len(tried(study)) == space_size(space)):
         say(
             out,
-            f"importance of the settings: told when {more} more have reached their end (--trials; with "
-            "--no-prune none is given up)",
+            f"importance of the settings: shown once {more} more trials have run to their end (raise --trials; "
+            "--no-prune keeps trials from being stopped early)",
         )
 
 

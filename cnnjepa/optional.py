@@ -1,4 +1,4 @@
-"""Packages that only some parts need: imported where they are used, missed with the command that installs them."""
+"""Import optional packages at the place of use; the error for a missing one names the command that installs it."""
 
 from importlib import import_module, metadata
 from pathlib import Path

@@ -1,7 +1,7 @@
-"""What a training step of several methods costs, each measured in turns with the first one's on one machine.
+"""Cost of a training step of several methods on one machine, each compared with the first method.
 
-Every method lives in a process of its own, so that its peak memory is its own. Two at a time step in turns, the first
-method and one other, so that a slow minute of the machine falls on both and two are all that has to fit.
+Each method runs in its own process, so that its peak memory is measured alone. The first method and one other run
+interleaved steps: a slow minute of the machine slows both, and only two methods have to fit in memory at once.
 """
 
 import multiprocessing

@@ -31,8 +31,8 @@ _NOT_HASHED = {
     ),
 }
 
-# Settings that came later, at the values with which runs before them were made: there they are left out, so that
-# those runs keep their names.
+# Settings that are newer than the first runs, each with the value that those runs had. At that value a setting is left
+# out of the hash, so that those runs keep their names.
 _CAME_LATER: dict[str, dict[str, Any]] = {
     "encoder": {"blocks": 12},
     "optimizer": {"weight_decay_end": None, "decays": "all"},

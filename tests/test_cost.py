@@ -1,4 +1,4 @@
-"""Parameters and FLOPs against METHOD's figures, torchvision's published ones, and counted real steps."""
+"""Parameters and FLOPs against the authors' figures, torchvision's published ones, and counted real steps."""
 
 from typing import Any
 
@@ -46,7 +46,7 @@ def priced(config: PretrainConfig) -> MethodCost:
 
 
 def test_the_default_predictor_of_resnet50_has_the_measured_number_of_parameters() -> None:
-    assert parameters(predictor(depth=3)) == 12_662_784  # METHOD, "The model"; without the token
+    assert parameters(predictor(depth=3)) == 12_662_784  # docs/sources.md#predictor-layers; without the token
 
 
 @pytest.mark.parametrize(("depth", "millions"), [(1, 4.2), (2, 8.4), (3, 12.7), (4, 16.9), (5, 21.1), (6, 25.3)])

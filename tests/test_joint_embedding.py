@@ -170,7 +170,7 @@ def defined_loss(method: Method, views: tuple[Tensor, ...], labels: Tensor) -> T
 def defined_update(
     p: Tensor, grad: Tensor, name: str, config: PretrainConfig, velocity: Tensor | None, lr: float
 ) -> tuple[Tensor, Tensor]:
-    """One LARS step of one parameter (METHOD; equation 6 of arXiv 1708.03888): (new value, new velocity)."""
+    """One LARS step of one parameter (equation 6 of arXiv 1708.03888): (new value, new velocity)."""
     decay = 0.0 if any(word in name for word in ("bias", "bn", "norm")) else config.optimizer.weight_decay
     if decay and p.norm() > 0 and grad.norm() > 0:
         grad = 0.001 * p.norm() / (grad.norm() + decay * p.norm()) * (grad + decay * p)

@@ -38,7 +38,8 @@ EVERY_STRATEGY: list[MaskingConfig] = [
 
 
 def counted_sizes(grid: int, min_keep: int, comb: int) -> dict[tuple[int, int], float]:
-    """Share of every block size over `comb` evenly spaced values of the one uniform draw, by METHOD's formula."""
+    """Share of every block size over `comb` evenly spaced values of the one uniform draw
+    (docs/sources.md#block-sizes)."""
     u = (np.arange(comb) + 0.5) / comb
     area = np.floor(grid * grid * (SCALE[0] + u * (SCALE[1] - SCALE[0])))
     a = ASPECT[0] + u * (ASPECT[1] - ASPECT[0])
@@ -77,7 +78,7 @@ def rates(outcomes: np.ndarray, grid: int) -> np.ndarray:
     return np.array(bits).reshape(grid, grid)
 
 
-SIZES = {(3, 3): 0.62, (2, 3): 0.19, (4, 3): 0.11, (4, 2): 0.08}  # METHOD, "Masks", in hundredths
+SIZES = {(3, 3): 0.62, (2, 3): 0.19, (4, 3): 0.11, (4, 2): 0.08}  # docs/sources.md#block-sizes, in hundredths
 
 
 # --- Block sizes and expectations ---------------------------------------------------------------------------------
@@ -127,9 +128,8 @@ def test_target_rates_are_those_of_all_outcomes(faithful: bool) -> None:
         np.testing.assert_allclose(target_rates(GRID, size, 4, faithful), by_hand, atol=1e-12)
         mixed += size.probability * by_hand
     if faithful:
-        assert round(mixed[0, 0], 2) == 0.23  # METHOD: "0.23 (corner)"
-        # METHOD says "0.95 (centre)", but its own sizes, positions, corner and total of 21.52 give 0.92 there;
-        # 0.96 is the centre's rate in batches of 3x3 blocks.
+        assert round(mixed[0, 0], 2) == 0.23  # a corner that blocks reach
+        # The centre; 0.96 in batches of 3x3 blocks.
         assert round(mixed[3, 3], 2) == round(mixed.max(), 2) == 0.92
         assert mixed[-1].max() == mixed[:, -1].max() == 0
     else:

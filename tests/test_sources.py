@@ -160,6 +160,11 @@ def test_every_citation_leads_to_a_row_or_a_section() -> None:
     assert cited > 0
 
 
+def test_no_file_cites_a_document_that_is_not_in_the_repository() -> None:
+    absent = re.compile(r"(?<![\w-])(?:" + "|".join(("METH" + "OD", "DES" + "IGN")) + r")\b")
+    assert not {name: found for name, text in texts().items() if (found := absent.findall(text))}
+
+
 def test_every_number_of_the_method_and_its_training_names_its_source() -> None:
     """In its own docstring or, where a whole section has one source, in the section's."""
     about = {row.key: {path for group in groups(row) for path in group.values} for row in ROWS}

@@ -93,8 +93,8 @@ def _draw(made: StudyBundle) -> None:
 
 
 def one_a_place(comparisons: list[Comparison], protocol: Protocol) -> list[Comparison]:
-    """Of each study and data set the comparison under `protocol` where it was probed, else under another: `held_out`,
-    which verdicts are of, or `published`, which stands beside the published numbers."""
+    """Return one comparison per study and data set: under `protocol` where it was probed, else under the other one.
+    Verdicts use `held_out`; comparisons with the published numbers use `published`."""
     by_place: dict[tuple[str, str], Comparison] = {}
     for comparison in comparisons:
         place = comparison.study.name, comparison.dataset

@@ -134,7 +134,8 @@ def counts(one: Difference) -> bool:
 
 
 def holm(p_values: Sequence[float], tests: int | None = None) -> list[float]:
-    """Adjusted p-values, in the order given; `tests`: of so many in all, those that are not given being the largest."""
+    """Return Holm-adjusted p-values in the order given. `tests` is the number of tests in all; those without a p-value
+    count as the largest."""
     adjusted, running, tests = [0.0] * len(p_values), 0.0, tests or len(p_values)
     for rank, place in enumerate(sorted(range(len(p_values)), key=p_values.__getitem__)):
         running = max(running, min(1.0, (tests - rank) * p_values[place]))

@@ -29,7 +29,8 @@ class ValueFigures(NamedTuple):
 
     @property
     def mean(self) -> float:
-        """Of the figures. The other settings differ too: it compares values only as fairly as those are balanced."""
+        """Mean of the figures. Other settings differ between the trials too, so the comparison of values is only as
+        fair as those settings are balanced."""
         return statistics.fmean(self.figures)
 
 

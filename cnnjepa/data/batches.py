@@ -216,8 +216,8 @@ def _crop(image: Tensor, view: View, crops: Crops, place: int) -> Tensor:
     """uint8 [3, H, W] → [3, S, S]. The same pixels as torchvision's `resized_crop` and `horizontal_flip`."""
     size, interpolation = [view.size, view.size], InterpolationMode(view.augmentation.interpolation)
     top, left, height, width = (int(side[place]) for side in crops[:4])
-    # Decoded pixels lie channels-last, and so their crop once its rows are moved together: torch resizes that in place
-    # of three planes that it would have to make of it first (0.14 against 0.19 ms at 224 px).
+    # Decoded pixels are channels-last, and the crop stays so once its rows are contiguous. torch resizes this layout
+    # directly; otherwise it would first copy the crop into three planes (0.14 against 0.19 ms at 224 px).
     part = image[None, :, top : top + height, left : left + width].contiguous(memory_format=torch.channels_last)
     crop = transforms.resize(part, size, interpolation)[0]
     return transforms.horizontal_flip(crop) if crops.flip[place] else crop

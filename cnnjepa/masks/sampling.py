@@ -43,7 +43,7 @@ class Masks(NamedTuple):
 def sample_masks(masking: MaskingSection, grid: int, slots_B: Tensor, seed: int, step: int) -> Masks:
     """Masks for the samples at places `slots_B` (int64 [B], on the device wanted) of step `step`'s global batch.
 
-    Source: METHOD, "Masks"; the strategies are documented with their schemas.
+    Source: docs/sources.md#mixed-masking, docs/sources.md#block-sizes. The schemas document the strategies.
     """
     if isinstance(masking, MixedMasking):
         if uniform(seed, "mixed", step) < masking.multi_block_probability:

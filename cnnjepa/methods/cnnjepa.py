@@ -80,7 +80,8 @@ class CNNJEPA(Method):
     def forward(self, images_BCHW: Tensor, context_mask: Tensor, target_mask: Tensor) -> StepLoss:  # type: ignore[override]
         """The loss over the target cells of this batch. Masks are boolean [B, G, G], on the images' device or in host
         memory; no cell may be both."""
-        # First, so that what it needs in passing is not added to the activations that the context keeps.
+        # The target encoder runs first, so that its temporary memory is not added to the activations that the context
+        # encoder keeps for the backward pass.
         with torch.no_grad():
             target = self.target_projection(self.target_encoder(images_BCHW))
         context = self.projection(self.context_encoder(images_BCHW, context_mask))

@@ -1,7 +1,7 @@
 """Projectors and predictors of two-view methods: linear layers with batch norm and ReLU between them.
 
-A linear layer before a batch norm has no bias (METHOD). Modules are numbered, not named, so that LARS's exclusion by
-name leaves the head's norms decayed, as the authors' does.
+A linear layer before a batch norm has no bias (docs/sources.md#head-layers). Modules are numbered, not named, so that
+LARS's exclusion by name leaves the head's norms decayed (docs/sources.md#lars-excluded).
 """
 
 import itertools

@@ -45,7 +45,8 @@ def vicreg_terms(first_BD: Tensor, second_BD: Tensor) -> Terms:
 
 
 class VICReg(Method):
-    """Encoder and projector; both views pass in one batch. The terms are a process's own (METHOD: not gathered)."""
+    """Encoder and projector; both views pass in one batch. The terms are a process's own, not gathered
+    (docs/sources.md#vicreg-loss)."""
 
     def __init__(self, trunk: nn.Module, feature_dim: int, projector: nn.Module, config: VICRegConfig) -> None:
         super().__init__()

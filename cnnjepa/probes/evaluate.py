@@ -1,4 +1,4 @@
-"""The two protocols on cached features (METHOD, "Probes"; DESIGN, "Contracts").
+"""The two protocols on cached features (docs/sources.md#probes).
 
 `published`: the linear probe's best epoch on the validation set, k-NN with the published k.
 `held_out`: a stratified tenth of the training set chooses epoch, learning rate and k; the probe is then refit on

@@ -1,4 +1,4 @@
-"""k-NN probe: cosine similarity, votes weighted exp(similarity / temperature) (METHOD, "Probes")."""
+"""k-NN probe: cosine similarity, votes weighted exp(similarity / temperature) (docs/sources.md#probe-knn)."""
 
 from collections.abc import Sequence
 

@@ -1,9 +1,9 @@
 """Linear probe on cached features, several learning rates at once.
 
-Adam, cross-entropy, one fixed shuffled order, last partial batch dropped (METHOD, "Probes"). Shuffled, because
-folders come sorted by class and every batch would hold one class. The weights of all learning
-rates stand side by side in one matrix, so that a step reads the features once for all of them; Adam is
-elementwise, so each column block trains as it would alone.
+Adam, cross-entropy, one fixed shuffled order, last partial batch dropped (docs/sources.md#probe-linear,
+docs/sources.md#probe-batch). Shuffled, because folders are sorted by class and every batch would hold one class. One
+matrix holds the weights of all learning rates, so that a step reads the features once for all of them. Adam is
+elementwise, so each block of columns trains as it would alone.
 """
 
 from collections.abc import Callable, Sequence

@@ -1,7 +1,7 @@
-"""Max-pooling of packed cells. Its backward is told each output's place by two bytes: torch would keep eight an output,
-and the padded cells as well.
+"""Max-pooling of packed cells. The backward pass keeps the position of each maximum in two bytes; torch's own keeps
+eight bytes per output, and the padded cells as well.
 
-Shapes: n visible cells, C channels, p pixels a side of an input cell and q = p / stride of an output cell.
+Shapes: n visible cells, C channels, p pixels per side of an input cell and q = p / stride of an output cell.
 """
 
 from typing import Any

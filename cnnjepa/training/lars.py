@@ -12,7 +12,7 @@ class LARS(torch.optim.Optimizer):
     """v ← μ v + λ (g + β w), w ← w − η v, with λ = trust · ‖w‖ / (‖g‖ + β ‖w‖) (equation 6).
 
     λ is 1 in groups whose weight decay β is 0, and for a parameter whose weights or gradient are all zero, as in the
-    authors' runs (METHOD). The learning rate η stands outside the momentum.
+    authors' runs (docs/sources.md#lars). The learning rate η is applied to v, not to what is added to it.
     """
 
     def __init__(

@@ -13,7 +13,8 @@ def build_optimizer(method: nn.Module, config: OptimizerConfig) -> torch.optim.O
     """AdamW or LARS. Groups say by `decays` whether a weight-decay schedule moves them.
 
     AdamW is torch's fused one, which touches every value once (docs/performance_step.md): equal to its loop over
-    tensors to float32 rounding. A checkpoint of the loop goes on with the loop, because a state names its kind.
+    tensors to float32 rounding. A checkpoint that was written by the loop resumes with the loop, because the
+    optimiser's state records which of the two it belongs to.
     """
     if isinstance(config, AdamWConfig):
         return torch.optim.AdamW(

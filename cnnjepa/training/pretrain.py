@@ -271,8 +271,8 @@ def _wrapped(method: Method, config: PretrainConfig, processes: Processes) -> nn
     if processes.world_size == 1:
         return method
     with warnings.catch_warnings():
-        # torch 2.14 deprecates the argument; what is to follow it copies rank 0's running statistics at the start, and
-        # those are a process's own, also when a run is gone on with.
+        # torch 2.14 deprecates the argument. Its replacement copies rank 0's running statistics to every process at the
+        # start, but each process keeps its own, in a resumed run too.
         warnings.filterwarnings("ignore", "`broadcast_buffers` is deprecated", FutureWarning)
         # Without device_ids, which would move the masks that are meant to stay in host memory.
         return DistributedDataParallel(method, broadcast_buffers=False)

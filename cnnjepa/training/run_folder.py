@@ -94,7 +94,8 @@ class RunFolder:
                 with contextlib.suppress(ValueError, KeyError, TypeError):  # a line that a crash cut off
                     session = json.loads(line)
                     sessions.append({**session, "first_step": int(session["first_step"]), "commit": session["commit"]})
-        # What a session made counts up to where any later one began, which may have gone back to an older checkpoint.
+        # A session's steps count up to the first step of any later session, which may have resumed from an older
+        # checkpoint.
         made, end = list[dict[str, Any]](), steps
         for session in reversed(sessions):
             if end > session["first_step"]:

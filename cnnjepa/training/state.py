@@ -116,7 +116,8 @@ class RunState:
         self.keep_best()
 
     def keep_best(self) -> None:
-        """Names `last.pt` `best.pt` too if it is; also after a resume, when a crash came between the two."""
+        """Link `last.pt` as `best.pt` as well, if this step is the best one. Also called after a resume, because a
+        crash may have come between the two."""
         if self.best and self.best[1] == self.step == self.saved_step:
             keep_as(self.checkpoints / "last.pt", "best.pt")
 
