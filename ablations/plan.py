@@ -3,11 +3,14 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from cnnjepa.ablations.arms import Arm, arms_of, study_changes
-from cnnjepa.ablations.data_facts import DataFacts, Resolver
 from cnnjepa.schemas import ConfigError, PretrainConfig, load_config
 from cnnjepa.schemas.study import Study
+
+if TYPE_CHECKING:  # it imports torch, which takes seconds, and configs are refused before
+    from cnnjepa.ablations.data_facts import DataFacts, Resolver
 
 
 @dataclass(frozen=True)
@@ -20,7 +23,7 @@ class Trial:
     """Resolved: what is run."""
     pretrain_hash: str
     probe_hash: str
-    data: DataFacts
+    data: "DataFacts"
 
     @property
     def label(self) -> str:
@@ -43,7 +46,7 @@ def asked_configs(study: Study, data: Path | None = None) -> list[tuple[Arm, int
     return asked
 
 
-def plan(study: Study, resolver: Resolver, data: Path | None = None, threads: int | None = None) -> list[Trial]:
+def plan(study: Study, resolver: "Resolver", data: Path | None = None, threads: int | None = None) -> list[Trial]:
     """The study's trials in the order they are run: all arms of the first seed, then of the next, so that an
     interrupted study has compared something. Arms that turn out to be the same config share one trial's hash."""
     trials = []

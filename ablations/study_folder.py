@@ -87,17 +87,21 @@ class StudyFolder:
             raise ConfigError(f"{self.path} holds a search; give this study another --name")
 
     def study(self) -> Study:
-        """What was asked. Raises ConfigError when it is missing or damaged."""
+        """The study. Raises ConfigError when it is missing or damaged."""
         if self.searched:
             raise ConfigError(
                 f"{self.path} holds a search, not a study; the search's own command shows what it found and goes on"
             )
-        if not self.begun:
-            raise ConfigError(f"{self.path} holds no study{self._nearest()}")
+        self.refuse_absent()
         try:
             return Study.model_validate(read_yaml_file(self.path / "study.yaml", "study file"))
         except (ValidationError, ConfigError) as error:
             raise ConfigError(f"{self.path / 'study.yaml'} cannot be read ({str(error).splitlines()[0]})") from None
+
+    def refuse_absent(self) -> None:
+        """Raises ConfigError, naming the studies that there are, when the folder holds neither study nor search."""
+        if not self.begun and not self.searched:
+            raise ConfigError(f"{self.path} holds no study{self._nearest()}")
 
     def trials(self) -> list[TrialRecord]:
         """Its trials, in the order they are run. Raises ConfigError when they are missing or damaged."""
@@ -169,6 +173,13 @@ class StudyFolder:
 def study_names(root: Path) -> list[str]:
     """Studies below `root`, by name."""
     return sorted(path.parent.name for path in (root / "studies").glob("*/study.yaml"))
+
+
+def refuse_no_studies(root: Path) -> None:
+    """Raises ConfigError when no study lies below `root`."""
+    if not study_names(root):
+        example = command("cnnjepa", "ablate", "predictor", "--depths", "1,2,3,4", root=root)
+        raise ConfigError(f"{root / 'studies'} holds no study; `{example}` makes one")
 
 
 def records_of(trials: list[Trial], baseline: str, world_size: int) -> list[TrialRecord]:

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from cnnjepa.cli.options import listed
+from cnnjepa.cli.options import at_home, listed
 from cnnjepa.cli.study_options import StudyOptions, taking
 
 if TYPE_CHECKING:
@@ -80,7 +80,10 @@ def masking(
 @taking(StudyOptions)
 def file(
     options: StudyOptions,
-    study: Annotated[str, typer.Argument(help="A YAML file, or a study that ships with the project.", metavar="FILE")],
+    study: Annotated[
+        str,
+        typer.Argument(help="A YAML file, or a study that ships with the project.", metavar="FILE", callback=at_home),
+    ],
 ) -> None:
     """A study from a YAML file (docs/studies.md), or one that ships; the word `file` may be left out.
 
@@ -107,8 +110,9 @@ def studies() -> None:
 
 def carry_out(study: "Study", options: StudyOptions) -> None:
     """Runs a study as the options say, or shows its plan."""
+    from cnnjepa.ablations.plan import asked_configs
     from cnnjepa.ablations.study_files import changed
-    from cnnjepa.cli.study_run import StudyRequest, run, show_plan
+    from cnnjepa.places import refuse_missing_images
     from cnnjepa.schemas.overrides import parse_override, replaced
 
     overrides = dict(parse_override(text) for text in options.sets or [])
@@ -119,7 +123,12 @@ def carry_out(study: "Study", options: StudyOptions) -> None:
         changes["name"] = options.name
     if options.seeds is not None:
         changes["seeds"] = listed(options.seeds, "--seeds")
-    request = StudyRequest(changed(study, changes), options)
+    asked = changed(study, changes)
+    for _, _, config in asked_configs(asked.model_copy(update={"seeds": asked.seeds[:1]}), options.data):
+        refuse_missing_images(config.data)
+    from cnnjepa.cli.study_run import StudyRequest, run, show_plan
+
+    request = StudyRequest(asked, options)
     if options.plan:
         show_plan(request)
         return

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from cnnjepa.cli.options import listed
+from cnnjepa.cli.options import at_home, listed
 from cnnjepa.cli.study_options import StudyOptions, taking
 
 EXAMPLE = "Example:  cnnjepa benchmark --preset demo --methods cnnjepa,byol,random_init"
@@ -27,6 +27,7 @@ def benchmark(
             "--equal-time",
             help="Epochs of every method so that its steps take CNN-JEPA's time, by what `--cost` measured and wrote.",
             metavar="COSTS.json",
+            callback=at_home,
         ),
     ] = None,
     cost: Annotated[
@@ -57,10 +58,14 @@ def benchmark(
     from cnnjepa.ablations.equal_time import equal_time_epochs
     from cnnjepa.ablations.method_study import method_study, methods_of
     from cnnjepa.cli.ablate import carry_out
+    from cnnjepa.places import refuse_missing_images
+    from cnnjepa.schemas import load_config
     from cnnjepa.schemas.overrides import parse_override
 
     fixed = dict(parse_override(text) for text in options.sets or [])
     preset, chosen = options.preset or _DEFAULT_PRESET, listed(methods, "--methods")
+    base = load_config(preset, data=options.data, changes=fixed)
+    refuse_missing_images(base.data)  # before the methods' settings are compared, which takes a second
     epochs = None
     if equal_time is not None:
         epochs = equal_time_epochs(equal_time, preset, map(str, chosen or methods_of(preset)), fixed, options.data)

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from cnnjepa.cli.options import ConfigOption, DataOption, PresetOption, SetOption, asked_config
+from cnnjepa.cli.options import ConfigOption, DataOption, PresetOption, SetOption, asked_config, at_home
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -26,8 +26,8 @@ def show(
 
 @app.command(epilog="Example:  cnnjepa config diff in100 runs/mine/config.yaml")
 def diff(
-    left: Annotated[str, typer.Argument(help="A preset or a YAML file.")],
-    right: Annotated[str, typer.Argument(help="A preset or a YAML file.")],
+    left: Annotated[str, typer.Argument(help="A preset or a YAML file.", callback=at_home)],
+    right: Annotated[str, typer.Argument(help="A preset or a YAML file.", callback=at_home)],
 ) -> None:
     """Print the fields in which two configs differ."""
     from cnnjepa.cli.sheet import Sheet
@@ -47,7 +47,8 @@ def _named(name: str):  # type: ignore[no-untyped-def]
 
     from cnnjepa.schemas import load_config, preset_names, read_config
 
-    return load_config(name) if name in preset_names() or not Path(name).is_file() else read_config(Path(name))
+    is_file = Path(name).is_file() or "/" in name or name.endswith((".yaml", ".yml"))
+    return read_config(Path(name)) if is_file and name not in preset_names() else load_config(name)
 
 
 @app.command(epilog="Example:  cnnjepa config schema --json > schema.json")

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from cnnjepa.cli.options import at_home
+
 if TYPE_CHECKING:
     from cnnjepa.schemas import DataConfig
 
@@ -23,9 +25,12 @@ def _data() -> None:
 
 
 def _images_at(path: Path, **splits: str | None) -> "DataConfig":
-    """The data section that `--data PATH` would give, with other names of splits where they are given."""
-    from cnnjepa.schemas import load_config
+    """The data section that `--data PATH` would give, with other names of splits where they are given. Raises
+    ConfigError where nothing lies at the path."""
+    from cnnjepa.schemas import ConfigError, load_config
 
+    if not path.exists():
+        raise ConfigError(f"{path} does not exist; give a directory of images, a .tar(.gz) of one, or HDF5 files")
     small = ["image_size=64", "min_keep=0", "sampler=unbiased", "stem=small"]  # a config that any images fit
     named = {f"data.{name}": split for name, split in splits.items() if split is not None}
     return load_config(data=path, overrides=small, changes=named).data
@@ -33,20 +38,22 @@ def _images_at(path: Path, **splits: str | None) -> "DataConfig":
 
 @app.command(epilog="Example:  cnnjepa data check /data/imagenet100")
 def check(
-    path: Annotated[Path, typer.Argument(help="A directory, a .tar(.gz) of one, or a folder of HDF5 files.")],
+    path: Annotated[
+        Path, typer.Argument(help="A directory, a .tar(.gz) of one, or a folder of HDF5 files.", callback=at_home)
+    ],
     threads: Annotated[int, typer.Option("--threads", help="Images decoded at once.", min=1)] = 2,
 ) -> None:
     """Read every image and name the ones that cannot be; exit code 1 when there are any.
 
     Files that are left out (in folders below a class, with other endings, hidden, …) are counted and named by reason.
     """
+    config = _images_at(path)
     from rich.progress import track
 
     from cnnjepa.cli.terminal import console, is_live, say
     from cnnjepa.data.check import check_images
     from cnnjepa.data.open import empty_classes, left_out_note, open_sources
 
-    config = _images_at(path)
     out, progress = console(), console(stderr=True)
     sources = open_sources(config)
     problems, good, sizes = len(sources.lost), Counter[str](), Counter[tuple[int, int]]()
@@ -81,8 +88,10 @@ def check(
 
 @app.command(epilog="Example:  cnnjepa data pack /data/imagenet100 /fast/imagenet100-256")
 def pack(
-    source: Annotated[Path, typer.Argument(help="A directory, a .tar(.gz) of one, or a folder of HDF5 files.")],
-    dest: Annotated[Path, typer.Argument(help="A new folder for the shards, or one to go on with.")],
+    source: Annotated[
+        Path, typer.Argument(help="A directory, a .tar(.gz) of one, or a folder of HDF5 files.", callback=at_home)
+    ],
+    dest: Annotated[Path, typer.Argument(help="A new folder for the shards, or one to go on with.", callback=at_home)],
     shorter_side: Annotated[
         int, typer.Option("--shorter-side", help="Pixels; larger images are shrunk to it.", min=8)
     ] = 256,
@@ -102,6 +111,7 @@ def pack(
     Images that are small enough are copied byte for byte. Run again after an interruption, it goes on; at the end
     everything is read back. A packed set counts as another data set than its source: its runs have other hashes.
     """
+    config = _images_at(source, train_split=train_split, val_split=val_split)
     from rich.progress import Progress
 
     from cnnjepa.cli.terminal import console, is_live, say
@@ -115,11 +125,6 @@ def pack(
     from cnnjepa.schemas import ConfigError, FolderData, HDF5Data
     from cnnjepa.training.locks import locked
 
-    if not source.exists():
-        raise ConfigError(
-            f"SOURCE {source} does not exist; give a directory of images, a .tar(.gz) of one, or a folder of HDF5 files"
-        )
-    config = _images_at(source, train_split=train_split, val_split=val_split)
     assert isinstance(config, FolderData | HDF5Data)
     threads = threads or usable_workers(256)
     packing = prepare(config, dest, shorter_side, quality, skip_unreadable)

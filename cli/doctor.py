@@ -26,6 +26,9 @@ def doctor(
     when something is wrong.
     """
     asked = asked_config(preset, config, sets, data, default="demo")
+    from cnnjepa.places import refuse_missing_images
+
+    refuse_missing_images(asked.data)
     from cnnjepa.cli.terminal import console, say
     from cnnjepa.doctor import examine, examine_encoder
 

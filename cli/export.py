@@ -5,16 +5,19 @@ from typing import Annotated, Literal
 
 import typer
 
+from cnnjepa.cli.options import at_home
+
 EXAMPLE = "Example:  cnnjepa export runs/demo-seed0 --to onnx"
 
 
 def export(
-    run: Annotated[Path, typer.Argument(help="A run folder.", metavar="RUN")],
+    run: Annotated[Path, typer.Argument(help="A run folder.", metavar="RUN", callback=at_home)],
     to: Annotated[
         Literal["torchvision", "timm", "safetensors", "onnx", "huggingface"], typer.Option("--to", help="Format.")
     ],
     out: Annotated[
-        Path | None, typer.Option("--out", help="Folder; RUN/export/FORMAT by default.", metavar="DIR")
+        Path | None,
+        typer.Option("--out", help="Folder; RUN/export/FORMAT by default.", metavar="DIR", callback=at_home),
     ] = None,
     encoder: Annotated[
         Literal["target", "context"] | None, typer.Option("--encoder", help="Which encoder; the probed one by default.")
@@ -33,6 +36,9 @@ def export(
     """
     from cnnjepa.cli.terminal import console, say
     from cnnjepa.commands import quoted
+    from cnnjepa.places import refuse_no_run
+
+    refuse_no_run(run, checkpoint)
     from cnnjepa.export import export_run
 
     folder, error = export_run(run, to, out, encoder, checkpoint, data_licence)

@@ -5,14 +5,16 @@ from typing import Annotated
 
 import typer
 
-from cnnjepa.cli.options import RootOption
+from cnnjepa.cli.options import RootOption, at_home
 
 EXAMPLE = "Example:  cnnjepa keep predictor-ablation --to results && cnnjepa report --root results"
 
 
 def keep(
     studies: Annotated[list[str], typer.Argument(help="Names of studies or searches.", metavar="STUDY ...")],
-    to: Annotated[Path, typer.Option("--to", help="Folder that can be committed or sent.", metavar="DIR")],
+    to: Annotated[
+        Path, typer.Option("--to", help="Folder that can be committed or sent.", metavar="DIR", callback=at_home)
+    ],
     root: RootOption = Path(),
 ) -> None:
     """Copy what a report needs of studies: results, configs, logged figures, measured steps; no checkpoints, no
@@ -20,6 +22,10 @@ def keep(
 
     The folder is a root like another: `cnnjepa report --root DIR` writes the same tables from it anywhere.
     """
+    from cnnjepa.ablations.study_folder import StudyFolder
+
+    for name in studies:
+        StudyFolder(root, name).refuse_absent()
     from cnnjepa.ablations.keep import keep_search, keep_step_costs, keep_study
     from cnnjepa.cli.terminal import console, say
     from cnnjepa.commands import command

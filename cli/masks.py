@@ -5,13 +5,15 @@ from typing import Annotated
 
 import typer
 
-from cnnjepa.cli.options import ConfigOption, DataOption, PresetOption, SetOption, asked_config
+from cnnjepa.cli.options import ConfigOption, DataOption, PresetOption, SetOption, asked_config, at_home
 
 EXAMPLE = "Example:  cnnjepa masks --preset in100 --out masks.png"
 
 
 def masks(
-    out: Annotated[Path, typer.Option("--out", help="Picture to write (.png, .svg or .pdf).", metavar="FILE")],
+    out: Annotated[
+        Path, typer.Option("--out", help="Picture to write (.png, .svg or .pdf).", metavar="FILE", callback=at_home)
+    ],
     preset: PresetOption = None,
     config: ConfigOption = None,
     sets: SetOption = None,
@@ -23,8 +25,12 @@ def masks(
     Without --data the images are synthetic ones.
     """
     asked = asked_config(preset, config, sets, data)
+    from cnnjepa.places import refuse_missing_images
     from cnnjepa.schemas import ConfigError
 
+    refuse_missing_images(asked.data)
+    if not out.parent.is_dir():
+        raise ConfigError(f"--out {out}: the folder {out.parent} does not exist; make it first")
     if out.suffix not in (".png", ".svg", ".pdf"):
         raise ConfigError(f"--out {out}: legal endings are .png, .svg and .pdf")
     from cnnjepa.cli.terminal import console, say

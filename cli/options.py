@@ -8,11 +8,26 @@ import typer
 if TYPE_CHECKING:
     from cnnjepa.schemas import PretrainConfig
 
+
+def at_home(given: Any) -> Any:
+    """Paths of an option with a leading `~` replaced, which no shell does in `--data=~/d`; other words stay."""
+    if isinstance(given, list):
+        return [at_home(path) for path in given]
+    if given is None or not str(given).startswith("~"):
+        return given
+    from cnnjepa.schemas.paths import user_path
+
+    try:
+        return type(given)(user_path(given))
+    except ValueError as error:
+        raise typer.BadParameter(str(error)) from None
+
+
 PresetOption = Annotated[
     str | None, typer.Option("--preset", help="A preset; `cnnjepa config presets` lists them.", metavar="NAME")
 ]
 ConfigOption = Annotated[
-    Path | None, typer.Option("--config", help="A YAML file laid over the preset.", metavar="FILE")
+    Path | None, typer.Option("--config", help="A YAML file laid over the preset.", metavar="FILE", callback=at_home)
 ]
 SetOption = Annotated[
     list[str] | None,
@@ -20,10 +35,16 @@ SetOption = Annotated[
 ]
 DataOption = Annotated[
     list[Path] | None,
-    typer.Option("--data", help="Images: a directory, a .tar(.gz) of one, or a folder of HDF5 files.", metavar="PATH"),
+    typer.Option(
+        "--data",
+        help="Images: a directory, a .tar(.gz) of one, or a folder of HDF5 files.",
+        metavar="PATH",
+        callback=at_home,
+    ),
 ]
 RootOption = Annotated[
-    Path, typer.Option("--root", help="Holds runs/ and studies/; shared by all machines.", metavar="DIR")
+    Path,
+    typer.Option("--root", help="Holds runs/ and studies/; shared by all machines.", metavar="DIR", callback=at_home),
 ]
 
 

@@ -5,13 +5,13 @@ from typing import Annotated, Literal
 
 import typer
 
-from cnnjepa.cli.options import DataOption, SetOption, one_place
+from cnnjepa.cli.options import DataOption, SetOption, at_home, one_place
 
 EXAMPLE = "Example:  cnnjepa probe runs/demo-seed0 --encoder context"
 
 
 def probe(
-    run: Annotated[Path, typer.Argument(help="A run folder.", metavar="RUN")],
+    run: Annotated[Path, typer.Argument(help="A run folder.", metavar="RUN", callback=at_home)],
     data: DataOption = None,
     encoder: Annotated[
         Literal["target", "context"] | None,
@@ -30,13 +30,20 @@ def probe(
     how they are read (`data.resident`, `data.val_split`, `data.train_images`, …) may be set. The run's own images may
     have been moved to PATH.
     """
+    from cnnjepa.places import refuse_missing_images, refuse_no_run
+    from cnnjepa.schemas import load_config
+
+    refuse_no_run(run, checkpoint)
+    images = one_place(data)
+    if images is not None:
+        refuse_missing_images(load_config("smoke", data=images).data)
     from cnnjepa.cli.summary import print_summary
     from cnnjepa.cli.terminal import console, say
     from cnnjepa.training.reprobe import reprobe
 
     progress = console(stderr=True)
     sets = [*(sets or []), *([f"probe.encoder={encoder}"] if encoder else [])]
-    probed = reprobe(run, checkpoint, sets, one_place(data), lambda text: say(progress, f"{text} …"))
+    probed = reprobe(run, checkpoint, sets, images, lambda text: say(progress, f"{text} …"))
     print_summary(probed.result, run)
     print(probed.note)
     raise typer.Exit(3 if probed.result.status == "collapsed" else 0)

@@ -5,6 +5,8 @@ from typing import Annotated
 
 import typer
 
+from cnnjepa.cli.options import RootOption, at_home
+
 EXAMPLE = "Example:  cnnjepa report predictor-ablation"
 
 
@@ -12,11 +14,12 @@ def report(
     studies: Annotated[
         list[str] | None, typer.Argument(help="Names of studies; all below the root by default.", metavar="[STUDY ...]")
     ] = None,
-    root: Annotated[Path, typer.Option("--root", help="Where studies/ and runs/ are.", metavar="DIR")] = Path("."),
+    root: RootOption = Path(),
     out: Annotated[
         Path | None,
         typer.Option(
-            "--out", help="Where the one study's report, or the one over all studies, goes instead.", metavar="DIR"
+            "--out", help="Where the one study's report, or the one over all studies, goes instead.", metavar="DIR",
+            callback=at_home,
         ),
     ] = None,
     run: Annotated[
@@ -32,6 +35,12 @@ def report(
     Each study's report goes to studies/NAME/report/; with several studies, or none named, there is one over all in
     report/ too. Half-done studies are reported as they stand; what is missing or unreadable is named.
     """
+    from cnnjepa.ablations.study_folder import StudyFolder, refuse_no_studies
+
+    for name in studies or []:
+        StudyFolder(root, name).refuse_absent()
+    if not studies:
+        refuse_no_studies(root)
     from cnnjepa.ablations.report.build import build_report
     from cnnjepa.cli.terminal import console, say
     from cnnjepa.commands import quoted

@@ -5,7 +5,7 @@ from typing import Annotated, Any, Literal
 
 import typer
 
-from cnnjepa.cli.options import DataOption, SetOption, one_place
+from cnnjepa.cli.options import DataOption, SetOption, at_home, one_place
 from cnnjepa.cli.study_options import ClusterOptions, taking
 
 EXAMPLE = "Example:  cnnjepa search --preset smoke --space 'optimizer.lr=log(1e-4, 1e-1)' --trials 8"
@@ -15,7 +15,8 @@ EXAMPLE = "Example:  cnnjepa search --preset smoke --space 'optimizer.lr=log(1e-
 def search(
     options: ClusterOptions,
     file: Annotated[
-        Path | None, typer.Argument(help="A YAML file with the search (docs/studies.md).", metavar="SPACE.yaml")
+        Path | None,
+        typer.Argument(help="A YAML file with the search (docs/studies.md).", metavar="SPACE.yaml", callback=at_home),
     ] = None,
     space: Annotated[
         list[str] | None,
@@ -47,10 +48,16 @@ def search(
     Every trial is a run in the pool and can be resumed with `train --resume`. The same command resumes a stopped
     search. Exit codes: 0 done, 1 no trial finished, 2 invalid request, 75 stopped.
     """
-    from cnnjepa.cli.search_run import asked_space, run
+    from cnnjepa.ablations.search.points import check_search
+    from cnnjepa.cli.search_space import asked_space
+    from cnnjepa.places import refuse_missing_images
 
     flags: dict[str, Any] = {"preset": preset, "objective": objective, "sampler": sampler, "prune": prune, "name": name}
     asked = asked_space(
         file, space or [], sets or [], {key: value for key, value in flags.items() if value is not None}
     )
-    raise typer.Exit(run(asked, options, one_place(data), trials, storage))
+    images = one_place(data)
+    refuse_missing_images(check_search(asked, images).data)
+    from cnnjepa.cli.search_run import run
+
+    raise typer.Exit(run(asked, options, images, trials, storage))

@@ -18,6 +18,12 @@ def status(
     root: RootOption = Path(),
 ) -> None:
     """Where a study's trials stand, from any terminal or machine that sees its folder; changes nothing."""
+    from cnnjepa.ablations.study_folder import StudyFolder, refuse_no_studies
+
+    if study is None:
+        refuse_no_studies(root)
+    else:
+        StudyFolder(root, study).refuse_absent()
     from cnnjepa.cli.study_status import follow_study, list_studies, show_study
     from cnnjepa.cli.terminal import console
 

@@ -7,20 +7,23 @@ from rich.console import Console, Group
 from rich.live import Live
 
 from cnnjepa.ablations.pool import Pool, Standing
-from cnnjepa.ablations.study_folder import StudyFolder, TrialKey, TrialRecord, standing_of, study_names
+from cnnjepa.ablations.study_folder import (
+    StudyFolder,
+    TrialKey,
+    TrialRecord,
+    refuse_no_studies,
+    standing_of,
+    study_names,
+)
 from cnnjepa.cli.study_tables import counts_line, failures, outcome_notes, outcome_table, standings_table
 from cnnjepa.cli.terminal import is_live, say
-from cnnjepa.commands import command
 from cnnjepa.schemas import ConfigError
 
 
 def list_studies(console: Console, root: Path) -> None:
     """A line a study."""
-    names = study_names(root)
-    if not names:
-        example = command("cnnjepa", "ablate", "predictor", "--depths", "1,2", root=root)
-        raise ConfigError(f"no studies below {root / 'studies'}; `{example}` makes one")
-    for name in names:
+    refuse_no_studies(root)
+    for name in study_names(root):
         try:
             line = counts_line(*_look(root, name))
         except ConfigError as damage:

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from cnnjepa.cli.options import ConfigOption, DataOption, PresetOption, SetOption, asked_config
+from cnnjepa.cli.options import ConfigOption, DataOption, PresetOption, SetOption, asked_config, at_home
 from cnnjepa.commands import command
 from cnnjepa.names import file_name
 
@@ -19,11 +19,13 @@ def train(
     sets: SetOption = None,
     data: DataOption = None,
     out: Annotated[
-        Path | None, typer.Option("--out", help="Run folder; runs/PRESET-seedN by default.", metavar="DIR")
+        Path | None,
+        typer.Option("--out", help="Run folder; runs/PRESET-seedN by default.", metavar="DIR", callback=at_home),
     ] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on from the last checkpoint, if there is one.")] = False,
     checkpoint: Annotated[
-        Path | None, typer.Option("--checkpoint", help="With --resume: go on from this one.", metavar="FILE")
+        Path | None,
+        typer.Option("--checkpoint", help="With --resume: go on from this one.", metavar="FILE", callback=at_home),
     ] = None,
     max_hours: Annotated[
         float | None,
@@ -37,11 +39,15 @@ def train(
     """
     from cnnjepa.errors import Stopped
     from cnnjepa.launcher import launched
+    from cnnjepa.places import refuse_missing_images, refuse_no_checkpoint
     from cnnjepa.schemas import ConfigError
 
     asked = asked_config(preset, config, sets, data)
     if checkpoint and not resume:
         raise ConfigError("--checkpoint goes with --resume")
+    refuse_missing_images(asked.data)
+    if checkpoint:
+        refuse_no_checkpoint(checkpoint)
     stem = preset or (config.stem if config else "run")
     stem = file_name(stem) if len(stem.encode()) > 200 else stem  # the file system's limit is 255 bytes
     run_dir = out or Path("runs") / f"{stem}-seed{asked.runtime.seed}"

@@ -7,6 +7,7 @@ import torch
 
 from cnnjepa.encoders import Trunk, build_trunk
 from cnnjepa.methods.build import method_class
+from cnnjepa.places import refuse_no_run
 from cnnjepa.schemas import ConfigError, read_config
 from cnnjepa.training.checkpoint import read_checkpoint
 
@@ -23,8 +24,7 @@ def load_encoder(
     does not exist, or for the target encoder of a method without one.
     """
     run = Path(run)
-    if not (run / "config.yaml").is_file():
-        raise ConfigError(f"{run} is not a run folder: it has no config.yaml")
+    refuse_no_run(run)
     config = read_config(run / "config.yaml")
     state = read_checkpoint(run / "checkpoints" / checkpoint)["method"]
     which = which or config.probed_encoder

@@ -1,11 +1,11 @@
 """Images: where they come from and how they are cropped."""
 
-from pathlib import Path
 from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field, field_validator
 
 from cnnjepa.schemas.base import Section
+from cnnjepa.schemas.paths import UserPath
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
@@ -109,7 +109,7 @@ class FolderData(_Images):
     source: Literal["folder"] = "folder"
     """Which source this section configures."""
 
-    path: Path | None = None
+    path: UserPath | None = None
     """The directory, a `.tar`, `.tar.gz` or `.tgz` of one, or what `cnnjepa data pack` wrote. Given with `--data`."""
 
     train_split: str = "train"
@@ -128,7 +128,7 @@ class TorchvisionData(_Images):
     name: Literal["cifar10", "cifar100", "stl10", "imagenette"] = "cifar10"
     """Which data set."""
 
-    path: Path | None = None
+    path: UserPath | None = None
     """Folder that holds, or will hold, the data set's files. Given with `--data`."""
 
     download: bool = False
@@ -141,7 +141,7 @@ class HDF5Data(_Images):
     source: Literal["hdf5"] = "hdf5"
     """Which source this section configures."""
 
-    path: Path | None = None
+    path: UserPath | None = None
     """Folder that holds the two files. Given with `--data`."""
 
     train_file: str = "train.h5"

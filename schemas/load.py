@@ -1,5 +1,6 @@
 """From a preset, a YAML file and flags to one validated config, with errors a person can act on."""
 
+import copy
 import json
 from collections.abc import Mapping
 from functools import cache
@@ -38,7 +39,12 @@ def preset_text(name: str) -> str:
 
 
 def _preset_tree(name: str) -> Tree:
-    return _extended(read_yaml(preset_text(name), f"preset {name}"), f"preset {name}")
+    return _extended(copy.deepcopy(_parsed_preset(name)), f"preset {name}")
+
+
+@cache
+def _parsed_preset(name: str) -> Any:
+    return read_yaml(preset_text(name), f"preset {name}")
 
 
 def _file_tree(path: Path) -> Tree:

@@ -30,7 +30,7 @@ from cnnjepa.ablations.search.values import by_value
 from cnnjepa.ablations.study_folder import StudyFolder
 from cnnjepa.cli import search_run
 from cnnjepa.cli.app import app
-from cnnjepa.cli.search_run import asked_space
+from cnnjepa.cli.search_space import asked_space
 from cnnjepa.cli.study_options import ClusterOptions
 from cnnjepa.schemas import ConfigError, load_config, read_config
 from cnnjepa.schemas.space import SearchSpace

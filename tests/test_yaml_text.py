@@ -15,7 +15,7 @@ from cnnjepa.ablations.step_cost_file import read_step_costs
 from cnnjepa.ablations.study_files import read_study
 from cnnjepa.cli.data import _images_at
 from cnnjepa.cli.options import listed
-from cnnjepa.cli.search_run import asked_space
+from cnnjepa.cli.search_space import asked_space
 from cnnjepa.schemas import ConfigError, load_config, preset_names, read_config
 from cnnjepa.schemas.overrides import parse_override, replaced
 from cnnjepa.schemas.study import Study

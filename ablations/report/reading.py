@@ -6,8 +6,14 @@ from pathlib import Path
 from typing import Any
 
 from cnnjepa.ablations.pool import Pool, Standing, own_probe
-from cnnjepa.ablations.study_folder import StudyFolder, TrialKey, TrialRecord, standing_of, study_names
-from cnnjepa.commands import command
+from cnnjepa.ablations.study_folder import (
+    StudyFolder,
+    TrialKey,
+    TrialRecord,
+    refuse_no_studies,
+    standing_of,
+    study_names,
+)
 from cnnjepa.schemas import ConfigError, PretrainConfig, ProbeFigures, TrialResult
 from cnnjepa.schemas.probe import Protocol
 from cnnjepa.schemas.study import Study
@@ -116,14 +122,12 @@ class Curves:
 def read_studies(root: Path, names: list[str]) -> tuple[list[StudyData], list[str]]:
     """(the studies asked for, all below `root` when none is named; what could not be read among all). Raises
     ConfigError when there is none, or when one that is named cannot be read."""
-    known = study_names(root)
-    if not names and not known:
-        example = command("cnnjepa", "ablate", "predictor", "--depths", "1,2,3,4", root=root)
-        raise ConfigError(f"{root / 'studies'} holds no study to report; `{example}` makes one")
+    if not names:
+        refuse_no_studies(root)
     if names:
         return [read_study(StudyFolder(root, name)) for name in dict.fromkeys(names)], []
     studies, warnings = [], []
-    for name in known:
+    for name in study_names(root):
         try:
             studies.append(read_study(StudyFolder(root, name)))
         except ConfigError as error:

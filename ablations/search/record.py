@@ -8,16 +8,12 @@ import optuna
 from pydantic import ValidationError
 
 from cnnjepa.ablations.data_facts import DataFacts
+from cnnjepa.ablations.search.notes import NOTED, without_notes
 from cnnjepa.ablations.study_folder import StudyFolder
 from cnnjepa.schemas import ConfigError, PretrainConfig, pretrain_hash, probe_hash
 from cnnjepa.schemas.overrides import flat
 from cnnjepa.schemas.space import SearchSpace
 from cnnjepa.schemas.yaml_text import read_yaml_file
-
-# What the record has beyond the search itself: the images' fingerprint, and processes per trial.
-NOTED = {"images", "processes"}
-# Further, in records of later versions: the base config's names, and the folder's own name, which moves with it.
-_LATER = {"base", "base_probe", "id"}
 
 # The attribute of Optuna's study that holds the record, the folder and the machine.
 _OWNER = "cnnjepa_search"
@@ -33,11 +29,6 @@ def record_of(space: SearchSpace, config: PretrainConfig, images: DataFacts, pro
         **space.model_dump(mode="json"), "images": images.fingerprint, "processes": processes,
         "base": pretrain_hash(named, images.fingerprint, 1)[:12], "base_probe": probe_hash(named)[:12],
     }  # fmt: skip
-
-
-def without_notes(record: dict[str, Any]) -> dict[str, Any]:
-    """The fields of the search alone."""
-    return {key: value for key, value in record.items() if key not in NOTED | _LATER}
 
 
 def recorded(folder: StudyFolder) -> dict[str, Any] | None:

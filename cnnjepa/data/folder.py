@@ -15,6 +15,7 @@ from cnnjepa.data.readers import Directory, Reader, cannot_read
 from cnnjepa.data.scan import printable
 from cnnjepa.data.shards import MANIFEST, Shards
 from cnnjepa.data.source import Splits
+from cnnjepa.places import image_path
 from cnnjepa.schemas import ConfigError, FolderData
 
 
@@ -68,11 +69,7 @@ def _class_of(path: str) -> str:
 
 def open_folder(config: FolderData) -> Splits:
     """The sources of both splits, keyed `train` and `val`. Raises ConfigError for a path that holds none."""
-    path = config.path
-    if path is None:
-        raise ConfigError("data.path is not set; give the images' directory or .tar archive with --data PATH")
-    if not path.exists():
-        raise ConfigError(f"data.path {path} does not exist; give a directory or a .tar/.tar.gz with --data PATH")
+    path = image_path(config)
     if path.is_file() and not path.name.lower().endswith((".tar", ".tar.gz", ".tgz")):
         raise ConfigError(f"data.path {path} is a file; legal are a directory, a .tar, a .tar.gz and a .tgz")
     try:

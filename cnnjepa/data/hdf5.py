@@ -21,6 +21,7 @@ from cnnjepa.data.decoding import decode
 from cnnjepa.data.readers import cannot_read
 from cnnjepa.data.source import Splits
 from cnnjepa.errors import ImageError
+from cnnjepa.places import image_path
 from cnnjepa.schemas import ConfigError, HDF5Data
 
 _LAYOUT = 'two groups, images and labels, with one data set per image under the keys "0" to "N-1"'
@@ -78,13 +79,11 @@ class HDF5Source:
 
 def open_hdf5(config: HDF5Data) -> Splits:
     """The sources of both splits. Raises ConfigError for missing files or groups, and for what is not the layout."""
-    if config.path is None:
-        raise ConfigError("data.path is not set; give the folder of the two HDF5 files with --data PATH")
-    sources = {}
+    sources, folder = {}, image_path(config)
     for split, name in (("train", config.train_file), ("val", config.val_file)):
-        path = config.path / name
+        path = folder / name
         if not path.is_file():
-            there = sorted(file.name for ending in ("h5", "hdf5") for file in config.path.glob(f"*.{ending}"))
+            there = sorted(file.name for ending in ("h5", "hdf5") for file in folder.glob(f"*.{ending}"))
             cure = f"the folder holds {', '.join(there)}: choose one with --set data.{split}_file=NAME"
             raise ConfigError(
                 f"data.{split}_file {path} does not exist; {cure if there else 'the folder holds no .h5 file'}"

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from cnnjepa.data.decoding import rgb
 from cnnjepa.errors import ImageError
+from cnnjepa.places import image_path
 from cnnjepa.schemas import ConfigError, TorchvisionData
 
 
@@ -37,10 +38,8 @@ class TorchvisionSource:
 
 def open_torchvision(config: TorchvisionData) -> dict[str, TorchvisionSource]:
     """The sources of both splits. Raises ConfigError when the files are absent and `download` is false."""
-    if config.path is None:
-        raise ConfigError("data.path is not set; give the folder of torchvision's files with --data PATH")
     sets = torchvision.datasets
-    root, download = str(config.path), config.download
+    root, download = str(image_path(config)), config.download
     try:
         match config.name:
             case "cifar10" | "cifar100":

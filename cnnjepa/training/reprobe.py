@@ -11,6 +11,7 @@ from cnnjepa.cost import method_cost
 from cnnjepa.data import DataSet, open_data
 from cnnjepa.data.batches import Order
 from cnnjepa.data.held_out import trained_images
+from cnnjepa.places import refuse_no_run
 from cnnjepa.pretrained import load_encoder
 from cnnjepa.probes import assess
 from cnnjepa.schemas import ConfigError, Cost, PretrainConfig, TrialResult, probe_hash, read_config
@@ -50,8 +51,7 @@ def reprobe(
     is added to the run folder; no earlier result is replaced. Raises ConfigError for anything that cannot be probed,
     Stopped after a signal, with nothing written."""
     folder = RunFolder(run_dir)
-    if not folder.begun:
-        raise ConfigError(f"{run_dir} is not a run folder: it has no config.yaml")
+    refuse_no_run(run_dir)
     state = read_checkpoint(folder.checkpoints / checkpoint)
     config, own_images = probe_config(
         read_config(run_dir / "config.yaml"), state["settings"], overrides or [], data_path

@@ -1,0 +1,47 @@
+"""Places that a command is given and must exist. No torch is imported here, so that a wrong one is refused at once."""
+
+from pathlib import Path
+
+from cnnjepa.schemas.data import DataConfig, FolderData, HDF5Data, SyntheticData, TorchvisionData
+from cnnjepa.schemas.errors import ConfigError
+
+_WANTED = {
+    "folder": "the images' directory or .tar archive",
+    "hdf5": "the folder of the two HDF5 files",
+    "torchvision": "the folder of torchvision's files",
+}
+
+
+def image_path(config: FolderData | HDF5Data | TorchvisionData) -> Path:
+    """`data.path`. Raises ConfigError where it is not set, or does not exist and nothing is to be downloaded there."""
+    if config.path is None:
+        raise ConfigError(f"data.path is not set; give {_WANTED[config.source]} with --data PATH")
+    if not config.path.exists() and not (isinstance(config, TorchvisionData) and config.download):
+        raise ConfigError(f"data.path {config.path} does not exist; give {_WANTED[config.source]} with --data PATH")
+    return config.path
+
+
+def refuse_missing_images(config: DataConfig) -> None:
+    """Raises ConfigError for a `data.path` that is set and does not exist."""
+    if not isinstance(config, SyntheticData) and config.path is not None:
+        image_path(config)
+
+
+def refuse_no_run(run: Path, checkpoint: str | None = None) -> None:
+    """Raises ConfigError where `run` is not a run folder, or has no checkpoint of this name. Where there is a
+    `previous.pt`, the checkpoint's reader says how to go on from it."""
+    if not (run / "config.yaml").is_file():
+        lacks = "it has no config.yaml" if run.exists() else "it does not exist"
+        raise ConfigError(f"{run} is not a run folder: {lacks}")
+    if checkpoint is not None:
+        refuse_no_checkpoint(run / "checkpoints" / checkpoint)
+
+
+def refuse_no_checkpoint(path: Path) -> None:
+    """Raises ConfigError, naming the checkpoints that lie next to it, where there is none."""
+    if path.is_file() or path.with_name("previous.pt").is_file():
+        return
+    there = sorted(file.name for file in path.parent.glob("*.pt"))
+    raise ConfigError(
+        f"checkpoint {path} does not exist; " + (f"there are {', '.join(there)}" if there else "none does")
+    )
