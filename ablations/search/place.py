@@ -8,6 +8,7 @@ from sqlalchemy import URL, make_url
 from sqlalchemy.exc import ArgumentError
 
 from cnnjepa.schemas import ConfigError
+from cnnjepa.schemas.paths import user_path
 
 _FORMS = "--storage takes a database URL (sqlite:///FILE, postgresql://…, mysql://…) or journal:FILE"
 
@@ -50,7 +51,7 @@ def place_of(given: str | None, folder: Path) -> Place:
         name = given.removeprefix("journal:")
         if not name:
             raise ConfigError(f"--storage {given}: the file is missing; {_FORMS}")
-        file = Path(name).expanduser().absolute()
+        file = _at_home(name, given)
         _refuse_unwritable(file, f"--storage {given}")
         _refuse_other_file(file, given)
         return Place(f"journal:{file}", f"journal:{file}", file, journal=True)
@@ -69,9 +70,16 @@ def place_of(given: str | None, folder: Path) -> Place:
         raise ConfigError(f"--storage {given}: ?{after} holds no option of SQLite; a ? in a path is written %3F")
     if database.startswith("file:"):  # SQLite's own form, which it reads itself
         return Place(url.render_as_string(hide_password=False), str(url), None, journal=False)
-    file = Path(database).expanduser().absolute()
+    file = _at_home(database, given)
     _refuse_unwritable(file, f"--storage {given}")
     return _sqlite(url.set(database=str(file)))
+
+
+def _at_home(name: str, given: str) -> Path:
+    try:
+        return user_path(name).absolute()
+    except ValueError as error:
+        raise ConfigError(f"--storage {given}: {error}") from None
 
 
 def _sqlite(url: URL) -> Place:
