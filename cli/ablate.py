@@ -3,8 +3,8 @@
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from typer.core import TyperGroup
 
+from cnnjepa.cli.any_order import AnyOrder
 from cnnjepa.cli.options import at_home, listed
 from cnnjepa.cli.study_options import StudyOptions, taking
 
@@ -17,7 +17,7 @@ EXAMPLE = "Example:  cnnjepa ablate predictor --depths 1,2,3,4"
 _DEFAULT_PRESET = "ablation"
 
 
-class _StudyGroup(TyperGroup):
+class _StudyGroup(AnyOrder):
     """`ablate FILE.yaml` and `ablate NAME` are the command `file` with that argument."""
 
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:

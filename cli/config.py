@@ -5,9 +5,11 @@ from typing import Annotated
 
 import typer
 
+from cnnjepa.cli.any_order import AnyOrder
 from cnnjepa.cli.options import ConfigOption, DataOption, PresetOption, SetOption, asked_config, at_home
 
 app = typer.Typer(
+    cls=AnyOrder,
     no_args_is_help=True,
     help="See what can be asked for, and what a preset or file asks.",
     epilog="Example:  cnnjepa config show --preset in100",

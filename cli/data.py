@@ -7,12 +7,14 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from cnnjepa.cli.any_order import AnyOrder
 from cnnjepa.cli.options import at_home
 
 if TYPE_CHECKING:
     from cnnjepa.schemas import DataConfig
 
 app = typer.Typer(
+    cls=AnyOrder,
     no_args_is_help=True,
     help="Look at images before a run does; pack them so that runs read them faster.",
     epilog="Example:  cnnjepa data check photos.tar",
@@ -24,13 +26,15 @@ def _data() -> None:
     pass
 
 
-def _images_at(path: Path, **splits: str | None) -> "DataConfig":
+def _images_at(path: Path, what: str, **splits: str | None) -> "DataConfig":
     """The data section that `--data PATH` would give, with other names of splits where they are given. Raises
-    ConfigError where nothing lies at the path."""
+    ConfigError, naming `what`, where nothing lies at the path."""
     from cnnjepa.schemas import ConfigError, load_config
 
     if not path.exists():
-        raise ConfigError(f"{path} does not exist; give a directory of images, a .tar(.gz) of one, or HDF5 files")
+        raise ConfigError(
+            f"{what} {path} does not exist; give a directory of images, a .tar(.gz) of one, or HDF5 files"
+        )
     small = ["image_size=64", "min_keep=0", "sampler=unbiased", "stem=small"]  # a config that any images fit
     named = {f"data.{name}": split for name, split in splits.items() if split is not None}
     return load_config(data=path, overrides=small, changes=named).data
@@ -47,7 +51,7 @@ def check(
 
     Files that are left out (in folders below a class, with other endings, hidden, …) are counted and named by reason.
     """
-    config = _images_at(path)
+    config = _images_at(path, "PATH")
     from rich.progress import track
 
     from cnnjepa.cli.terminal import console, is_live, say
@@ -111,7 +115,7 @@ def pack(
     Images that are small enough are copied byte for byte. Run again after an interruption, it goes on; at the end
     everything is read back. A packed set counts as another data set than its source: its runs have other hashes.
     """
-    config = _images_at(source, train_split=train_split, val_split=val_split)
+    config = _images_at(source, "SOURCE", train_split=train_split, val_split=val_split)
     from rich.progress import Progress
 
     from cnnjepa.cli.terminal import console, is_live, say

@@ -33,8 +33,8 @@ def probe(
     from cnnjepa.places import refuse_missing_images, refuse_no_run
     from cnnjepa.schemas import load_config
 
-    refuse_no_run(run, checkpoint)
     images = one_place(data)
+    refuse_no_run(run, checkpoint)
     if images is not None:
         refuse_missing_images(load_config("smoke", data=images).data)
     from cnnjepa.cli.summary import print_summary

@@ -16,7 +16,7 @@ from cnnjepa.data.batches import Normalizer, Order, training_batches
 from cnnjepa.data.held_out import training_set
 from cnnjepa.data.open import refuse_part_of_a_batch
 from cnnjepa.encoders import build_trunk
-from cnnjepa.encoders.custom import feature_dim_of, load_network
+from cnnjepa.encoders.custom import feature_dim_of, features_of, load_network
 from cnnjepa.masks import sample_masks
 from cnnjepa.schemas import ConfigError, EncoderConfig, PretrainConfig, RandomMasking, ViTConfig
 from cnnjepa.sparse import MaskedEncoder, PackedEncoder
@@ -92,14 +92,11 @@ def examine_encoder(named: str) -> Iterator[Finding]:
         yield Finding("use it", command(*(word for setting in settings for word in ("--set", setting))))
 
 
-@torch.no_grad()
 def _stride_of(network: nn.Module, named: str) -> int:
     size = 256
-    training = network.training
-    features = network.eval()(torch.zeros(1, 3, size, size))
-    network.train(training)
-    if not isinstance(features, Tensor) or features.dim() != 4 or size % features.shape[-1]:
-        shape = list(features.shape) if isinstance(features, Tensor) else type(features).__name__
+    features = features_of(network, size, named)
+    shape = list(features.shape) if isinstance(features, Tensor) else type(features).__name__
+    if not isinstance(features, Tensor) or features.dim() != 4 or not features.shape[-1] or size % features.shape[-1]:
         raise ConfigError(
             f"encoder {named}: images of {size} px give {shape}; features must be a map [B, C, G, G] whose side "
             "divides the image's. Leave out pooling and classifier"

@@ -5,11 +5,12 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from cnnjepa.data.evaluation import evaluation_batches
 from cnnjepa.data.open import open_sources
 from cnnjepa.data.source import Subset, stratified
-from cnnjepa.data.synthetic import render
+from cnnjepa.data.synthetic import LARGEST, SMALLEST, render
 from cnnjepa.masks import sample_masks
 from cnnjepa.matplotlib_cache import ensure_matplotlib_cache
 from cnnjepa.schemas import ConfigError, PretrainConfig, SyntheticData
@@ -118,10 +119,12 @@ def heat_map(figure: Any, axis: Any, rate: Tensor, title: str) -> None:
 
 
 def _images(config: PretrainConfig) -> Tensor:
-    """A few validation images uint8 [n, 3, S, S], as the encoder would see them whole."""
+    """A few validation images uint8 [n, 3, S, S], as the encoder would see them whole; synthetic ones of a size that
+    is not drawn are scaled."""
     size = config.data.image_size
     if isinstance(config.data, SyntheticData) or getattr(config.data, "path", None) is None:
-        return render("val", _SAMPLES, size)[0]
+        drawn = render("val", _SAMPLES, min(max(size, SMALLEST), LARGEST))[0]
+        return drawn if drawn.shape[-1] == size else functional.interpolate(drawn, (size, size), mode="nearest")
     source = open_sources(config.data)["val"]
     few = Subset(source, stratified(source.labels, min(_SAMPLES, source.labels.numel())))
     pixels = torch.cat([b.pixels for b in evaluation_batches(few, config.data, None, _SAMPLES)])

@@ -15,7 +15,8 @@ from test_report import DEPTHS, outcome
 from typer.testing import CliRunner
 
 from cnnjepa.cli.app import app
-from cnnjepa.schemas import preset_names
+from cnnjepa.mask_picture import _images
+from cnnjepa.schemas import load_config, preset_names
 
 ROOT = Path(__file__).parents[1]
 RUN = ["--set", "train_images=64", "--set", "val_images=48", "--set", "runtime.batch_size=16", "--set", "device=cpu",
@@ -275,3 +276,11 @@ def test_version() -> None:
     from cnnjepa import __version__
 
     assert cnnjepa("--version").stdout == f"cnnjepa {__version__}\n"
+
+
+@pytest.mark.parametrize("size", [8, 320])
+def test_masks_draws_sizes_at_which_no_image_is_drawn(size: int) -> None:
+    """Synthetic images have 16 to 256 pixels; the picture has any size that the encoder takes."""
+    settings = [f"image_size={size}", "stem=small", "stages=3", "masking.strategy=random"]
+    config = load_config("tiny64", overrides=settings)
+    assert tuple(_images(config).shape) == (8, 3, size, size)

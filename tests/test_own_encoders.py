@@ -17,9 +17,10 @@ from torch import Tensor, nn
 import cnnjepa
 from cnnjepa.doctor import examine_encoder
 from cnnjepa.encoders import build_trunk
+from cnnjepa.encoders.custom import build_custom
 from cnnjepa.errors import Stopped
 from cnnjepa.randomness import layer_randomness, seed_layers
-from cnnjepa.schemas import ConfigError, ConvNeXtConfig, load_config
+from cnnjepa.schemas import ConfigError, ConvNeXtConfig, CustomEncoderConfig, load_config
 from cnnjepa.sparse import MaskedEncoder, PackedEncoder
 from cnnjepa.sparse.fitness import compare, judge_layers
 from cnnjepa.sparse.patch_grid import PatchGrid
@@ -263,3 +264,57 @@ def test_what_is_no_network_is_refused_in_one_message(tmp_path: Path) -> None:
             cwd=tmp_path, env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])}, timeout=120,
         )  # fmt: skip
         assert done.returncode == 2 and word in done.stderr and "Traceback" not in done.stderr, done.stderr
+
+
+class FourChannels(nn.Sequential):
+    """Takes images of four channels, of which there are none."""
+
+    def __init__(self) -> None:
+        super().__init__(nn.Conv2d(4, 8, 3, 2, 1))
+
+
+class Unmade(nn.Module):
+    """Raises what only its author knows."""
+
+    def __init__(self) -> None:
+        raise KeyError("weights")
+
+
+class NoFeatures(nn.Module):
+    """Gives a map of no cells."""
+
+    def forward(self, images: Tensor) -> Tensor:
+        """See the class."""
+        return images[:, :, :0, :0]
+
+
+@pytest.mark.parametrize(
+    ("named", "says"),
+    [
+        (
+            "FourChannels",
+            r"an image \[1, 3, 256, 256\] fails in it \(RuntimeError: .*4 channels.*\); an encoder takes RGB",
+        ),
+        ("Unmade", "KeyError: 'weights'; give package.module:Name of a torch module"),
+        ("NoFeatures", r"images of 256 px give \[1, 3, 0, 0\]; features must be a map"),
+        ("Nowhere", "has no attribute 'Nowhere'; give package.module:Name"),
+    ],
+)
+def test_the_doctor_refuses_a_network_that_takes_no_images(named: str, says: str) -> None:
+    with pytest.raises(ConfigError, match=says):
+        list(examine_encoder(f"{__name__}:{named}"))
+
+
+def test_a_run_refuses_a_network_of_four_channels_with_the_same_words() -> None:
+    with pytest.raises(ConfigError, match=r"an image \[1, 3, 4, 4\] fails in it .*4 channels"):
+        build_custom(CustomEncoderConfig(module=f"{__name__}:FourChannels", total_stride=2), 0)
+
+
+@pytest.mark.parametrize("module", ["", ":", "no such", "broken_syntax:Net"])
+def test_a_module_that_cannot_be_imported_is_refused(
+    module: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "broken_syntax.py").write_text("class Net(:\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(ConfigError, match=r"give package\.module:Name of a torch module"):
+        list(examine_encoder(module))

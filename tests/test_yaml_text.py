@@ -266,4 +266,4 @@ def test_a_cost_file_with_a_key_twice_is_refused(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", ["2012", "no", "null", "'a'", "1e-3", "a: b"])
 def test_a_split_on_the_command_line_is_the_folders_name(name: str, tmp_path: Path) -> None:
-    assert _images_at(tmp_path, train_split=name).train_split == name
+    assert _images_at(tmp_path, "PATH", train_split=name).train_split == name

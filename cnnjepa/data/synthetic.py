@@ -33,6 +33,9 @@ from torch import Tensor
 Floats = NDArray[np.float32]
 Split = Literal["train", "val"]
 
+SMALLEST, LARGEST = 16, 256
+"""Sides of an image in pixels: the finest pattern needs 2 px per period."""
+
 _TAU = np.float32(2 * np.pi)
 _SPLITS: dict[str, int] = {"train": 0, "val": 1}
 _PIXELS_PER_CHUNK = 1 << 18  # 256 images at 32 px: working arrays of 1 MB stay in the cache
@@ -237,8 +240,10 @@ def render(split: Split, count: int, size: int, seed: int = 0) -> tuple[Tensor, 
         raise ValueError(f"split is {split!r}; choose one of {sorted(_SPLITS)}")
     if count < 0 or seed < 0:
         raise ValueError(f"count is {count} and seed is {seed}; both must be 0 or more")
-    if not 16 <= size <= 256:
-        raise ValueError(f"size is {size} px; choose 16 to 256 (the finest pattern needs 2 px per period)")
+    if not SMALLEST <= size <= LARGEST:
+        raise ValueError(
+            f"size is {size} px; choose {SMALLEST} to {LARGEST} (the finest pattern needs 2 px per period)"
+        )
 
     images = np.empty((count, 3, size, size), dtype=np.uint8)
     stride = len(MATERIALS)

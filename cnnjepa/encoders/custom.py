@@ -33,10 +33,11 @@ def load_network(named: str) -> nn.Module:
         sys.path.insert(0, os.getcwd())
     try:
         made = getattr(importlib.import_module(module), name)()
-    except (ImportError, AttributeError, TypeError) as error:
+    except Exception as error:  # the user's code raises what it likes; --debug shows where
         raise ConfigError(
-            f"encoder {named}: {error}; give package.module:Name of a torch module that is made without arguments"
-        ) from None
+            f"encoder {named}: {_said(error)}; give package.module:Name of a torch module that is made without "
+            "arguments"
+        ) from error
     if not isinstance(made, nn.Module):
         raise ConfigError(f"encoder {named} is a {type(made).__name__}, not a torch module")
     return made
@@ -52,11 +53,30 @@ def build_custom(config: CustomEncoderConfig, seed: int) -> CustomTrunk:
 
 
 @torch.no_grad()
+def features_of(network: nn.Module, size: int, named: str) -> object:
+    """What the network gives for an image [1, 3, size, size], in evaluation mode. Raises ConfigError when it cannot
+    take such an image."""
+    training = network.training
+    try:
+        return network.eval()(torch.zeros(1, 3, size, size))
+    except Exception as error:
+        raise ConfigError(
+            f"encoder {named}: an image [1, 3, {size}, {size}] fails in it ({_said(error)}); an encoder takes RGB "
+            "images [B, 3, S, S] in float32"
+        ) from error
+    finally:
+        network.train(training)
+
+
+def _said(error: Exception) -> str:
+    """The first line of an error of the user's code, with its kind where that line alone says little."""
+    line = next(iter(str(error).splitlines()), "")
+    return line if isinstance(error, ImportError | AttributeError) else f"{type(error).__name__}: {line}".rstrip(": ")
+
+
 def feature_dim_of(network: nn.Module, stride: int, named: str) -> int:
     """Channels of the features. Raises ConfigError when an image of two strides does not give two cells a side."""
-    training = network.training
-    features = network.eval()(torch.zeros(1, 3, 2 * stride, 2 * stride))
-    network.train(training)
+    features = features_of(network, 2 * stride, named)
     shape = list(features.shape) if isinstance(features, Tensor) else type(features).__name__
     if not isinstance(features, Tensor) or features.dim() != 4 or list(features.shape[2:]) != [2, 2]:
         raise ConfigError(
