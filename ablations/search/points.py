@@ -1,15 +1,17 @@
 """From a point of the searched space to the config that is tried."""
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from cnnjepa.ablations.data_facts import Resolver
-from cnnjepa.ablations.share import Share
 from cnnjepa.ablations.study_folder import TrialRecord
 from cnnjepa.schemas import ConfigError, PretrainConfig, load_config
 from cnnjepa.schemas.numbers import exact
 from cnnjepa.schemas.overrides import full_path, full_paths
 from cnnjepa.schemas.space import SearchSpace
+
+if TYPE_CHECKING:  # it imports torch, which takes seconds, and spaces are refused before
+    from cnnjepa.ablations.data_facts import Resolver
+    from cnnjepa.ablations.share import Share
 
 # A search needs one figure: neither the published protocol nor the floors are probed, unless asked for.
 _CHEAP_PROBE = {"probe.protocols": ["held_out"], "probe.floors": False}
@@ -22,7 +24,7 @@ def config_of(space: SearchSpace, changes: dict[str, Any], data: Path | None) ->
 
 
 def trial_record(
-    space: SearchSpace, choices: dict[str, Any], data: Path | None, share: Share, resolver: Resolver
+    space: SearchSpace, choices: dict[str, Any], data: Path | None, share: "Share", resolver: "Resolver"
 ) -> TrialRecord:
     """The trial that a point is, named as its run folder. Raises ConfigError where no trial can have the point."""
     changes = changes_of(choices, space)
@@ -40,8 +42,10 @@ def trial_record(
     )  # fmt: skip
 
 
-def resolver_of(share: Share) -> Resolver:
+def resolver_of(share: "Share") -> "Resolver":
     """Names trials as the processes of this share will."""
+    from cnnjepa.ablations.data_facts import Resolver
+
     return Resolver("cuda" if share.gpus else "cpu", share.workers)
 
 
