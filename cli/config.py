@@ -55,13 +55,15 @@ def _named(name: str):  # type: ignore[no-untyped-def]
 
 @app.command(epilog="Example:  cnnjepa config schema --json > schema.json")
 def schema(
-    as_json: Annotated[bool, typer.Option("--json", help="JSON Schema instead of text, for editors.")] = False,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="The JSON Schema of config files instead, for editors.")
+    ] = False,
 ) -> None:
     """Print every field with its default, meaning and source."""
-    from cnnjepa.schemas import PretrainConfig
+    from cnnjepa.schemas.json_schema import config_file_schema
     from cnnjepa.schemas.reference import config_reference
 
-    print(json.dumps(PretrainConfig.model_json_schema(), indent=2) if as_json else config_reference(), end="\n")
+    print(json.dumps(config_file_schema(), indent=2) if as_json else config_reference(), end="\n")
 
 
 @app.command(epilog="Example:  cnnjepa config presets")

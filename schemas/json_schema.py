@@ -1,0 +1,61 @@
+"""The JSON Schema of config files, for editors: what `--config` reads, presets and runs' `config.yaml` among it."""
+
+from typing import Any
+
+from cnnjepa.schemas.config import PretrainConfig
+from cnnjepa.schemas.load import preset_names
+
+Schema = dict[str, Any]
+
+
+def config_file_schema() -> Schema:
+    """JSON Schema (draft 2020-12) of a config file. Unlike the model's own, it has `extends`, a section may leave out
+    the field that chooses its kind (a preset below it has one), and a single value may stand for a list."""
+    whole: Schema = _as_files_have_it(PretrainConfig.model_json_schema())
+    extends = {
+        "description": "A preset, over which the file's sections are laid.",
+        "enum": list(preset_names()),
+    }
+    return {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        **whole,
+        "properties": {"extends": extends, **whole["properties"]},
+    }
+
+
+def _as_files_have_it(node: Any) -> Any:
+    if isinstance(node, list):
+        return [_as_files_have_it(item) for item in node]
+    if not isinstance(node, dict):
+        return node
+    inner = {name: _as_files_have_it(value) for name, value in node.items()}
+    if "discriminator" in inner:
+        return _one_of_several_kinds(inner)
+    if inner.get("type") == "array" and "items" in inner and "prefixItems" not in inner:
+        return _a_list_or_one_value(inner)
+    return inner
+
+
+def _one_of_several_kinds(node: Schema) -> Schema:
+    """A section whose kind the field `discriminator` chooses; without that field it is a part of any kind."""
+    tag, mapping = node["discriminator"]["propertyName"], node["discriminator"]["mapping"]
+    kinds: dict[str, list[str]] = {}
+    for name, reference in mapping.items():
+        kinds.setdefault(reference, []).append(name)
+    references = [{"$ref": reference} for reference in kinds]
+    chosen = [
+        {"if": {"properties": {tag: {"enum": names}}, "required": [tag]}, "then": {"$ref": reference}}
+        for reference, names in kinds.items()
+    ]
+    rest = {name: value for name, value in node.items() if name not in ("oneOf", "discriminator")}
+    return {
+        **rest,
+        "type": "object",
+        "properties": {tag: {"enum": list(mapping)}},
+        "allOf": [*chosen, {"if": {"not": {"required": [tag]}}, "then": {"anyOf": references}}],
+    }
+
+
+def _a_list_or_one_value(node: Schema) -> Schema:
+    about = {name: node[name] for name in ("title", "description", "default") if name in node}
+    return {**about, "anyOf": [{name: value for name, value in node.items() if name not in about}, node["items"]]}
