@@ -1,6 +1,6 @@
 """Which block sizes a block strategy draws on a grid, and how often: exactly, by closed form.
 
-Pure arithmetic, shared by the checks at load time and by the sampler. Source: the authors' code, where one
+Pure arithmetic, shared by the checks at load time and by the sampler. Source: docs/sources.md#block-sizes: one
 uniform draw u sets both the scale s = s0 + u(s1 - s0) and the aspect a = a0 + u(a1 - a0); then
 area = int(G²·s), h = round(√(area·a)), w = round(√(area/a)), both cut to the grid.
 """
@@ -101,8 +101,8 @@ def block_sizes(grid: int, scale: Range, aspect: Range, min_keep: int) -> list[B
 def positions(grid: int, side: int, faithful: bool) -> int:
     """Number of first rows (or columns) a block of `side` cells is drawn from, starting at 0.
 
-    `faithful` leaves the upper bound out, as the authors' code does, so that the last row and column are never
-    covered.
+    `faithful` leaves the upper bound out, as the released code does, so that the last row and column are never covered
+    (docs/sources.md#block-positions).
     """
     return max(grid - side, 1) if faithful else grid - side + 1
 

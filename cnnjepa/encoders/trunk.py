@@ -35,8 +35,8 @@ _SPECS: dict[Arch, _Spec] = {
 class ResNetTrunk(ResNet):  # type: ignore[misc]
     """images [B, 3, H, W] → features [B, C, H/s, W/s], with s the config's total stride.
 
-    Initialised as the authors' (timm's) networks: Kaiming normal (fan out), and the last batch norm of every
-    residual branch starts at zero.
+    Initialised as timm's networks (docs/sources.md#encoder-init): Kaiming normal (fan out), and the last batch
+    norm of every residual branch starts at zero.
     """
 
     def __init__(self, config: EncoderConfig) -> None:

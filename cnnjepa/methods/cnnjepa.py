@@ -48,7 +48,7 @@ class CNNJEPA(Method):
             module.requires_grad_(False)
         dim = feature_dim if projection is None else projection.out_channels
         self.predictor = predictor
-        # The authors' values: standard deviation 0.02 truncated at ±0.02, an effective one of about 0.011.
+        # Standard deviation 0.02, truncated at ±0.02: effectively about 0.011 (docs/sources.md#mask-token).
         self.token = nn.Parameter(nn.init.trunc_normal_(torch.empty(dim), std=0.02, a=-0.02, b=0.02))
 
     @classmethod

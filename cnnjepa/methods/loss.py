@@ -1,4 +1,4 @@
-"""Comparing predicted and target features at every cell (paper III-A; the authors' code)."""
+"""Comparing predicted and target features at every cell (docs/sources.md#loss)."""
 
 import torch.nn.functional as F
 from torch import Tensor

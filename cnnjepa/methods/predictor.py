@@ -1,4 +1,4 @@
-"""The convolutional predictor (paper III-C)."""
+"""The convolutional predictor (paper III-C; docs/sources.md#predictor-layers)."""
 
 from torch import Tensor, nn
 
@@ -9,7 +9,7 @@ class Predictor(nn.Module):
     """Maps filled context features [B, C, G, G] to predicted target features of the same shape.
 
     depth x [convolution → batch norm → ReLU], the last ReLU included; a separable convolution is depthwise kxk
-    then pointwise 1x1, both with bias (the authors' code).
+    then pointwise 1x1, both with bias (docs/sources.md#predictor-layers).
     """
 
     def __init__(self, dim: int, config: PredictorConfig) -> None:

@@ -1,6 +1,6 @@
 """The processes of a run: one, or several started by torchrun.
 
-Batch norm is per process, as the authors train; the running statistics that are saved are those of process 0.
+Batch norm is per process (docs/sources.md#batch-norm); the running statistics that are saved are those of process 0.
 """
 
 import datetime
