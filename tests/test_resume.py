@@ -354,5 +354,6 @@ def test_what_to_type_to_go_on_is_quoted_and_does_not_go_back(monkeypatch: pytes
     typed = ["cnnjepa", "train", "--preset", "demo", "--resume", "--checkpoint", "a.pt", "--set", "scale=[0.1, 0.2]"]
     monkeypatch.setattr(sys, "argv", typed)
     assert _again() == "cnnjepa train --preset demo --set 'scale=[0.1, 0.2]' --resume"
-    monkeypatch.setenv("WORLD_SIZE", "4")
+    for name, value in {"WORLD_SIZE": "4", "RANK": "0", "MASTER_ADDR": "localhost", "MASTER_PORT": "29500"}.items():
+        monkeypatch.setenv(name, value)
     assert _again().startswith("torchrun --nproc-per-node 4 -m cnnjepa train --preset demo")
