@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV   ?= .venv
 BIN    := $(VENV)/bin
 
-.PHONY: setup demo report test lint types docs docs-site docs-serve docs-pictures bench bench-full clean
+.PHONY: setup demo report results-page test lint types docs docs-site docs-serve docs-pictures bench bench-full clean
 
 setup: $(VENV)/.ready
 
@@ -21,6 +21,10 @@ demo: setup
 report: setup
 	$(BIN)/cnnjepa report
 
+# The same from the evidence in results/: the page is results/photos/report/report.html, which git ignores.
+results-page: setup
+	$(BIN)/cnnjepa report --root results/photos
+
 # Two processes, a file of tests each; JOBS=1 runs one after another.
 JOBS ?= 2
 test: setup
@@ -33,7 +37,7 @@ lint: setup
 types: setup
 	$(BIN)/mypy
 
-# The generated references; a test fails when they are stale.
+# The generated references and the tables from results/; a test fails when they are stale.
 docs: setup
 	$(BIN)/python docs/generate.py
 
@@ -58,5 +62,5 @@ bench-full: setup
 	$(BIN)/python benchmarks/all.py
 
 clean:
-	rm -rf build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis benchmarks/out
+	rm -rf results/*/report results/*/studies/*/report build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis benchmarks/out
 	find . -name __pycache__ -not -path './$(VENV)/*' -prune -exec rm -rf {} +

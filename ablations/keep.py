@@ -2,7 +2,6 @@
 
 import csv
 import io
-import shutil
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,7 +9,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from cnnjepa.ablations.arms import arms_of
-from cnnjepa.ablations.driver import distinct
+from cnnjepa.ablations.kept_trials import FILE_NAME, KeptTrial, write_kept_trials
 from cnnjepa.ablations.placeless import Placeless
 from cnnjepa.ablations.pool import Pool
 from cnnjepa.ablations.step_cost_file import step_cost_path
@@ -21,7 +20,6 @@ from cnnjepa.schemas.space import SearchSpace
 from cnnjepa.schemas.study import Study
 from cnnjepa.schemas.yaml_text import read_yaml_file, write_yaml
 from cnnjepa.training.files import write_atomically
-from cnnjepa.training.run_folder import RunFolder, config_yaml
 
 
 @dataclass(frozen=True)
@@ -37,34 +35,37 @@ class Kept:
 
 
 def keep_study(root: Path, name: str, to: Path) -> Kept:
-    """Writes `to/studies/<name>/` and its trials' results, configs and logged figures into `to/runs/by_hash/`, so that
-    a report of `to` has the same tables. Absolute paths and the machines' names are left out, also of messages; arms
-    over paths are called after the paths' endings. What an earlier call kept of the same study is replaced.
+    """Write `to/studies/<name>/study.yaml` and `trials.jsonl`, which holds the trials with their configs, results and
+    logged figures, so that a report of `to` has the same tables. Absolute paths and the machines' names are left out,
+    also of messages; arms over paths are called after the paths' endings. What an earlier call kept of the same study
+    is replaced.
 
-    Raises ConfigError for a study that does not exist or cannot be read, and for `to` being `root`; RunError when the
-    disk refuses.
+    Raises ConfigError for a study that does not exist or cannot be read, for `to` being `root`, and for a `to` in which
+    a study of this name was run; RunError when the disk refuses.
     """
     _refuse_root(root, to)
-    folder, pool, kept = StudyFolder(root, name), Pool(root), Pool(to)
+    folder, pool, here = StudyFolder(root, name), Pool(root), StudyFolder(to, name).path
     study, records = folder.study(), folder.trials()
-    found = {record.key: standing_of(pool, record) for record in records}
-    whole = [r for r in records if (s := found[r.key]).settled or s.state == "failed"]
-    results = [result for record in whole if (result := found[record.key].result)]
-    hosts = [some["host"] for r in results for some in (r.software, r.probe_software) if "host" in some]
+    results = {record.key: result for record in records if (result := standing_of(pool, record).result)}
+    hosts = [some["host"] for r in results.values() for some in (r.software, r.probe_software) if "host" in some]
     settings = [study.model_dump(mode="json"), [[record.choices, record.changes] for record in records]]
     placeless = Placeless(settings, root, hosts)
     there = _study_without_places(study, placeless)
-    StudyFolder(to, name).write(there, _records_without_places(records, study, there, placeless))
-    (to / "studies" / name / "logs").rmdir()
-    written = [to / "studies" / name / "study.yaml", to / "studies" / name / "trials.json"]
-    for record in distinct(whole):
-        result = found[record.key].result
-        assert result is not None
-        anonymous = _result_without_places(result, placeless)
-        run, to_run = (each.folder(record.pretrain_hash) for each in (pool, kept))
-        written += _keep_run(run, anonymous, to_run, _config_without_places(record.config, placeless))
-    missing = tuple(record.label for record in records if record not in whole)
-    return Kept(name, len(whole), missing, sum(path.stat().st_size for path in written))
+    lines = []
+    for record in _records_without_places(records, study, there, placeless):
+        tree, result = record.model_dump(mode="json"), results.get(record.key)
+        if result is None:
+            lines.append(KeptTrial(tree, None, None))
+            continue
+        anonymous = _result_without_places(result, placeless).model_dump(mode="json")
+        lines.append(KeptTrial(tree, anonymous, pool.logged(*record.key)))
+    _refuse_run_study(here)
+    here.mkdir(parents=True, exist_ok=True)
+    write_kept_trials(here / FILE_NAME, lines)
+    write_atomically(here / "study.yaml", write_yaml(there.model_dump(mode="json")).encode())
+    missing = tuple(record.label for record in records if record.key not in results)
+    size = sum((here / file).stat().st_size for file in (FILE_NAME, "study.yaml"))
+    return Kept(name, len(records) - len(missing), missing, size)
 
 
 def keep_search(root: Path, name: str, to: Path) -> bool:
@@ -118,6 +119,15 @@ def _refuse_root(root: Path, to: Path) -> None:
         raise ConfigError(f"--to {to} is the root itself; give another folder, results/ say")
 
 
+def _refuse_run_study(here: Path) -> None:
+    """Raises ConfigError for the folder of a study that was run there, or that an earlier version kept."""
+    if (here / "trials.json").is_file():
+        raise ConfigError(
+            f"{here} holds a study that was run there, or kept by an earlier version, and is not replaced; give "
+            "another --to, or remove that folder"
+        )
+
+
 def _placeless(changes: dict[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in changes.items() if full_path(key, "set:") != "data.path"}
 
@@ -166,17 +176,3 @@ def _result_without_places(result: TrialResult, placeless: Placeless) -> TrialRe
         if said := getattr(result, part):
             tree[part] = placeless.said(said)
     return TrialResult.model_validate(tree)
-
-
-def _keep_run(run: RunFolder, result: TrialResult, to: RunFolder, config: PretrainConfig) -> list[Path]:
-    """The result of the probe settings that the study asks for, added to those of other studies, the config, and what
-    was logged."""
-    to.path.mkdir(parents=True, exist_ok=True)
-    written = [to.write_result(result)]
-    if written[0].parent == to.path:  # the config of the run's first result
-        write_atomically(to.path / "config.yaml", config_yaml(config).encode())
-        written.append(to.path / "config.yaml")
-    if (run.path / "metrics.jsonl").is_file():
-        shutil.copyfile(run.path / "metrics.jsonl", to.path / "metrics.jsonl")
-        written.append(to.path / "metrics.jsonl")
-    return written

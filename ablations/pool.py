@@ -1,12 +1,15 @@
-"""The pool of trials, `runs/by_hash/<pretrain_hash>/`, shared by all studies: what has become of each."""
+"""The pool of trials, `runs/by_hash/<pretrain_hash>/`, shared by all studies: what has become of each.
+
+Trials of kept studies, which have no run folder, are read from `studies/<name>/trials.jsonl`.
+"""
 
 import contextlib
-import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from cnnjepa.ablations.kept_trials import KeptTrials, logged_lines
 from cnnjepa.errors import InUseError, RunError
 from cnnjepa.schemas import PretrainConfig, TrialResult
 from cnnjepa.training.locks import holder, locked
@@ -45,6 +48,7 @@ class Pool:
 
     def __init__(self, root: Path) -> None:
         self.path = root / "runs" / "by_hash"
+        self._kept = KeptTrials(root)
 
     def folder(self, pretrain_hash: str) -> RunFolder:
         """Where the trial of this name lives."""
@@ -77,11 +81,9 @@ class Pool:
         other probe settings counts as begun: it is probed again without training. A failure under other probe settings
         is not this trial's."""
         folder = self.folder(pretrain_hash)
-        if not folder.path.is_dir():
-            return Standing("waiting")
         held = folder.holder() is not None
         try:
-            result = folder.read_result(probe_hash)
+            result = folder.read_result(probe_hash) or self._kept_result(pretrain_hash, probe_hash)
         except RunError as error:
             return Standing("running") if held else Standing("unreadable", problem=str(error))
         if result and not held and result.status == "failed":
@@ -90,8 +92,21 @@ class Pool:
             return Standing(result.status, result, 1.0, result.final_loss)
         if not held and not folder.begun:
             return Standing("waiting")
-        train, knn = _last_lines(folder.path / "metrics.jsonl", probe_hash)
+        train, knn = _last_lines(self.logged(pretrain_hash, probe_hash) or [], probe_hash)
         return _under_way(train, knn, config, train_images, "running" if held else "begun")
+
+    def _kept_result(self, pretrain_hash: str, probe_hash: str) -> TrialResult | None:
+        """Return the kept result, unless it is a failure and the trial was begun again."""
+        kept = self._kept.result(pretrain_hash, probe_hash)
+        return None if kept and not kept.has_figures and self.folder(pretrain_hash).begun else kept
+
+    def logged(self, pretrain_hash: str, probe_hash: str) -> list[Any] | None:
+        """Return the lines of the trial's `metrics.jsonl`, see `logged_lines`; None when there are none."""
+        path = self.folder(pretrain_hash).path / "metrics.jsonl"
+        try:
+            return logged_lines(path.read_text(encoding="utf-8", errors="replace"))
+        except FileNotFoundError:
+            return self._kept.logged(pretrain_hash, probe_hash)
 
 
 def _under_way(
@@ -111,19 +126,11 @@ def own_probe(line: dict[str, Any], probe_hash: str) -> bool:
     return bool(line.get("probe_hash", probe_hash) == probe_hash)
 
 
-def _last_lines(path: Path, probe_hash: str) -> tuple[dict[str, Any] | None, float | None]:
+def _last_lines(lines: list[Any], probe_hash: str) -> tuple[dict[str, Any] | None, float | None]:
     """(the last training line, the k-NN of the last probe of these settings); what cannot be read is passed over."""
     train, knn = None, None
-    try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-    except FileNotFoundError:
-        return None, None
-    for text in lines:
-        try:
-            line = json.loads(text)
-            kind = line["kind"]
-        except (ValueError, KeyError, TypeError):  # torn by a crash, or not ours
-            continue
+    for line in lines:
+        kind = line.get("kind") if isinstance(line, dict) else None  # torn by a crash, or not ours
         if kind == "train":
             train = line
         elif kind == "probe" and own_probe(line, probe_hash):

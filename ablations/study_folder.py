@@ -1,4 +1,5 @@
-"""A study on disk, `studies/<name>/`: what was asked (`study.yaml`), its trials (`trials.json`), logs and report."""
+"""A study on disk, `studies/<name>/`: what was asked (`study.yaml`), its trials (`trials.json`, or `trials.jsonl` of a
+kept study), logs and report."""
 
 import json
 from pathlib import Path
@@ -6,6 +7,7 @@ from typing import Any
 
 from pydantic import Field, ValidationError
 
+from cnnjepa.ablations.kept_trials import FILE_NAME, read_kept_trials
 from cnnjepa.ablations.plan import Trial
 from cnnjepa.ablations.pool import Pool, Standing
 from cnnjepa.commands import command
@@ -105,9 +107,11 @@ class StudyFolder:
 
     def trials(self) -> list[TrialRecord]:
         """Its trials, in the order they are run. Raises ConfigError when they are missing or damaged."""
-        path = self.path / "trials.json"
+        run_here, kept = self.path / "trials.json", self.path / FILE_NAME
+        path = kept if kept.is_file() and not run_here.is_file() else run_here
         try:
-            records = [TrialRecord.model_validate(record) for record in json.loads(path.read_text(encoding="utf-8"))]
+            trees = [line.trial for line in read_kept_trials(kept)] if path == kept else _array(run_here)
+            records = [TrialRecord.model_validate(tree) for tree in trees]
         except (OSError, ValueError) as error:
             raise ConfigError(f"{path} cannot be read ({str(error).splitlines()[0]})") from None
         if not records:
@@ -168,6 +172,10 @@ class StudyFolder:
         example = command("cnnjepa", "ablate", "predictor", "--depths", "1,2", root=self.root)
         known = f"; there are {', '.join(names)}" if names else f"; `{example}` makes one"
         return known + nearest(self.name, names)
+
+
+def _array(path: Path) -> list[Any]:
+    return list(json.loads(path.read_text(encoding="utf-8")))
 
 
 def study_names(root: Path) -> list[str]:

@@ -20,7 +20,8 @@ def keep(
     """Copy what a report needs of studies: results, configs, logged figures, measured steps; no checkpoints, no
     images, no absolute paths, no names of machines. Of searches, their settings and table of trials.
 
-    The folder is a root like another: `cnnjepa report --root DIR` writes the same tables from it anywhere.
+    A study becomes two files, study.yaml and trials.jsonl (one line per trial). `cnnjepa report --root DIR` and
+    `cnnjepa status --root DIR` read the folder like any other root; a report has the same tables.
     """
     from cnnjepa.ablations.study_folder import StudyFolder
 

@@ -1,6 +1,6 @@
-"""Writes the references that come from the code itself: docs/config.md and docs/cli.md.
+"""Write the references that come from the code, docs/config.md and docs/cli.md, and the tables that come from results.
 
-`make docs` writes them; a test compares them with what this would write.
+`make docs` writes them; a test compares them with what this would write. See `results_tables` for the tables.
 """
 
 import re
@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import typer
+from results_tables import with_tables
 
 from cnnjepa.cli.app import app
 from cnnjepa.schemas.reference import config_reference
@@ -59,7 +60,12 @@ def _text(text: str | None) -> str:
 def references() -> dict[Path, str]:
     """What the files should hold."""
     config = re.sub(r"docs/(sources\.md#([a-z0-9-]+))", r"[\2](\1)", config_reference())
-    return {HERE / "config.md": config, HERE / "cli.md": cli_reference()}
+    reproduction = HERE / "reproduction.md"
+    return {
+        HERE / "config.md": config,
+        HERE / "cli.md": cli_reference(),
+        reproduction: with_tables(reproduction.read_text(encoding="utf-8")),
+    }
 
 
 if __name__ == "__main__":

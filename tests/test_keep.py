@@ -1,5 +1,6 @@
 """What is kept of a study names no place: no absolute path and no machine, in settings, arms and messages."""
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,10 @@ from cnnjepa.ablations.keep import keep_search, keep_study
 from cnnjepa.ablations.placeless import Placeless
 from cnnjepa.ablations.pool import Pool
 from cnnjepa.ablations.report.build import build_report
+from cnnjepa.ablations.report.reading import read_study
 from cnnjepa.ablations.study_folder import StudyFolder, standing_of
+from cnnjepa.cli.main import main
+from cnnjepa.schemas import ConfigError
 from cnnjepa.schemas.study import Study
 from cnnjepa.schemas.yaml_text import read_yaml_file
 from tests.studies import planned, result_of, write_run, write_study
@@ -154,3 +158,82 @@ def test_a_searchs_arms_and_table_are_kept_without_places(tmp_path: Path) -> Non
 @pytest.mark.parametrize("text", ["", "k = 5", "resnet18/small/3 stages", "n / a", "<b>x</b>", "10:30", "3 < 4 / 2"])
 def test_a_text_without_places_stays_as_it_is(text: str) -> None:
     assert Placeless({}, Path("/work/root"), ["lab-7"]).said(text) == text
+
+
+def test_a_kept_study_is_one_file_of_lines_and_stands_as_before_with_curves(tmp_path: Path) -> None:
+    here, kept = tmp_path / "here", tmp_path / "kept"
+    study = Study(name="lines", preset="tiny64", axes={"predictor.depth": (1, 2)}, seeds=(0, 1))
+    trials = write_study(here, study, lambda arm, seed: None if (arm, seed) == ("depth=2", 1) else (50.0 + seed, 40.0))
+    log = Pool(here).folder(trials[0].pretrain_hash).path / "metrics.jsonl"
+    log.write_text(log.read_text() + '{"kind": "train", "epoch": 1, "loss": NaN}\n{"kind": "tr')
+    assert keep_study(here, "lines", kept).missing == ("depth=2, seed 1",)
+    assert sorted(path.name for path in kept.rglob("*") if path.is_file()) == ["study.yaml", "trials.jsonl"]
+    lines = [json.loads(line) for line in (kept / "studies/lines/trials.jsonl").read_text().splitlines()]
+    assert [(set(line), line["trial"]["seed"]) for line in lines] == [
+        ({"trial", "result", "logged"}, seed) for seed in (0, 1, 0, 1)
+    ]
+    assert lines[3]["result"] is None and lines[0]["logged"][-1] == '{"kind": "tr'
+    before, after = (read_study(StudyFolder(root, "lines")) for root in (here, kept))
+    assert [t.standing.state for t in after.trials] == [t.standing.state for t in before.trials]
+    assert [t.result for t in after.trials] == [t.result for t in before.trials] and after.trials[0].result
+    assert [t.curves for t in after.trials if t.result] == [t.curves for t in before.trials if t.result]
+    assert after.trials[0].curves.train["loss"][-2:] == [0.05, None]
+    assert after.trials[0].curves.problem == "1 line of metrics.jsonl cannot be read"
+
+
+def test_status_reads_a_kept_study_and_what_is_kept_can_be_kept_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    study = Study(name="again", preset="tiny64", axes={"predictor.depth": (1, 2)})
+    write_study(tmp_path / "here", study, lambda arm, seed: (50.0, 40.0))
+    for source, to in (("here", "kept"), ("kept", "copy"), ("here", "kept")):
+        keep_study(tmp_path / source, "again", tmp_path / to)
+    files = [tmp_path / root / "studies" / "again" / "trials.jsonl" for root in ("kept", "copy")]
+    assert files[0].read_bytes() == files[1].read_bytes()
+    monkeypatch.setattr("sys.argv", ["cnnjepa", "status", "--root", str(tmp_path / "kept")])
+    with pytest.raises(SystemExit, match="0"):
+        main()
+    assert capsys.readouterr().out == "again  2 finished\n"
+
+
+def test_a_study_that_was_run_in_the_folder_is_not_replaced_by_a_kept_one(tmp_path: Path) -> None:
+    study = Study(name="both", preset="tiny64", axes={"predictor.depth": (1, 2)})
+    for root in ("here", "there"):
+        write_study(tmp_path / root, study, lambda arm, seed: (50.0, 40.0))
+    with pytest.raises(ConfigError, match=r"studies/both holds a study that was run there.*give another --to"):
+        keep_study(tmp_path / "here", "both", tmp_path / "there")
+
+
+def test_a_trial_that_is_trained_again_counts_before_what_was_kept(tmp_path: Path) -> None:
+    here, kept = tmp_path / "here", tmp_path / "kept"
+    study = Study(name="more", preset="tiny64", axes={"predictor.depth": (1, 2)})
+    first, second = write_study(here, study, lambda arm, seed: (50.0, 40.0))
+    failed = result_of(second, 1.0, 1.0, status="failed", error="no")
+    (Pool(here).folder(second.pretrain_hash).path / "result.json").unlink()
+    Pool(here).folder(second.pretrain_hash).write_result(failed)
+    keep_study(here, "more", kept)
+    records = StudyFolder(kept, "more").trials()
+    assert [standing_of(Pool(kept), record).state for record in records] == ["finished", "failed"]
+    write_run(kept, second, None)
+    assert standing_of(Pool(kept), records[1]).state == "begun"
+    write_run(kept, second, result_of(second, 60.0, 40.0))
+    result = standing_of(Pool(kept), records[1]).result
+    assert result and result.probes.held_out and result.probes.held_out.linear_top1 == 60.0
+    write_run(kept, first, result_of(first, 60.0, 40.0, probe_hash="other"))  # another study probes the run otherwise
+    result = standing_of(Pool(kept), records[0]).result
+    assert result and result.probes.held_out and result.probes.held_out.linear_top1 == 50.0
+
+
+def test_a_damaged_kept_file_is_named_with_its_line_and_a_damaged_result_with_its_run(tmp_path: Path) -> None:
+    here, kept = tmp_path / "here", tmp_path / "kept"
+    study = Study(name="torn", preset="tiny64", axes={"predictor.depth": (1, 2)})
+    trials = write_study(here, study, lambda arm, seed: (50.0, 40.0))
+    keep_study(here, "torn", kept)
+    path = kept / "studies" / "torn" / "trials.jsonl"
+    whole = path.read_text()
+    path.write_text(whole.replace('"status":"finished"', '"status":"done"', 1))
+    (warning,) = read_study(StudyFolder(kept, "torn")).warnings
+    assert f"the kept result of {trials[0].pretrain_hash[:12]} cannot be read" in warning
+    path.write_text(whole[:-40])
+    with pytest.raises(ConfigError, match=r"trials\.jsonl cannot be read \(line 2: "):
+        StudyFolder(kept, "torn").trials()

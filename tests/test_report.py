@@ -576,12 +576,13 @@ def test_what_is_kept_gives_the_same_tables_and_names_no_place(
     measured.unlink()
     for path, content in files(kept).items():
         assert str(tmp_path).encode() not in content and b"lab-7" not in content, path
-        assert path.split("/")[-1] in {"study.yaml", "trials.json", "result.json", "config.yaml", "metrics.jsonl"}
+        assert path.split("/")[-1] in {"study.yaml", "trials.jsonl"}
     build_report(here, ["photos"], tmp_path / "a")
     build_report(kept, ["photos"], tmp_path / "b")
     for one in ("accuracy_held_out", "accuracy_published", "cost"):
         first, second = ((tmp_path / side / "tables" / f"photos_{one}.csv").read_bytes() for side in "ab")
         assert first == second and b"depth=2" in first
+    assert "the study was kept without weights" in (tmp_path / "b" / "report.md").read_text(encoding="utf-8")
     with pytest.raises(ConfigError, match="is the root itself"):
         keep_study(here, "photos", here)
     with pytest.raises(ConfigError, match="there are photos"):

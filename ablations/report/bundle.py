@@ -8,7 +8,7 @@ from cnnjepa.ablations.report.comparison import Comparison, compare
 from cnnjepa.ablations.report.cost_table import cost_table
 from cnnjepa.ablations.report.pictures import arms, axes, cost, curves, features, masks
 from cnnjepa.ablations.report.pictures.style import Picture
-from cnnjepa.ablations.report.reading import PROTOCOLS, Curves, StudyData, Trial, below_root, read_curves
+from cnnjepa.ablations.report.reading import PROTOCOLS, Curves, StudyData, Trial, below_root
 from cnnjepa.ablations.report.table import Table
 from cnnjepa.ablations.report.words import Sentence, study_words
 from cnnjepa.ablations.study_folder import TrialKey
@@ -50,7 +50,7 @@ def bundle(study: StudyData, chosen: Trial | None) -> StudyBundle:
         for dataset in study.datasets
         if (table := cost_table(study, dataset, file_name(study, "cost", dataset=dataset)))
     ]
-    logs = {trial.record.key: read_curves(trial.folder, trial.record.probe_hash) for trial in study.trials}
+    logs = {trial.record.key: trial.curves for trial in study.trials}
     made = StudyBundle(study, comparisons, study_words(study, found), tables, logs)
     if not comparisons:
         made.remarks.append("No trial has finished, so there are no accuracies, and no costs, to show yet.")
@@ -85,7 +85,7 @@ def _draw(made: StudyBundle) -> None:
     if masks.maskings(study):
         drawn.append(masks.draw_masks(study, file_name(study, "masks")))
     made.pictures += [picture for picture in drawn if picture]
-    problems = {t.short: made.curves[t.record.key].problem for t in study.trials if t.folder.is_dir()}
+    problems = {t.short: made.curves[t.record.key].problem for t in study.trials if t.standing.state != "waiting"}
     damaged = [(run, problem) for run, problem in problems.items() if problem]
     if damaged:
         what = "; ".join(f"{run}: {problem}" for run, problem in damaged[:5])
@@ -122,6 +122,9 @@ def _draw_features(made: StudyBundle, chosen: Trial | None) -> None:
         made.remarks.append("No map of features and no gallery: no trial has finished.")
         return
     label = f"{chosen.record.arm}, seed {chosen.record.seed} ({chosen.short})"
+    if not chosen.folder.is_dir():
+        made.remarks.append(f"No map of features and no gallery of {label}: the study was kept without weights.")
+        return
     try:
         seen = features.see(chosen.folder, chosen.record.config)
     except (ConfigError, RuntimeError, OSError) as error:  # torch refuses weights of another shape by RuntimeError

@@ -1,6 +1,6 @@
 """From a study's folder to what is known of it: every arm with every seed, the missing and the damaged included."""
 
-import json
+import contextlib
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -24,6 +24,15 @@ PROBE_AGAIN = "its result is of other probe settings; running the study again pr
 PROTOCOLS: tuple[Protocol, ...] = ("held_out", "published")
 
 
+@dataclass
+class Curves:
+    """metrics.jsonl, as columns; None where a line lacks the figure."""
+
+    train: dict[str, list[float | None]] = field(default_factory=dict)
+    probe: dict[str, list[float | None]] = field(default_factory=dict)
+    problem: str | None = None
+
+
 @dataclass(frozen=True)
 class Trial:
     """One arm with one seed, and what has become of it."""
@@ -31,6 +40,9 @@ class Trial:
     record: TrialRecord
     standing: Standing
     folder: Path
+    """Its run folder, which a kept trial does not have."""
+    curves: Curves
+    """What it logged."""
 
     @property
     def result(self) -> TrialResult | None:
@@ -110,15 +122,6 @@ class StudyData:
         return [arm for arm in self.arms if arm.trials[0].record.dataset == dataset]
 
 
-@dataclass
-class Curves:
-    """metrics.jsonl, as columns; None where a line lacks the figure."""
-
-    train: dict[str, list[float | None]] = field(default_factory=dict)
-    probe: dict[str, list[float | None]] = field(default_factory=dict)
-    problem: str | None = None
-
-
 def read_studies(root: Path, names: list[str]) -> tuple[list[StudyData], list[str]]:
     """(the studies asked for, all below `root` when none is named; what could not be read among all). Raises
     ConfigError when there is none, or when one that is named cannot be read."""
@@ -148,7 +151,9 @@ def read_study(folder: StudyFolder) -> StudyData:
             standings[key] = _standing(pool, record)
             if standings[key].state == "unreadable":
                 warnings.append(f"{record.label} is left out: {below_root(standings[key].problem or '', folder.root)}")
-        arms.setdefault(record.arm, []).append(Trial(record, standings[key], pool.folder(record.pretrain_hash).path))
+        curves = read_curves(_logged(pool, record), record.probe_hash)
+        path = pool.folder(record.pretrain_hash).path
+        arms.setdefault(record.arm, []).append(Trial(record, standings[key], path, curves))
     return StudyData(
         folder.name,
         study,
@@ -177,27 +182,29 @@ def _standing(pool: Pool, record: TrialRecord) -> Standing:
     return standing
 
 
+def _logged(pool: Pool, record: TrialRecord) -> list[Any] | None:
+    with contextlib.suppress(OSError):
+        return pool.logged(*record.key)
+    return None
+
+
 def below_root(text: str, root: Path) -> str:
     """Without the root's own path, so that a report does not depend on where it lies."""
     return text.replace(f"{root}/", "")
 
 
-def read_curves(run: Path, probe_hash: str) -> Curves:
+def read_curves(lines: list[Any] | None, probe_hash: str) -> Curves:
     """What was logged while training, with the probes of these settings; what cannot be read is passed over and
     said."""
     curves, bad = Curves(), 0
-    try:
-        lines = (run / "metrics.jsonl").read_text(encoding="utf-8", errors="replace").splitlines()
-    except OSError:
+    if lines is None:
         return Curves(problem="metrics.jsonl is missing")
     rows: dict[str, list[dict[str, Any]]] = {"train": [], "probe": []}
-    for text in lines:
-        try:
-            line = json.loads(text)
-            if own_probe(line, probe_hash):
-                rows[line["kind"]].append(line)
-        except (ValueError, KeyError, TypeError):
+    for line in lines:
+        if not isinstance(line, dict) or line.get("kind") not in rows:
             bad += 1
+        elif own_probe(line, probe_hash):
+            rows[line["kind"]].append(line)
     curves.train = {name: [_number(row.get(name)) for row in rows["train"]] for name in ("epoch", "loss", "lr")}
     curves.probe = {name: [_number(row.get(name)) for row in rows["probe"]] for name in ("epoch", "knn_top1", "rankme")}
     if bad:
