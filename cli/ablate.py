@@ -113,9 +113,9 @@ def carry_out(study: "Study", options: StudyOptions) -> None:
     from cnnjepa.ablations.plan import asked_configs
     from cnnjepa.ablations.study_files import changed
     from cnnjepa.places import refuse_missing_images
-    from cnnjepa.schemas.overrides import parse_override, replaced
+    from cnnjepa.schemas.overrides import parse_overrides, replaced
 
-    overrides = dict(parse_override(text) for text in options.sets or [])
+    overrides = dict(parse_overrides(options.sets or []))
     changes: dict[str, Any] = {"set": replaced(study.set, overrides, "set:")}
     if options.preset is not None and options.preset != study.preset:
         changes |= {"preset": options.preset, "name": f"{study.name}-{options.preset}"}

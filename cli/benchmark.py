@@ -60,9 +60,9 @@ def benchmark(
     from cnnjepa.cli.ablate import carry_out
     from cnnjepa.places import refuse_missing_images
     from cnnjepa.schemas import load_config
-    from cnnjepa.schemas.overrides import parse_override
+    from cnnjepa.schemas.overrides import parse_overrides
 
-    fixed = dict(parse_override(text) for text in options.sets or [])
+    fixed = dict(parse_overrides(options.sets or []))
     preset, chosen = options.preset or _DEFAULT_PRESET, listed(methods, "--methods")
     base = load_config(preset, data=options.data, changes=fixed)
     refuse_missing_images(base.data)  # before the methods' settings are compared, which takes a second

@@ -13,7 +13,7 @@ from cnnjepa.cli.terminal import console, say
 from cnnjepa.commands import quoted
 from cnnjepa.cpus import usable_cpus
 from cnnjepa.schemas import ConfigError, PretrainConfig
-from cnnjepa.schemas.overrides import merge, nested, parse_override
+from cnnjepa.schemas.overrides import merge, nested, parse_overrides
 from cnnjepa.step_costs import StepCost, step_costs
 from cnnjepa.training.distributed import Processes, pick_device
 from cnnjepa.training.environment import environment
@@ -35,7 +35,7 @@ def measure(
     if "random_init" in chosen:
         raise ConfigError("--methods random_init: it makes no step, so there is none to measure")
     chosen = [REFERENCE, *(name for name in chosen if name != REFERENCE)]  # the one that all others alternate with
-    sets = dict(parse_override(text) for text in options.sets or [])
+    sets = dict(parse_overrides(options.sets or []))
     fixed = {"runtime.batch_size": batch, "runtime.accumulation": 1, **sets}
     if image_size is not None:
         fixed["data.image_size"] = image_size

@@ -8,7 +8,7 @@ from pydantic import ValidationError
 from cnnjepa.ablations.search.notes import NOTED, without_notes
 from cnnjepa.schemas import ConfigError
 from cnnjepa.schemas.load import explain
-from cnnjepa.schemas.overrides import full_path, full_paths, parse_override, replaced
+from cnnjepa.schemas.overrides import full_path, full_paths, parse_overrides, replaced
 from cnnjepa.schemas.space import SearchSpace
 from cnnjepa.schemas.yaml_text import read_yaml_file
 
@@ -39,7 +39,7 @@ def asked_space(file: Path | None, ranges: list[str], sets: list[str], flags: di
         asked[spelt.get(full, path.strip())] = span.strip()
     if not asked:
         raise ConfigError("nothing to search: give SPACE.yaml or --space 'optimizer.lr=log(1e-4, 1e-1)'")
-    changes = replaced(tree.get("set") or {}, dict(parse_override(text) for text in sets), "set:")
+    changes = replaced(tree.get("set") or {}, dict(parse_overrides(sets)), "set:")
     tree = {**tree, **flags, "space": asked, "set": changes}
     tree.setdefault("name", f"search-{tree.get('preset', 'demo')}")
     try:

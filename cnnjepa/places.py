@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from cnnjepa.schemas.data import DataConfig, FolderData, HDF5Data, SyntheticData, TorchvisionData
+from cnnjepa.schemas.data import DataConfig, FolderData, HDF5Data, TorchvisionData
 from cnnjepa.schemas.errors import ConfigError
 
 _WANTED = {
@@ -23,7 +23,7 @@ def image_path(config: FolderData | HDF5Data | TorchvisionData) -> Path:
 
 def refuse_missing_images(config: DataConfig) -> None:
     """Raises ConfigError for a `data.path` that is set and does not exist."""
-    if not isinstance(config, SyntheticData) and config.path is not None:
+    if isinstance(config, FolderData | HDF5Data | TorchvisionData) and config.path is not None:
         image_path(config)
 
 

@@ -20,10 +20,10 @@ class PretrainConfig(Section):
     method: MethodConfig = CNNJEPAConfig()
     """What is learned, and from what."""
 
-    encoder: AnyEncoderConfig = Field(default=EncoderConfig(), discriminator="arch")
+    encoder: AnyEncoderConfig = EncoderConfig()
     """The network that is pretrained."""
 
-    data: DataConfig = Field(default=SyntheticData(), discriminator="source")
+    data: DataConfig = SyntheticData()
     """The images."""
 
     optimizer: OptimizerConfig = Field(default=AdamWConfig(), discriminator="name")

@@ -1,10 +1,12 @@
 """Images: where they come from and how they are cropped."""
 
-from typing import Annotated, ClassVar, Literal
+from functools import partial
+from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
-from pydantic import Field, field_validator
+from pydantic import Discriminator, Field, SerializeAsAny, WrapValidator, field_validator
 
 from cnnjepa.schemas.base import Section
+from cnnjepa.schemas.extension import BASES, ExtensibleSection, Kind, validated_as
 from cnnjepa.schemas.paths import UserPath
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
@@ -41,8 +43,13 @@ class AugmentationConfig(Section):
         return value
 
 
-class _Images(Section):
-    """What every source has."""
+class DataSection(ExtensibleSection):
+    """The config of a source of images: what every source has."""
+
+    EXTENDS: ClassVar[Kind] = "data"
+
+    source: str
+    """Which source this section configures."""
 
     image_size: int = Field(default=224, ge=8)
     """Side of the training crop in pixels. Source: docs/sources.md#patch-grid."""
@@ -81,7 +88,7 @@ class _Images(Section):
     """Use only this many validation images, evenly over classes; None = all."""
 
 
-class SyntheticData(_Images):
+class SyntheticData(DataSection):
     """The embedded set: drawn by `cnnjepa.data.synthetic`, deterministic, no download."""
 
     LEFT_BEHIND: ClassVar[tuple[str, ...]] = ("image_size", "train_images", "val_images")
@@ -103,7 +110,7 @@ class SyntheticData(_Images):
     """Seed of the set itself; independent of the run's seed."""
 
 
-class FolderData(_Images):
+class FolderData(DataSection):
     """One folder a class under `train` and `val`, as a directory, a tar of one or a packed set, read in place."""
 
     source: Literal["folder"] = "folder"
@@ -119,7 +126,7 @@ class FolderData(_Images):
     """Name of the validation folder. Not hashed."""
 
 
-class TorchvisionData(_Images):
+class TorchvisionData(DataSection):
     """A data set that torchvision knows how to read (and, if asked, to download)."""
 
     source: Literal["torchvision"] = "torchvision"
@@ -135,7 +142,7 @@ class TorchvisionData(_Images):
     """Whether missing files may be downloaded."""
 
 
-class HDF5Data(_Images):
+class HDF5Data(DataSection):
     """The authors' layout: groups `images` and `labels`, keys "0".."N-1", encoded bytes."""
 
     source: Literal["hdf5"] = "hdf5"
@@ -151,4 +158,14 @@ class HDF5Data(_Images):
     """Name of the validation file. Not hashed."""
 
 
-DataConfig = Annotated[SyntheticData | FolderData | TorchvisionData | HDF5Data, Field(discriminator="source")]
+BASES["data"] = DataSection
+
+if TYPE_CHECKING:
+    DataConfig = DataSection
+else:
+    DataConfig = Annotated[
+        SyntheticData | FolderData | TorchvisionData | HDF5Data,
+        Discriminator("source"),
+        WrapValidator(partial(validated_as, "data")),
+        SerializeAsAny(),
+    ]

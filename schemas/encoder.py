@@ -1,10 +1,11 @@
 """The encoder: which network, how its stem and width are changed, how it computes sparsely."""
 
-from typing import Annotated, ClassVar, Literal, Self, get_args
+from functools import partial
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self, get_args
 
-from pydantic import Field, model_validator
+from pydantic import Discriminator, Field, SerializeAsAny, WrapValidator, model_validator
 
-from cnnjepa.schemas.base import Section
+from cnnjepa.schemas.extension import BASES, ExtensibleSection, Kind, validated_as
 
 Arch = Literal["resnet18", "resnet34", "resnet50", "resnet101", "resnet152", "wide_resnet50_2", "resnext50_32x4d"]
 Stem = Literal["imagenet", "half", "small"]
@@ -16,7 +17,19 @@ VIT_HEADS = {"vit_tiny": 3, "vit_small": 6, "vit_base": 12}
 STEM_STRIDE: dict[Stem, int] = {"imagenet": 4, "half": 2, "small": 1}
 
 
-class EncoderConfig(Section):
+class EncoderSection(ExtensibleSection):
+    """The config of an encoder."""
+
+    EXTENDS: ClassVar[Kind] = "encoder"
+
+    KIND: ClassVar[EncoderKind] = "custom"
+    """Decides which methods can use it."""
+
+    SIGNED_FEATURES: ClassVar[bool] = False
+    """Whether features are known to have negative values."""
+
+
+class EncoderConfig(EncoderSection):
     """A torchvision residual network with random weights (no classifier)."""
 
     KIND: ClassVar[EncoderKind] = "convolutional"
@@ -70,7 +83,7 @@ class EncoderConfig(Section):
         return self
 
 
-class ConvNeXtConfig(Section):
+class ConvNeXtConfig(EncoderSection):
     """A torchvision ConvNeXt with random weights (no classifier, no stochastic depth): 7x7 depthwise convolutions,
     layer norm over channels. Its total stride is 32."""
 
@@ -111,7 +124,7 @@ class ConvNeXtConfig(Section):
         return self
 
 
-class CustomEncoderConfig(Section):
+class CustomEncoderConfig(EncoderSection):
     """A convolutional network of your own; see docs/own_encoder.md."""
 
     KIND: ClassVar[EncoderKind] = "custom"
@@ -141,7 +154,43 @@ class CustomEncoderConfig(Section):
         return "network of smaller stride"
 
 
-class ViTConfig(Section):
+class OwnEncoderSection(EncoderSection):
+    """The config of a network of your own that `arch: package.module:Name` names: a torch module that maps images
+    [B, 3, S, S] to features [B, C, S / total_stride, S / total_stride], made without arguments, or with this section
+    where the class has a `Config`."""
+
+    arch: str
+    """`package.module:Name`."""
+
+    total_stride: int = Field(ge=2, le=64)
+    """Input pixels to a side of one cell of its feature map."""
+
+    backend: Backend = "packed"
+    """How the context encoder computes; `cnnjepa doctor --encoder` says whether it can be packed."""
+
+    @classmethod
+    def fields_of(cls, implementation: Any) -> dict[str, Any]:
+        """The class's `total_stride`, where it has one."""
+        stride = getattr(implementation, "total_stride", None)
+        return {"total_stride": (Annotated[int, Field(ge=2, le=64)], stride)} if isinstance(stride, int) else {}
+
+    @property
+    def module(self) -> str:
+        """The class's name."""
+        return self.arch
+
+    @property
+    def stride_in_words(self) -> str:
+        """The settings that decide the total stride."""
+        return f"total_stride {self.total_stride}"
+
+    @property
+    def smaller_stride(self) -> str:
+        """What a config of smaller total stride has."""
+        return "network of smaller stride"
+
+
+class ViTConfig(EncoderSection):
     """A vision transformer of timm's blocks with random weights: no class token, fixed sine-cosine positions."""
 
     KIND: ClassVar[EncoderKind] = "transformer"
@@ -178,9 +227,17 @@ class ViTConfig(Section):
         return "smaller patch_size"
 
 
-AnyEncoderConfig = Annotated[
-    EncoderConfig | ConvNeXtConfig | ViTConfig | CustomEncoderConfig, Field(discriminator="arch")
-]
+BASES["encoder"] = OwnEncoderSection
+
+if TYPE_CHECKING:
+    AnyEncoderConfig = EncoderConfig | ConvNeXtConfig | ViTConfig | CustomEncoderConfig | OwnEncoderSection
+else:
+    AnyEncoderConfig = Annotated[
+        EncoderConfig | ConvNeXtConfig | ViTConfig | CustomEncoderConfig,
+        Discriminator("arch"),
+        WrapValidator(partial(validated_as, "encoder")),
+        SerializeAsAny(),
+    ]
 
 
 def archs_of(kind: EncoderKind) -> list[str]:

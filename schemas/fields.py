@@ -11,6 +11,7 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
 from cnnjepa.schemas.config import PretrainConfig
+from cnnjepa.schemas.extension import TAGS, ExtensibleSection, Kind, extension, is_named, met
 
 
 @dataclass(frozen=True)
@@ -23,13 +24,24 @@ class ConfigField:
 
 
 def arms(annotation: Any) -> list[type[BaseModel]]:
-    """The models an annotation admits: one for a plain section, several for a discriminated union."""
+    """The models an annotation admits: one for a plain section, several for a discriminated union, with those of
+    extensions that a config has named."""
+    found = _arms(annotation)
+    return found + list(met(kind)) if len(found) > 1 and (kind := _extended(found)) else found
+
+
+def _extended(models: list[type[BaseModel]]) -> Kind | None:
+    """The kind of extension that can stand in the place of these; None where there is none."""
+    return models[0].EXTENDS if models and issubclass(models[0], ExtensibleSection) else None
+
+
+def _arms(annotation: Any) -> list[type[BaseModel]]:
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         return [annotation]
     if get_origin(annotation) is typing.Annotated:
-        return arms(get_args(annotation)[0])
+        return _arms(get_args(annotation)[0])
     if get_origin(annotation) in (Union, types.UnionType):
-        return [model for part in get_args(annotation) for model in arms(part)]
+        return [model for part in get_args(annotation) for model in _arms(part)]
     return []
 
 
@@ -67,7 +79,9 @@ def arm_of(section: dict[str, Any], models: list[type[BaseModel]]) -> type[BaseM
         tag = discriminator(model)
         if tag and section.get(tag) in tag_values(model):
             return model
-    return None
+    kind = _extended(models)
+    named = section.get(TAGS[kind]) if kind else None
+    return extension(kind, named).section if kind and named and is_named(named) else None
 
 
 def nearest(given: str, legal: typing.Iterable[str]) -> str:

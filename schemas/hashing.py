@@ -5,6 +5,7 @@ import json
 from typing import Any
 
 from cnnjepa.schemas.config import PretrainConfig
+from cnnjepa.schemas.extension import extensions_in
 
 # Settings that change how a run is executed or watched, not its numbers.
 _NOT_HASHED = {
@@ -82,6 +83,8 @@ def hashed_settings(config: PretrainConfig, dataset_fingerprint: str, world_size
     settings["data"]["fingerprint"] = dataset_fingerprint
     settings["world_size"] = world_size
     settings["global_batch"] = world_size * config.runtime.batch_size
+    if sources := {found.named: found.fingerprint for found in extensions_in(config)}:
+        settings["sources"] = sources
     return settings
 
 

@@ -13,8 +13,9 @@ from pydantic import BaseModel, ValidationError
 from cnnjepa.schemas.config import PretrainConfig
 from cnnjepa.schemas.data import SyntheticData
 from cnnjepa.schemas.errors import ConfigError
+from cnnjepa.schemas.extension import TAGS
 from cnnjepa.schemas.fields import arm_of, arms, discriminator, nearest, tag_values
-from cnnjepa.schemas.overrides import Tree, merge, nested, parse_override
+from cnnjepa.schemas.overrides import Tree, merge, nested, parse_overrides
 from cnnjepa.schemas.yaml_text import read_yaml, read_yaml_file
 
 _PRESETS = files("cnnjepa.schemas") / "presets"
@@ -83,7 +84,7 @@ def load_config(
     if file:
         tree = merge(_with_tags(tree), _file_tree(file))
     tree = _with_tags(tree)
-    parsed = [parse_override(text) for text in overrides]
+    parsed = parse_overrides(overrides)
     if data is not None:
         limits = _own_limits(file) if file else {}
         tree = merge(tree, {"data": {**limits, **_data_at(data, tree, dict(parsed).get("data.source"))}})
@@ -136,7 +137,7 @@ def with_sections(
 ) -> PretrainConfig:
     """`config` with whole sections replaced, then `--set` flags laid over it. Raises ConfigError as `load_config`."""
     tree = {**config.model_dump(mode="json"), **sections}
-    for path, value in map(parse_override, overrides):
+    for path, value in parse_overrides(overrides):
         tree = merge(tree, nested(path, value))
     return _validate(tree)
 
@@ -191,6 +192,8 @@ def _line(finding: Any, root: type[BaseModel], tree: Tree) -> str:
         given = finding["ctx"].get("tag", finding["input"])
         tag_path = f"{path}.{finding['ctx']['discriminator'].strip(chr(39))}" if kind.startswith("union") else path
         names = expected.replace(" or ", ", ").replace("'", "").split(", ")
+        if kind.startswith("union") and path.split(".")[-1] in TAGS:
+            names.append("module:Class of your own")
         return f"{tag_path}: {given!r} is not legal; legal are {', '.join(names)}{nearest(str(given), names)}"
     if kind in ("value_error", "wrong_kind"):
         return f"{path}: {message}" if path else message
@@ -208,8 +211,17 @@ def _owner(location: tuple[Any, ...], root: type[BaseModel], tree: Tree) -> tupl
         options = arms(info.annotation) if info else []
         owner = model
         if len(options) > 1 and steps:
-            tag = steps.pop(0)
-            model = next(m for m in options if tag in tag_values(m))
+            tagged = [m for m in options if steps[0] in tag_values(m)]
+            if tagged:  # sections of extensions are validated without a tag
+                steps.pop(0)
+            model = tagged[0] if tagged else arm_of(_at(tree, names), options) or options[0]
         elif options:
             model = options[0]
     return owner, ".".join(names)
+
+
+def _at(tree: Tree, names: list[str]) -> Tree:
+    """The section at a path."""
+    for name in names:
+        tree = tree[name]
+    return tree

@@ -1,11 +1,12 @@
 """Masking: which cells of the feature grid are context and which are targets, by strategy."""
 
-from typing import Annotated, ClassVar, Literal
+from functools import partial
+from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
-from pydantic import Field, field_validator
+from pydantic import Discriminator, Field, SerializeAsAny, WrapValidator, field_validator
 
-from cnnjepa.schemas.base import Section
 from cnnjepa.schemas.block_sizes import block_sizes, expected_targets, target_rates
+from cnnjepa.schemas.extension import BASES, ExtensibleSection, Kind, validated_as
 
 Sampler = Literal["faithful", "unbiased"]
 
@@ -14,8 +15,10 @@ Sampler = Literal["faithful", "unbiased"]
 _LEAST_CHANCE = 0.05
 
 
-class MaskingSection(Section):
+class MaskingSection(ExtensibleSection):
     """The config of a masking strategy."""
+
+    EXTENDS: ClassVar[Kind] = "masking"
 
     DRAWS_CELLS: ClassVar[bool] = True
     """Whether a draw is two boolean maps of cells, context and target."""
@@ -239,6 +242,14 @@ class MixedMasking(_Blocks):
         self.random.check(grid)
 
 
-MaskingConfig = Annotated[
-    RandomMasking | BlockMasking | MultiBlockMasking | MixedMasking, Field(discriminator="strategy")
-]
+BASES["masking"] = MaskingSection
+
+if TYPE_CHECKING:
+    MaskingConfig = MaskingSection
+else:
+    MaskingConfig = Annotated[
+        RandomMasking | BlockMasking | MultiBlockMasking | MixedMasking,
+        Discriminator("strategy"),
+        WrapValidator(partial(validated_as, "masking")),
+        SerializeAsAny(),
+    ]

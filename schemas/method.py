@@ -1,12 +1,14 @@
 """CNN-JEPA, the ceiling and the floor; and the registry of all methods."""
 
+from functools import partial
 from typing import TYPE_CHECKING, Annotated, ClassVar, Literal, Self, Union
 
-from pydantic import Field, model_validator
+from pydantic import Discriminator, SerializeAsAny, WrapValidator, model_validator
 
 from cnnjepa.schemas.base import Section
 from cnnjepa.schemas.ema import EMAConfig
 from cnnjepa.schemas.encoder import AnyEncoderConfig, EncoderKind
+from cnnjepa.schemas.extension import validated_as
 from cnnjepa.schemas.joint_embedding import BYOLConfig, LeJEPAConfig, SimCLRConfig, VICRegConfig
 from cnnjepa.schemas.masked_modelling import IJEPAConfig, SparKConfig
 from cnnjepa.schemas.masking import MaskingConfig, MixedMasking
@@ -48,7 +50,7 @@ class CNNJEPAConfig(MethodSection):
     predictor: PredictorConfig = PredictorConfig()
     """The convolutional predictor."""
 
-    masking: MaskingConfig = Field(default=MixedMasking(), discriminator="strategy")
+    masking: MaskingConfig = MixedMasking()
     """Which cells are context and which are targets."""
 
     ema: EMAConfig = EMAConfig()
@@ -100,7 +102,7 @@ class RandomInitConfig(MethodSection):
     """Which method this section configures."""
 
 
-METHODS: dict[type[MethodSection], str] = {
+IMPLEMENTATIONS: dict[type[MethodSection], str] = {
     CNNJEPAConfig: "cnnjepa.methods.cnnjepa:CNNJEPA",
     SimCLRConfig: "cnnjepa.methods.simclr:SimCLR",
     BYOLConfig: "cnnjepa.methods.byol:BYOL",
@@ -116,4 +118,9 @@ METHODS: dict[type[MethodSection], str] = {
 if TYPE_CHECKING:
     MethodConfig = MethodSection
 else:
-    MethodConfig = Annotated[Union[tuple(METHODS)], Field(discriminator="name")]  # noqa: UP007 - made from the registry
+    MethodConfig = Annotated[
+        Union[tuple(IMPLEMENTATIONS)],  # noqa: UP007 - made from the registry
+        Discriminator("name"),
+        WrapValidator(partial(validated_as, "method")),
+        SerializeAsAny(),
+    ]

@@ -2,17 +2,19 @@
 
 from typing import ClassVar, Literal
 
-from cnnjepa.schemas.base import Section
 from cnnjepa.schemas.data import DataConfig
 from cnnjepa.schemas.ema import EMAConfig
 from cnnjepa.schemas.encoder import AnyEncoderConfig, EncoderKind, archs_of
+from cnnjepa.schemas.extension import BASES, ExtensibleSection, Kind
 from cnnjepa.schemas.masking import MaskingSection
 from cnnjepa.schemas.views import PLAIN, View, ViewConfig
 
 
-class MethodSection(Section):
+class MethodSection(ExtensibleSection):
     """The config of a method. Everything outside the method's own module reads these declarations and hooks, never the
     class. The defaults describe a method that trains on one view, has no masking and learns without labels."""
+
+    EXTENDS: ClassVar[Kind] = "method"
 
     PROBED: ClassVar[Literal["target", "context"]] = "context"
     """The encoder that `probe.encoder: auto` means: the one that the method's authors evaluate."""
@@ -75,3 +77,6 @@ class MethodSection(Section):
     def warnings(self, encoder: AnyEncoderConfig, grid: int) -> list[str]:
         """Settings that are allowed but rarely meant, one sentence each; `grid` is the number of cells per side."""
         return []
+
+
+BASES["method"] = MethodSection

@@ -1,6 +1,7 @@
 """`--set key=value`: a key shortened to any unambiguous ending, laid over a nested dict."""
 
-from collections.abc import Mapping
+import contextlib
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
@@ -9,6 +10,7 @@ from pydantic import BaseModel
 from cnnjepa.schemas.base import leaf_types, takes_a_list
 from cnnjepa.schemas.config import PretrainConfig
 from cnnjepa.schemas.errors import ConfigError
+from cnnjepa.schemas.extension import TAGS, extension, is_named
 from cnnjepa.schemas.fields import arm_of, arms, config_fields, discriminator, nearest
 from cnnjepa.schemas.yaml_text import read_word
 
@@ -44,10 +46,33 @@ def parse_override(text: str) -> tuple[str, Any]:
     return path, read_word(value, f"--set {key.strip()}")
 
 
+def parse_overrides(texts: Iterable[str]) -> list[tuple[str, Any]]:
+    """`parse_override` of each. Fields of an extension may be set before the field that names it."""
+    texts = list(texts)
+    _meet((key.strip(), value.strip()) for key, _, value in (text.partition("=") for text in texts))
+    return [parse_override(text) for text in texts]
+
+
+def _meet(assignments: Iterable[tuple[str, Any]]) -> None:
+    """Import the extensions that these values name, so that their fields are known. Raises ConfigError for one that
+    cannot be imported; keys that do not exist are refused later."""
+    for key, value in assignments:
+        for kind, tag in TAGS.items():
+            if is_named(value) and f".{_path_or_nothing(key)}".endswith(f".{kind}.{tag}"):
+                extension(kind, value)
+
+
+def _path_or_nothing(key: str) -> str:
+    with contextlib.suppress(ConfigError):
+        return full_path(key)
+    return ""
+
+
 def full_paths(changes: Mapping[str, Any], asked_by: str) -> dict[str, Any]:
     """Keys of any unambiguous ending → full config paths, values as they are. Raises ConfigError, naming who asked, for
     a path that does not exist, and for one field under two spellings."""
     spelt: dict[str, str] = {}
+    _meet(changes.items())
     for key in changes:
         path = full_path(key, asked_by)
         if path in spelt:
@@ -81,7 +106,9 @@ def _merge(base: Tree, over: Tree, models: list[type[BaseModel]]) -> Tree:
     tag = discriminator(model) if model and len(models) > 1 else None
     if model and tag and tag in over and over[tag] != base.get(tag, over[tag]):
         left = arm_of(base, models)
-        own = {*_own(model), *_own(left), *getattr(left, "LEFT_BEHIND", ())}
+        # A section derived from the one before it means the same by its fields.
+        changed = () if left and issubclass(model, left) else (*_own(model), *_own(left))
+        own = {*changed, *getattr(left, "LEFT_BEHIND", ())}
         merged = {key: value for key, value in base.items() if key in model.model_fields and key not in own}
     for key, value in over.items():
         if isinstance(value, dict) and isinstance(merged.get(key), dict):

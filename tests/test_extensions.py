@@ -8,7 +8,7 @@ import pytest
 from cnnjepa.methods import Method
 from cnnjepa.methods.build import method_class
 from cnnjepa.schemas import load_config, preset_names
-from cnnjepa.schemas.method import METHODS
+from cnnjepa.schemas.method import IMPLEMENTATIONS
 
 ROOT = Path(__file__).parents[1]
 ROOMS = ("schemas", "cnnjepa", "ablations", "cli")
@@ -18,13 +18,13 @@ def test_no_module_asks_which_class_a_method_is() -> None:
     """Outside the methods' own modules, no `isinstance`, `hasattr` or `getattr` on a method."""
     files = {path.resolve(): path for room in ROOMS for path in (ROOT / room).rglob("*.py")}
     assert len(files) > 150
-    names = "|".join(model.__name__ for model in METHODS)
+    names = "|".join(model.__name__ for model in IMPLEMENTATIONS)
     asks = re.compile(rf"(isinstance|hasattr|getattr|type)\([^()]*(\.method\b|{names})|case ({names})\(")
     found = [f"{path}: {m.group()}" for path in files.values() for m in asks.finditer(path.read_text(encoding="utf-8"))]
     assert found == []
 
 
-@pytest.mark.parametrize("section", METHODS, ids=lambda section: section.__name__)
+@pytest.mark.parametrize("section", IMPLEMENTATIONS, ids=lambda section: section.__name__)
 def test_every_registered_method_is_a_method_and_has_the_encoder_that_it_is_probed_by(section: type) -> None:
     kind = method_class(section())
     assert issubclass(kind, Method) and section().PROBED in kind.encoders

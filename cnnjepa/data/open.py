@@ -7,11 +7,13 @@ from dataclasses import dataclass, field
 import torch
 
 from cnnjepa.data.folder import open_folder
+from cnnjepa.data.own import open_own
 from cnnjepa.data.resident import ResidentSource, decode_all, decoded_size, open_synthetic
 from cnnjepa.data.scan import named
 from cnnjepa.data.source import ImageSource, Splits, Subset, stratified
 from cnnjepa.errors import ImageError
 from cnnjepa.schemas import ConfigError, DataConfig, FolderData, HDF5Data, SyntheticData, TorchvisionData
+from cnnjepa.schemas.extension import extension_of
 
 
 @dataclass
@@ -42,6 +44,8 @@ class DataSet:
 
 def open_sources(config: DataConfig) -> Splits:
     """Both splits as their source gives them, with what was left out."""
+    if found := extension_of(config):
+        return open_own(found, config)
     match config:
         case SyntheticData():
             return Splits(open_synthetic(config))
@@ -55,6 +59,7 @@ def open_sources(config: DataConfig) -> Splits:
             from cnnjepa.data.torchvision_sets import open_torchvision
 
             return Splits(open_torchvision(config))
+    raise AssertionError(f"{config.source} has no way of being opened")
 
 
 def fingerprint_of(sources: dict[str, ImageSource]) -> str:
@@ -181,7 +186,10 @@ def _name(config: DataConfig) -> str:
             return f"synthetic-{config.image_size}"
         case TorchvisionData():
             return config.name
-    name = config.path.name if config.path else ""
+    path = getattr(config, "path", None)  # a source of the user's own may have none
+    if path is None and extension_of(config):
+        return config.source.partition(":")[2]
+    name = path.name if path else ""
     for ending in (".tar.gz", ".tgz", ".tar"):
         name = name.removesuffix(ending)
     return f"{config.source}-{name}"

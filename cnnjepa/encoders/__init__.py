@@ -6,6 +6,7 @@ from cnnjepa.encoders.convnext import ConvNeXtTrunk, build_convnext
 from cnnjepa.encoders.custom import CustomTrunk, build_custom
 from cnnjepa.encoders.trunk import ResNetTrunk, build_resnet
 from cnnjepa.schemas import AnyEncoderConfig, ConvNeXtConfig, CustomEncoderConfig, EncoderConfig, ViTConfig
+from cnnjepa.schemas.encoder import OwnEncoderSection
 
 if TYPE_CHECKING:
     from cnnjepa.encoders.vit import ViTTrunk
@@ -21,7 +22,7 @@ def build_trunk(config: AnyEncoderConfig, seed: int) -> Trunk:
             return build_resnet(config, seed)
         case ConvNeXtConfig():
             return build_convnext(config, seed)
-        case CustomEncoderConfig():
+        case CustomEncoderConfig() | OwnEncoderSection():
             return build_custom(config, seed)
         case ViTConfig():
             from cnnjepa.encoders.vit import build_vit

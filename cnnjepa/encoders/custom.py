@@ -3,12 +3,15 @@
 import importlib
 import os
 import sys
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from cnnjepa.randomness import key
 from cnnjepa.schemas import ConfigError, CustomEncoderConfig
+from cnnjepa.schemas.encoder import OwnEncoderSection
+from cnnjepa.schemas.extension import extension_of
 
 
 class CustomTrunk(nn.Module):
@@ -25,14 +28,14 @@ class CustomTrunk(nn.Module):
         return features
 
 
-def load_network(named: str) -> nn.Module:
+def load_network(named: str, *arguments: Any) -> nn.Module:
     """An instance of the class `package.module:Name`, looked for from the working directory too. Raises ConfigError
     when it cannot be imported or made."""
     module, _, name = named.partition(":")
     if os.getcwd() not in sys.path:
         sys.path.insert(0, os.getcwd())
     try:
-        made = getattr(importlib.import_module(module), name)()
+        made = getattr(importlib.import_module(module), name)(*arguments)
     except Exception as error:  # the user's code raises what it likes; --debug shows where
         raise ConfigError(
             f"encoder {named}: {_said(error)}; give package.module:Name of a torch module that is made without "
@@ -43,12 +46,14 @@ def load_network(named: str) -> nn.Module:
     return made
 
 
-def build_custom(config: CustomEncoderConfig, seed: int) -> CustomTrunk:
+def build_custom(config: CustomEncoderConfig | OwnEncoderSection, seed: int) -> CustomTrunk:
     """The user's network, made with torch's generator seeded by `seed`. Raises ConfigError when its feature map is not
     that of the stated total stride."""
+    own = extension_of(config)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(key(seed, "encoder_init") >> 1)
-        network = load_network(config.module)
+        takes_section = own is not None and hasattr(own.implementation, "Config")
+        network = load_network(config.module, *([config] if takes_section else []))
     return CustomTrunk(network, feature_dim_of(network, config.total_stride, config.module), config.total_stride)
 
 

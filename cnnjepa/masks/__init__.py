@@ -1,5 +1,6 @@
 """Which cells of the feature grid are context and which are targets, for a whole batch at once."""
 
-from cnnjepa.masks.sampling import Masks, sample_masks
+from cnnjepa.masks.cells import Masks
+from cnnjepa.masks.sampling import sample_masks
 
 __all__ = ["Masks", "sample_masks"]

@@ -5,13 +5,14 @@ mixed batch) is a function of (seed, step) alone; positions are a function of (s
 batch). So neither the number of processes nor accumulation changes any mask.
 """
 
-from typing import NamedTuple
-
 import torch
 from torch import Tensor
 
+from cnnjepa.masks.cells import Masks
+from cnnjepa.masks.strategy import draw_own
 from cnnjepa.randomness import key, uniform, uniforms
 from cnnjepa.schemas.block_sizes import block_size_of, positions
+from cnnjepa.schemas.extension import extension_of
 from cnnjepa.schemas.masking import (
     BlockMasking,
     MaskingSection,
@@ -27,24 +28,13 @@ BlockStrategy = BlockMasking | MultiBlockMasking | MixedMasking
 _MOST_DRAWS = 1000
 
 
-class Masks(NamedTuple):
-    """Boolean masks [B, G, G]. No cell is both; with the strategies here every cell is one of them."""
-
-    context: Tensor
-    """True where the context encoder sees the patch."""
-    target: Tensor
-    """True where the loss is taken."""
-
-    def part(self, start: int, stop: int) -> "Masks":
-        """The samples [start, stop)."""
-        return Masks(self.context[start:stop], self.target[start:stop])
-
-
 def sample_masks(masking: MaskingSection, grid: int, slots_B: Tensor, seed: int, step: int) -> Masks:
     """Masks for the samples at places `slots_B` (int64 [B], on the device wanted) of step `step`'s global batch.
 
     Source: docs/sources.md#mixed-masking, docs/sources.md#block-sizes. The schemas document the strategies.
     """
+    if found := extension_of(masking):
+        return draw_own(found, masking, grid, slots_B, seed, step)
     if isinstance(masking, MixedMasking):
         if uniform(seed, "mixed", step) < masking.multi_block_probability:
             return _block_masks(masking, grid, slots_B, seed, step)

@@ -7,8 +7,9 @@ import torch
 from cnnjepa.encoders import build_trunk
 from cnnjepa.methods.method import Method
 from cnnjepa.randomness import key
-from cnnjepa.schemas import PretrainConfig
-from cnnjepa.schemas.method import METHODS
+from cnnjepa.schemas import ConfigError, PretrainConfig
+from cnnjepa.schemas.extension import extension_of
+from cnnjepa.schemas.method import IMPLEMENTATIONS
 from cnnjepa.schemas.method_section import MethodSection
 
 # Classes of a supervised head that is only to be counted or timed, where no data are open. Assumption: it is small
@@ -17,8 +18,17 @@ _CLASSES = 100
 
 
 def method_class(section: MethodSection) -> type[Method]:
-    """The class that trains with this section of a config."""
-    module, _, name = METHODS[type(section)].partition(":")
+    """The class that trains with this section of a config. Raises ConfigError for a user's class that is no method."""
+    own = extension_of(section)
+    if own is None:
+        return _ours(section)
+    if not issubclass(own.implementation, Method):
+        raise ConfigError(f"method {own.named}: {own.implementation.__name__} must derive from cnnjepa.extend.Method")
+    return own.implementation
+
+
+def _ours(section: MethodSection) -> type[Method]:
+    module, _, name = IMPLEMENTATIONS[type(section)].partition(":")
     found: type[Method] = getattr(import_module(module), name)
     return found
 

@@ -17,6 +17,7 @@ from cnnjepa.schemas import (
     TrialResult,
     ViTConfig,
 )
+from cnnjepa.schemas.encoder import OwnEncoderSection
 from cnnjepa.schemas.numbers import exact
 from cnnjepa.schemas.overrides import flat
 from cnnjepa.training.distributed import Processes
@@ -40,7 +41,7 @@ def encoder_name(config: AnyEncoderConfig) -> str:
         case ViTConfig():
             blocks = f"/{config.blocks} blocks" if config.blocks != 12 else ""
             return f"{config.arch}/{config.patch_size}{blocks}"
-        case CustomEncoderConfig():
+        case CustomEncoderConfig() | OwnEncoderSection():
             return config.module
         case ConvNeXtConfig():
             return config.arch + (f"/x{exact(config.width)}" if config.width != 1 else "")

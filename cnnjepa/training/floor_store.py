@@ -17,6 +17,7 @@ from pydantic import ValidationError
 
 from cnnjepa.errors import RunError
 from cnnjepa.schemas import CustomEncoderConfig, PretrainConfig, Probes
+from cnnjepa.schemas.encoder import OwnEncoderSection
 from cnnjepa.schemas.probe import FloorName
 from cnnjepa.training.files import write_atomically
 
@@ -57,7 +58,7 @@ def floor_settings(floor: FloorName, config: PretrainConfig) -> dict[str, Any]:
     if floor == "untrained":  # its features are float32 whatever the precision of training
         settings["encoder"] = {name: value for name, value in dump["encoder"].items() if name != "backend"}
         settings["start"] = [dump["runtime"]["seed"], dump["runtime"]["channels_last"]]
-        if isinstance(config.encoder, CustomEncoderConfig):
+        if isinstance(config.encoder, CustomEncoderConfig | OwnEncoderSection):
             settings["encoder"]["source"] = _source(config.encoder.module.partition(":")[0])
     return settings
 

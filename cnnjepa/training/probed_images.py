@@ -7,7 +7,7 @@ from cnnjepa.data.open import fingerprint_of, open_sources
 from cnnjepa.errors import RunError
 from cnnjepa.schemas import ConfigError, DataConfig, PretrainConfig, with_sections
 from cnnjepa.schemas.load import data_at
-from cnnjepa.schemas.overrides import parse_override
+from cnnjepa.schemas.overrides import parse_override, parse_overrides
 
 # What may be set differently of a run that is trained already: how it is probed and carried out, where images are,
 _MAY_CHANGE = ("probe.", "runtime.device", "runtime.workers", "runtime.threads", "data.path")
@@ -31,7 +31,7 @@ def probe_config(
     Other images inherit what the encoder needs: size, mean and standard deviation. Everything else, such as numbers of
     images, splits and residency, is decided anew. Raises ConfigError for a setting that a trained run cannot change.
     """
-    parsed = dict(parse_override(text) for text in overrides)
+    parsed = dict(parse_overrides(overrides))
     if "data.path" in parsed:
         if data is not None:
             raise ConfigError(f"--data {data} and --set data.path={parsed['data.path']} both say where; give one")

@@ -15,7 +15,7 @@ from cnnjepa.places import refuse_no_run
 from cnnjepa.pretrained import load_encoder
 from cnnjepa.probes import assess
 from cnnjepa.schemas import ConfigError, Cost, PretrainConfig, TrialResult, probe_hash, read_config
-from cnnjepa.schemas.overrides import parse_override
+from cnnjepa.schemas.overrides import parse_overrides
 from cnnjepa.training import distributed
 from cnnjepa.training.checkpoint import Checkpoint, read_checkpoint
 from cnnjepa.training.conclude import earlier_cost, finished_result, run_cost, trained_on
@@ -56,7 +56,7 @@ def reprobe(
     config, own_images = probe_config(
         read_config(run_dir / "config.yaml"), state["settings"], overrides or [], data_path
     )
-    changed = [parse_override(text)[0] for text in overrides or []]
+    changed = [path for path, _ in parse_overrides(overrides or [])]
     # A run trained on a GPU may be probed where there is none, unless a device is asked for.
     elsewhere = config.runtime.device == "cuda" and "runtime.device" not in changed
     device = distributed.pick_device("auto" if elsewhere else config.runtime.device)

@@ -1,0 +1,37 @@
+"""A source of images of one's own."""
+
+import torch
+from torch import Tensor
+
+from cnnjepa.data.source import ImageSource, Splits
+from cnnjepa.schemas import ConfigError
+from cnnjepa.schemas.data import DataSection
+from cnnjepa.schemas.extension import Extension
+
+
+def open_own(found: Extension, config: DataSection) -> Splits:
+    """Both splits of a user's source: the class `found` is made with (config, "train") and (config, "val"), and each
+    is an ImageSource. Raises ConfigError for one that is not."""
+    splits: dict[str, ImageSource] = {split: found.implementation(config, split) for split in ("train", "val")}
+    for split, source in splits.items():
+        if wrong := _wrong(source):
+            raise ConfigError(f"data {found.named}, split {split}: {wrong}")
+    return Splits(splits)
+
+
+def _wrong(source: ImageSource) -> str | None:
+    """What a source lacks of an ImageSource, in words; its first image is loaded."""
+    needed = ("labels", "class_names", "load", "name", "fingerprint")
+    if missing := [name for name in needed if not hasattr(source, name)]:
+        return f"it has no {', '.join(missing)}; an ImageSource has {', '.join(needed)}"
+    labels = source.labels
+    if not isinstance(labels, Tensor) or labels.dtype != torch.int64 or labels.dim() != 1:
+        return "labels must be an int64 tensor [N]"
+    if labels.numel() and not 0 <= int(labels.min()) <= int(labels.max()) < len(source.class_names):
+        return f"labels must lie in 0 to {len(source.class_names) - 1}, the places in class_names"
+    if not isinstance(mark := source.fingerprint(), str) or not mark:
+        return "fingerprint() must be a text that changes with the images"
+    image = source.load(0) if labels.numel() else None
+    if image is not None and (image.dtype != torch.uint8 or image.dim() != 3 or image.shape[0] != 3):
+        return f"load(0) must be uint8 [3, H, W]; it is {image.dtype} {list(image.shape)}"
+    return None

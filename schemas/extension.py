@@ -1,0 +1,162 @@
+"""Classes from outside the repository, named `package.module:Class` in a config.
+
+One way for methods, encoders, masking strategies and data sources: the class may name a section as its `Config`, whose
+fields are then config fields like any other; the class and its module's source belong to the run's name. A module is
+imported when a config names it, and not before.
+"""
+
+import copyreg
+import hashlib
+import os
+import re
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cache
+from importlib import import_module
+from pathlib import Path
+from typing import Any, ClassVar, Literal
+
+from pydantic import BaseModel, create_model
+
+from cnnjepa.schemas.base import Section
+from cnnjepa.schemas.errors import ConfigError
+
+Kind = Literal["method", "encoder", "masking", "data"]
+
+# The field that chooses among the sections of a kind.
+TAGS: dict[Kind, str] = {"method": "name", "encoder": "arch", "masking": "strategy", "data": "source"}
+
+_NAMED = re.compile(r"^[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*$")
+
+
+class ExtensibleSection(Section):
+    """A section in whose place a user may put one of their own."""
+
+    EXTENDS: ClassVar[Kind]
+    """Which kind of extension stands here."""
+
+    @classmethod
+    def fields_of(cls, implementation: Any) -> dict[str, Any]:
+        """Fields (name → annotation and default) whose defaults a user's class gives."""
+        return {}
+
+
+BASES: dict[Kind, type[ExtensibleSection]] = {}
+"""What the Config of an extension must derive from, by kind; each is set where it is defined."""
+
+
+@dataclass(frozen=True)
+class Extension:
+    """A class from outside the repository, and the section of a config that it takes."""
+
+    named: str
+    """`package.module:Class`."""
+    implementation: Any
+    """The class itself."""
+    section: type[ExtensibleSection]
+    """Its `Config`, with the field that names it."""
+    fingerprint: str
+    """SHA-256 of the file of its module."""
+
+
+_met: dict[tuple[Kind, str], Extension] = {}
+
+
+def is_named(value: Any) -> bool:
+    """Whether a value has the form `package.module:Class`."""
+    return isinstance(value, str) and _NAMED.match(value) is not None
+
+
+def extension(kind: Kind, named: str) -> Extension:
+    """The extension of that name, imported once. Raises ConfigError when it cannot be imported or its Config is no
+    section of this kind."""
+    if (kind, named) not in _met:
+        implementation, fingerprint = import_class(named, kind)
+        base = BASES[kind]
+        config = getattr(implementation, "Config", base)
+        if not (isinstance(config, type) and issubclass(config, base)):
+            raise ConfigError(
+                f"{kind} {named}: its Config must be a class derived from {base.__name__}; got {config!r}"
+            )
+        section = _section(kind, named, implementation, config)
+        _met[kind, named] = Extension(named, implementation, section, fingerprint)
+    return _met[kind, named]
+
+
+def extension_of(section: Any) -> Extension | None:
+    """The extension that a section of a config belongs to; None for one of ours."""
+    if not isinstance(section, ExtensibleSection):
+        return None
+    found = _met.get((section.EXTENDS, getattr(section, TAGS[section.EXTENDS])))
+    return found if found and type(section) is found.section else None
+
+
+def met(kind: Kind) -> list[type[ExtensibleSection]]:
+    """Sections of the extensions of this kind that configs have named so far."""
+    return [found.section for (other, _), found in _met.items() if other == kind]
+
+
+def validated_as(kind: Kind, value: Any, ours: Any) -> Any:
+    """A section of an extension where `value` names one, else what `ours` makes of it."""
+    if extension_of(value):
+        return value
+    named = value.get(TAGS[kind]) if isinstance(value, dict) else None
+    return extension(kind, str(named)).section.model_validate(value) if is_named(named) else ours(value)
+
+
+def extensions_in(section: BaseModel) -> Iterator[Extension]:
+    """Every extension that a config or a section uses."""
+    if found := extension_of(section):
+        yield found
+    for name in type(section).model_fields:
+        if isinstance(inner := getattr(section, name), BaseModel):
+            yield from extensions_in(inner)
+
+
+def import_class(named: str, kind: str) -> tuple[Any, str]:
+    """The class `package.module:Class`, looked for in the working directory too, and the SHA-256 of its module's file.
+    Raises ConfigError when there is none."""
+    module, _, name = named.partition(":")
+    if os.getcwd() not in sys.path:
+        sys.path.insert(0, os.getcwd())
+    try:
+        found = getattr(import_module(module), name)
+    except ModuleNotFoundError as missing:
+        where = f"; looked in {os.getcwd()} and in the installed packages" if missing.name == module else ""
+        raise ConfigError(f"{kind} {named}: {missing}{where}") from None
+    except AttributeError as error:
+        raise ConfigError(f"{kind} {named}: {error}") from None
+    except (Exception, SystemExit) as error:  # whatever a user's module raises while it is imported
+        raise ConfigError(f"{kind} {named}: importing {module} failed: {type(error).__name__}: {error}") from None
+    if not isinstance(found, type):
+        raise ConfigError(f"{kind} {named} is a {type(found).__name__}; it must be a class")
+    file = getattr(sys.modules[found.__module__], "__file__", None)
+    if file is None:
+        raise ConfigError(f"{kind} {named} has no source file; put the class in a file, so that runs can name it")
+    return found, _sha256(file)
+
+
+@cache
+def _sha256(file: str) -> str:
+    """Of a file when it was first asked for, as it was imported."""
+    return hashlib.sha256(Path(file).read_bytes()).hexdigest()
+
+
+def _section(kind: Kind, named: str, implementation: Any, config: type[ExtensibleSection]) -> type[ExtensibleSection]:
+    """`config` with the field that names the extension; its instances can be pickled."""
+    fields: dict[str, Any] = {**config.fields_of(implementation), TAGS[kind]: (Literal[named], named)}
+    made: type[ExtensibleSection] = create_model(
+        named.partition(":")[2] + "Config", __base__=config, __module__=config.__module__, __doc__=config.__doc__,
+        **fields,
+    )  # fmt: skip
+
+    def reduced(section: Any) -> Any:
+        return _restored, (kind, named, section.model_dump())
+
+    copyreg.pickle(made, reduced)
+    return made
+
+
+def _restored(kind: Kind, named: str, values: dict[str, Any]) -> ExtensibleSection:
+    return extension(kind, named).section.model_validate(values)
