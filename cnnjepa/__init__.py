@@ -1,6 +1,6 @@
-"""CNN-JEPA Bench: pretrain convolutional networks without labels, and know how good the result is.
+"""CNN-JEPA Bench: pretrain convolutional networks without labels, and measure how good the result is.
 
-Public names are loaded on first use, so that `import cnnjepa` is instant.
+Public names are loaded on first use, so that `import cnnjepa` takes no noticeable time.
 """
 
 from importlib import import_module

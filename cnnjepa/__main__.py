@@ -1,4 +1,4 @@
-"""`python -m cnnjepa`, and what torchrun starts."""
+"""The entry point of `python -m cnnjepa` and of processes that torchrun starts."""
 
 from cnnjepa.cli.main import main
 

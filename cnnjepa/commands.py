@@ -1,4 +1,4 @@
-"""Commands that a person is told to run: complete, and quoted for a shell."""
+"""Commands shown to a user: complete, and quoted for a shell."""
 
 import re
 import shlex
@@ -8,8 +8,8 @@ from cnnjepa.names import visible
 
 
 def command(*words: object, root: Path | None = None) -> str:
-    """The words as one line that a POSIX shell runs as it stands. `root`: the `--root` of the command that prints it,
-    which is added unless it is the current directory."""
+    """Return the words as one line that a POSIX shell can run unchanged. `root` is the `--root` of the command that
+    prints the line; it is added unless it is the current directory."""
     given = [*map(str, words)]
     if root is not None and root != Path():
         given += ["--root", str(root)]
@@ -17,7 +17,8 @@ def command(*words: object, root: Path | None = None) -> str:
 
 
 def quoted(word: object) -> str:
-    """One word for a POSIX shell; control characters as `$'\\n'`, so that the command stays on one line."""
+    """Return one word quoted for a POSIX shell. Control characters are written as `$'\\n'`, so that the command stays
+    on one line."""
     text = str(word)
     if visible(text) == text:
         return shlex.quote(text)

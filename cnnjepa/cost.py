@@ -1,4 +1,4 @@
-"""What a method costs, computed from the config: parameters and FLOPs."""
+"""Computational cost of a method, derived from the config: parameters and FLOPs."""
 
 import copy
 from typing import NamedTuple
@@ -12,22 +12,22 @@ from cnnjepa.schemas import PretrainConfig
 
 
 class MethodCost(NamedTuple):
-    """Sizes of a method. FLOPs are 2 x multiply-adds."""
+    """Parameters and FLOPs of a method. One multiply-add counts as 2 FLOPs."""
 
     encoder_params: int
     predictor_params: int
-    """Everything else that learns: predictor, token, projection head, classifier."""
+    """Parameters of everything else that is trained: predictor, mask token, projection head, classifier."""
     flops_per_image: float
-    """A training step's, forward and backward, at the mean visible share."""
+    """FLOPs of a training step per image, forward and backward, at the mean fraction of visible cells."""
     encoder_flops: float
-    """One dense forward of the encoder."""
+    """FLOPs of one dense forward pass of the encoder."""
     feature_dim: int
-    """Channels of its features."""
+    """Channels of the encoder's features."""
 
 
 def method_cost(config: PretrainConfig, method: Method | None = None) -> MethodCost:
-    """Counts on the meta device: nothing is computed. A backward costs twice its forward, less the input
-    gradient of the first convolution."""
+    """Count parameters and FLOPs on the meta device, where nothing is computed. A backward pass costs twice its forward
+    pass, minus the input gradient of the first convolution."""
     method = method or build_method(config)
     encoder = method.probed_encoder(config.probed_encoder)
     count = sum(p.numel() for p in encoder.parameters())
@@ -39,7 +39,8 @@ def method_cost(config: PretrainConfig, method: Method | None = None) -> MethodC
 
 
 def pass_flops(config: PretrainConfig, method: Method) -> list[float]:
-    """FLOPs of a training step's parts on one image, in the order of `method.passes`: those of `flops_per_image`."""
+    """Return the FLOPs per image of each part of a training step, in the order of `method.passes`. Their sum is
+    `flops_per_image`."""
     return _pass_flops(config, method, _Forwards())
 
 
@@ -48,7 +49,7 @@ def _pass_flops(config: PretrainConfig, method: Method, forwards: "_Forwards") -
 
 
 class _Forwards:
-    """`_forward_flops`, counted once for every module and shape."""
+    """A cache of `_forward_flops`, which is counted once for each module and input shape."""
 
     def __init__(self) -> None:
         self._counted: dict[tuple[int, tuple[int, ...]], tuple[float, float]] = {}
@@ -66,7 +67,8 @@ def _step_flops(part: Pass, forward: float, first: float) -> float:
 
 
 def _forward_flops(module: nn.Module, shape: tuple[int, ...]) -> tuple[float, float]:
-    """(the whole forward, its first convolution or linear layer) for one input of `shape`."""
+    """Return the FLOPs of the whole forward pass and of its first convolution or linear layer, for one input of
+    `shape`."""
     meta = copy.deepcopy(module).to("meta").eval()
     layer = next((name for name, m in meta.named_modules() if isinstance(m, nn.Conv2d | nn.Linear)), None)
     with FlopCounterMode(display=False) as counter:

@@ -1,4 +1,4 @@
-"""Images: sources, decoding, crops, batches. Everything is uint8 until it is on the device."""
+"""Images: sources, decoding, crops and batches. Pixels stay uint8 until they are on the device."""
 
 from cnnjepa.data.open import DataSet, open_data
 from cnnjepa.data.source import ImageSource

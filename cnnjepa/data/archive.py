@@ -1,4 +1,4 @@
-"""A tar archive, plain (read at random from the file) or compressed (unpacked into memory that processes share)."""
+"""Reader of tar archives: plain ones by random access to the file, compressed ones unpacked into shared memory."""
 
 import errno
 import os
@@ -14,19 +14,19 @@ from cnnjepa.data.entries import Entry
 from cnnjepa.data.scan import Reason, Scan, Scanning, is_image
 from cnnjepa.schemas import ConfigError
 
-# A compressed archive cannot be read at random, so it is kept unpacked in memory up to this size.
+# A compressed archive allows no random access, so it is kept unpacked in memory up to this size.
 _MOST_COMPRESSED_BYTES = 8 * 2**30
 
 _COMPRESSED = (b"\x1f\x8b", b"BZh", b"\xfd7zXZ")
 
-_MOST_LINKS = 40  # followed for one file, as Linux does
+_MOST_LINKS = 40  # links followed for one file, the limit of Linux
 
 _NOT_KEPT, _SPARSE = -2, -3
 
 
 class _File(NamedTuple):
     offset: int
-    """First byte, or why there is none: `_NOT_KEPT` (not unpacked) or `_SPARSE`."""
+    """Position of the first byte, or the reason why there is none: `_NOT_KEPT` (not unpacked) or `_SPARSE`."""
     size: int
 
 
@@ -35,33 +35,35 @@ class _Link(NamedTuple):
 
 
 _Tree = dict[str, dict[str, "_File | _Link | Reason | None"]]
-"""What lies in each folder, by name: a file, a symbolic link, a folder (None), or something that is no file."""
+"""Content of each folder, by name: a file, a symbolic link, a folder (None), or the reason why an entry is not a
+file."""
 
 
 class Tar:
-    """Reads an archive as if it were unpacked: links are followed, and of two members of one name the later counts."""
+    """Reads an archive as if it were unpacked: links are followed, and of two members with the same name the later one
+    counts."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
         with open(path, "rb") as file:
             self._memory = _Memory() if file.read(6).startswith(_COMPRESSED) else None
-        self._file: tuple[int, int] | None = None  # (process, descriptor): a fork opens its own
+        self._file: tuple[int, int] | None = None  # (process, descriptor): a forked process opens its own
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_file": None}
 
     def scan(self) -> Scan:
-        """Raises ConfigError for a damaged archive, or a compressed one of more than 8 GiB."""
+        """Find the images. Raises ConfigError for a damaged archive, or for a compressed one of more than 8 GiB."""
         try:
             scanning, missing = self._walk(*self._read(frozenset()))
-            if missing:  # links lead to files without an image's ending, which were not unpacked
+            if missing:  # links point to files without an image extension, which were not unpacked
                 scanning, _ = self._walk(*self._read(frozenset(missing)))
         except (tarfile.TarError, EOFError, OSError, ValueError) as error:
             raise ConfigError(f"archive {self._path} cannot be read ({error})") from None
         return scanning.done()
 
     def read(self, entry: Entry) -> bytes:
-        """The bytes of a file."""
+        """Return the bytes of a file."""
         if entry.offset < 0:
             raise FileNotFoundError(errno.ENOENT, "a link to a file that is not in the archive")
         if self._memory is not None:
@@ -71,8 +73,8 @@ class Tar:
         return os.pread(self._file[1], entry.size, entry.offset)
 
     def _read(self, also: frozenset[str]) -> tuple[_Tree, list[str]]:
-        """The archive's tree, and the members that later ones replaced. A compressed archive's images, and the files
-        `also`, are unpacked into memory."""
+        """Return the archive's tree, and the members that later ones replaced. For a compressed archive, the images and
+        the files in `also` are unpacked into memory."""
         tree: _Tree = {"": {}}
         replaced: list[str] = []
         if self._memory is not None:
@@ -99,7 +101,7 @@ class Tar:
     ) -> "_File | _Link | Reason":
         if member.issym():
             return _Link(posixpath.join(posixpath.dirname(_inside(member.name)), member.linkname))
-        if member.islnk():  # to a member before it, as that is now
+        if member.islnk():  # a hard link points to an earlier member, in its present state
             folder, name = posixpath.split(_inside(member.linkname))
             found = tree.get(folder, {}).get(name)
             return _Link(f"/{member.linkname}") if found is None else found
@@ -115,7 +117,7 @@ class Tar:
         return _File(self._memory.append(stream.read(), member.size), member.size)
 
     def _walk(self, tree: _Tree, replaced: list[str]) -> tuple[Scanning, set[str]]:
-        """The scan, and the files that links lead to but that are not unpacked."""
+        """Return the scan, and the files that are targets of links but were not unpacked."""
         scanning, missing = Scanning(), set[str]()
         for name in replaced:
             scanning.left_out.add(Reason.REPLACED, name)
@@ -149,7 +151,8 @@ class Tar:
         return scanning, missing
 
     def _refuse_cut_off(self, end: int) -> None:
-        """tarfile takes an archive cut at a member's edge for a shorter one; a whole one ends in an empty block."""
+        """Raise an error for an archive without the empty block that ends a complete one. tarfile accepts an archive
+        that was cut off between two members as a shorter archive."""
         with open(self._path, "rb") as file:
             file.seek(end)
             if len(file.read(tarfile.BLOCKSIZE)) < tarfile.BLOCKSIZE:
@@ -157,14 +160,14 @@ class Tar:
 
 
 def _members(archive: tarfile.TarFile) -> Iterator[tarfile.TarInfo]:
-    """Every member; tarfile would keep them all (1 kB each)."""
+    """Yield every member without keeping it. tarfile would keep all of them (1 kB each)."""
     while (member := archive.next()) is not None:
         yield member
         archive.members.clear()  # type: ignore[attr-defined]
 
 
 def _inside(name: str) -> str:
-    """A member's path below the archive's root, in one spelling."""
+    """Return a member's path below the archive's root, in normalised form."""
     parts = posixpath.normpath(name).split("/")
     while parts and parts[0] in ("", ".", ".."):
         parts.pop(0)
@@ -172,7 +175,7 @@ def _inside(name: str) -> str:
 
 
 def _folder(tree: _Tree, path: str) -> dict[str, "_File | _Link | Reason | None"]:
-    """The content of a folder, which is made where it is missing."""
+    """Return the content of a folder. The folder is created if it is missing."""
     if path not in tree:
         folder, name = posixpath.split(path)
         _folder(tree, folder)[name] = None
@@ -186,7 +189,8 @@ def _node(tree: _Tree, path: str) -> "_File | _Link | Reason | None":
 
 
 def _resolve(tree: _Tree, path: str, followed: int = 0) -> str | None:
-    """The path without links; None when a link leads to nothing, out of the archive or round in a circle."""
+    """Return the path with all links resolved. Returns None if a link points to nothing, out of the archive, or to
+    itself."""
     done = ""
     parts = path.split("/")
     if path.startswith("/") or followed > _MOST_LINKS:
@@ -212,8 +216,8 @@ def _resolve(tree: _Tree, path: str, followed: int = 0) -> str | None:
 
 
 class _Memory:
-    """Bytes in memory without a name, which other processes read through a descriptor: they are never copied, neither
-    by a fork nor by pickling for a process that starts anew."""
+    """Bytes in anonymous memory, which other processes read through a descriptor. They are copied neither by a fork nor
+    by pickling for a newly started process."""
 
     def __init__(self) -> None:
         if hasattr(os, "memfd_create"):
@@ -228,7 +232,7 @@ class _Memory:
         self._size = 0
 
     def append(self, content: bytes, announced: int) -> int:
-        """Where it lies."""
+        """Append bytes and return their position."""
         offset = self._size
         if offset + announced > _MOST_COMPRESSED_BYTES:
             raise ValueError(

@@ -1,8 +1,7 @@
-"""Training batches from any step on, the same whatever the number of workers.
+"""Training batches from any step on, independent of the number of workers.
 
-The order of an epoch is a function of (seed, epoch); crops and colours are a function of (seed, epoch, image,
-view). Every
-process walks the same order and takes its own slice of each global batch; the last partial batch is dropped.
+The order of an epoch is a function of (seed, epoch). Crops and colours are a function of (seed, epoch, image, view).
+Every process computes the same order and takes its own part of each global batch. The last partial batch is dropped.
 """
 
 from collections.abc import Generator, Iterator
@@ -31,27 +30,27 @@ from cnnjepa.schemas.views import PLAIN
 
 @dataclass(frozen=True)
 class Order:
-    """Which images every step of every process sees."""
+    """The images of every step on every process."""
 
     images: int
     batch_size: int
-    """A process's."""
+    """Images per step on one process."""
     rank: int
     world_size: int
     seed: int
 
     @property
     def steps_per_epoch(self) -> int:
-        """Full global batches in the training set."""
+        """Number of full global batches in the training set."""
         return self.images // (self.batch_size * self.world_size)
 
     def slots(self) -> Tensor:
-        """This process's places in the global batch, int64 [batch_size]."""
+        """Global batch indices of this process, int64 [batch_size]."""
         first = self.rank * self.batch_size
         return torch.arange(first, first + self.batch_size)
 
     def walk(self, first_step: int, last_step: int) -> Iterator[tuple[int, Tensor]]:
-        """(epoch, image indices [batch_size]) of the steps [first_step, last_step)."""
+        """Yield (epoch, image indices [batch_size]) for the steps [first_step, last_step)."""
         order = torch.empty(0)
         ordered_epoch = -1
         for step in range(first_step, last_step):
@@ -65,7 +64,7 @@ class Order:
 
 
 class Normalizer:
-    """Pixels in [0, 255] on a device → normalised float32 (or `dtype`), channels-last if asked."""
+    """Converts pixels in [0, 255] on a device to normalised float32 (or `dtype`), optionally channels-last."""
 
     def __init__(self, config: DataConfig, device: torch.device, channels_last: bool = True) -> None:
         self._mean = torch.tensor(config.mean, device=device).view(3, 1, 1) * 255
@@ -73,28 +72,28 @@ class Normalizer:
         self._format = torch.channels_last if channels_last else torch.contiguous_format
 
     def __call__(self, pixels_BCHW: Tensor) -> Tensor:
-        """[B, 3, H, W] uint8 or float → float32 of the same shape."""
+        """Normalise pixels: [B, 3, H, W] uint8 or float → float32 of the same shape."""
         return ((pixels_BCHW.float() - self._mean) * self._scale).contiguous(memory_format=self._format)
 
     def undo(self, images_BCHW: Tensor) -> Tensor:
-        """Back to pixels, uint8."""
+        """Convert normalised images back to uint8 pixels."""
         return (images_BCHW / self._scale + self._mean).round_().clamp_(0, 255).to(torch.uint8)
 
 
 class TrainingBatch(NamedTuple):
-    """One process's images of one step."""
+    """The images of one step on one process."""
 
     views: tuple[Tensor, ...]
-    """Of every view [B, 3, S, S], S its own, in [0, 255]; uint8, channels-last from loader processes, float32 on the
-    device where resident."""
+    """One tensor [B, 3, S, S] in [0, 255] per view; S may differ between views. From loader processes they are uint8
+    and channels-last; from resident data they are float32 on the device."""
     labels: Tensor
     """int64 [B], on the CPU."""
     skipped: list[str]
-    """Unreadable images that were replaced by the next readable one, by name and reason."""
+    """Unreadable images, by name and reason. Each was replaced by the next readable image."""
 
     @property
     def pixels(self) -> Tensor:
-        """The first view."""
+        """Pixels of the first view."""
         return self.views[0]
 
 
@@ -108,8 +107,8 @@ def training_batches(
     device: torch.device,
     views: tuple[View, ...] | None = None,
 ) -> Generator[TrainingBatch]:
-    """The batches of the steps [first_step, last_step), every image in the views that the method wants; by default in
-    one of plain colours. Close it when an error ends the iteration early (see `load_batches`)."""
+    """Yield the batches of the steps [first_step, last_step), with the views that the method uses. The default is one
+    view with unchanged colours. Close the generator when an error ends the iteration early (see `load_batches`)."""
     views = views or (View(PLAIN, config.image_size, config.augmentation),)
     if isinstance(data.train, ResidentSource):
         yield from _resident(data.train, order, first_step, last_step, device, views)
@@ -148,7 +147,7 @@ def _resident(
 
 
 class _Steps:
-    """A batch sampler over all steps to come, so that loader processes never stop between epochs."""
+    """A batch sampler over all remaining steps, so that loader processes do not restart between epochs."""
 
     def __init__(self, order: Order, first_step: int, last_step: int) -> None:
         self._order, self._first, self._last = order, first_step, last_step
@@ -162,8 +161,8 @@ class _Steps:
 
 
 class _CroppedImages(Dataset[TrainingBatch]):
-    """Decodes, crops and colours one batch in a loader process. An unreadable image's error is returned, because an
-    exception raised here would arrive as a traceback."""
+    """Decodes, crops and colours one batch in a loader process. The error for an unreadable image is returned, not
+    raised, because an exception raised here would reach the trainer as a traceback."""
 
     def __init__(self, source: ImageSource, config: DataConfig, seed: int, views: tuple[View, ...]) -> None:
         self._source, self._config, self._seed, self._views = source, config, seed, views
@@ -194,12 +193,14 @@ class _CroppedImages(Dataset[TrainingBatch]):
             cropped = [
                 colour_one(image.contiguous(), colours, place, view.colours) for place, image in enumerate(cropped)
             ]
-        # Rows of pixels are copied whole, and in a loader process straight into the memory shared with the trainer.
+        # Whole rows of pixels are copied. In a loader process they go straight into the memory that is shared with the
+        # trainer.
         pixels_BHWC: Tensor = default_collate([image.permute(1, 2, 0) for image in cropped])
         return pixels_BHWC.permute(0, 3, 1, 2)
 
     def _load(self, index: int, skipped: list[str]) -> tuple[Tensor, int]:
-        """The image and its label, or under `on_error: skip` the next readable one's."""
+        """Return the image and its label. With `on_error: skip`, an unreadable image is replaced by the next readable
+        one."""
         count = self._source.labels.numel()
         for offset in range(count):
             try:
@@ -213,11 +214,12 @@ class _CroppedImages(Dataset[TrainingBatch]):
 
 
 def _crop(image: Tensor, view: View, crops: Crops, place: int) -> Tensor:
-    """uint8 [3, H, W] → [3, S, S]. The same pixels as torchvision's `resized_crop` and `horizontal_flip`."""
+    """Crop, flip and resize: uint8 [3, H, W] → [3, S, S]. The pixels equal those of torchvision's `resized_crop` and
+    `horizontal_flip`."""
     size, interpolation = [view.size, view.size], InterpolationMode(view.augmentation.interpolation)
     top, left, height, width = (int(side[place]) for side in crops[:4])
-    # Decoded pixels are channels-last, and the crop stays so once its rows are contiguous. torch resizes this layout
-    # directly; otherwise it would first copy the crop into three planes (0.14 against 0.19 ms at 224 px).
+    # Decoded pixels are channels-last, and the crop remains so once its rows are contiguous. torch resizes this layout
+    # directly; otherwise it would first copy the crop into three planes (0.14 instead of 0.19 ms at 224 px).
     part = image[None, :, top : top + height, left : left + width].contiguous(memory_format=torch.channels_last)
     crop = transforms.resize(part, size, interpolation)[0]
     return transforms.horizontal_flip(crop) if crops.flip[place] else crop

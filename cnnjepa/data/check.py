@@ -1,4 +1,4 @@
-"""Find every unreadable image of a set before a run does."""
+"""Check a data set for unreadable images before training."""
 
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -11,19 +11,19 @@ from cnnjepa.schemas import DataConfig
 
 
 class Checked(NamedTuple):
-    """What is known about one image."""
+    """The result of checking one image."""
 
     split: str
     problem: str | None
-    """Name and reason when it cannot be read."""
+    """Name and reason if the image cannot be read, else None."""
     size: tuple[int, int] | None
-    """(height, width) in pixels when it can."""
+    """(height, width) in pixels if the image can be read, else None."""
     class_name: str = ""
 
 
 def check_images(config: DataConfig, threads: int = 2, sources: Splits | None = None) -> Iterator[Checked]:
-    """Read and decode every image of both splits, in order; `sources` are those of the config, if they are open.
-    Decoding releases the interpreter's lock, so threads serve."""
+    """Read and decode every image of both splits, in order. `sources` are the config's sources if they are already
+    open. Threads suffice because decoding releases the interpreter's lock."""
 
     def look(source: ImageSource, split: str, index: int) -> Checked:
         name = str(source.class_names[int(source.labels[index])])

@@ -1,8 +1,8 @@
-"""What happens to each view's colours, as a function of (seed, epoch, image, view).
+"""Colour augmentation of each view, as a function of (seed, epoch, image, view).
 
-Drawn once for both paths: loader processes apply it image by image with torchvision (`colour_one`), resident data
-are changed as a batch on their device (`cnnjepa/data/recolour.py`). The distributions are torchvision's ColorJitter,
-RandomGrayscale, GaussianBlur and RandomSolarize.
+The parameters are drawn in the same way for both paths. Loader processes apply them image by image with torchvision
+(`colour_one`); resident data are changed as a batch on their device (`cnnjepa/data/recolour.py`). The distributions are
+those of torchvision's ColorJitter, RandomGrayscale, GaussianBlur and RandomSolarize.
 """
 
 from typing import NamedTuple
@@ -18,26 +18,26 @@ BRIGHTNESS, CONTRAST, SATURATION, HUE = range(4)
 
 
 class Colours(NamedTuple):
-    """What is done to every image of a batch; all [B, …], on the CPU."""
+    """Colour parameters of every image of a batch; all tensors are [B, …], on the CPU."""
 
     jitter: Tensor
-    """Boolean: whether the four factors are applied."""
+    """Boolean: whether colour jitter (the four factors) is applied."""
     order: Tensor
     """int64 [B, 4], the order in which brightness (0), contrast (1), saturation (2) and hue (3) are changed."""
     factors: Tensor
-    """float64 [B, 4]: three factors and the turn of the hue (a share of the circle)."""
+    """float64 [B, 4]: three factors and the rotation of the hue (a fraction of the circle)."""
     grey: Tensor
-    """Boolean."""
+    """Boolean: whether the image becomes grey."""
     blur: Tensor
-    """Boolean."""
+    """Boolean: whether the image is blurred."""
     sigma: Tensor
     """float64 [B], standard deviation of the blur in pixels."""
     solarise: Tensor
-    """Boolean."""
+    """Boolean: whether the image is solarised."""
 
 
 def draw_colours(view: ViewConfig, index_B: Tensor, seed: int, epoch: int, number: int) -> Colours:
-    """The colours of view `number` of the images `index_B` (int64 [B], on the CPU) in `epoch`."""
+    """Draw the colour parameters of view `number` of the images `index_B` (int64 [B], on the CPU) in `epoch`."""
     draws = uniforms(key(seed, "colours", epoch, number), index_B, 13)
     spread = torch.tensor([view.brightness, view.contrast, view.saturation], dtype=torch.float64)
     low = (1 - spread).clamp(min=0)
@@ -56,13 +56,14 @@ def draw_colours(view: ViewConfig, index_B: Tensor, seed: int, epoch: int, numbe
 
 
 def kernel_radius(size: int) -> int:
-    """Pixels that a blur reaches each way in a view of `size` pixels: its kernel spans a tenth of it (11 at 224 px),
-    and at least one pixel."""
+    """Return the radius, in pixels, of the blur kernel for a view of `size` pixels. The kernel spans a tenth of the
+    view (11 at 224 px); the radius is at least one pixel."""
     return max(1, round(size / 20))
 
 
 def colour_one(image: Tensor, colours: Colours, place: int, view: ViewConfig) -> Tensor:
-    """uint8 [3, S, S] → the same, changed as the batch's image at `place` is to be; with torchvision's functions."""
+    """Apply the parameters at index `place` of the batch to one image, uint8 [3, S, S] → same shape, with torchvision's
+    functions."""
     if colours.jitter[place]:
         changes = (
             transforms.adjust_brightness,

@@ -1,7 +1,8 @@
-"""Where each training crop lies: random resized crop and flip as a function of (seed, epoch, image, view).
+"""Position of each training crop: random resized crop and flip as a function of (seed, epoch, image, view).
 
-The distribution is torchvision's RandomResizedCrop: up to ten draws of area and log aspect until one fits, then
-a uniform position; else the largest central crop within the aspect limits.
+The distribution is that of torchvision's RandomResizedCrop. Area and log aspect are drawn up to ten times until the
+crop fits, then the position is drawn uniformly. If no draw fits, the crop is the largest central one within the aspect
+limits.
 """
 
 import math
@@ -13,11 +14,11 @@ from torch import Tensor
 from cnnjepa.randomness import key, uniforms
 from cnnjepa.schemas import AugmentationConfig
 
-_ATTEMPTS = 10  # torchvision's
+_ATTEMPTS = 10  # torchvision's value
 
 
 class Crops(NamedTuple):
-    """One crop an image, in whole pixels; all [B]."""
+    """One crop per image, in whole pixels; all tensors are [B]."""
 
     top: Tensor
     left: Tensor
@@ -30,8 +31,8 @@ class Crops(NamedTuple):
 def draw_crops(
     config: AugmentationConfig, index_B: Tensor, height_B: Tensor, width_B: Tensor, seed: int, epoch: int, view: int = 0
 ) -> Crops:
-    """Crops of the images `index_B` (int64 [B]) of size `height_B` x `width_B` (int64 [B], pixels) in `epoch`; each
-    further `view` of them has crops of its own."""
+    """Draw the crops of the images `index_B` (int64 [B]) of size `height_B` x `width_B` (int64 [B], pixels) in `epoch`.
+    Each `view` of an image has its own crop."""
     draws = uniforms(key(seed, "crop", epoch, *([view] if view else [])), index_B, 2 * _ATTEMPTS + 3)
     area_BA, aspect_BA = draws[:, :_ATTEMPTS], draws[:, _ATTEMPTS : 2 * _ATTEMPTS]
     (least, most), (narrow, wide) = config.crop_scale, config.crop_ratio
@@ -53,7 +54,7 @@ def draw_crops(
 
 
 def _central(height_B: Tensor, width_B: Tensor, narrow: float, wide: float) -> tuple[Tensor, Tensor]:
-    """The whole image, cut to the aspect limits."""
+    """Return the size of the largest crop within the aspect limits."""
     aspect_B = width_B.double() / height_B
     height = torch.where(aspect_B < narrow, (width_B / narrow).round().long(), height_B)
     width = torch.where(aspect_B > wide, (height_B * wide).round().long(), width_B)

@@ -1,10 +1,11 @@
-"""Encoded bytes → pixels. Every image of every source is decoded here, by its first bytes and never by its name.
+"""Decoding of image files to pixels. All sources use it. The format is read from the first bytes, never from the name.
 
-JPEG and WebP are decoded by torchvision. PNG and GIF are decoded by Pillow to the same pixels: torchvision's PNG
-decoder writes past its buffers when compressed data are damaged, which kills the process, and its GIF decoder unpacks
-every frame of an animation to keep one.
+JPEG and WebP are decoded by torchvision. PNG and GIF are decoded by Pillow to the same pixels, because torchvision's
+PNG decoder writes past its buffers when compressed data are damaged, which kills the process, and its GIF decoder
+unpacks every frame of an animation to keep one.
 
-An image is decoded without loss or refused: 16 bits per channel do not fit in 8, and transparent pixels have no colour.
+An image is decoded without loss or refused: 16 bits per channel do not fit in 8, and transparent pixels have no defined
+colour.
 """
 
 import io
@@ -22,33 +23,34 @@ from torchvision.io import ImageReadMode, decode_image
 
 from cnnjepa.errors import ImageError
 
-# torchvision 0.29 announces torchcodec as its successor for images; older torch has only this (docs/dependencies.md).
+# torchvision 0.29 announces torchcodec as its successor for images; older versions of torch have only this decoder
+# (docs/dependencies.md).
 warnings.filterwarnings("ignore", "The image decoding and encoding capabilities", DeprecationWarning)
 
-_ALPHA_FLAG = {b"VP8X": (20, 0x10), b"VP8L": (24, 0x10)}  # byte and bit that announce transparency in a WebP
-_PNG_DEPTH = 24  # the byte that holds the bits per channel
+_ALPHA_FLAG = {b"VP8X": (20, 0x10), b"VP8L": (24, 0x10)}  # byte and bit that mark transparency in a WebP file
+_PNG_DEPTH = 24  # position of the byte that holds the bits per channel
 _PNG_CHUNKS = (b"IHDR", b"PLTE", b"tRNS", b"IDAT", b"IEND")
 
 
 def decode(encoded: bytes, name: str) -> Tensor:
-    """JPEG, PNG, WebP or GIF bytes → uint8 RGB [3, H, W], an animated GIF's first frame.
+    """Decode JPEG, PNG, WebP or GIF bytes to uint8 RGB [3, H, W]; of an animated GIF, the first frame.
 
-    Raises ImageError naming the image, for damage and for what 8-bit RGB cannot hold.
+    Raises ImageError, which names the image, for damaged files and for images that 8-bit RGB cannot represent.
     """
     try:
         if not encoded:
             raise ValueError("the file is empty")
         return _decoder(encoded)(encoded)
-    except Exception as error:  # Pillow raises a dozen kinds for damaged files, MemoryError among them
-        # torchvision's messages begin with its function, source file and line.
+    except Exception as error:  # Pillow raises a dozen kinds for damaged files, also MemoryError
+        # torchvision's messages begin with the function, source file and line.
         reason = re.sub(r"^.*?\.cpp:\d+, ", "", str(error).strip() or type(error).__name__)
         raise ImageError(f"{name} cannot be decoded ({reason.splitlines()[0].strip(' .')})") from None
 
 
 def rgb(image: Image.Image) -> Tensor:
-    """A Pillow image → uint8 [3, H, W], channels-last in memory.
+    """Convert a Pillow image to uint8 [3, H, W], channels-last in memory.
 
-    Raises ValueError where 8-bit RGB would lose something: more than 8 bits per channel, transparent pixels.
+    Raises ValueError if 8-bit RGB would lose information: more than 8 bits per channel, or transparent pixels.
     """
     if image.mode.startswith(("I", "F")):
         raise ValueError(_too_deep(f"its pixels are of mode {image.mode}"))
@@ -94,8 +96,8 @@ def _gif(encoded: bytes) -> Tensor:
 
 
 def _png(encoded: bytes) -> Tensor:
-    """Only the chunks that make pixels reach Pillow, with their checksums checked, which Pillow leaves out; so neither
-    comments (Pillow refuses large ones) nor an animation's further frames matter."""
+    """Decode a PNG from the chunks that hold pixels. Their checksums are verified here because Pillow does not do so.
+    Other chunks are dropped: comments (Pillow refuses large ones) and the further frames of an animation."""
     kept = bytearray(encoded[:8])
     for kind, chunk in _chunks(encoded):
         if kind in _PNG_CHUNKS:
@@ -108,14 +110,15 @@ def _png(encoded: bytes) -> Tensor:
 
 
 def _chunks(encoded: bytes) -> Iterator[tuple[bytes, memoryview]]:
-    """(kind, whole chunk) of a PNG. Raises ValueError for a chunk that is cut short, damaged or unknown but needed."""
+    """Yield (kind, whole chunk) of a PNG. Raises ValueError for a chunk that is cut off, damaged, or critical but
+    unknown."""
     data, place = memoryview(encoded), 8
     while place < len(data):
         length, kind = int.from_bytes(data[place : place + 4]), bytes(data[place + 4 : place + 8])
         chunk = data[place : place + length + 12]
         if len(chunk) < length + 12:
             raise ValueError("it is cut short")
-        needed = not kind[0] & 0x20  # by the case of a chunk's first letter
+        needed = not kind[0] & 0x20  # the case of a chunk's first letter says so
         if needed and kind not in _PNG_CHUNKS:
             raise ValueError(f"it needs the chunk {kind!r}, which is no standard PNG's")
         if (needed or kind == b"tRNS") and zlib.crc32(chunk[4:-4]) != int.from_bytes(chunk[-4:]):
@@ -131,7 +134,8 @@ def _too_deep(what: str) -> str:
 
 
 def _refuse_transparency(least: int) -> None:
-    """`least`: the smallest alpha, 0 to 255. A fourth channel that is opaque everywhere says nothing."""
+    """Raise an error for transparent pixels. `least` is the smallest alpha, 0 to 255. A fourth channel that is opaque
+    everywhere is accepted."""
     if least < 255:
         raise ValueError(
             f"it has transparent pixels (alpha down to {least} of 255), and RGB has no room for them; put it on a "

@@ -1,5 +1,5 @@
-"""The image files of a set, in arrays: a list of 1.28 million Python objects costs every loader process 216 MB, because
-reading an object writes its reference count and so copies its page."""
+"""The image files of a data set, stored in arrays. A list of 1.28 million Python objects costs every loader process 216
+MB, because reading an object writes its reference count and so copies its memory page."""
 
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 
 class Entry(NamedTuple):
-    """An image file: path below the root (`<split>/<class>/<image>`), bytes, and where a reader finds it."""
+    """An image file: path below the root (`<split>/<class>/<image>`), size in bytes, and where a reader finds it."""
 
     path: str
     size: int
@@ -45,11 +45,11 @@ class Entries:
         return (self[index] for index in range(len(self)))
 
     def path(self, index: int) -> str:
-        """Path below the root."""
+        """Return the path below the root."""
         return self._text[self._ends[index] : self._ends[index + 1]].decode("utf-8", "surrogateescape")
 
     def take(self, indices: Sequence[int]) -> "Entries":
-        """Some of them, in the order of `indices`."""
+        """Return the entries at `indices`, in that order."""
         few = np.asarray(indices, np.int64)
         paths = [self.path(index) for index in few]
         return Entries(paths, self._sizes[few], self._offsets[few], self._shards[few])  # type: ignore[arg-type]

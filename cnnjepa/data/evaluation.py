@@ -1,4 +1,4 @@
-"""Images as probes see them: in order, resized, centre-cropped, normalised; no randomness."""
+"""Images as the probes see them: in order, resized, centre-cropped and normalised, without randomness."""
 
 from collections.abc import Generator
 from typing import NamedTuple
@@ -16,12 +16,12 @@ from cnnjepa.schemas import DataConfig
 
 
 class EvaluationBatch(NamedTuple):
-    """Some images in the order of the set; unreadable ones are left out."""
+    """A batch of images in the order of the data set. Unreadable images are left out."""
 
     pixels: Tensor
     """uint8 [b, 3, S, S]."""
     places: Tensor
-    """int64 [b], where in the set they stand."""
+    """int64 [b], indices of the images in the data set."""
     skipped: list[str]
     """Images left out, by name and reason (`on_error: skip`)."""
 
@@ -29,8 +29,8 @@ class EvaluationBatch(NamedTuple):
 def evaluation_batches(
     source: ImageSource, config: DataConfig, resize: int | None, batch_size: int, workers: int = 0
 ) -> Generator[EvaluationBatch]:
-    """The whole set once. `resize` is the shorter side before the centre crop; None = image_size. Close it when an
-    error ends the iteration early (see `load_batches`)."""
+    """Yield all images of the data set once. `resize` is the length of the shorter side before the centre crop; None
+    means image_size. Close the generator when an error ends the iteration early (see `load_batches`)."""
     images = _WholeImages(source, config, resize or config.image_size)
     if isinstance(source, ResidentSource) and source.images.shape[2:] == (config.image_size,) * 2 and not resize:
         for start in range(0, source.labels.numel(), batch_size):

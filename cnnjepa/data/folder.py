@@ -33,24 +33,25 @@ class FolderSource:
         return decode(self.read(index), self.name(index))
 
     def read(self, index: int) -> bytes:
-        """The encoded image. Raises ImageError naming it when it cannot be read."""
+        """Return the encoded image. Raises ImageError, which names the image, if it cannot be read."""
         try:
             return self._reader.read(self._entries[index])
         except OSError as error:
             raise cannot_read(self.name(index), error) from None
 
     def file_name(self, index: int) -> str:
-        """Of the image within its class."""
+        """Return the image's file name within its class."""
         return self._entries.path(index).rsplit("/", 1)[-1]
 
     def name(self, index: int) -> str:
         return f"{self._where}/{printable(self._entries.path(index))}"
 
     def fingerprint(self) -> str:
-        """Over classes, file names and sizes; a directory and an archive of it have the same."""
+        """Return a digest of classes, file names and sizes. A directory and an archive of it have the same
+        fingerprint."""
         digest = hashlib.sha256()
         for entry in self._entries:
-            split_class_file = "/".join(entry.path.split("/")[-3:])  # a folder around them is no content
+            split_class_file = "/".join(entry.path.split("/")[-3:])  # a folder above the splits does not count
             digest.update(f"{split_class_file}\0{entry.size}\n".encode("utf-8", "surrogateescape"))
         return digest.hexdigest()
 
@@ -68,7 +69,7 @@ def _class_of(path: str) -> str:
 
 
 def open_folder(config: FolderData) -> Splits:
-    """The sources of both splits, keyed `train` and `val`. Raises ConfigError for a path that holds none."""
+    """Open both splits, keyed `train` and `val`. Raises ConfigError for a path that contains none."""
     path = image_path(config)
     if path.is_file() and not path.name.lower().endswith((".tar", ".tar.gz", ".tgz")):
         raise ConfigError(f"data.path {path} is a file; legal are a directory, a .tar, a .tar.gz and a .tgz")

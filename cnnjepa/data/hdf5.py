@@ -1,7 +1,7 @@
 """The authors' HDF5 layout: groups `images` and `labels`, keys "0".."N-1", encoded image bytes.
 
-Every label and every image's type and shape is read when a file is opened, because HDF5 holds anything: what is not
-this layout is refused then, by name.
+Every label, and the type and shape of every image, are read when a file is opened, because an HDF5 file can hold
+anything. Content that does not follow this layout is refused at that point, by name.
 """
 
 import hashlib
@@ -27,13 +27,13 @@ from cnnjepa.schemas import ConfigError, HDF5Data
 _LAYOUT = 'two groups, images and labels, with one data set per image under the keys "0" to "N-1"'
 
 
-# More classes than this need an image each: a label beyond is a stray number, and probes would have an output for each
-# number below it. ImageNet-21k has 21,841 classes.
+# A label above this number needs at least one image per class. Otherwise it is a stray number, and the probes would
+# have an output for every number below it. ImageNet-21k has 21,841 classes.
 _MOST_CLASSES = 2**16
 
 
 class HDF5Source:
-    """One file. Every process opens its own handle, because HDF5 handles do not survive a fork."""
+    """One file of images. Every process opens its own handle, because HDF5 handles do not survive a fork."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
@@ -60,7 +60,7 @@ class HDF5Source:
         return decode(self.read(index), self.name(index))
 
     def read(self, index: int) -> bytes:
-        """The encoded image. Raises ImageError naming it when it cannot be read."""
+        """Return the encoded image. Raises ImageError, which names the image, if it cannot be read."""
         try:
             stored = np.asarray(self._file()["images"][str(index)])
         except OSError as error:
@@ -73,12 +73,12 @@ class HDF5Source:
         return f"{self._path}:images/{index}"
 
     def fingerprint(self) -> str:
-        """Over labels and encoded sizes."""
+        """Return a digest of labels and encoded sizes."""
         return hashlib.sha256(repr((self.labels.tolist(), self._sizes.tolist())).encode()).hexdigest()
 
 
 def open_hdf5(config: HDF5Data) -> Splits:
-    """The sources of both splits. Raises ConfigError for missing files or groups, and for what is not the layout."""
+    """Open both splits. Raises ConfigError for missing files or groups, and for files that do not follow the layout."""
     sources, folder = {}, image_path(config)
     for split, name in (("train", config.train_file), ("val", config.val_file)):
         path = folder / name
@@ -100,7 +100,7 @@ def open_hdf5(config: HDF5Data) -> Splits:
 
 
 def _number_classes(config: HDF5Data, train: HDF5Source, val: HDF5Source) -> None:
-    """Names the classes 0 to the training set's largest label. Raises ConfigError for a label beyond."""
+    """Name the classes 0 to the training set's largest label. Raises ConfigError for a label above that."""
     assert config.path is not None
     images = train.labels.numel()
     if not images:
@@ -122,7 +122,8 @@ def _number_classes(config: HDF5Data, train: HDF5Source, val: HDF5Source) -> Non
 
 @contextmanager
 def _opened(path: Path) -> Iterator[Any]:
-    """The open file; whatever HDF5 finds wrong while it is read is a ConfigError that names it."""
+    """Give the open file. Every error that HDF5 raises while the file is read becomes a ConfigError that names the
+    file."""
     try:
         file = h5py.File(path, "r")
     except OSError as error:
@@ -137,7 +138,7 @@ def _opened(path: Path) -> Iterator[Any]:
 
 
 def _reason(error: Exception) -> str:
-    """HDF5's message in one line, with the cure for a file that another program writes."""
+    """Return HDF5's message in one line, with a remedy if another program is writing the file."""
     text = str(error).splitlines()[0]
     if "unable to lock file" in text:
         return "another program has it open for writing; close it there, or wait until it is written"
@@ -169,7 +170,7 @@ def _count(file: Any, path: Path) -> int:
 
 
 def _entry(file: Any, path: Path, group: str, index: int) -> Any:
-    """Raises ConfigError where there is no data set of that number."""
+    """Return the data set with this number. Raises ConfigError if there is none."""
     try:
         found = file[group][str(index)]
     except (KeyError, OSError, RuntimeError) as error:
@@ -180,7 +181,7 @@ def _entry(file: Any, path: Path, group: str, index: int) -> Any:
 
 
 def _label(dataset: Any, path: Path) -> int:
-    """One whole number from 0 on. Raises ConfigError for anything else."""
+    """Return a label: one whole number, at least 0. Raises ConfigError for anything else."""
     what = None
     if dataset.dtype.kind not in "iubf":
         what = "text" if h5py.check_string_dtype(dataset.dtype) else f"of type {dataset.dtype}"
@@ -202,7 +203,7 @@ def _label(dataset: Any, path: Path) -> int:
 
 
 def _size(dataset: Any, path: Path) -> int:
-    """Bytes of an encoded image. Raises ConfigError for a data set that does not hold bytes."""
+    """Return the size of an encoded image in bytes. Raises ConfigError for a data set that does not hold bytes."""
     kind, variable = dataset.dtype.kind, h5py.check_vlen_dtype(dataset.dtype)
     if kind in "iu" and dataset.dtype.itemsize == 1 and dataset.ndim == 1:
         return int(dataset.nbytes)

@@ -1,4 +1,4 @@
-"""The part of the training set that probes hold out, and what is left for a method that learns from labels."""
+"""The part of the training set that probes hold out, and the remainder for a method that learns from labels."""
 
 import dataclasses
 from collections.abc import Iterable
@@ -13,8 +13,8 @@ from cnnjepa.schemas import PretrainConfig
 
 
 def held_out_split(labels_N: Tensor, fraction: float, seed: int) -> tuple[Tensor, Tensor]:
-    """(fitting, held-out) indices, ascending: `held_out_count` images of every class are held out; a function of
-    (labels, fraction, seed)."""
+    """Return (fitting, held-out) indices, ascending. `held_out_count` images of every class are held out. The split is
+    a function of (labels, fraction, seed)."""
     draws_N = uniforms(key(seed, "held_out"), torch.arange(labels_N.numel()), 1)[:, 0]
     held = torch.zeros_like(labels_N, dtype=torch.bool)
     for label in labels_N.unique():
@@ -25,14 +25,15 @@ def held_out_split(labels_N: Tensor, fraction: float, seed: int) -> tuple[Tensor
 
 
 def held_out_count(members: int, fraction: float) -> int:
-    """How many of a class's images are held out: `fraction` of them, rounded, and at least one of two or more."""
+    """Return how many of a class's images are held out: `fraction` of them, rounded, and at least one if the class has
+    two or more."""
     return max(round(members * fraction), 1) if members > 1 else 0
 
 
 def training_set(config: PretrainConfig, data: DataSet) -> DataSet:
-    """The images that the config's method learns from: all training images, or, where it learns from their labels,
-    those that the probes do not hold out. With these the held-out figures would say how well labels were memorised.
-    A resident training set is copied."""
+    """Return the images that the config's method learns from. A method that learns from labels gets the training images
+    that the probes do not hold out; otherwise the held-out figures would measure how well labels were memorised. All
+    other methods get all training images. A resident training set is copied."""
     if not config.method.LEARNS_FROM_LABELS:
         return data
     fit, _ = held_out_split(data.train.labels, config.probe.held_out_fraction, config.probe.split_seed)
@@ -40,6 +41,6 @@ def training_set(config: PretrainConfig, data: DataSet) -> DataSet:
 
 
 def trained_images(config: PretrainConfig, per_class: Iterable[int]) -> int:
-    """Size of `training_set`, from the number of training images of every class."""
+    """Return the size of `training_set`, given the number of training images of every class."""
     fraction = config.probe.held_out_fraction if config.method.LEARNS_FROM_LABELS else 0.0
     return sum(members - (held_out_count(members, fraction) if fraction else 0) for members in per_class)

@@ -1,4 +1,4 @@
-"""Where the two splits lie in a scan, `[root/]<split>/<class>/<image>`; and what to say when they do not."""
+"""Location of the two splits in a scan, `[root/]<split>/<class>/<image>`, and the error messages for other layouts."""
 
 from collections import defaultdict
 from typing import NamedTuple
@@ -13,18 +13,19 @@ class Layout(NamedTuple):
     """The images of both splits."""
 
     root: str
-    """Folder above the splits, with `/` at its end; empty when they lie at the top."""
+    """Folder above the splits, ending in `/`; empty if the splits are at the top."""
     train: Entries
     val: Entries
     lost: list[Lost]
-    """What should lie in the splits and cannot be read."""
+    """Files and folders that belong to the splits but cannot be read."""
 
 
 def arrange(scan: Scan, train: str, val: str, where: str) -> Layout:
-    """The images of both splits, in the uppermost folder that holds both; `where` is the set's path in messages.
+    """Find the images of both splits, in the uppermost folder that contains both. `where` is the path of the data set
+    in messages.
 
-    What lies elsewhere is added to the scan's `left_out`. Raises ConfigError, with the layout and what to change, when
-    there is no such folder, or several side by side.
+    Images in other places are added to the scan's `left_out`. Raises ConfigError, with the layout and what to change,
+    if there is no such folder or if there are several at the same level.
     """
     paths = [entry.path for entry in scan.entries]
     splits = _by_root(paths)
@@ -49,7 +50,7 @@ def arrange(scan: Scan, train: str, val: str, where: str) -> Layout:
 
 
 def _by_root(paths: list[str]) -> dict[str, dict[str, list[int]]]:
-    """Images by the folder above their split, and by split."""
+    """Group images by the folder above their split, and by split."""
     splits: dict[str, dict[str, list[int]]] = defaultdict(lambda: defaultdict(list))
     for index, path in enumerate(paths):
         parts = path.rsplit("/", 3)
@@ -102,8 +103,8 @@ def _refusal(
 
 
 def _depths(paths: list[str], split: str) -> dict[int, list[list[str]]]:
-    """Images below a folder of the split's name, by the number of folders between: the parts of their paths from the
-    split on."""
+    """Find the images below a folder with the split's name. Returns the parts of their paths from the split on, grouped
+    by the number of folders between split and image."""
     found: dict[int, list[list[str]]] = defaultdict(list)
     for path in paths:
         parts = path.split("/")

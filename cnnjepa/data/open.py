@@ -1,4 +1,4 @@
-"""From the data section to the two splits, checked and, where asked, resident in memory."""
+"""Opening of the two splits that the data section describes: checked and, on request, resident in memory."""
 
 import hashlib
 from collections.abc import Sequence
@@ -25,15 +25,15 @@ class DataSet:
     name: str
     """Source and name, for tables."""
     fingerprint: str
-    """Stands for the images in the hash of a run."""
+    """Identifies the images in the hash of a run."""
     skipped: list[str] = field(default_factory=list)
-    """Unreadable images left out while opening the set or decoding a resident one."""
+    """Unreadable images that were left out when the set was opened or when a resident set was decoded."""
     notes: list[str] = field(default_factory=list)
-    """Facts about the set that a person should know: files that the scan left out, classes without images."""
+    """Facts about the set that the user should know: files that the scan left out, classes without images."""
 
     @property
     def resident(self) -> bool:
-        """Whether the training set is decoded in memory."""
+        """Return whether the training set is decoded in memory."""
         return isinstance(self.train, ResidentSource)
 
     @property
@@ -43,7 +43,7 @@ class DataSet:
 
 
 def open_sources(config: DataConfig) -> Splits:
-    """Both splits as their source gives them, with what was left out."""
+    """Open both splits of the source, with a record of the files left out."""
     if found := extension_of(config):
         return open_own(found, config)
     match config:
@@ -63,16 +63,16 @@ def open_sources(config: DataConfig) -> Splits:
 
 
 def fingerprint_of(sources: dict[str, ImageSource]) -> str:
-    """A hex digest that stands for both splits in the hash of a run."""
+    """Return a hex digest that identifies both splits in the hash of a run."""
     return hashlib.sha256("".join(s.fingerprint() for s in sources.values()).encode()).hexdigest()
 
 
 def open_data(config: DataConfig, batch_size: int = 2, processes: int = 1) -> DataSet:
-    """Opens, limits and checks the images; decodes them all when they are to be resident.
+    """Open, limit and check the images. If they are to be resident, decode all of them.
 
-    `batch_size` is a process's. Raises ConfigError for empty sets, one class only, fewer images than a global
-    batch, or `resident: always` with images of several sizes; ImageError for an unreadable image or folder under
-    `on_error: raise`.
+    `batch_size` is the number of images per process. Raises ConfigError for an empty set, a single class, fewer images
+    than a global batch, or `resident: always` with images of several sizes; raises ImageError for an unreadable image
+    or folder under `on_error: raise`.
     """
     sources = open_sources(config)
     if sources.lost and config.on_error == "raise":
@@ -91,7 +91,7 @@ def open_data(config: DataConfig, batch_size: int = 2, processes: int = 1) -> Da
         ("training", data.train, config.train_images),
         ("validation", data.val, config.val_images),
     ):
-        if limit is None:  # which would explain it
+        if limit is None:  # a limit would explain it
             data.notes += empty_classes(split, source, data.train.class_names)
     refuse_unfit(data.name, data.train, data.val)
     refuse_part_of_a_batch(data.name, data.train.labels.numel(), batch_size, processes)
@@ -99,13 +99,13 @@ def open_data(config: DataConfig, batch_size: int = 2, processes: int = 1) -> Da
 
 
 def left_out_note(sources: Splits) -> list[str]:
-    """One line on the files that the scan left out, if there are any."""
+    """Return one line about the files that the scan left out, if there are any."""
     lines = sources.left_out.lines()
     return [f"files left out: {'; '.join(lines)}"] if lines else []
 
 
 def empty_classes(split: str, source: ImageSource, class_names: Sequence[str]) -> list[str]:
-    """A line for a split without any image of some class of the training set."""
+    """Return a line for a split in which some class of the training set has no image."""
     counts = torch.bincount(source.labels, minlength=len(class_names))
     names = [str(class_names[label]) for label in (counts == 0).nonzero().flatten().tolist()]
     return [f"no {split} image of {len(names):,} of {len(class_names):,} classes: {named(names)}"] if names else []
@@ -116,7 +116,7 @@ def _and_others(count: int) -> str:
 
 
 def refuse_part_of_a_batch(name: str, images: int, batch_size: int, processes: int) -> None:
-    """Raises ConfigError when training images do not fill one global batch: the last, partial batch of an epoch is
+    """Raise ConfigError if the training images do not fill one global batch. The last, partial batch of an epoch is
     dropped, so there would be no step."""
     if images >= batch_size * processes:
         return
@@ -147,7 +147,8 @@ def _make_resident(data: DataSet, config: DataConfig) -> None:
             continue
         shape = decoded_size(source, config.on_error)
         gib = source.labels.numel() * shape[0] * shape[1] * shape[2] / 2**30
-        # The validation set is kept too if it can be; what was asked, and is hashed, is about the training set.
+        # The validation set is kept in memory too if possible. The setting `resident`, which is hashed, is about the
+        # training set only.
         must = config.resident == "always" and split == "train"
         if not must and (gib > config.resident_limit_gib or (split == "val" and not data.resident)):
             return
@@ -164,8 +165,8 @@ def _make_resident(data: DataSet, config: DataConfig) -> None:
 
 
 def refuse_unfit(name: str, train: ImageSource, val: ImageSource) -> None:
-    """Raises ConfigError for what no run can use: an empty split, training images of one class, validation labels that
-    training lacks. `name` is the set's in the message."""
+    """Raise ConfigError for data that no run can use: an empty split, training images of a single class, or validation
+    labels that are missing from the training set. `name` is the name of the set in the message."""
     count, classes = train.labels.numel(), len(train.class_names)
     if not count or not val.labels.numel():
         raise ConfigError(f"{name}: the {'training' if not count else 'validation'} set is empty")
@@ -186,7 +187,7 @@ def _name(config: DataConfig) -> str:
             return f"synthetic-{config.image_size}"
         case TorchvisionData():
             return config.name
-    path = getattr(config, "path", None)  # a source of the user's own may have none
+    path = getattr(config, "path", None)  # a user-defined source may have none
     if path is None and extension_of(config):
         return config.source.partition(":")[2]
     name = path.name if path else ""

@@ -1,4 +1,4 @@
-"""A source of images of one's own."""
+"""User-defined sources of images."""
 
 import torch
 from torch import Tensor
@@ -10,8 +10,8 @@ from cnnjepa.schemas.extension import Extension
 
 
 def open_own(found: Extension, config: DataSection) -> Splits:
-    """Both splits of a user's source: the class `found` is made with (config, "train") and (config, "val"), and each
-    is an ImageSource. Raises ConfigError for one that is not."""
+    """Open both splits of a user-defined source. The class `found` is called with (config, "train") and with (config,
+    "val"); each call returns an ImageSource. Raises ConfigError if it does not."""
     splits: dict[str, ImageSource] = {split: found.implementation(config, split) for split in ("train", "val")}
     for split, source in splits.items():
         if wrong := _wrong(source):
@@ -20,7 +20,7 @@ def open_own(found: Extension, config: DataSection) -> Splits:
 
 
 def _wrong(source: ImageSource) -> str | None:
-    """What a source lacks of an ImageSource, in words; its first image is loaded."""
+    """Describe how a source fails to be an ImageSource, or return None. Its first image is loaded."""
     needed = ("labels", "class_names", "load", "name", "fingerprint")
     if missing := [name for name in needed if not hasattr(source, name)]:
         return f"it has no {', '.join(missing)}; an ImageSource has {', '.join(needed)}"

@@ -1,8 +1,9 @@
-"""Packing: images shrunk once to what crops need, in tar shards, so that every epoch decodes less.
+"""Packing: images are shrunk once to the size that crops need and stored in tar shards, so that every epoch decodes
+less.
 
-Entropy decoding is what a JPEG's decoding costs, and it grows with the file; so the only way to decode faster is to
-store less. Images are resized with the crops' filter (bicubic, antialiased); a packed set has a fingerprint, hence
-hashes, of its own.
+Most of the time for decoding a JPEG goes into entropy decoding, which grows with the size of the file. The only way to
+decode faster is to store less. Images are resized with the crops' filter (bicubic, antialiased). A packed set has its
+own fingerprint, and hence its own hashes.
 """
 
 import hashlib
@@ -32,8 +33,8 @@ from cnnjepa.errors import ImageError, RunError
 from cnnjepa.schemas import ConfigError, FolderData, HDF5Data
 from cnnjepa.training.files import sync_folder, write_atomically
 
-# A kill loses at most one shard's work (4,096 images: ten seconds to a minute), and a reader keeps every shard open, so
-# there are at most 512 (a process may usually open 1,024 files).
+# A kill loses the work of at most one shard (4,096 images: ten seconds to a minute). A reader keeps every shard open,
+# so there are at most 512 (a process may usually open 1,024 files).
 _LEAST_IN_SHARD, _MOST_SHARDS = 4096, 512
 
 _MAGIC = {b"\xff\xd8\xff": ".jpg", b"\x89PNG": ".png", b"RIFF": ".webp", b"GIF8": ".gif"}
@@ -44,7 +45,7 @@ R = TypeVar("R")
 
 @dataclass(frozen=True)
 class Packing:
-    """What is to be packed, where to, and how."""
+    """Source, destination and settings of a packing."""
 
     sources: dict[str, FolderSource | HDF5Source]
     source: Path
@@ -52,16 +53,16 @@ class Packing:
     manifest: Manifest
     skip_unreadable: bool
     notes: tuple[str, ...] = ()
-    """Facts about the source that a person should know: files that the scan left out, by reason."""
+    """Facts about the source that the user should know: files that the scan left out, by reason."""
 
     def shard(self, number: int) -> list[tuple[str, int]]:
-        """(split, index) of the images of one shard."""
+        """Return (split, index) of the images in one shard."""
         first, train = number * self.manifest.images_per_shard, self.manifest.train
         last = min(first + self.manifest.images_per_shard, train + self.manifest.val)
         return [("train", i) if i < train else ("val", i - train) for i in range(first, last)]
 
     def folder(self, split: str, index: int) -> str:
-        """`<split>/<class>`, where the image is put; classes of numbers keep their order."""
+        """Return `<split>/<class>`, the folder of the image. Numeric classes keep their order."""
         source = self.sources[split]
         label = int(source.labels[index])
         if isinstance(source, FolderSource):
@@ -70,7 +71,7 @@ class Packing:
         return f"{split}/{label:0{len(str(classes - 1))}d}"
 
     def file(self, split: str, index: int) -> str:
-        """The image's name in its class, without the ending where the source has no names."""
+        """Return the image's name within its class; without an extension if the source has no names."""
         source = self.sources[split]
         if isinstance(source, FolderSource):
             return source.file_name(index)
@@ -87,8 +88,8 @@ class _Packed(NamedTuple):
 def prepare(
     config: FolderData | HDF5Data, dest: Path, shorter_side: int, quality: int, skip_unreadable: bool = False
 ) -> Packing:
-    """Opens the source and looks at `dest`; writes nothing. Raises ConfigError for a set that no run could use, and
-    when `dest` holds something else, or the same source packed otherwise."""
+    """Open the source and inspect `dest`; write nothing. Raises ConfigError for a set that no run could use, and if
+    `dest` holds something else or the same source packed with other settings."""
     opened: dict[str, FolderSource | HDF5Source] = {}
     sources = open_sources(config)
     if sources.lost and not skip_unreadable:
@@ -123,7 +124,8 @@ def prepare(
 
 
 def _agreed(dest: Path, asked: Manifest, source: Path | None) -> Manifest:
-    """What `dest` was begun with, or `asked` where it is new. Raises ConfigError where the two do not agree."""
+    """Return the manifest with which `dest` was begun, or `asked` if `dest` is new. Raises ConfigError if the two do
+    not agree."""
     there = read_manifest(dest) if dest.is_dir() else None
     if there is None:
         if dest.exists() and not (dest.is_dir() and all(_of_a_beginning(path.name) for path in dest.iterdir())):
@@ -143,15 +145,15 @@ def _agreed(dest: Path, asked: Manifest, source: Path | None) -> Manifest:
 
 
 def _of_a_beginning(name: str) -> bool:
-    """Whether a file may be there before `pack.json` is: a kill can leave its forerunner."""
+    """Return whether a file may exist before `pack.json` does: a killed process can leave its temporary file."""
     return name == ".lock" or (name.startswith(f"{MANIFEST}.") and name.endswith(".tmp"))
 
 
 def pack(packing: Packing, threads: int) -> Iterator[int]:
-    """Writes the shards that are missing; gives the number of images done after each. Raises ConfigError for an
-    unreadable image, RunError when the disk refuses; either way it can be called again and goes on."""
+    """Write the missing shards. Yields the number of images done after each shard. Raises ConfigError for an unreadable
+    image and RunError if writing to the disk fails; in both cases a further call continues the work."""
     root, manifest = packing.dest, packing.manifest
-    _agreed(root, manifest, packing.source)  # another process may have been here since `prepare`
+    _agreed(root, manifest, packing.source)  # another process may have written here since `prepare`
     whole = all(read_index(root, number) is not None for number in range(manifest.shards))
     if read_manifest(root) is None or not whole:
         mark(packing, finished=False)
@@ -173,14 +175,14 @@ def pack(packing: Packing, threads: int) -> Iterator[int]:
 
 
 def mark(packing: Packing, finished: bool) -> None:
-    """Writes `pack.json`; only a finished set is read by runs."""
+    """Write `pack.json`. Runs read a set only if it is finished."""
     manifest = packing.manifest.model_copy(update={"finished": finished})
     write_atomically(packing.dest / MANIFEST, manifest.model_dump_json(indent=2).encode())
 
 
 def in_order(pool: ThreadPoolExecutor, work: Callable[[T], R], items: Iterable[T], ahead: int) -> Iterator[R]:
-    """`map` that begins at most `ahead` items before they are wanted, so that memory is bounded and an error or Ctrl-C
-    has little to wait for."""
+    """Apply `work` like `map`, but start at most `ahead` items before their results are needed. This bounds the memory,
+    and an error or Ctrl-C has little to wait for."""
     begun: deque[Future[R]] = deque()
     try:
         for item in items:
@@ -218,13 +220,12 @@ def _packed(packing: Packing, split: str, index: int) -> _Packed:
 
 
 def as_jpeg(file: str) -> str:
-    """The name of a file that has become a JPEG."""
+    """Return the file's name with the extension of a JPEG."""
     return file if file.lower().endswith((".jpg", ".jpeg")) else f"{file}.jpg"
 
 
 class _ShardFile:
-    """A tar file that appears under its name once it is whole, and then gets its index. Left by an exception, it is
-    discarded."""
+    """A tar file that appears under its name once it is complete, followed by its index. An exception discards it."""
 
     def __init__(self, path: Path) -> None:
         self._path, self._aside = path, path.with_name(f"{path.name}.tmp")
@@ -239,11 +240,11 @@ class _ShardFile:
         return self
 
     def add(self, packed: _Packed) -> None:
-        """The next image, or the reason why there is none."""
+        """Add the next image, or the reason why there is none."""
         if packed.problem is not None:
             self._skipped.append((packed.path, packed.problem))
             return
-        info = tarfile.TarInfo(packed.path)  # no owner and no time, so that a shard is a function of its images
+        info = tarfile.TarInfo(packed.path)  # no owner and no time, so that a shard depends on its images only
         info.size = len(packed.content)
         header = info.tobuf(tarfile.GNU_FORMAT)
         self._images.append((packed.path, self._size + len(header), info.size))
@@ -263,12 +264,12 @@ class _ShardFile:
             if kind is None:
                 self._complete()
         finally:
-            with suppress(OSError):  # closing writes what is left in the buffer: a full disk refuses once more
+            with suppress(OSError):  # closing writes the rest of the buffer: a full disk fails once more
                 self._file.close()
             self._aside.unlink(missing_ok=True)
 
     def _complete(self) -> None:
-        self._write(bytes(2 * tarfile.BLOCKSIZE))  # a tar archive's end mark
+        self._write(bytes(2 * tarfile.BLOCKSIZE))  # end mark of a tar archive
         with self._refusals():
             self._file.flush()
             os.fsync(self._file.fileno())

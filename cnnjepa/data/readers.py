@@ -1,5 +1,5 @@
-"""Readers of encoded images: their interface, and the one of a directory (`archive.py`: a tar, `shards.py`: a packed
-set)."""
+"""Readers of encoded images: their interface, and the reader of a directory. `archive.py` reads tar archives and
+`shards.py` packed sets."""
 
 import errno
 import os
@@ -14,7 +14,7 @@ from cnnjepa.errors import ImageError, RunError
 
 
 class Reader(Protocol):
-    """Finds image files and reads them; safe to use after a fork."""
+    """Finds image files and reads them. Safe to use after a fork."""
 
     def scan(self) -> Scan: ...
 
@@ -22,7 +22,8 @@ class Reader(Protocol):
 
 
 def cannot_read(name: str, error: OSError) -> RunError:
-    """The error for an image whose bytes cannot be read; a lack of file descriptors or memory is not the image's."""
+    """Return the error for an image whose bytes cannot be read. A lack of file descriptors or memory is not blamed on
+    the image."""
     if error.errno in (errno.EMFILE, errno.ENFILE):
         limit = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
         return RunError(
@@ -35,15 +36,16 @@ def cannot_read(name: str, error: OSError) -> RunError:
 
 
 class Directory:
-    """Files below a folder; links are followed."""
+    """Files below a folder. Links are followed."""
 
     def __init__(self, root: Path) -> None:
         self._root = root
 
     def scan(self) -> Scan:
-        """Raises OSError when the root itself cannot be opened."""
+        """Find the images. Raises OSError if the root itself cannot be opened."""
         scanning = Scanning()
-        # Folders to look into: path below the root, and (device, inode) of every folder above and of itself.
+        # Folders still to be read: path below the root, and (device, inode) of the folder itself and of every folder
+        # above it.
         top = os.stat(self._root)
         stack: list[tuple[str, tuple[tuple[int, int], ...]]] = [("", ((top.st_dev, top.st_ino),))]
         while stack:
@@ -68,7 +70,8 @@ class Directory:
     def _look(
         self, item: os.DirEntry[str], path: str, above: tuple[tuple[int, int], ...], scanning: Scanning
     ) -> tuple[tuple[int, int], ...] | None:
-        """One name in a folder; gives the folders above its content when it is a folder to look into."""
+        """Handle one name in a folder. If it is a folder to be read, return it and the folders above it; otherwise
+        return None."""
         try:
             facts = item.stat()
         except OSError as error:

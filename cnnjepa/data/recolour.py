@@ -1,10 +1,10 @@
-"""Colours of a whole batch on its device, every image with parameters of its own.
+"""Colour augmentation of a whole batch on its device, with separate parameters for every image.
 
-Our own, because libraries that augment batches on the device (kornia, for one) draw their parameters from a generator's
-state, while here every draw is a function of (seed, epoch, image, view), and because both paths must mean the same:
-these are torchvision's definitions on float pixels in [0, 255], without its rounding to whole values between steps.
+Libraries that augment batches on the device (kornia, for example) draw their parameters from a generator's state. Here
+every draw is a function of (seed, epoch, image, view), and both paths must have the same meaning. The operations are
+torchvision's definitions on float pixels in [0, 255], without its rounding to whole values between steps.
 
-Which images take part in what is known on the CPU, so that the device is never waited for.
+The selection of images for each operation is known on the CPU, so that the code never waits for the device.
 """
 
 import torch
@@ -17,7 +17,8 @@ _LUMA = (0.2989, 0.587, 0.114)  # torchvision's weights of red, green and blue
 
 
 def recolour(pixels_BCHW: Tensor, colours: Colours, view: ViewConfig) -> Tensor:
-    """Float pixels [B, 3, S, S] in [0, 255] → the same; see the module. `colours` are on the CPU."""
+    """Change the colours of float pixels [B, 3, S, S] in [0, 255]; same shape. `colours` are on the CPU. See the
+    module's docstring."""
     if view.plain:
         return pixels_BCHW
     pixels = pixels_BCHW.clone()
@@ -31,7 +32,7 @@ def recolour(pixels_BCHW: Tensor, colours: Colours, view: ViewConfig) -> Tensor:
         pixels[rows] = blurred(pixels[rows], sigma, kernel_radius(pixels.shape[-1]))
     if not view.solarise_first:
         _change(pixels, colours.solarise, _solarised)
-    return pixels.clamp_(0, 255)  # sums of weights round
+    return pixels.clamp_(0, 255)  # weighted sums have rounding errors
 
 
 def _to(values: Tensor, pixels: Tensor) -> Tensor:
@@ -89,7 +90,7 @@ def _solarised(pixels: Tensor) -> Tensor:
 
 
 def _hue_turned(pixels: Tensor, turn: Tensor) -> Tensor:
-    """Turns the hue of the hexagonal HSV model; greatest and least value of a pixel stay."""
+    """Rotate the hue in the hexagonal HSV model. The largest and smallest value of each pixel are unchanged."""
     most, brightest = pixels.max(1)
     span = most - pixels.amin(1)
     red, green, blue = pixels.unbind(1)
@@ -97,7 +98,7 @@ def _hue_turned(pixels: Tensor, turn: Tensor) -> Tensor:
     hue = torch.where(brightest == 0, (green - blue) / safe, (blue - red) / safe + 2)
     hue = torch.where(brightest == 2, (red - green) / safe + 4, hue)  # sixths of the circle
     hue = hue + 6 * turn[:, 0]
-    # A channel falls from the greatest to the least value between one and two sixths from its own hue.
+    # A channel falls from the largest to the smallest value between one and two sixths of the circle from its own hue.
     offset = torch.tensor([5.0, 3.0, 1.0], dtype=pixels.dtype, device=pixels.device)[:, None, None]
     sixth = (offset + hue[:, None]) % 6
     share = torch.minimum(sixth, 4 - sixth).clamp(0, 1)
@@ -108,7 +109,8 @@ _JITTERS = {BRIGHTNESS: _brighter, CONTRAST: _contrasted, SATURATION: _saturated
 
 
 def blurred(pixels_BCHW: Tensor, sigma_B: Tensor, radius: int) -> Tensor:
-    """Gaussian blur with a standard deviation an image, edges reflected, as two batched matrix products."""
+    """Blur with a Gaussian of one standard deviation per image, with reflected edges, as two batched matrix
+    products."""
     side = pixels_BCHW.shape[-1]
     offset = torch.arange(-radius, radius + 1, device=pixels_BCHW.device)
     kernel = torch.exp(-0.5 * (offset / sigma_B[:, None]) ** 2)

@@ -1,8 +1,8 @@
 """Crop, flip and antialiased resize of a whole batch as two batched matrix products, on any device.
 
-Resampling is separable and linear, so a crop of image X is A_y · X · A_xᵀ with one small weight matrix an image
-and axis. The kernels are Pillow's (cubic with a = −0.5, triangle), widened when shrinking, which is also what
-torchvision's antialias=True computes.
+Resampling is separable and linear, so a crop of image X is A_y · X · A_xᵀ with one small weight matrix per image and
+axis. The kernels are Pillow's (cubic with a = −0.5, triangle), widened when shrinking. torchvision's antialias=True
+computes the same.
 """
 
 import math
@@ -15,8 +15,9 @@ from cnnjepa.data.crops import Crops
 
 Interpolation = Literal["bicubic", "bilinear"]
 
-# Pixels a channel that a CPU takes at a time, so that weights and halfway results stay in a core's cache: 32 images of
-# 64 px, the best of 16 to 256 measured (AMD EPYC, 1 MiB of L2). Images are independent, so this changes no bit.
+# Pixels per channel that a CPU processes at a time, so that weights and intermediate results stay in a core's cache: 32
+# images of 64 px, the best of 16 to 256 measured (AMD EPYC, 1 MiB of L2). Images are independent, so the result does
+# not depend on this value.
 _CPU_PIXELS = 2**17
 
 _SUPPORT: dict[Interpolation, float] = {"bicubic": 2.0, "bilinear": 1.0}
@@ -35,10 +36,11 @@ def _kernel(x: Tensor, interpolation: Interpolation) -> Tensor:
 def _weights(
     start_B: Tensor, length_B: Tensor, source: int, size: int, interpolation: Interpolation, dtype: torch.dtype
 ) -> Tensor:
-    """[B, size, source]: row i gives output pixel i of the span [start, start + length) as a mix of source pixels.
+    """Return the weights [B, size, source]: row i computes output pixel i of the span [start, start + length) from the
+    source pixels.
 
-    The kernel is evaluated only at the few pixels that it can reach. Their number T is that of the widest crop there
-    can be, the whole image, so that it is known without looking at the crops (which may lie on a GPU).
+    The kernel is evaluated only at the few pixels that it can reach. Their number T is that of the widest possible
+    crop, the whole image, so that it is known without reading the crops (which may be on a GPU).
     """
     start_B11, length_B11 = start_B.to(dtype)[:, None, None], length_B.to(dtype)[:, None, None]
     scale_B11 = length_B11 / size
@@ -51,10 +53,10 @@ def _weights(
     pixel_BST = place_BST.to(dtype)
     offset_BST = (pixel_BST + 0.5 - centre_BS1) / widen_B11
     weights_BST = _kernel(offset_BST, interpolation)
-    # Nothing outside the crop contributes: the crop is an image of its own.
+    # Pixels outside the crop contribute nothing: the crop is treated as an image of its own.
     inside_BST = (pixel_BST >= start_B11) & (pixel_BST < start_B11 + length_B11)
     weights_BST = weights_BST * inside_BST * (offset_BST.abs() < _SUPPORT[interpolation])
-    # With room for what reaches beyond the image, every place of a row is written once.
+    # With space for positions beyond the image, every place of a row is written once.
     wide = torch.zeros(start_B.shape[0], size, source + 2 * reach + 1, dtype=dtype, device=start_B.device)
     weights = wide.scatter_(2, place_BST + reach, weights_BST)[..., reach : reach + source]
     return weights / weights.sum(-1, keepdim=True)
@@ -63,7 +65,8 @@ def _weights(
 def crop_and_resize(
     images_BCHW: Tensor, crops: Crops, size: int, interpolation: Interpolation, dtype: torch.dtype = torch.float32
 ) -> Tensor:
-    """uint8 images [B, 3, H, W] → crops [B, 3, size, size] of `dtype` in [0, 255], flipped where asked."""
+    """Resample uint8 images [B, 3, H, W] to crops [B, 3, size, size] of `dtype` in [0, 255], flipped where `flip` is
+    set."""
     batch, channels, height, width = images_BCHW.shape
     at_once = max(1, _CPU_PIXELS // max(height * width, size * size)) if images_BCHW.device.type == "cpu" else batch
     pixels = torch.empty(batch, channels, size, size, dtype=dtype, device=images_BCHW.device)

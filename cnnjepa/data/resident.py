@@ -1,4 +1,4 @@
-"""A decoded set in memory: the synthetic images, and any set small enough to keep."""
+"""A decoded data set in memory: the synthetic images, and any set that fits."""
 
 import hashlib
 from collections.abc import Callable, Sequence
@@ -13,7 +13,7 @@ from cnnjepa.schemas import SyntheticData
 
 
 class ResidentSource:
-    """Images uint8 [N, 3, H, W] and labels int64 [N] in memory, with the ImageSource interface."""
+    """Images uint8 [N, 3, H, W] and labels int64 [N] in memory, with the interface of ImageSource."""
 
     def __init__(
         self, images: Tensor, labels: Tensor, class_names: Sequence[str], fingerprint: str, name: Callable[[int], str]
@@ -32,7 +32,7 @@ class ResidentSource:
 
 
 def subset(source: ImageSource, indices: Tensor) -> ImageSource:
-    """Some images of a source (int64 indices); resident if the source is."""
+    """Return the images of a source at `indices` (int64); resident if the source is."""
     few = Subset(source, indices)
     if not isinstance(source, ResidentSource):
         return few
@@ -40,7 +40,7 @@ def subset(source: ImageSource, indices: Tensor) -> ImageSource:
 
 
 def open_synthetic(config: SyntheticData) -> dict[str, ResidentSource]:
-    """Both splits, drawn; the fingerprint is of the pixels."""
+    """Draw both splits. The fingerprint is computed from the pixels."""
     sources = {}
     for split, count in (("train", config.train_images), ("val", config.val_images)):
         images, labels = render(split, count, config.image_size, config.drawing_seed)  # type: ignore[arg-type]
@@ -50,7 +50,7 @@ def open_synthetic(config: SyntheticData) -> dict[str, ResidentSource]:
 
 
 def decoded_size(source: ImageSource, on_error: str) -> tuple[int, int, int]:
-    """Shape [3, H, W] of the first image that can be read."""
+    """Return the shape [3, H, W] of the first image that can be read."""
     for index in range(source.labels.numel()):
         try:
             _, height, width = source.load(index).shape
@@ -65,9 +65,11 @@ def decoded_size(source: ImageSource, on_error: str) -> tuple[int, int, int]:
 def decode_all(
     source: ImageSource, on_error: str, shape: tuple[int, int, int]
 ) -> tuple[ResidentSource, list[str]] | str:
-    """The whole set decoded, without the unreadable images if `on_error` is `skip`, and the names of those.
+    """Decode the whole set. Returns the set and the names of unreadable images, which are left out if `on_error` is
+    `skip`.
 
-    Gives instead the name of the first image that is not of `shape`, because such a set cannot be resident.
+    If an image does not have `shape`, the set cannot be resident, and the name of the first such image is returned
+    instead.
     """
     count = source.labels.numel()
     images = torch.empty(count, *shape, dtype=torch.uint8)

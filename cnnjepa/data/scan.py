@@ -1,4 +1,5 @@
-"""A scan: the image files that were found, and what was left out, by reason. Every reader of files gives one."""
+"""Result of a scan: the image files that were found, and those that were left out, by reason. Every reader of files
+returns one."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -10,11 +11,11 @@ from cnnjepa.data.entries import Entries
 
 EXTENSIONS = (".jpg", ".jpeg", ".png", ".webp", ".gif")
 
-_EXAMPLES = 3  # named for each reason
+_EXAMPLES = 3  # names listed per reason
 
 
 class Reason(Enum):
-    """Why a file is no image of the set. The value follows a count."""
+    """Why a file is not an image of the set. The value follows a count in messages."""
 
     ENDING = "without an image's ending"
     DEEP = "in folders below a class's folder"
@@ -33,7 +34,8 @@ class Reason(Enum):
 
 
 class LeftOut:
-    """What a scan leaves out: how many files (or folders, whose path ends in `/`) and some names, by reason."""
+    """Files and folders that a scan left out: their number and some of their names, by reason. The path of a folder
+    ends in `/`."""
 
     def __init__(self) -> None:
         self.counts: Counter[Reason] = Counter()
@@ -41,7 +43,7 @@ class LeftOut:
         self._endings: Counter[str] = Counter()
 
     def add(self, reason: Reason, path: str) -> None:
-        """One file or folder, by its path below the root."""
+        """Record one file or folder, by its path below the root."""
         self.counts[reason] += 1
         examples = self._examples.setdefault(reason, [])
         if len(examples) < _EXAMPLES:
@@ -51,7 +53,7 @@ class LeftOut:
             self._endings[f".{printable(name.rsplit('.', 1)[1])}" if "." in name else "none"] += 1
 
     def lines(self) -> list[str]:
-        """One line for each reason: count, reason and examples; those first that most often lose images."""
+        """Return one line per reason: count, reason and examples. Reasons that most often cost images come first."""
         return [self._line(reason, self.counts[reason]) for reason in Reason if self.counts[reason]]
 
     def _line(self, reason: Reason, count: int) -> str:
@@ -63,7 +65,7 @@ class LeftOut:
 
 
 class Lost(NamedTuple):
-    """What should be there and cannot be read: a closed folder, a link to nothing that may have been a folder."""
+    """Something expected that cannot be read: a closed folder, or a broken link that may have pointed to a folder."""
 
     path: str
     reason: str
@@ -71,18 +73,19 @@ class Lost(NamedTuple):
 
 @dataclass
 class Scan:
-    """What was found below a root."""
+    """Content found below a root."""
 
     entries: Entries
-    """Image files, sorted by path. A link to nothing with an image's ending is one, of 0 bytes: it cannot be read."""
+    """Image files, sorted by path. A broken link with an image extension is included, with 0 bytes: it cannot be
+    read."""
     left_out: LeftOut
     folders: set[str]
-    """Paths of the folders that were seen."""
+    """Paths of the folders found."""
     lost: list[Lost]
 
 
 class Scanning:
-    """Collects a scan; the rules for names are here, so that a directory and an archive of it give the same."""
+    """Collects a scan. The rules for names are here, so that a directory and an archive of it give the same result."""
 
     def __init__(self) -> None:
         self.left_out = LeftOut()
@@ -94,7 +97,7 @@ class Scanning:
         self._shards: list[int] = []
 
     def passes_over(self, path: str, folder: bool) -> bool:
-        """Whether a name says that nothing below it is an image of the set; if so, it is counted."""
+        """Return whether the name alone excludes the path and everything below it; if so, record it as left out."""
         name = path.rsplit("/", 1)[-1]
         if not (name.startswith(".") or name == "__MACOSX"):
             return False
@@ -103,7 +106,7 @@ class Scanning:
         return True
 
     def file(self, path: str, size: int, offset: int = 0, shard: int = 0) -> None:
-        """A regular file, image or not."""
+        """Record a regular file, image or not."""
         if not is_image(path):
             self.left_out.add(Reason.ENDING, path)
             return
@@ -113,8 +116,8 @@ class Scanning:
         self._shards.append(shard)
 
     def broken_link(self, path: str, reason: str) -> None:
-        """A link to nothing. It stands for an image if its ending is one's, and may stand for a folder if it has
-        none."""
+        """Record a broken link. It counts as an image if it has an image extension, and as a possible folder if it has
+        no extension."""
         self.left_out.add(Reason.BROKEN, path)
         if is_image(path):
             self.file(path, 0, -1)
@@ -122,12 +125,12 @@ class Scanning:
             self.lost.append(Lost(path, f"cannot be read ({reason})"))
 
     def closed_folder(self, path: str, reason: str) -> None:
-        """A folder that the system does not let us look into."""
+        """Record a folder that the system does not allow to be read."""
         self.left_out.add(Reason.CLOSED, f"{path}/")
         self.lost.append(Lost(path, f"cannot be opened ({reason})"))
 
     def done(self) -> Scan:
-        """The scan, sorted."""
+        """Return the scan, sorted."""
         order = sorted(range(len(self._paths)), key=self._paths.__getitem__)
 
         def ordered(values: list[int]) -> list[int]:
@@ -143,15 +146,15 @@ class Scanning:
 
 
 def is_image(path: str) -> bool:
-    """Whether a name has an image's ending."""
+    """Return whether a name has an image extension."""
     return path.lower().endswith(EXTENSIONS)
 
 
 def printable(path: str) -> str:
-    """A path with the bytes that are not UTF-8 written as `\\xff`."""
+    """Return a path in which bytes that are not UTF-8 are written as `\\xff`."""
     return path.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
 
 
 def named(names: Sequence[str]) -> str:
-    """The first few names, in one line."""
+    """Return the first few names, in one line."""
     return ", ".join(names[:_EXAMPLES]) + (", …" if len(names) > _EXAMPLES else "")

@@ -26,15 +26,15 @@ class _Record(BaseModel):
 
 
 class Manifest(_Record):
-    """`pack.json`."""
+    """Content of `pack.json`."""
 
     format: Literal[1] = 1
     source_fingerprint: str
-    """Of both splits of the set that was packed."""
+    """Fingerprint of both splits of the set that was packed."""
     shorter_side: int
-    """Pixels; images that were larger were shrunk to it."""
+    """In pixels; larger images were shrunk to it."""
     quality: int
-    """Of the JPEGs, 1 to 100."""
+    """JPEG quality, 1 to 100."""
     train: int
     """Training images in the source."""
     val: int
@@ -46,32 +46,33 @@ class Manifest(_Record):
 
     @property
     def shards(self) -> int:
-        """How many there are."""
+        """Number of shards."""
         return -(-(self.train + self.val) // self.images_per_shard)
 
 
 class ShardIndex(_Record):
-    """`shard-N.json`."""
+    """Content of `shard-N.json`."""
 
     images: list[tuple[str, int, int]]
-    """Path, first byte in the shard, bytes."""
+    """Path, first byte in the shard, and size in bytes, for every image."""
     size: int
-    """Of the shard, bytes."""
+    """Size of the shard in bytes."""
     sha256: str
-    """Of the shard."""
+    """Digest of the shard."""
     copied: int
-    """Images that were small enough to be taken byte for byte."""
+    """Number of images that were small enough to be copied byte for byte."""
     skipped: list[tuple[str, str]]
     """Unreadable images left out: the path they would have had, and the reason."""
 
 
 def shard_file(root: Path, number: int) -> Path:
-    """Where shard `number` lies."""
+    """Return the path of shard `number`."""
     return root / f"shard-{number:05d}.tar"
 
 
 def read_manifest(root: Path) -> Manifest | None:
-    """`pack.json` of a folder; None when it has none. Raises ConfigError when it is not one of ours."""
+    """Read the `pack.json` of a folder; None if there is none. Raises ConfigError if the file was not written by this
+    program."""
     try:
         return Manifest.model_validate_json((root / MANIFEST).read_bytes())
     except FileNotFoundError:
@@ -82,13 +83,13 @@ def read_manifest(root: Path) -> Manifest | None:
 
 
 def finished(root: Path) -> bool:
-    """Whether a folder holds a set that was packed to its end and read back."""
+    """Return whether a folder holds a packed set that is complete and was verified."""
     manifest = read_manifest(root)
     return manifest is not None and manifest.finished
 
 
 def read_index(root: Path, number: int) -> ShardIndex | None:
-    """The index of a whole shard; None when the shard is missing, cut off, or was never completed."""
+    """Read the index of a complete shard; None if the shard is missing, cut off, or was never completed."""
     shard = shard_file(root, number)
     try:
         index = ShardIndex.model_validate_json(shard.with_suffix(".json").read_bytes())
@@ -98,10 +99,11 @@ def read_index(root: Path, number: int) -> ShardIndex | None:
 
 
 class Shards:
-    """Reads a packed set. A forked process reads through the files that are open, which have no position to share."""
+    """Reads a packed set. A forked process reads through the files that are already open; reads do not use a file
+    position."""
 
     def __init__(self, root: Path, finished: bool = True) -> None:
-        """Raises ConfigError when the set is not `finished` though it must be."""
+        """Open the set. Raises ConfigError if it must be `finished` and is not."""
         manifest = read_manifest(root)
         assert manifest is not None
         self._again = f"run `{command('cnnjepa', 'data', 'pack', 'SOURCE', root)}` again, which goes on where it is"
@@ -111,7 +113,7 @@ class Shards:
         self._files: dict[int, int] = {}  # shard → descriptor
 
     def scan(self) -> Scan:
-        """Raises ConfigError when a shard is missing or cut off."""
+        """Find the images. Raises ConfigError if a shard is missing or cut off."""
         scanning = Scanning()
         for number in range(self._shards):
             index = read_index(self._root, number)

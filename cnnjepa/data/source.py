@@ -1,4 +1,4 @@
-"""The one interface over every place images come from."""
+"""The interface of every source of images."""
 
 from collections.abc import Mapping, Sequence
 from typing import Protocol
@@ -10,7 +10,7 @@ from cnnjepa.data.scan import LeftOut
 
 
 class ImageSource(Protocol):
-    """Labelled images of one split, addressed by index; safe to use from several processes after a fork."""
+    """Labelled images of one split, addressed by index. Safe to use from several processes after a fork."""
 
     labels: Tensor
     """int64 [N], classes numbered in the order of `class_names`."""
@@ -19,18 +19,18 @@ class ImageSource(Protocol):
     """Names of the classes."""
 
     def load(self, index: int) -> Tensor:
-        """The image as uint8 RGB [3, H, W]. Raises ImageError naming it when it cannot be read."""
+        """Load the image as uint8 RGB [3, H, W]. Raises ImageError, which names the image, if it cannot be read."""
 
     def name(self, index: int) -> str:
-        """What a person can find the image by."""
+        """Return a name by which a user can find the image."""
 
     def fingerprint(self) -> str:
-        """A hex digest of the set: of its pixels where they are in memory, else of names, labels and sizes, because
-        reading a large set to hash it takes hours. Moving the set does not change it."""
+        """Return a hex digest of the set. It covers the pixels if they are in memory, otherwise names, labels and
+        sizes, because reading a large set to hash it takes hours. Moving the set does not change the digest."""
 
 
 class Splits(dict[str, ImageSource]):
-    """Both splits of a set, keyed `train` and `val`, and what a person should know of the set."""
+    """Both splits of a set, keyed `train` and `val`, and facts about the set that the user should know."""
 
     def __init__(self, sources: Mapping[str, ImageSource], left_out: LeftOut | None = None) -> None:
         super().__init__(sources)
@@ -43,9 +43,10 @@ class Splits(dict[str, ImageSource]):
 
 
 def stratified(labels_N: Tensor, count: int) -> Tensor:
-    """Indices (int64, ascending) of `count` images, evenly over classes: the first of each, in turn.
+    """Return the indices (int64, ascending) of `count` images, spread evenly over classes: the first image of each
+    class, then the second of each, and so on.
 
-    Raises ValueError when fewer than `count` images exist.
+    Raises ValueError if fewer than `count` images exist.
     """
     if count > labels_N.numel():
         raise ValueError(f"{count} images asked for, {labels_N.numel()} exist")
@@ -58,7 +59,7 @@ def stratified(labels_N: Tensor, count: int) -> Tensor:
 
 
 class Subset:
-    """Some images of a source; same interface."""
+    """Some images of a source, with the same interface."""
 
     def __init__(self, source: ImageSource, indices: Tensor) -> None:
         self._source, self._indices = source, indices

@@ -1,4 +1,4 @@
-"""Data sets that torchvision reads: CIFAR-10, CIFAR-100, STL-10, Imagenette."""
+"""Data sets read by torchvision: CIFAR-10, CIFAR-100, STL-10, Imagenette."""
 
 import hashlib
 from collections.abc import Sequence
@@ -15,7 +15,7 @@ from cnnjepa.schemas import ConfigError, TorchvisionData
 
 
 class TorchvisionSource:
-    """One split of a torchvision data set of (PIL image, label)."""
+    """One split of a torchvision data set of (PIL image, label) pairs."""
 
     def __init__(self, data: Any, labels: Sequence[int], class_names: Sequence[str], name: str) -> None:
         self._data, self._name = data, name
@@ -32,12 +32,12 @@ class TorchvisionSource:
         return f"{self._name}[{index}]"
 
     def fingerprint(self) -> str:
-        """Over name and labels; torchvision itself checks these archives' checksums."""
+        """Return a digest of name and labels. torchvision itself verifies the checksums of these archives."""
         return hashlib.sha256(repr((self._name, self.labels.tolist())).encode()).hexdigest()
 
 
 def open_torchvision(config: TorchvisionData) -> dict[str, TorchvisionSource]:
-    """The sources of both splits. Raises ConfigError when the files are absent and `download` is false."""
+    """Open both splits. Raises ConfigError if the files are absent and `download` is false."""
     sets = torchvision.datasets
     root, download = str(image_path(config)), config.download
     try:

@@ -1,4 +1,4 @@
-"""Reading a packed set back: every shard as it was written, every image decodable, and all of them there."""
+"""Verification of a packed set: every shard is unchanged, every image can be decoded, and none is missing."""
 
 import hashlib
 from collections.abc import Iterator
@@ -14,29 +14,30 @@ from cnnjepa.errors import ImageError, RunError
 
 
 class PackedFacts(NamedTuple):
-    """What a packed set holds."""
+    """Content of a packed set."""
 
     train: int
     val: int
     shards: int
     size: int
-    """Bytes of all shards."""
+    """Size of all shards in bytes."""
     copied: int
-    """Images taken byte for byte."""
+    """Number of images copied byte for byte."""
     skipped: list[str]
     """Unreadable images left out, by name and reason."""
 
 
 def verify(packing: Packing, threads: int) -> Iterator[int]:
-    """Reads everything back; gives the number of images found good after each. At the end the set counts as packed.
+    """Read all shards back. Yields the number of verified images after each shard. At the end the set is marked as
+    finished.
 
-    Checks each shard's SHA-256, that its images are those of the source, class by class in the same order, and that
-    each decodes to no more than the shorter side. Raises RunError naming what is wrong and what to do; what is found
-    wrong is taken out, so that packing again writes it anew.
+    Checks each shard's SHA-256, that its images are those of the source, class by class in the same order, and that no
+    decoded image exceeds the shorter side. Raises RunError, which names the fault and the remedy. A faulty shard is
+    removed, so that packing again rewrites it.
     """
     root, manifest = packing.dest, packing.manifest
     good = 0
-    kept: set[int] = set()  # labels of training images
+    kept: set[int] = set()  # labels of training images found
     reader = Shards(root, finished=False)
     with ThreadPoolExecutor(threads) as pool:
         for number in range(manifest.shards):
@@ -66,7 +67,7 @@ def verify(packing: Packing, threads: int) -> Iterator[int]:
 
 
 def facts(packing: Packing) -> PackedFacts:
-    """Of a complete packed set."""
+    """Return the facts about a complete packed set."""
     indices = [_index(packing.dest, number) for number in range(packing.manifest.shards)]
     train = sum(path.startswith("train/") for index in indices for path, _, _ in index.images)
     return PackedFacts(
@@ -94,7 +95,7 @@ def _wrong(packing: Packing, number: int, what: str) -> RunError:
 
 
 def _compare(packing: Packing, number: int, index: ShardIndex) -> set[int]:
-    """The shard's images against the source's, in order; gives the labels of its training images."""
+    """Compare the shard's images with the source's, in order. Returns the labels of its training images."""
     found = iter([path for path, _, _ in index.images])
     skipped = {path for path, _ in index.skipped}
     labels = set()

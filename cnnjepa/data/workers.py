@@ -1,4 +1,4 @@
-"""Loader processes: how they start, hand batches over and end, and what to say when one of them dies."""
+"""Loader processes: how they start, pass on batches and end, and the error for one that dies."""
 
 import errno
 import pickle
@@ -21,23 +21,24 @@ from cnnjepa.socket_paths import shorten_temporary_paths
 
 T = TypeVar("T")
 
-# Seconds that loader processes may take to finish a batch that nobody will read. Assumption.
+# Seconds that loader processes may take to finish a batch that will not be read. Assumption.
 _PATIENCE = 2.0
 _END = object()
 
 
 def usable_workers(asked: int) -> int:
-    """Loader processes worth starting: no more than this process may use CPUs. Their number changes no batch."""
+    """Return the number of loader processes to start: at most the number of CPUs that this process may use. The number
+    changes no batch."""
     return min(asked, usable_cpus())
 
 
 def load_batches(dataset: Dataset[T], workers: int, ahead: int = 2, **options: Any) -> Generator[T]:
-    """Yield the batches of a data set whose `__getitems__` gives whole batches, loaded in `workers` processes (0 = in
-    this one) that work up to `ahead` batches each in advance. `options` are DataLoader's.
+    """Yield the batches of a data set whose `__getitems__` returns whole batches. They are loaded in `workers`
+    processes (0 means in this process); each works up to `ahead` batches in advance. `options` are DataLoader's.
 
-    The processes end with the iteration, within seconds: close the iterator when an error ends it early, because a
+    The processes end with the iteration, within seconds. Close the iterator when an error ends it early, because a
     traceback would keep it alive. A RunError that `__getitems__` returns is raised here. Raises ProcessLostError with
-    the cause and a remedy when a loader process dies, cannot be started, or cannot hand its batch over.
+    the cause and a remedy when a loader process dies, cannot be started, or cannot pass on its batch.
     """
     count = usable_workers(workers)
     if count:
@@ -70,8 +71,8 @@ def load_batches(dataset: Dataset[T], workers: int, ahead: int = 2, **options: A
 
 
 def loader_failure(error: BaseException) -> ProcessLostError | None:
-    """The error for a dead loader process; None for any other error. torch raises it from a signal handler, so that it
-    appears wherever the main thread is at that moment."""
+    """Return the error for a dead loader process; None for any other error. torch raises its error from a signal
+    handler, so it can appear anywhere in the main thread."""
     text = str(error)
     if not (
         isinstance(error, RuntimeError) and re.search(r"DataLoader worker \(pid|[Pp]in memory thread exited", text)
@@ -81,20 +82,21 @@ def loader_failure(error: BaseException) -> ProcessLostError | None:
 
 
 def _explained(work: Callable[[], Any], workers: int, processes: list[Any]) -> Any:
-    """`work()`; the failures of loader processes become ProcessLostError."""
+    """Call `work()`. Failures of loader processes become ProcessLostError."""
     try:
         return work()
     except RunError:
         raise
     except Exception as error:
-        # An error of the data set's own code arrives as "Caught TypeError in DataLoader worker process 0".
+        # An error in the data set's own code arrives as "Caught TypeError in DataLoader worker process 0".
         if workers and (not str(error).startswith("Caught ") or _lacks_something(error)):
             raise ProcessLostError(_cause(error, _how_ended(processes))) from error
         raise
 
 
 def _how_ended(processes: list[Any]) -> str:
-    """How a loader process ended, in torch's words: a batch half received (a reset connection, say) does not tell."""
+    """Return how a loader process ended, in torch's words. An incompletely received batch (after a connection reset,
+    for example) does not say."""
     ending = wait([process.sentinel for process in processes], timeout=0.2)
     for process in processes:
         if process.sentinel in ending:
@@ -114,7 +116,7 @@ _NO_FILES = r"Too many open files|items of ancdata"
 
 
 def _cause(error: BaseException, ended: str = "") -> str:
-    """The cause as far as it is known, and the settings that help; `ended` is what `_how_ended` found."""
+    """Return the cause as far as it is known, and the settings that help. `ended` is the result of `_how_ended`."""
     text = " ".join(f"{error}{ended}".split())
     alone = "set runtime.workers=0 (images are then loaded in the training process)"
     number = getattr(error, "errno", None)
@@ -157,23 +159,23 @@ def _shared_memory() -> str:
 
 
 def _prepare(worker: int) -> None:
-    """Initialise a loader process. Signals sent to the whole group (a terminal's Ctrl-C, a scheduler's SIGUSR1,
-    torchrun's SIGTERM) are the trainer's to answer. After a SIGTERM it leaves within half a minute, so that the
-    trainer can still write its checkpoint and nothing is left hanging."""
+    """Initialise a loader process. It ignores signals that are sent to the whole group (a terminal's Ctrl-C, a
+    scheduler's SIGUSR1, torchrun's SIGTERM), which the trainer handles. After a SIGTERM it ends within half a minute,
+    so that the trainer can still write its checkpoint and no process remains."""
     for number in STOPPING:
         signal.signal(number, signal.SIG_IGN)
     shorten_temporary_paths()  # a process that was not forked has not inherited it
     signal.signal(signal.SIGALRM, signal.SIG_DFL)
     signal.signal(signal.SIGTERM, lambda number, frame: signal.alarm(30))
-    signal.signal(signal.SIGBUS, signal.SIG_DFL)  # torch would print a line of its own; the trainer names the cause
+    signal.signal(signal.SIGBUS, signal.SIG_DFL)  # torch would print its own message; the trainer names the cause
     Queue._on_queue_feeder_error = _send_reason  # type: ignore[attr-defined]
 
 
 def _send_reason(queue: Any, error: Exception, batch: Any) -> None:
-    """Send the reason in the place of a batch that cannot be sent (no shared memory, no file descriptor). By default
-    Python prints a traceback and drops the batch, and the trainer waits for it for ever."""
+    """Send the reason in place of a batch that cannot be sent (no shared memory, no file descriptor). By default Python
+    prints a traceback and drops the batch, and the trainer waits for it forever."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if soft < hard:  # leaving takes descriptors too
+    if soft < hard:  # ending the process needs descriptors too
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     queue.put((batch[0], ProcessLostError(_cause(error))))
 
@@ -183,8 +185,8 @@ def _whole(batch: Any) -> Any:
 
 
 def _end(batches: Any) -> None:
-    """End a DataLoader's processes. Left to the interpreter's exit, they get SIGTERM, after which they may live half a
-    minute."""
+    """End a DataLoader's processes. If this is left to the interpreter's exit, they get SIGTERM and may live another
+    half minute."""
 
     def kill() -> None:
         for process in batches._workers:
@@ -194,8 +196,8 @@ def _end(batches: Any) -> None:
     killer.daemon = True
     killer.start()
     try:
-        batches._shutdown_workers()  # does nothing after the last batch; there is no public name for it
-    except RuntimeError as error:  # of torch's signal handler, when a process dies meanwhile
+        batches._shutdown_workers()  # no effect after the last batch; it has no public name
+    except RuntimeError as error:  # from torch's signal handler, when a process dies meanwhile
         if loader_failure(error) is None:
             raise
     finally:
