@@ -1,1 +1,1 @@
-"""What is compared: studies, plans, executors, the store of trials, and the report."""
+"""Studies, plans, executors, the pool of trials, and the report."""

@@ -1,4 +1,4 @@
-"""From a study's axes to its arms: every combination once, each with what it changes and what it is called."""
+"""The arms of a study: every combination of its axes once, each with its changes and its label."""
 
 import itertools
 import json
@@ -10,7 +10,7 @@ from cnnjepa.schemas.numbers import exact
 from cnnjepa.schemas.overrides import full_path, full_paths
 from cnnjepa.schemas.study import Study
 
-# What a study decides for every trial.
+# Settings that a study decides for every trial.
 _DECIDED = {
     "runtime.seed": "seeds are repetitions, not settings; give them as the study's seeds (--seeds)",
     "runtime.threads": "every process has as many threads as CPUs; give them with --cpus-per-trial",
@@ -22,20 +22,23 @@ class Arm:
     """One setting that is compared with the others."""
 
     label: str
-    """What tables call it: `depth=2, conv=dense`; the bare name for an axis of named arms. No other arm has it."""
+    """Name of the arm in tables: `depth=2, conv=dense`, or the bare name for an axis of named arms. Labels are unique
+    within a study."""
     choices: dict[str, Any] = field(hash=False)
-    """Axis, as the study names it → the value, or the named arm's name."""
+    """Axis, as the study names it → the value, or the name of the named arm."""
     changes: dict[str, Any] = field(hash=False)
-    """Full config path → value; laid over the base config."""
+    """Full config path → value. These changes are applied to the base config."""
 
 
 def study_changes(study: Study) -> dict[str, Any]:
-    """The study's own changes to its base config, full paths. Raises ConfigError for a path that does not exist."""
+    """Return the study's own changes to its base config by full path. Raises ConfigError for a path that does not
+    exist."""
     return _paths(study.set, "set:")
 
 
 def arms_of(study: Study) -> list[Arm]:
-    """Every combination of the study's axes, the last axis fastest. Raises ConfigError naming the axis."""
+    """Return every combination of the study's axes; the last axis varies fastest. Raises ConfigError naming the
+    axis."""
     _paths({axis: values for axis, values in study.axes.items() if isinstance(values, tuple)}, "axis")
     options = [_options(axis, values) for axis, values in study.axes.items()]
     labels = _short_names([axis for axis, values in study.axes.items() if isinstance(values, tuple)])
@@ -52,7 +55,8 @@ def arms_of(study: Study) -> list[Arm]:
         arms.append(Arm(", ".join(parts), choices, changes))
     if len({arm.label for arm in arms}) == len(arms):
         return arms
-    # The text 1 beside the number 1, or names with commas: as JSON, and under their axes' names, they differ.
+    # Two labels can be equal when an axis has both the text 1 and the number 1, or when names contain commas. Written
+    # as JSON under the axes' names, they differ.
     return [replace(arm, label=", ".join(_unmistakable(*choice) for choice in arm.choices.items())) for arm in arms]
 
 
@@ -61,14 +65,15 @@ def _unmistakable(axis: str, choice: Any) -> str:
 
 
 def _options(axis: str, values: Any) -> list[tuple[Any, dict[str, Any]]]:
-    """(choice, changes) of every value of an axis."""
+    """Return (choice, changes) for every value of an axis."""
     if isinstance(values, tuple):
         return [(value, _paths({axis: value}, "axis")) for value in values]
     return [(name, _paths(changes, f"axis {axis}, arm {name}:")) for name, changes in values.items()]
 
 
 def _paths(changes: dict[str, Any], asked_by: str) -> dict[str, Any]:
-    """Changes by their full paths. Raises ConfigError for what a study decides itself, and as `full_paths`."""
+    """Return the changes by their full paths. Raises ConfigError for a setting that the study decides itself, and for
+    the same reasons as `full_paths`."""
     found = full_paths(changes, asked_by)
     if decided := [path for path in found if path in _DECIDED]:
         raise ConfigError(f"{asked_by} {decided[0]}: {_DECIDED[decided[0]]}")
@@ -76,7 +81,7 @@ def _paths(changes: dict[str, Any], asked_by: str) -> dict[str, Any]:
 
 
 def _short_names(axes: list[str]) -> dict[str, str]:
-    """Axis → the shortest ending of its full path that no other axis ends in."""
+    """Map each axis to the shortest suffix of its full path that no other axis shares."""
     paths = {axis: full_path(axis, "axis").split(".") for axis in axes}
     names = {}
     for axis, path in paths.items():

@@ -15,10 +15,10 @@ from cnnjepa.schemas import TrialResult
 
 
 class StudyBoard:
-    """Follows the trials' metrics.jsonl into `studies/<name>/tensorboard/<arm>, seed <n>/`."""
+    """Writer that follows the trials' metrics.jsonl into `studies/<name>/tensorboard/<arm>, seed <n>/`."""
 
     def __init__(self, folder: StudyFolder, pool: Pool, records: list[TrialRecord]) -> None:
-        """What an earlier session wrote there is written anew, so that every point is there once."""
+        """Delete the logs of earlier sessions. Every point is written again, so that none is there twice."""
         root = folder.path / "tensorboard"
         if root.exists():
             shutil.rmtree(root)
@@ -27,14 +27,14 @@ class StudyBoard:
             label if labels.count(label) == 1 else f"{label} {record.key[0][:12]}-{record.key[1][:8]}"
             for record, label in zip(records, labels, strict=True)
         ]
-        names = file_names(labels, also=" =,–")  # each is still the arm's
+        names = file_names(labels, also=" =,–")  # each trial keeps its own name
         self._runs = {
             record.key: _Run(record, pool.folder(record.pretrain_hash).path / "metrics.jsonl", root / names[label])
             for record, label in zip(records, labels, strict=True)
         }
 
     def update(self, standings: dict[TrialKey, Standing]) -> None:
-        """Adds what has come since the last call."""
+        """Write the points that were logged since the last call."""
         for key, run in self._runs.items():
             standing = standings[key]
             if standing.state != "waiting":
@@ -43,7 +43,7 @@ class StudyBoard:
                 run.conclude(standing.result)
 
     def close(self) -> None:
-        """Ends every run's file."""
+        """Close the log file of every run."""
         for run in self._runs.values():
             run.close()
 
@@ -64,7 +64,8 @@ class _Run:
             return
         with file:
             found = os.fstat(file.fileno())
-            # A resume writes a new file, its last lines cut away; by size alone it could look like the old one, grown.
+            # A resumed trial writes a new file without the last lines. The size alone could look like that of the old
+            # file, grown.
             if found.st_ino != self._inode or found.st_size < self._read:
                 self._anew()
                 self._inode = found.st_ino
@@ -73,7 +74,7 @@ class _Run:
         whole = new[: new.rfind(b"\n") + 1]
         try:
             lines = [json.loads(text) for text in whole.splitlines()]
-        except ValueError:  # a line torn by a crash, which the resume will cut away
+        except ValueError:  # a crash tore a line; resuming the trial removes it
             self._anew()
             return
         self._read += len(whole)
@@ -82,7 +83,7 @@ class _Run:
                 self._add(line)
 
     def _anew(self) -> None:
-        """The points come again."""
+        """Remove the written points and start again from the first line."""
         self.close()
         shutil.rmtree(self._board, ignore_errors=True)
         self._read = 0

@@ -1,4 +1,4 @@
-"""What a plan must know of the images: opened once a data section, however many trials use it."""
+"""Sizes, labels and fingerprint of the images that a plan needs. Each data section is opened once for all trials."""
 
 from typing import NamedTuple
 
@@ -12,22 +12,22 @@ from cnnjepa.training.resolve import Identity, identify, resolve
 
 
 class SetSize(NamedTuple):
-    """How much there is to train on and to probe."""
+    """Number of images to train on and to probe with."""
 
     train: int
     val: int
     classes: int
     per_class: tuple[int, ...] = ()
-    """Training images of every class; empty = not known, taken to be equal."""
+    """Training images of every class; empty if unknown, and then the classes are assumed to be equally large."""
 
     def trained(self, config: PretrainConfig) -> int:
-        """Training images that the config's method learns from; see `training_set`."""
+        """Return the number of training images that the config's method learns from; see `training_set`."""
         equal = [self.train // self.classes + (place < self.train % self.classes) for place in range(self.classes)]
         return trained_images(config, self.per_class or equal)
 
 
 class DataFacts(NamedTuple):
-    """A data set without its images."""
+    """Name, fingerprint and size of a data set, without its images."""
 
     name: str
     fingerprint: str
@@ -36,16 +36,16 @@ class DataFacts(NamedTuple):
 
 
 class Resolver:
-    """Decides every `auto` of a config and names it, as its trial will: on `device_type` (`cpu` or `cuda`, what a
-    trial is given) with `world_size` processes."""
+    """Resolver of every `auto` of a config, and of its hashes, as in the trial itself: on `device_type` (`cpu` or
+    `cuda`, the device that a trial gets) with `world_size` processes."""
 
     def __init__(self, device_type: str, world_size: int) -> None:
         self._device, self._world_size = torch.device(device_type), world_size
         self._facts: dict[str, DataFacts] = {}
 
     def __call__(self, config: PretrainConfig) -> tuple[PretrainConfig, Identity, DataFacts]:
-        """(resolved config, its names, its images). Raises ConfigError as `open_data` does, and for a device that
-        trials are not given."""
+        """Return (resolved config, its hashes, its data set). Raises ConfigError for the same reasons as `open_data`,
+        and for a device that trials do not get."""
         asked = config.runtime.device
         if asked == "cuda" and self._device.type == "cpu":
             raise ConfigError(
@@ -58,8 +58,9 @@ class Resolver:
         return resolved, identify(resolved, facts.fingerprint, self._world_size), facts
 
     def facts(self, config: PretrainConfig) -> DataFacts:
-        """What is known of the config's images; they are opened at the first call."""
-        section = config.data.model_dump_json(exclude={"augmentation", "mean", "std"})  # what is done to images later
+        """Return the facts about the config's images. The first call opens them."""
+        # settings that are applied to images later
+        section = config.data.model_dump_json(exclude={"augmentation", "mean", "std"})
         if section not in self._facts:
             data = open_data(config.data)
             labels = data.train.labels

@@ -1,4 +1,4 @@
-"""Brings a study to its end: what is finished is used again, what was begun goes on, nothing runs twice."""
+"""The driver of a study: it reuses finished trials, resumes those that were begun, and runs no trial twice."""
 
 import contextlib
 import time
@@ -13,12 +13,12 @@ from cnnjepa.ablations.study_folder import StudyFolder, TrialKey, TrialRecord, s
 from cnnjepa.ablations.trial import Outcome
 from cnnjepa.errors import InUseError
 
-# Seconds between looks at trials that another driver is running.
+# Seconds between checks of trials that another driver is running.
 _LOOK_AGAIN = 2.0
 
 
 class Executor(Protocol):
-    """Something that runs trials."""
+    """An object that runs trials."""
 
     def run(
         self,
@@ -31,18 +31,19 @@ class Executor(Protocol):
 
 
 def distinct(records: list[TrialRecord]) -> list[TrialRecord]:
-    """The first record of every trial: arms that are the same config share one."""
+    """Return the first record of every trial. Arms with the same config share one trial."""
     return list({record.key: record for record in reversed(records)}.values())[::-1]
 
 
 def once_trained(records: list[TrialRecord]) -> list[TrialRecord]:
-    """The first record of every training: trials that differ only in their probes take turns in one run folder, since
-    the second has nothing to train once the first is done."""
+    """Return the first record of every training. Trials that differ only in their probes use the same run folder, one
+    after another: once the first is done, the second has nothing to train."""
     return list({record.pretrain_hash: record for record in reversed(records)}.values())[::-1]
 
 
 def trained(pool: Pool, records: list[TrialRecord]) -> set[str]:
-    """Which trainings are done, as `estimate.training_of` names them: what is left of these trials is their probes."""
+    """Return the trainings that are done, as `estimate.training_of` names them. Only the probes of their trials remain
+    to be run."""
     return {
         training_of(record.config)
         for record in records
@@ -51,7 +52,7 @@ def trained(pool: Pool, records: list[TrialRecord]) -> set[str]:
 
 
 def unfinished(pool: Pool, records: list[TrialRecord], retry_failed: bool) -> list[TrialRecord]:
-    """The distinct trials that are still to be run here or elsewhere."""
+    """Return the distinct trials that remain to be run, here or elsewhere."""
     left = []
     for record in distinct(records):
         state = standing_of(pool, record).state
@@ -69,11 +70,11 @@ def run_study(
     retry_failed: bool = False,
     told: Callable[[TrialRecord, Outcome], None] = lambda record, outcome: None,
 ) -> dict[TrialKey, Outcome]:
-    """Runs what is unfinished; gives the outcome of every trial that was tried.
+    """Run the unfinished trials and return the outcome of every trial that was tried.
 
-    The executor is made only when something is to be run; what it needs open while it works goes onto the stack that it
-    is made with. Trials that another driver runs are waited for, and taken
-    over when it gives them up.
+    The executor is made only when a trial is to be run. It is made with a stack, onto which it puts the resources that
+    it needs while it works. Trials that another driver runs are waited for. They are taken over when that driver gives
+    them up.
     """
     outcomes: dict[TrialKey, Outcome] = {}
     left = unfinished(pool, records, retry_failed)
@@ -111,7 +112,7 @@ def _forget_failure(pool: Pool, record: TrialRecord) -> None:
     if standing_of(pool, record).state not in ("failed", "unreadable"):
         return
     folder = pool.folder(record.pretrain_hash)
-    with contextlib.suppress(InUseError), folder.locked():  # in use: another driver tries it again already
+    with contextlib.suppress(InUseError), folder.locked():  # in use: another driver already tries it again
         folder.forget_failure(record.probe_hash)
 
 

@@ -1,4 +1,4 @@
-"""Epochs that give every method the time of a step of CNN-JEPA's run, from measured steps."""
+"""Epochs that give every method the training time of CNN-JEPA, from measured steps."""
 
 from collections.abc import Iterable
 from pathlib import Path
@@ -13,13 +13,15 @@ from cnnjepa.schemas import ConfigError, load_config
 def equal_time_epochs(
     costs: Path, preset: str, methods: Iterable[str], fixed: dict[str, Any], data: Path | None = None
 ) -> dict[str, int]:
-    """Method → the whole epochs, at least one, whose training steps take about as long as CNN-JEPA's steps of its own
-    epochs take. Loading is left out, as it is where the steps were measured. An epoch of supervised training lacks the
-    images that the probes hold out, so it gets more of them.
+    """Return method → number of whole epochs, at least one, whose training steps take about as long as those of
+    CNN-JEPA in its own number of epochs.
 
-    `costs` is what `cnnjepa benchmark --cost` wrote for the same preset, image size and global batch; `fixed` (full
-    config path → value) holds for every method; `data` is where the images are, None for the preset's. Raises
-    ConfigError when it was written for something else.
+    Loading is excluded, as it was when the steps were measured. An epoch of supervised training lacks the images that
+    the probes hold out, so supervised training gets more epochs.
+
+    `costs` is the file that `cnnjepa benchmark --cost` wrote for the same preset, image size and global batch. `fixed`
+    (full config path → value) holds for every method. `data` is the path of the images, None for the preset's. Raises
+    ConfigError when the file was written for another setting.
     """
     try:
         measured = read_step_costs(costs)

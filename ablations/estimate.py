@@ -1,4 +1,4 @@
-"""What a study would take: parameters, FLOPs, hours, GPU-hours and disk, before anything is run."""
+"""Estimate of a study before anything is run: parameters, FLOPs, hours, GPU-hours and disk."""
 
 import json
 from collections.abc import Collection, Sequence
@@ -10,29 +10,30 @@ from cnnjepa.schemas import PretrainConfig
 from cnnjepa.schemas.hashing import probe_settings_in_training
 from cnnjepa.training.floor_store import floor_settings
 
-# Raw pixels are probed at no more than 32x32 (cnnjepa.probes.features).
+# Raw pixels are probed at 32x32 at most (cnnjepa.probes.features).
 _PIXEL_DIM = 3 * 32 * 32
 
 
 class Estimate(NamedTuple):
-    """One trial's."""
+    """Estimate of one trial."""
 
     cost: MethodCost
     train_hours: float | None
-    """Wall hours of training steps; None where no speed is known."""
+    """Wall hours of the training steps; None if no speed is known."""
     probe_hours: float | None
-    """Wall hours of probes and floors, at the FLOPs a second of training: within a factor of two (docs/log.md)."""
+    """Wall hours of probes and floors, at the FLOPs per second of training: correct within a factor of two
+    (docs/log.md)."""
     disk_bytes: int
-    """Checkpoints: last, previous, best and those kept for good."""
+    """Checkpoints: the last, the previous, the best, and those kept permanently."""
 
     @property
     def hours(self) -> float | None:
-        """Both."""
+        """Training and probe hours together."""
         return None if self.train_hours is None or self.probe_hours is None else self.train_hours + self.probe_hours
 
 
 def training_of(config: PretrainConfig) -> str:
-    """What configs that are trained once have in common: everything but the probes."""
+    """Return a key that is equal for configs that are trained only once: everything but the probes."""
     return config.model_dump_json(exclude={"probe"}) + json.dumps(probe_settings_in_training(config))
 
 
@@ -43,9 +44,12 @@ def estimates(
     world_size: int = 1,
     trained: Collection[str] = (),
 ) -> list[Estimate]:
-    """One for every config. `images_per_s` is a process's for the first config that trains; the others' follow from
-    their FLOPs. Training and checkpoints count in the first config that has them, unless they are among `trained` (see
-    `training_of`) already; floors count where they are first measured, since trials share them."""
+    """Return one estimate per config.
+
+    `images_per_s` is the speed of one process for the first config that trains; the speeds of the others follow from
+    their FLOPs. Training and checkpoints count in the first config that has them, unless they are already among
+    `trained` (see `training_of`). Floors count where they are first measured, since trials share them.
+    """
     known: dict[str, MethodCost] = {}
     costs: list[MethodCost] = []
     for config in configs:
@@ -78,15 +82,15 @@ def estimates(
 def probe_flops(
     config: PretrainConfig, cost: MethodCost, size: SetSize, untrained: bool, pixels: bool, training: bool = True
 ) -> float:
-    """FLOPs of everything that is probed in a run: features, linear layers, neighbours, the online probes of its
-    `training`, and the floors that are measured in it."""
+    """Return the FLOPs of everything that is probed in a run: features, linear layers, neighbours, the online probes
+    during its `training`, and the floors that are measured in it."""
     probe = config.probe
     dims = [cost.feature_dim, *([cost.feature_dim] if untrained else []), *([_PIXEL_DIM] if pixels else [])]
     features = (size.train + size.val) * cost.encoder_flops * (1 + untrained)
     glances = max(0, config.trained_epochs - 1) // probe.every_epochs if training and probe.every_epochs else 0
     glance = min(size.train, probe.online_images) * cost.encoder_flops
-    # `held_out` trains every rate, then refits one for about half of the epochs. A layer on kept features costs its
-    # product and its weights' gradient.
+    # `held_out` trains with every rate, then refits with one rate for about half of the epochs. A linear layer on kept
+    # features costs its product and the gradient of its weights.
     fits = ("published" in probe.protocols) + (len(probe.held_out_lrs) + 0.5) * ("held_out" in probe.protocols)
     linear = sum(4 * size.train * size.classes * dim * probe.linear_epochs * fits for dim in dims)
     neighbours = sum(2 * size.train * (size.val + probe.held_out_fraction * size.train) * dim for dim in dims)
@@ -94,7 +98,8 @@ def probe_flops(
 
 
 def _disk(cost: MethodCost, config: PretrainConfig) -> int:
-    """float32 weights of both encoders and the predictor, and AdamW's two moments of what is trained."""
+    """Return the checkpoint bytes: float32 weights of both encoders and the predictor, and AdamW's two moments of the
+    trained weights."""
     trained = cost.encoder_params + cost.predictor_params
     checkpoint = 4 * (trained + cost.encoder_params + 2 * trained)
     kept = 2 + bool(config.probe.every_epochs) + len(config.runtime.keep_epochs)

@@ -1,4 +1,4 @@
-"""The two studies that can be asked for by flags: the paper's ablations of predictor and masking."""
+"""The two studies that flags can request: the paper's ablations of predictor and masking."""
 
 from typing import Any
 
@@ -8,12 +8,12 @@ from cnnjepa.schemas.fields import arms, nearest
 from cnnjepa.schemas.method import CNNJEPAConfig
 from cnnjepa.schemas.study import Study
 
-# Which axes a strategy has: flags that do not apply to a strategy leave its arms alone.
+# Axes of each strategy. A flag that does not apply to a strategy does not change its arms.
 _STRATEGIES = {m.model_fields["strategy"].default: m for m in arms(CNNJEPAConfig.model_fields["masking"].annotation)}
 
 
 def predictor_study(depths: list[Any] | None, kernels: list[Any] | None, convs: list[Any] | None, preset: str) -> Study:
-    """A grid over the axes given; with none, the paper's depths 1 to 6. Raises ConfigError."""
+    """Return a grid over the given axes; without any, over the paper's depths 1 to 6. Raises ConfigError."""
     axes = {"predictor.depth": depths, "predictor.kernel_size": kernels, "predictor.conv": convs}
     given = {axis: values for axis, values in axes.items() if values is not None}
     if not given:
@@ -37,8 +37,8 @@ def predictor_study(depths: list[Any] | None, kernels: list[Any] | None, convs: 
 def masking_study(
     strategies: list[Any] | None, ratios: list[Any] | None, blocks: list[Any] | None, preset: str
 ) -> Study:
-    """Every strategy with every ratio and number of blocks that it has; with no flag, the paper's three strategies.
-    Raises ConfigError for an unknown strategy, or a flag that applies to none."""
+    """Return a study of every strategy with every ratio and number of blocks that it has; without flags, the paper's
+    three strategies. Raises ConfigError for an unknown strategy, or a flag that applies to none."""
     names = strategies or ["mixed", "multi_block", "random"]
     for name in names:
         if name not in _STRATEGIES:

@@ -1,4 +1,5 @@
-"""A study's evidence, small enough to be committed: what a report needs, without checkpoints, images and places."""
+"""An archive of a study, small enough to be committed: the input of a report, without checkpoints, images and
+places."""
 
 import csv
 import io
@@ -24,11 +25,11 @@ from cnnjepa.training.files import write_atomically
 
 @dataclass(frozen=True)
 class Kept:
-    """What was kept of one study."""
+    """Summary of the archive of one study."""
 
     study: str
     trials: int
-    """Whose results were kept."""
+    """Number of trials whose results were archived."""
     missing: tuple[str, ...]
     """Labels of trials without a result yet."""
     bytes: int
@@ -69,9 +70,9 @@ def keep_study(root: Path, name: str, to: Path) -> Kept:
 
 
 def keep_search(root: Path, name: str, to: Path) -> bool:
-    """Copies a search's settings, less where the images lay, and its table of trials to `to/studies/<name>/`; whether
-    `name` is a search. Raises ConfigError for one that has no table yet or that searched among data sets, and for `to`
-    being `root`; RunError when the disk refuses."""
+    """Copy a search's settings, without the path of the images, and its table of trials to `to/studies/<name>/`. Return
+    whether `name` is a search. Raises ConfigError for a search that has no table yet or that searched among data sets,
+    and when `to` is `root`; RunError when the disk refuses."""
     _refuse_root(root, to)
     there, here = StudyFolder(root, name).path, StudyFolder(to, name).path
     if not (there / "search.yaml").is_file():
@@ -91,7 +92,7 @@ def keep_search(root: Path, name: str, to: Path) -> bool:
     except ValidationError as error:
         raise ConfigError(f"{there / 'search.yaml'} cannot be read ({str(error).splitlines()[0]})") from None
     placeless, table = Placeless([asked, rows, ends], root), io.StringIO()
-    # A range is written as a text, `choice(…)`, in which its ends stand.
+    # A range is written as a text, `choice(…)`, which contains its ends.
     kept = {**placeless.value(asked), "space": placeless.texts(placeless.value(asked["space"]))}
     csv.writer(table, lineterminator="\n").writerows(placeless.value(rows))
     here.mkdir(parents=True, exist_ok=True)
@@ -101,8 +102,8 @@ def keep_search(root: Path, name: str, to: Path) -> bool:
 
 
 def keep_step_costs(root: Path, to: Path) -> bool:
-    """Copies what `cnnjepa benchmark --cost` measured below `root`, which a report shows too; whether there is any.
-    Raises ConfigError when `to` has another measurement; RunError when the disk refuses."""
+    """Copy the steps that `cnnjepa benchmark --cost` measured below `root`; a report shows them too. Return whether
+    there are any. Raises ConfigError when `to` has another measurement; RunError when the disk refuses."""
     path = step_cost_path(root)
     if not path.is_file():
         return False
@@ -146,7 +147,7 @@ def _study_without_places(study: Study, placeless: Placeless) -> Study:
 def _records_without_places(
     records: list[TrialRecord], study: Study, there: Study, placeless: Placeless
 ) -> list[TrialRecord]:
-    """`there`: the study as it is kept, whose arms have the kept names."""
+    """Return the records with the archived arm names. `there` is the study as it is archived."""
     names = {old.label: new.label for old, new in zip(arms_of(study), arms_of(there), strict=True)}
     return [
         record.model_copy(

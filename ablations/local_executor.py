@@ -1,4 +1,4 @@
-"""Trials one after another in processes of their own, so that a crash takes one trial."""
+"""Executor that runs trials one after another, each in its own process, so that a crash ends only one trial."""
 
 import os
 import signal
@@ -19,14 +19,15 @@ Told = Callable[[TrialRecord, Outcome], None]
 
 
 class LocalExecutor:
-    """`threads` CPU threads a process (None = the framework's choice), `workers` processes a trial."""
+    """Executor with `threads` CPU threads per process (None = the framework's choice) and `workers` processes per
+    trial."""
 
     def __init__(self, folder: StudyFolder, pool: Pool, threads: int | None = None, workers: int = 1) -> None:
         self._folder, self._pool, self._threads, self._workers = folder, pool, threads, workers
 
     def run(self, records: list[TrialRecord], stop_file: Path, stopping: Callable[[], bool], told: Told) -> None:
-        """Tries every trial that no other driver has claimed; `told` hears how each ended. While `stopping()`, the one
-        at work is asked to stop by `stop_file` and no other is begun."""
+        """Try every trial that no other driver has claimed, and call `told` with each outcome. Once `stopping()` is
+        true, the running trial is asked to stop through `stop_file`, and no other is begun."""
         for record in records:
             with self._pool.claimed(record.pretrain_hash) as ours:
                 outcome = self._attempts(record, stop_file, stopping) if ours else None
@@ -34,13 +35,13 @@ class LocalExecutor:
                 told(record, outcome)
 
     def _attempts(self, record: TrialRecord, stop_file: Path, stopping: Callable[[], bool]) -> Outcome | None:
-        """The outcome of the last attempt; None when there was none, or the study is to stop."""
+        """Return the outcome of the last attempt; None if there was no attempt or the study is to stop."""
         outcome = None
         for _ in range(ATTEMPTS):
             if stopping():
                 return None
             if standing_of(self._pool, record).state not in ("waiting", "begun"):
-                return outcome  # another driver has it, or has finished it
+                return outcome  # another driver runs it or has finished it
             outcome = self._attempt(record, stop_file, stopping)
             if outcome.status not in ("died", "stopped"):
                 return outcome
@@ -57,8 +58,8 @@ class LocalExecutor:
             run = self._pool.folder(record.pretrain_hash).path
             forget_notes(log)
             words = [*self._launcher(), "-m", "cnnjepa.ablations.trial_process", spec, run, log, stop_file]
-            # A session of its own: Ctrl-C reaches the driver alone, which then asks the trial to stop. Sheltered from a
-            # scheduler's signal to every process until it listens.
+            # In a session of its own, so that Ctrl-C reaches only the driver, which then asks the trial to stop. The
+            # process is sheltered from signals that a scheduler sends to every process until it handles them itself.
             with signals.sheltered():
                 process = subprocess.Popen(
                     [str(word) for word in words], stdout=out, stderr=out, env=self._environment(),
@@ -70,7 +71,7 @@ class LocalExecutor:
                         stop_file.touch()
                     time.sleep(0.1)
             finally:
-                if process.poll() is None:  # the driver fails or is interrupted a second time
+                if process.poll() is None:  # the driver failed or was interrupted a second time
                     os.killpg(process.pid, signal.SIGKILL)
                     process.wait()
         return self._outcome(record, process.returncode, stopping())
@@ -86,7 +87,7 @@ class LocalExecutor:
         return {**os.environ, **threads}
 
     def _outcome(self, record: TrialRecord, code: int, stopping: bool) -> Outcome:
-        """What is written down counts; torchrun turns every exit code but 0 into 1."""
+        """Return the outcome from the trial's files first, because torchrun turns every exit code but 0 into 1."""
         if code == EXIT_CODES["busy"]:
             return Outcome("busy")
         log = self._folder.log(record.key)

@@ -1,4 +1,4 @@
-"""The main table as a study: every method with its own preset's settings, on the same images."""
+"""The main table as a study: every method with the settings of its own preset, on the same images."""
 
 from pathlib import Path
 from typing import Any
@@ -9,7 +9,7 @@ from cnnjepa.schemas.fields import nearest
 from cnnjepa.schemas.overrides import flat
 from cnnjepa.schemas.study import Study
 
-# Order of the table; further presets of a base follow.
+# Order of the methods in the table. Further presets of a base follow.
 _ORDER = ("random_init", "supervised", "cnnjepa", "simclr", "byol", "vicreg", "ijepa", "ijepa-base", "spark", "lejepa")
 
 
@@ -26,7 +26,8 @@ def methods_of(preset: str) -> list[str]:
 
 
 def changes_of(preset: str, method: str) -> dict[str, Any]:
-    """What a method's preset changes of its base, full config paths. Raises ConfigError for a method without one."""
+    """Return a method preset's changes to its base by full config path. Raises ConfigError for a method without a
+    preset."""
     legal = methods_of(preset)
     if method not in legal:
         raise ConfigError(
@@ -40,13 +41,13 @@ def changes_of(preset: str, method: str) -> dict[str, Any]:
     wanted = load_config(f"{preset}-{method}")
     base, other = (flat(config.model_dump(mode="json")) for config in (load_config(preset), wanted))
     gone = object()
-    # Another method, encoder or optimiser keeps nothing of the base's, so all of its own is said at first,
+    # Another method, encoder or optimiser inherits nothing from the base, so first all of its settings are listed,
     changes = {
         path: value
         for path, value in other.items()
         if path.startswith(("method.", "encoder.", "optimizer.")) or base.get(path, gone) != value
     }
-    # then what it has anyway is left out.
+    # and then those that it has by default are removed.
     for path in list(changes):
         fewer = {other: value for other, value in changes.items() if other != path}
         if _gives(preset, fewer, wanted):
@@ -57,21 +58,21 @@ def changes_of(preset: str, method: str) -> dict[str, Any]:
 def _gives(preset: str, changes: dict[str, Any], wanted: PretrainConfig) -> bool:
     try:
         return load_config(preset, changes=changes) == wanted
-    except ConfigError:  # a default that does not fit the rest, a patch size say
+    except ConfigError:  # a default, for example a patch size, does not fit the other settings
         return False
 
 
 def method_config(preset: str, method: str, data: Path | None = None) -> PretrainConfig:
-    """The config of a method's arm on the images at `data`, None for the preset's."""
+    """Return the config of a method's arm on the images at `data`, None for the preset's."""
     return load_config(preset, data=data, changes=changes_of(preset, method))
 
 
 def method_study(
     preset: str, methods: list[Any] | None, fixed: dict[str, Any], epochs: dict[str, int] | None = None
 ) -> Study:
-    """An arm a method; all of the preset's by default. `fixed` (full config path → value) holds for every arm, over
-    what its preset says; `epochs` (method → epochs) then gives each its own length, for equal time instead of equal
-    images. Raises ConfigError."""
+    """Return a study with one arm per method, by default all methods of the preset. `fixed` (full config path → value)
+    overrides every arm's preset. `epochs` (method → epochs) then gives each method its own length, for equal time
+    instead of equal images. Raises ConfigError."""
     chosen = methods if methods is not None else methods_of(preset)
     arms = {
         str(method): {path: value for path, value in changes_of(preset, method).items() if path not in fixed}

@@ -1,4 +1,5 @@
-"""Taking places out of what is passed on: absolute paths become their endings, and machines lose their names."""
+"""Removal of places from text that is passed on: absolute paths are replaced by their last parts, and host names are
+removed."""
 
 import os
 import re
@@ -7,8 +8,8 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any
 
-# A quoted path may have spaces. An unquoted one ends at the first, begins a word (`images/s` and `runs/x` are none) and
-# is no part of a web address.
+# A quoted path may contain spaces. An unquoted path ends at the first space, begins a word (`images/s` and `runs/x` are
+# no paths) and is not part of a web address.
 _QUOTED = re.compile(r"""(?P<quote>['"])(?P<path>(?:file://)?(?:~[\w.-]*)?/[^'"\n]*|[A-Za-z]:\\[^'"\n]*)(?P=quote)""")
 _PLAIN = re.compile(
     r"""(?<![\w.~/<])(?:(?:file://)?(?:~[\w.-]*)?(?:/[^\s/'"<>|:;,()\[\]{}]+)+/?|[A-Za-z]:\\[^\s'"<>|:;,()\[\]{}]+)"""
@@ -17,11 +18,11 @@ _HOST = "(host)"
 
 
 class Placeless:
-    """Replaces absolute paths in settings and in texts. Different paths among the settings keep different names."""
+    """Replacer of absolute paths in settings and texts. Different paths among the settings get different names."""
 
     def __init__(self, settings: Any, root: Path, hosts: Iterable[str] = ()) -> None:
-        """`settings`: plain values in which paths may occur. `root`: paths below it are kept from there on. `hosts`:
-        names of machines."""
+        """Collect the paths to replace. `settings`: plain values in which paths may occur. `root`: paths below it keep
+        their part below it. `hosts`: host names."""
         every = set(_texts(settings))
         places = sorted(text for text in every if _is_place(text))
         self._names: dict[str, str] = {}
@@ -33,7 +34,7 @@ class Placeless:
         self._hosts = sorted({host for host in hosts if len(host) > 2 and host != "localhost"}, key=len, reverse=True)
 
     def value(self, value: Any) -> Any:
-        """A plain value in which every text that is an absolute path is replaced by its name."""
+        """Return a plain value in which every text that is an absolute path is replaced by its name."""
         if isinstance(value, dict):
             return {self.value(key): self.value(one) for key, one in value.items()}
         if isinstance(value, list | tuple):
@@ -43,8 +44,8 @@ class Placeless:
         return self._names.get(value) or _last(value)
 
     def text(self, text: str) -> str:
-        """A message in which absolute paths are replaced: those of the settings by their names, those below the root
-        by what is below it, others by their last part."""
+        """Return a message in which absolute paths are replaced: those of the settings by their names, those below the
+        root by their part below it, others by their last part."""
         for place, name in sorted(self._names.items(), key=lambda pair: -len(pair[0])):
             text = name.join(re.split(rf"(?<![\w.~/]){re.escape(place)}(?![\w.-])", text))
         for place in self._below:
@@ -53,18 +54,18 @@ class Placeless:
         return _PLAIN.sub(lambda found: _last(found[0]), text)
 
     def texts(self, tree: Any) -> Any:
-        """A plain value in which every text is treated as a message, keys of mappings left as they are."""
+        """Return a plain value in which every text is treated as a message. Keys of mappings stay as they are."""
         if isinstance(tree, dict):
             return {key: self.texts(value) for key, value in tree.items()}
         if isinstance(tree, list | tuple):
             return [self.texts(value) for value in tree]
         if not isinstance(tree, str):
             return tree
-        alone = _is_place(tree) and "\n" not in tree and ": " not in tree  # a path and nothing else, spaces included
+        alone = _is_place(tree) and "\n" not in tree and ": " not in tree  # only a path, possibly with spaces
         return self.value(tree) if alone else self.text(tree)
 
     def said(self, text: str) -> str:
-        """What a run printed: as `text`, without the machines' names."""
+        """Return a run's printed text without paths, as `text` does, and without host names."""
         for host in self._hosts:
             text = re.sub(rf"(?<![\w-]){re.escape(host)}(?![\w-])", _HOST, text)
         return self.text(text)
@@ -83,7 +84,7 @@ def _texts(tree: Any) -> Iterator[str]:
 
 
 def _is_place(text: str) -> bool:
-    """Whether a setting's text is an absolute path, or one from a home folder."""
+    """Return whether a setting's text is an absolute path or one in a home folder."""
     if text.startswith("file://"):
         return True
     home = text.startswith("~") and (len(text) == 1 or "/" in text)
@@ -91,7 +92,7 @@ def _is_place(text: str) -> bool:
 
 
 def _parts(place: str) -> list[str]:
-    """The path's parts without what makes it absolute."""
+    """Return the path's parts without its root, drive or home folder."""
     pure = PureWindowsPath(place) if re.match(r"[A-Za-z]:\\|\\\\", place) else PurePosixPath(place)
     return [part for part in pure.parts if part not in (pure.anchor, "file:") and not part.startswith("~")]
 
@@ -101,7 +102,7 @@ def _last(place: str) -> str:
 
 
 def _ending(place: str, places: list[str], taken: set[str]) -> str:
-    """The shortest ending that no other path has and that is not `taken`; numbered where there is none."""
+    """Return the shortest ending that no other path has and that is not `taken`; a numbered name if there is none."""
     parts, others = _parts(place), [_parts(other) for other in places if other != place]
     for n in range(1, len(parts) + 1):
         name = "/".join(parts[-n:])

@@ -1,4 +1,4 @@
-"""From a study to its trials: one config an arm and seed, named by its hash, no config twice."""
+"""The trials of a study: one config per arm and seed, named by its hash. Equal configs share a trial."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -9,7 +9,7 @@ from cnnjepa.ablations.arms import Arm, arms_of, study_changes
 from cnnjepa.schemas import ConfigError, PretrainConfig, load_config
 from cnnjepa.schemas.study import Study
 
-if TYPE_CHECKING:  # it imports torch, which takes seconds, and configs are refused before
+if TYPE_CHECKING:  # it imports torch, which takes seconds; configs are checked before that
     from cnnjepa.ablations.data_facts import DataFacts, Resolver
 
 
@@ -20,20 +20,20 @@ class Trial:
     arm: Arm
     seed: int
     config: PretrainConfig
-    """Resolved: what is run."""
+    """The resolved config, as the trial runs it."""
     pretrain_hash: str
     probe_hash: str
     data: "DataFacts"
 
     @property
     def label(self) -> str:
-        """For messages."""
+        """Name of the trial in messages."""
         return f"{self.arm.label}, seed {self.seed}"
 
 
 def asked_configs(study: Study, data: Path | None = None) -> list[tuple[Arm, int, PretrainConfig]]:
-    """Every arm with every seed, arms outermost, not yet resolved. Raises ConfigError naming the arm whose value
-    the schema refuses."""
+    """Return every arm with every seed, not yet resolved; arms are the outer loop. Raises ConfigError naming the arm
+    whose value the schema refuses."""
     base = study_changes(study)
     asked = []
     for arm in arms_of(study):
@@ -47,8 +47,8 @@ def asked_configs(study: Study, data: Path | None = None) -> list[tuple[Arm, int
 
 
 def plan(study: Study, resolver: "Resolver", data: Path | None = None, threads: int | None = None) -> list[Trial]:
-    """The study's trials in the order they are run: all arms of the first seed, then of the next, so that an
-    interrupted study has compared something. Arms that turn out to be the same config share one trial's hash."""
+    """Return the study's trials in the order in which they run: all arms of the first seed, then of the next, so that
+    an interrupted study has a comparison. Arms with the same resolved config share one trial's hash."""
     trials = []
     for arm, seed, asked in asked_configs(study, data):
         if threads:
@@ -63,7 +63,8 @@ def plan(study: Study, resolver: "Resolver", data: Path | None = None, threads: 
 
 
 def baseline_arm(study: Study, data: Path | None = None) -> Arm:
-    """The arm that the others are compared with; see `Study.baseline`. Raises ConfigError for a claim about it."""
+    """Return the arm that the others are compared with; see `Study.baseline`. Raises ConfigError for a claim about
+    it."""
     found = _baseline_arm(study, data)
     for claim in study.claims:
         if claim.arm == found.choices:

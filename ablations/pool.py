@@ -16,30 +16,30 @@ from cnnjepa.training.locks import holder, locked
 from cnnjepa.training.run_folder import RunFolder
 
 State = Literal["waiting", "begun", "running", "finished", "collapsed", "failed", "unreadable"]
-"""`begun`: a checkpoint or at least a config is there and nobody trains; `unreadable`: result.json is damaged."""
+"""`begun`: there is a checkpoint, or at least a config, and no process trains; `unreadable`: result.json is damaged."""
 
 
 @dataclass(frozen=True)
 class Standing:
-    """Where a trial stands."""
+    """Status of a trial."""
 
     state: State
     result: TrialResult | None = None
     progress: float = 0.0
-    """Share of the training steps done, 0 to 1."""
+    """Fraction of the training steps done, 0 to 1."""
     loss: float | None = None
     """Mean of the last logged interval."""
     knn: float | None = None
-    """Last k-NN figure on held-out training images, in percent."""
+    """Last k-NN accuracy on held-out training images, in percent."""
     images_per_s: float | None = None
     seconds_left: float | None = None
-    """Of training, from the last interval's speed; probes come on top."""
+    """Remaining seconds of training at the speed of the last interval; the probes come on top."""
     problem: str | None = None
-    """Why it failed or cannot be read."""
+    """Reason why it failed or cannot be read."""
 
     @property
     def settled(self) -> bool:
-        """Whether there is a result to be counted."""
+        """True if there is a result that counts."""
         return self.state in ("finished", "collapsed")
 
 
@@ -51,15 +51,15 @@ class Pool:
         self._kept = KeptTrials(root)
 
     def folder(self, pretrain_hash: str) -> RunFolder:
-        """Where the trial of this name lives."""
+        """Return the run folder of the trial with this hash."""
         return RunFolder(self.path / pretrain_hash)
 
     @contextlib.contextmanager
     def claimed(self, pretrain_hash: str) -> Iterator[bool]:
-        """Claim the trial for this driver while entered; gives whether that could be done at once.
+        """Claim the trial for this driver while the context is entered; yield whether the claim succeeded at once.
 
-        A trial's own lock is taken by the process that trains, many seconds after it was started. Until then only the
-        claim tells other drivers to take another trial.
+        The training process takes the trial's own lock, many seconds after it was started. Until then, only the claim
+        makes other drivers take another trial.
         """
         with contextlib.ExitStack() as held:
             try:
@@ -70,16 +70,16 @@ class Pool:
             yield True
 
     def is_claimed(self, pretrain_hash: str) -> bool:
-        """Whether a driver has claimed the trial."""
+        """Return whether a driver has claimed the trial."""
         return holder(self._claim(pretrain_hash)) is not None
 
     def _claim(self, pretrain_hash: str) -> Path:
         return self.path.parent / "claims" / pretrain_hash
 
     def standing(self, pretrain_hash: str, probe_hash: str, config: PretrainConfig, train_images: int) -> Standing:
-        """Where the trial stands, from its folder alone; safe while others train. A trained run that has a result of
-        other probe settings counts as begun: it is probed again without training. A failure under other probe settings
-        is not this trial's."""
+        """Return the trial's status, read from its folder alone; safe while other processes train. A trained run that
+        has only a result of other probe settings counts as begun: it is probed again without training. A failure under
+        other probe settings is not a failure of this trial."""
         folder = self.folder(pretrain_hash)
         held = folder.holder() is not None
         try:
@@ -112,7 +112,7 @@ class Pool:
 def _under_way(
     train: dict[str, Any] | None, knn: float | None, config: PretrainConfig, train_images: int, state: State
 ) -> Standing:
-    """What metrics.jsonl says of a trial without a result."""
+    """Return the status of a trial without a result, from the last lines of its metrics.jsonl."""
     if train is None:
         return Standing(state, knn=knn)
     progress = float(train["epoch"]) / config.runtime.epochs
@@ -122,12 +122,14 @@ def _under_way(
 
 
 def own_probe(line: dict[str, Any], probe_hash: str) -> bool:
-    """Whether a probe's line of metrics.jsonl is of these settings; lines of earlier versions do not say, and count."""
+    """Return whether a probe's line of metrics.jsonl belongs to these settings. Lines of earlier versions do not name
+    them, and count."""
     return bool(line.get("probe_hash", probe_hash) == probe_hash)
 
 
 def _last_lines(lines: list[Any], probe_hash: str) -> tuple[dict[str, Any] | None, float | None]:
-    """(the last training line, the k-NN of the last probe of these settings); what cannot be read is passed over."""
+    """Return (the last training line, the k-NN accuracy of the last probe of these settings). Unreadable lines are
+    skipped."""
     train, knn = None, None
     for line in lines:
         kind = line.get("kind") if isinstance(line, dict) else None  # torn by a crash, or not ours

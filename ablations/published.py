@@ -1,4 +1,4 @@
-"""The published numbers, as they ship with the project (`published.yaml`, source named for each)."""
+"""The published numbers that ship with the project (`published.yaml`, which names a source for each)."""
 
 from functools import cache
 from importlib.resources import files
@@ -10,17 +10,18 @@ from cnnjepa.schemas.yaml_text import read_yaml
 
 @cache
 def published() -> dict[str, Any]:
-    """The whole file."""
+    """Return the whole file."""
     text = (files("cnnjepa.ablations") / "published.yaml").read_text(encoding="utf-8")
     return dict(read_yaml(text, "published.yaml"))
 
 
 def published_time_shares() -> dict[str, float]:
-    """Method → the share of its pretraining time, data loading included, that CNN-JEPA takes by the paper's text."""
+    """Return method → fraction of its pretraining time, data loading included, that CNN-JEPA takes according to the
+    paper's text."""
     return {name: 1 - less for name, less in published()["claims"]["less_pretraining_time_than"].items()}
 
 
 def published_set(preset: str) -> SetSize | None:
-    """Size of the set that a preset is published on; None for presets without one."""
+    """Return the size of the data set that a preset is published on; None for presets without one."""
     size = published()["sets"].get(preset)
     return None if size is None else SetSize(**size)

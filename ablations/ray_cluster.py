@@ -1,4 +1,4 @@
-"""A Ray to run on: one embedded in this machine, or a cluster that is running."""
+"""Connection to Ray: embedded on this machine, or a running cluster."""
 
 import contextlib
 import os
@@ -14,11 +14,11 @@ from cnnjepa.ablations.ray_folder import ray_folder
 from cnnjepa.ablations.share import Capacity, this_machine
 from cnnjepa.schemas import ConfigError
 
-# A Ray address nobody answers is reported within 30 s: this long for the connection, the rest for Ray's own checks.
+# An address without an answering Ray is reported within 30 s: 5 s for the connection, the rest for Ray's own checks.
 _CONNECT_SECONDS = 5.0
 _JOIN_SECONDS = 20.0
 
-# Ray's worker processes, its own tables and loggers: ours stand in their place, and nothing is sent anywhere.
+# Settings for Ray's worker processes. Our own tables and loggers replace Ray's, and nothing is sent anywhere.
 _ENVIRONMENT = {
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_AIR_NEW_OUTPUT": "0",
@@ -26,7 +26,7 @@ _ENVIRONMENT = {
     "RAY_TRAIN_V2_ENABLED": "1",
     "RAY_TRAIN_ENABLE_STATE_TRACKING": "0",
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
-    "RAY_DISABLE_FAILURE_SIGNAL_HANDLER": "1",  # which aborts on SIGTERM, below Python's handlers
+    "RAY_DISABLE_FAILURE_SIGNAL_HANDLER": "1",  # it aborts on SIGTERM, below Python's handlers
     # Under `uv run` Ray would pack the working directory, images and all, and send it to every trial.
     "RAY_ENABLE_UV_RUN_RUNTIME_ENV": "0",
     "TUNE_DISABLE_SIGINT_HANDLER": "1",
@@ -39,11 +39,12 @@ _ENVIRONMENT = {
 
 @contextlib.contextmanager
 def ray_at(address: str | None) -> Iterator[Capacity]:
-    """Ray, connected while entered: embedded on this machine (`None`; it listens on localhost only and has no
-    dashboard), or the cluster at `address` (`auto`: the one running here or named by RAY_ADDRESS).
+    """Connect to Ray while the context is entered: embedded on this machine (`None`; it listens on localhost only and
+    has no dashboard), or the cluster at `address` (`auto`: the one running here or named by RAY_ADDRESS). Yield its
+    capacity.
 
-    Stop signals stay with the handlers of this process, whatever Ray and Tune install, and signals to the process group
-    do not reach an embedded Ray's processes. Raises ConfigError when nobody answers there.
+    The stop-signal handlers of this process stay in force, whatever Ray and Tune install. Signals to the process group
+    do not reach the processes of an embedded Ray. Raises ConfigError when nothing answers at the address.
     """
     with signals.kept():
         yield from _ray_at(address)
@@ -54,7 +55,7 @@ def _ray_at(address: str | None) -> Iterator[Capacity]:
     folder = ray_folder() if address is None else None
     if address is None:
         _authenticate()
-        # Without this, Ray on Linux takes a loopback address for a mistake and listens on every interface.
+        # Without this setting, Ray on Linux treats a loopback address as a mistake and listens on every interface.
         os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"
     try:
         import ray
@@ -67,7 +68,7 @@ def _ray_at(address: str | None) -> Iterator[Capacity]:
         ) from None
     ours = not ray.is_initialized()
     if ours:
-        # Ray's own processes are ended by SIGKILL where SIGTERM does not end them within a second.
+        # Ray's own processes are ended by SIGKILL if SIGTERM does not end them within a second.
         with signals.sheltered(term=True):
             _connect(ray, address, folder)
         signals.reclaim()
@@ -85,18 +86,18 @@ def _ray_at(address: str | None) -> Iterator[Capacity]:
 
 
 def _authenticate() -> None:
-    """Give the embedded Ray a token of its own in the environment. Without one, Ray writes ~/.ray/auth_token, and some
-    homes cannot be written."""
+    """Set a token for the embedded Ray in the environment. Without one, Ray writes ~/.ray/auth_token, and some home
+    folders cannot be written."""
     if not {"RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"} & os.environ.keys():
         os.environ["RAY_AUTH_TOKEN"] = secrets.token_hex(32)
 
 
 def _connect(ray: Any, address: str | None, folder: Path | None) -> None:
-    quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": "CRITICAL"}  # outcomes are told by us
+    quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": "CRITICAL"}  # outcomes are reported by us
     if address is None:
         os.environ.pop("RAY_ADDRESS", None)
-        # `local`, or Ray would join whatever cluster was last started on this machine, even one that is gone.
-        cpus = int(this_machine().cpus)  # those that this process may use; Ray would count all that there are
+        # `local`: otherwise Ray would join the cluster that was last started on this machine, even one that has ended.
+        cpus = int(this_machine().cpus)  # CPUs that this process may use; Ray would count all of the machine
         ray.init(
             address="local",
             num_cpus=cpus,
@@ -115,7 +116,7 @@ def _connect(ray: Any, address: str | None, folder: Path | None) -> None:
         except BaseException as error:
             failure.append(error)
 
-    # Ray retries for minutes when something else than Ray answers at the address.
+    # Ray retries for minutes when a program other than Ray answers at the address.
     attempt = threading.Thread(target=join, daemon=True)
     attempt.start()
     attempt.join(_JOIN_SECONDS)
@@ -129,7 +130,7 @@ def _connect(ray: Any, address: str | None, folder: Path | None) -> None:
 
 
 def _refuse_silence(address: str) -> None:
-    """Raises ConfigError when `host:port` does not even take a connection."""
+    """Raise ConfigError when `host:port` does not even accept a connection."""
     place = os.environ.get("RAY_ADDRESS", "auto") if address == "auto" else address
     place = place.removeprefix("ray://")
     host, colon, port = place.rpartition(":")

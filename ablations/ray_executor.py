@@ -1,4 +1,4 @@
-"""Trials as Ray Tune trials: spread over a cluster, or over this machine's cores and GPUs."""
+"""Executor that runs trials as Ray Tune trials, on a cluster or on this machine's cores and GPUs."""
 
 import tempfile
 from collections.abc import Callable
@@ -19,18 +19,19 @@ from cnnjepa.training.distributed import PATIENCE
 
 
 class RayExecutor:
-    """Every trial takes `share` of the cluster; several processes a trial run through Ray Train."""
+    """Executor in which every trial takes `share` of the cluster. Several processes per trial run through Ray Train."""
 
     def __init__(self, folder: StudyFolder, pool: Pool, share: Share, capacity: Capacity) -> None:
         self._folder, self._pool, self._share = folder, pool, share
         self._at_once = capacity.trials(share)
 
     def run(self, records: list[TrialRecord], stop_file: Path, stopping: Callable[[], bool], told: Told) -> None:
-        """As LocalExecutor.run. A trial whose process or machine is lost is begun again elsewhere, from its
-        checkpoint, up to three times in all."""
+        """Run the trials as LocalExecutor.run does. A trial whose process or machine is lost is restarted elsewhere
+        from its checkpoint, with at most three attempts in all."""
         specs = [self._spec(record, stop_file) for record in records]
         queue = _Queue(records, specs, stopping, told)
-        # Tune keeps its own record, which is not needed: the pool knows what is done.
+        # Tune keeps its own record in a scratch folder. It is not needed, because the pool records which trials are
+        # done.
         with tempfile.TemporaryDirectory(prefix="ray-tune-", dir=self._folder.path.resolve()) as scratch:
             tune.Tuner(
                 tune.with_resources(ray_trial, trial_resources(self._share)),
@@ -58,38 +59,40 @@ class RayExecutor:
 
 
 def trial_resources(share: Share) -> Any:
-    """One process is the trial's actor itself. The actor of several only waits for them, so it takes no slot (a byte
-    of memory, since Tune refuses to ask for nothing); Ray Train reserves the processes' own."""
+    """Return the resources of a trial's actor. With one process, the actor is the process itself. With several, the
+    actor only waits for them, so it takes no CPU or GPU (one byte of memory, since Tune refuses an empty request); Ray
+    Train reserves the resources of the processes."""
     return tune.PlacementGroupFactory([share.bundle if share.workers == 1 else {"memory": 1}])
 
 
 class NotKept:
-    """Tune pickles searchers and callbacks, to go on from; ours go on from the pool, so nothing of them is kept."""
+    """Mixin that pickles as nothing. Tune pickles searchers and callbacks to resume from them; here, the pool is
+    resumed."""
 
     def __getstate__(self) -> dict[str, Any]:
         return {}
 
     def save(self, checkpoint_path: str) -> None:
-        """A searcher's part of Tune's record: nothing."""
+        """Save nothing: this method would write the searcher's part of Tune's record."""
 
     def restore(self, checkpoint_path: str) -> None:
-        """Nothing."""
+        """Restore nothing."""
 
 
 class AskToStop(NotKept, Callback):
-    """Passes a request to stop on to the trials at work."""
+    """Callback that passes a request to stop on to the running trials."""
 
     def __init__(self, stop_file: Path, stopping: Callable[[], bool]) -> None:
         self._stop_file, self._stopping = stop_file, stopping
 
     def on_step_begin(self, iteration: int, trials: list[Any], **info: Any) -> None:
-        """Called many times a second."""
+        """Touch the stop file if the study is to stop. Tune calls this method many times per second."""
         if self._stopping():
             self._stop_file.touch()
 
 
 class _Queue(NotKept, Searcher):
-    """Hands Tune the planned trials one by one, and none any more once the study is to stop."""
+    """Searcher that hands Tune the planned trials one by one, and no more once the study is to stop."""
 
     def __init__(
         self,
@@ -104,14 +107,14 @@ class _Queue(NotKept, Searcher):
         self._given: dict[str, tuple[TrialRecord, dict[str, Any]]] = {}
 
     def suggest(self, trial_id: str) -> Any:
-        """The next trial's spec."""
+        """Return the next trial's spec."""
         if self._stopping() or not self._left:
             return Searcher.FINISHED
         self._given[trial_id] = self._left.pop(0)
         return {"spec": self._given[trial_id][1]}
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
-        """Tells what became of a trial."""
+        """Report the outcome of a trial."""
         record, spec = self._given[trial_id]
         if error or not result:
             log = Path(spec["log"])
@@ -124,14 +127,14 @@ class _Queue(NotKept, Searcher):
 
 
 def ray_trial(config: dict[str, Any]) -> None:
-    """What a Tune trial does, on whichever machine."""
+    """Run one trial inside Tune, on any machine."""
     spec = config["spec"]
     share = Share(**spec["share"])
     outcome = _alone(spec) if share.workers == 1 else run_on_workers(spec, share)
     if outcome.status == "died":
-        raise RuntimeError(outcome.detail)  # Tune begins it again
+        raise RuntimeError(outcome.detail)  # Tune restarts it
     if outcome.status == "stopped" and not Path(spec["stop_file"]).exists():
-        raise RuntimeError(f"{outcome.detail}, which the study did not ask for")  # Tune begins it again
+        raise RuntimeError(f"{outcome.detail}, which the study did not ask for")  # Tune restarts it
     tune.report({"status": outcome.status, "detail": outcome.detail})
 
 
@@ -143,15 +146,15 @@ def _alone(spec: dict[str, Any]) -> Outcome:
 
 
 def run_on_workers(spec: dict[str, Any], share: Share) -> Outcome:
-    """The trial in several processes, joined by torch.distributed through Ray Train; gives the first one's outcome.
-    Raises when one of them is lost: Ray Train has then ended the others."""
+    """Run the trial in several processes, joined by torch.distributed through Ray Train; return the first one's
+    outcome. Raises when one of them is lost: Ray Train has then ended the others."""
     from ray.train import FailureConfig, RunConfig, ScalingConfig
     from ray.train.torch import TorchConfig, TorchTrainer
 
-    # On storage that all machines share: Ray Train refuses anything else.
+    # The folder is on storage that all machines share: Ray Train refuses anything else.
     with tempfile.TemporaryDirectory(prefix="ray-train-", dir=spec["scratch"]) as scratch:
         trainer = TorchTrainer(
-            _together,  # type: ignore[arg-type]  # what it returns is `return_value` below
+            _together,  # type: ignore[arg-type]  # its return value is `return_value` below
             train_loop_config=spec,
             torch_config=TorchConfig(timeout_s=int(PATIENCE.total_seconds())),
             scaling_config=ScalingConfig(
@@ -167,13 +170,14 @@ def run_on_workers(spec: dict[str, Any], share: Share) -> Outcome:
             record = TrialRecord.model_validate_json(spec["record"])
             why = recorded_note(record, Path(spec["run_dir"]), log)
             if why is None:
-                raise  # lost, not failed
+                raise  # the process was lost; the trial itself did not fail
             return Outcome("failed", why)
     return outcome
 
 
 def _together(spec: dict[str, Any]) -> Outcome:
-    """One process of a distributed trial. A failure is raised, so that Ray Train ends the others, which would wait."""
+    """Run one process of a distributed trial. A failure is raised, so that Ray Train ends the others, which would
+    wait."""
     outcome = _alone(spec)
     if outcome.status in ("failed", "died"):
         raise RuntimeError(outcome.detail)

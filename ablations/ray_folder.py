@@ -1,4 +1,4 @@
-"""Where an embedded Ray keeps its sockets and logs: a folder that can be written and has a short path."""
+"""The folder for the sockets and logs of an embedded Ray: it must be writable and its path short."""
 
 import os
 import tempfile
@@ -7,14 +7,14 @@ from pathlib import Path
 from cnnjepa.schemas import ConfigError
 from cnnjepa.socket_paths import short_folder
 
-# What Ray appends: `/session_<date>_<time>_<microseconds>_<process>/sockets/plasma_store` is 67 bytes with a process
-# number of seven digits.
+# Length of the suffix that Ray appends: `/session_<date>_<time>_<microseconds>_<process>/sockets/plasma_store` is 67
+# bytes with a process number of seven digits.
 _ROOM = 68
 
 
 def ray_folder() -> Path:
-    """`ray` below RAY_TMPDIR, TMPDIR or /tmp; `ray-<user id>` where `ray` is another user's. Raises ConfigError when
-    none of them can be written or all their paths are too long."""
+    """Return `ray` below RAY_TMPDIR, TMPDIR or /tmp; `ray-<user id>` if `ray` belongs to another user. Raises
+    ConfigError when none of them can be written or all their paths are too long."""
     asked = os.environ.get("RAY_TMPDIR")
     parents = [asked] if asked else [tempfile.gettempdir(), "/tmp", "/var/tmp"]
     for parent in parents:
@@ -31,7 +31,7 @@ def ray_folder() -> Path:
 
 
 def _made(path: Path) -> Path | None:
-    """The folder, made if need be; None when it cannot be used."""
+    """Return the folder, made if necessary; None if it cannot be used."""
     try:
         path.mkdir(mode=0o700, exist_ok=True)
     except OSError:

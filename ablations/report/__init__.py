@@ -1,1 +1,1 @@
-"""The report: what the studies found, with what can and cannot be said about it."""
+"""The report: the findings of the studies and their limits."""

@@ -1,4 +1,4 @@
-"""The sentences below an accuracy table: what its numbers are, floors, the published setting, agreement."""
+"""The sentences below an accuracy table: the meaning of its numbers, floors, the published setting, agreement."""
 
 from cnnjepa.ablations.report.comparison import Comparison, Row
 from cnnjepa.ablations.report.phrases import SINGLE, listed, signed
@@ -9,7 +9,7 @@ _SHORT = {"linear_top1": "linear", "knn_top1": "k-NN"}
 
 
 def accuracy_notes(comparison: Comparison) -> list[str]:
-    """What a reader needs to take the table's numbers for what they are."""
+    """Return the notes that a reader needs to interpret the table's numbers."""
     base = comparison.baseline
     notes = ["± is the standard deviation over seeds; the interval is Student's t for the mean over seeds."]
     if any(e.kind == "wilson" for row in comparison.rows for e in row.estimates.values()):
@@ -40,7 +40,7 @@ def _tested(comparisons: int) -> str:
 
 
 def _floor_notes(comparison: Comparison) -> list[str]:
-    """Ranges over all counted runs of what is reached without pretraining."""
+    """Return the range of accuracy without pretraining over all counted runs."""
     parts = []
     for floor, label in (("untrained", "the untrained encoder"), ("pixels", "raw pixels")):
         for metric, short in _SHORT.items():
@@ -96,8 +96,8 @@ def _published_notes(comparison: Comparison) -> list[str]:
 
 
 def agreement_sentence(metric: str, one: Agreement, ordered_on: str | None) -> str:
-    """Kendall's τ with its exact p, the data set of the published ordering, and whether so few arms could show
-    anything."""
+    """Return a sentence with Kendall's τ, its exact p, the data set of the published ordering, and, for too few arms,
+    that they cannot reach significance."""
     label = _SHORT[metric]
     theirs = "the published one" + (f" on {DATASET_NAMES[ordered_on]}" if ordered_on else "")
     if one.tau is None:
