@@ -1,8 +1,8 @@
-# For GPU nodes: PyTorch with CUDA comes in the wheels, so a plain Python image and the host's driver suffice.
+# For GPU nodes. The PyTorch wheels contain CUDA, so a plain Python image and the host's driver suffice.
 #   docker build -t cnnjepa .
 #   docker run --gpus all --ipc=host -v /data:/data -v $PWD/runs:/app/runs cnnjepa \
 #       torchrun --nproc-per-node 4 -m cnnjepa train --preset in100 --data /data/imagenet100 --resume
-# --ipc=host: loader processes hand batches over in shared memory, of which a container has only 64 MB.
+# --ipc=host: loader processes pass batches through shared memory, and a container has only 64 MB of it by default.
 FROM python:3.11-slim-bookworm
 
 WORKDIR /build
@@ -13,7 +13,7 @@ COPY cli cli
 COPY cnnjepa cnnjepa
 RUN python -m pip install --no-cache-dir -c constraints.txt .
 
-# A run answers SIGTERM, which torchrun hands on to its processes, with a checkpoint.
+# On SIGTERM, which torchrun passes on to its processes, a run writes a checkpoint and ends.
 STOPSIGNAL SIGTERM
 WORKDIR /app
 CMD ["cnnjepa", "--help"]

@@ -13,11 +13,11 @@ $(VENV)/.ready: pyproject.toml constraints.txt
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev,docs]'
 	touch $@
 
-# Set up, pretrain on the embedded images, probe, print a summary and where to look. Run again, it goes on.
+# Set up, pretrain on the embedded images, probe, and print a summary with the paths of the results. A second call resumes.
 demo: setup
 	$(BIN)/cnnjepa train --preset demo --out runs/demo --resume
 
-# What the studies found: tables, statistics, pictures, and a page to open in a browser.
+# Report the studies: tables, statistics, pictures, and a page to open in a browser.
 report: setup
 	$(BIN)/cnnjepa report
 
@@ -25,7 +25,7 @@ report: setup
 results-page: setup
 	$(BIN)/cnnjepa report --root results/photos
 
-# Two processes, a file of tests each; JOBS=1 runs one after another.
+# Two test processes, each of which runs whole test files; JOBS=1 runs one process.
 JOBS ?= 2
 test: setup
 	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile
@@ -45,7 +45,7 @@ docs: setup
 docs-site: setup
 	$(BIN)/zensical build --clean --strict
 
-# The same at localhost:8000, built again when a page changes.
+# The same at localhost:8000, rebuilt when a page changes.
 docs-serve: setup
 	$(BIN)/zensical serve
 
@@ -53,11 +53,11 @@ docs-serve: setup
 docs-pictures: demo
 	$(BIN)/python docs/draw.py runs/demo
 
-# Every speed with its target beside it, under five minutes on two cores; writes benchmarks/out/*.json.
+# Every speed next to its target, in under five minutes on two cores; writes benchmarks/out/*.json.
 bench: setup
 	$(BIN)/python benchmarks/all.py --quick
 
-# The same with all rounds, and on whole sizes: about ten minutes.
+# The same with all rounds and full sizes, in about ten minutes.
 bench-full: setup
 	$(BIN)/python benchmarks/all.py
 
