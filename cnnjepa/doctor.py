@@ -1,4 +1,4 @@
-"""Is this machine fit for a config? Versions, devices, correctness and speed of the packed path, bottleneck."""
+"""Examination of this machine for a config: versions, devices, correctness and speed of the packed path, bottleneck."""
 
 import contextlib
 import copy
@@ -30,7 +30,7 @@ _BATCH = 16
 
 
 class Finding(NamedTuple):
-    """One line of the examination; `ok` is None where there is nothing to judge."""
+    """One result of the examination. `ok` is None if there is nothing to judge."""
 
     name: str
     value: str
@@ -38,7 +38,7 @@ class Finding(NamedTuple):
 
 
 def examine(config: PretrainConfig) -> Iterator[Finding]:
-    """Findings, as they are made."""
+    """Yield the findings as they are made."""
     device = pick_device(config.runtime.device)
     use_threads(config.runtime)
     facts = environment(Processes(0, 1, device))
@@ -74,8 +74,8 @@ def examine(config: PretrainConfig) -> Iterator[Finding]:
 
 
 def examine_encoder(named: str) -> Iterator[Finding]:
-    """Whether the network `package.module:Name` can be a packed context encoder. Raises ConfigError when it cannot be
-    imported, or its features are no map."""
+    """Examine whether the network `package.module:Name` can be a packed context encoder. Raises ConfigError if it
+    cannot be imported, or if its features are not a map."""
     network = load_network(named)
     stride = _stride_of(network, named)
     dim = feature_dim_of(network, stride, named)
@@ -105,7 +105,8 @@ def _stride_of(network: nn.Module, named: str) -> int:
 
 
 def packed_error(device: torch.device) -> float:
-    """Largest relative difference of output, gradients and running statistics between the two backends, float64."""
+    """Return the largest relative difference between the two backends in output, gradients and running statistics, in
+    float64."""
     encoder = EncoderConfig(arch="resnet18", width=0.125, stem="half")
     trunk = build_trunk(encoder, 0).double().train().to(device)
     for norm in trunk.modules():
@@ -129,7 +130,7 @@ def _relative(a: Tensor, b: Tensor) -> float:
 
 
 def _speed(config: PretrainConfig, device: torch.device) -> Finding:
-    """Packed against stock dense, forward and backward, alternately."""
+    """Compare the speed of the packed encoder with the stock dense one, forward and backward, in alternating runs."""
     trunk = build_trunk(config.encoder, 0).to(device).to(memory_format=torch.channels_last)
     dense, packed = copy.deepcopy(trunk), PackedEncoder(trunk)
     size = config.data.image_size
@@ -149,7 +150,8 @@ def _speed(config: PretrainConfig, device: torch.device) -> Finding:
 
 
 def training_rate(config: PretrainConfig, device: torch.device) -> float:
-    """Images/s of a training step on random pixels at the config's batch: median of four after one to warm up."""
+    """Return the images per second of a training step on random pixels at the config's batch size: the median of four
+    steps, after one warm-up step."""
     with explaining(config):
         step = StepTimer(config, device)
         step(0)
@@ -162,7 +164,7 @@ def _data_rate(config: PretrainConfig, data: DataSet, device: torch.device) -> f
     steps = max(4, min(20, 4000 // config.runtime.batch_size))
     loaded = training_batches(data, config.data, order, 0, steps, config.runtime.workers, device)
     with explaining(config), contextlib.closing(loaded) as batches:
-        normalize(next(batches).pixels.to(device))  # workers have started
+        normalize(next(batches).pixels.to(device))  # waits until the workers have started
         start, seen = time.perf_counter(), 0
         for batch in batches:
             seen += normalize(batch.pixels.to(device)).shape[0]

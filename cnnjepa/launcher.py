@@ -1,4 +1,5 @@
-"""The variables that torchrun, or a script around srun, sets for every process of a run. Nothing heavy is imported."""
+"""The environment variables that torchrun, or a script around srun, sets for every process of a run. This module
+imports no large library."""
 
 import os
 from typing import NamedTuple
@@ -7,28 +8,28 @@ from cnnjepa.schemas.errors import ConfigError
 
 VARIABLES = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT")
 
-# Marks of a launcher that has started, or will start, every process: torchrun, srun, Open MPI, MPICH.
+# Variables of launchers that have started, or will start, every process: torchrun, srun, Open MPI, MPICH.
 _LAUNCHERS = ("TORCHELASTIC_RUN_ID", "SLURM_STEP_ID", "OMPI_COMM_WORLD_SIZE", "PMI_SIZE")
 
-# Assumptions: how long all processes may take to join. torchrun has waited for the machines before it starts any
+# Assumptions: the seconds within which all processes must join. torchrun waits for the machines before it starts any
 # process, so this covers importing torch from a slow file system. Without a launcher and on one machine, processes
 # start together.
 _JOIN_SECONDS, _JOIN_SECONDS_BY_HAND = 300.0, 20.0
 
 
 class Launch(NamedTuple):
-    """This process among those that were started together."""
+    """Position of this process among those that were started together."""
 
     rank: int
     world_size: int
     local_rank: int
     patience: float
-    """Seconds that all processes may take to join."""
+    """Seconds within which all processes must join."""
 
 
 def launched() -> Launch:
-    """Read the variables. Raises ConfigError, naming them, when they do not describe a launch: they are usually left
-    over from another job."""
+    """Read the variables. Raises ConfigError, which names them, if they do not describe a launch. In that case they are
+    usually left over from another job."""
     given = {name: os.environ[name] for name in VARIABLES if name in os.environ}
     rank, world_size, local_rank = (_number(name, default) for name, default in zip(VARIABLES, (0, 1, 0), strict=False))
     if world_size == 1:
@@ -50,7 +51,7 @@ def launched() -> Launch:
 
 
 def refusal(what: str) -> ConfigError:
-    """Why the variables are refused, and what to do."""
+    """Return the error for variables that describe no launch, with a remedy."""
     given = [name for name in VARIABLES if name in os.environ]
     return ConfigError(
         f"{what}: variables of a launcher, left over from another job? For one process: unset {' '.join(given)}; "
@@ -59,7 +60,7 @@ def refusal(what: str) -> ConfigError:
 
 
 def alone() -> None:
-    """Forget the variables: this process is a whole run, whatever its parent was part of."""
+    """Remove the variables: this process is a complete run, even if its parent is part of a launch."""
     for name in VARIABLES:
         os.environ.pop(name, None)
 

@@ -1,4 +1,4 @@
-"""A picture of a masking config: sample masks, where context and targets fall, and how many there are."""
+"""A picture of a masking config: sample masks, the positions of context and targets, and their numbers of cells."""
 
 from pathlib import Path
 from typing import Any
@@ -21,8 +21,8 @@ _BATCH = 64
 
 
 def draw_picture(config: PretrainConfig, out: Path, batches: int) -> dict[str, str]:
-    """Writes the picture; gives the figures in it, by name, for printing. Raises ConfigError for a method
-    without masks of cells."""
+    """Draw the picture and return its figures by name, for printing. Raises ConfigError for a method without masks of
+    cells."""
     masking = masking_of(config)
     context_rate, target_rate, targets = cell_rates(config, batches)
     grid = config.grid
@@ -38,7 +38,7 @@ def draw_picture(config: PretrainConfig, out: Path, batches: int) -> dict[str, s
 
 
 def masking_of(config: PretrainConfig) -> MaskingSection:
-    """The method's masking. Raises ConfigError for a method without masks of cells."""
+    """Return the method's masking section. Raises ConfigError for a method without masks of cells."""
     masking = config.method.masks
     if masking is None or not masking.DRAWS_CELLS:
         raise ConfigError(
@@ -48,7 +48,8 @@ def masking_of(config: PretrainConfig) -> MaskingSection:
 
 
 def cell_rates(config: PretrainConfig, batches: int) -> tuple[Tensor, Tensor, Tensor]:
-    """Over so many batches of 64: (context rate [G, G], target rate [G, G], target cells of every sample)."""
+    """Sample `batches` batches of 64 masks. Returns the context rate [G, G], the target rate [G, G] and the number of
+    target cells of every sample."""
     slots = torch.arange(_BATCH)
     context = torch.zeros(config.grid, config.grid, dtype=torch.float64)
     target = torch.zeros_like(context)
@@ -106,7 +107,7 @@ def _draw(
 
 
 def heat_map(figure: Any, axis: Any, rate: Tensor, title: str) -> None:
-    """Draws a rate [G, G], 0 to 1, with its numbers where they fit."""
+    """Draw a rate [G, G], 0 to 1, with its numbers if they fit."""
     picture = axis.imshow(rate.numpy(), cmap="viridis", vmin=0, vmax=1)
     axis.set(title=title, xticks=[], yticks=[])
     if rate.shape[0] <= 10:
@@ -119,8 +120,8 @@ def heat_map(figure: Any, axis: Any, rate: Tensor, title: str) -> None:
 
 
 def _images(config: PretrainConfig) -> Tensor:
-    """A few validation images uint8 [n, 3, S, S], as the encoder would see them whole; synthetic ones of a size that
-    is not drawn are scaled."""
+    """Return a few validation images uint8 [n, 3, S, S], resized as a whole to the encoder's input size. If synthetic
+    images cannot be drawn at that size, they are scaled."""
     size = config.data.image_size
     if isinstance(config.data, SyntheticData) or getattr(config.data, "path", None) is None:
         drawn = render("val", _SAMPLES, min(max(size, SMALLEST), LARGEST))[0]

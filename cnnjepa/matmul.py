@@ -1,8 +1,8 @@
-"""Rows times weights on a CPU by oneDNN, where torch would ask MKL.
+"""Products of rows and weights on a CPU by oneDNN, in cases where torch would use MKL.
 
-torch hands float32 matrix products on x86 to MKL, which does not use the AVX-512 units of a processor that is not
-Intel's: 105 GFLOP/s a thread of an AMD EPYC (Zen 5), where oneDNN, which torch uses for convolutions and bf16, reaches
-230 (`benchmarks/probes.py` times both in turns). Equal to float32 rounding; deterministic.
+torch passes float32 matrix products on x86 to MKL, which does not use the AVX-512 units of a processor that is not
+Intel's: 105 GFLOP/s per thread of an AMD EPYC (Zen 5). oneDNN, which torch uses for convolutions and bf16, reaches 230
+(`benchmarks/probes.py` times both in alternating runs). The results are equal to float32 rounding, and deterministic.
 
 Shapes: M rows, K values in, N values out.
 """
@@ -18,7 +18,8 @@ from torch.utils.flop_counter import register_flop_formula
 
 
 def linear(x_MK: Tensor, weight_NK: Tensor, bias_N: Tensor | None = None) -> Tensor:
-    """x · weightᵀ + bias, [M, N], as `F.linear`, which it is for whatever is not float32 on an x86 CPU."""
+    """Return x · weightᵀ + bias, [M, N], like `F.linear`. Inputs that are not float32 on an x86 CPU are passed to
+    `F.linear`."""
     if not by_onednn(x_MK, weight_NK):
         return F.linear(x_MK, weight_NK, bias_N)
     product: Tensor = _Linear.apply(x_MK, weight_NK, bias_N)
@@ -26,7 +27,7 @@ def linear(x_MK: Tensor, weight_NK: Tensor, bias_N: Tensor | None = None) -> Ten
 
 
 def by_onednn(x: Tensor, weight: Tensor) -> bool:
-    """Whether `linear` of these asks oneDNN."""
+    """Return whether `linear` uses oneDNN for these tensors."""
     return (
         x.device.type == "cpu"
         and x.dtype == weight.dtype == torch.float32
@@ -46,7 +47,8 @@ def _product(x_MK: Tensor, weight_NK: Tensor, bias_N: Tensor | None = None) -> T
 
 
 def _plain(matrix: Tensor) -> Tensor:
-    """By rows or by columns: oneDNN has fast products of both, and may be far slower on other strides."""
+    """Return the matrix stored by rows or by columns, as a copy if it has other strides, for which oneDNN may be far
+    slower."""
     return matrix if matrix.is_contiguous() or matrix.t().is_contiguous() else matrix.contiguous()
 
 
@@ -71,5 +73,5 @@ if torch.backends.mkldnn.is_available() and hasattr(torch.ops.mkldnn, "_linear_p
 
     @register_flop_formula(torch.ops.mkldnn._linear_pointwise)
     def _flops(x_shape: Any, weight_shape: Any, *further: Any, **more: Any) -> int:
-        """So that torch's counter sees these products too."""
+        """Count FLOPs, so that torch's counter includes these products."""
         return int(2 * x_shape[0] * x_shape[1] * weight_shape[0])

@@ -1,4 +1,4 @@
-"""A folder in which Matplotlib may keep its font cache, also where the home folder cannot be written."""
+"""A folder for Matplotlib's font cache, for users whose home folder cannot be written."""
 
 import os
 import tempfile
@@ -6,8 +6,9 @@ from pathlib import Path
 
 
 def ensure_matplotlib_cache() -> None:
-    """Call before Matplotlib is imported. Where it could not write into its own folder (`docker run --user`), it would
-    warn on every call and build its font cache anew; it gets one below the temporary folder instead."""
+    """Set the cache folder; call this before Matplotlib is imported. If Matplotlib cannot write into its own folder
+    (`docker run --user`), it warns on every call and rebuilds its font cache. In that case it gets a folder below the
+    temporary folder."""
     if "MPLCONFIGDIR" in os.environ:
         return
     own = Path(os.environ.get("XDG_CONFIG_HOME") or os.path.join(os.path.expanduser("~"), ".config")) / "matplotlib"

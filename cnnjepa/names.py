@@ -1,4 +1,4 @@
-"""Names that a user chose (arms, data sets, classes, files), as one line of text, as Markdown and as file names."""
+"""User-chosen names (arms, data sets, classes, files) as one line of text, as Markdown and as file names."""
 
 import hashlib
 import re
@@ -7,17 +7,17 @@ from collections import Counter
 from collections.abc import Iterable
 
 _LINE_ENDS = ("Zl", "Zp")
-# They reorder the text around them, so that a name can look like another.
+# These characters reorder the text around them, so that a name can look like another.
 _DIRECTIONS = {chr(code) for code in (*range(0x202A, 0x202F), *range(0x2066, 0x206A))}
 _SHORT_ESCAPES = {"\n": "\\n", "\r": "\\r", "\t": "\\t"}
 
 _LONGEST = 200
-"""Bytes of a file name; file systems take 255, and `.tmp` and other endings need room."""
+"""Maximum length of a file name in bytes. File systems allow 255, and `.tmp` and other suffixes need room."""
 
 
 def visible(text: str, lines: bool = False) -> str:
-    """The text on one line: control characters, line ends and bytes that are no UTF-8 become escapes such as `\\n` and
-    `\\x1b`. With `lines`, line ends and tabs stay."""
+    """Return the text on one line. Control characters, line ends and bytes that are not UTF-8 become escapes such as
+    `\\n` and `\\x1b`. With `lines`, line ends and tabs are kept."""
     kept = "\n\t" if lines else ""
     return "".join(letter if letter in kept or not _is_invisible(letter) else escaped(letter) for letter in text)
 
@@ -27,9 +27,10 @@ def _is_invisible(letter: str) -> bool:
 
 
 def escaped(letter: str) -> str:
-    """`\\n`, `\\xff`, `\\u732b` or `\\U0001f431`; a byte of a file name that is no UTF-8 is that byte."""
+    """Return `\\n`, `\\xff`, `\\u732b` or `\\U0001f431`. A byte of a file name that is not UTF-8 is written as that
+    byte."""
     code = ord(letter)
-    if 0xDC80 <= code <= 0xDCFF:  # how Python carries such a byte
+    if 0xDC80 <= code <= 0xDCFF:  # Python's representation of such a byte
         code -= 0xDC00
     if letter in _SHORT_ESCAPES:
         return _SHORT_ESCAPES[letter]
@@ -37,12 +38,13 @@ def escaped(letter: str) -> str:
 
 
 def one_line(text: str) -> str:
-    """The text of a paragraph on one line: line ends become spaces, other control characters escapes."""
+    """Return the text of a paragraph on one line: line ends become spaces, other control characters become escapes."""
     return visible(re.sub(r"\s*[\r\n]\s*", " ", text))
 
 
 def shortened(text: str, longest: int = 60) -> str:
-    """The text, or its beginning, its end and four digits of its hash, so that different texts stay different."""
+    """Return short text unchanged, and longer text as its beginning, its end and four digits of its hash, so that
+    different texts stay different."""
     if len(text) <= longest:
         return text
     digest = hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:4]
@@ -50,15 +52,15 @@ def shortened(text: str, longest: int = 60) -> str:
 
 
 def markdown_text(text: str) -> str:
-    """Text that Markdown takes as it stands, at the beginning of a paragraph too."""
+    """Escape text so that Markdown shows it unchanged, also at the beginning of a paragraph."""
     safe = re.sub(r"([|*_<>`\\\[\]~$])", r"\\\1", one_line(text).replace("&", "&amp;"))
     return re.sub(r"^(\d+)([.)])(?=\s|$)", r"\1\\\2", re.sub(r"^(#|[+=-](?=\s|$)|==|--)", r"\\\1", safe))
 
 
 def file_name(text: str, also: str = "") -> str:
-    """A name for a file that keeps ASCII letters, digits, `-`, `_`, `.` and the characters of `also`, and has at most
-    200 bytes. Text that is such a name is returned as it is; any other has a hash at its end, so that different texts
-    have different names."""
+    """Return a file name with ASCII letters, digits, `-`, `_`, `.` and the characters of `also`, of at most 200 bytes.
+    Text that already is such a name is returned unchanged. Any other text gets a hash at its end, so that different
+    texts have different names."""
     kept = "".join(
         letter if (letter.isascii() and letter.isalnum()) or letter in "-_." + also else "_" for letter in text
     )
@@ -68,7 +70,7 @@ def file_name(text: str, also: str = "") -> str:
 
 
 def file_names(texts: Iterable[str], also: str = "") -> dict[str, str]:
-    """Text → its `file_name`, different for every text even where a file system ignores case."""
+    """Return the `file_name` of every text. The names differ even if the file system ignores case."""
     names = {text: file_name(text, also) for text in texts}
     taken = Counter(name.casefold() for name in names.values())
     return {text: name if taken[name.casefold()] == 1 else _hashed(name, text) for text, name in names.items()}

@@ -1,4 +1,5 @@
-"""Import optional packages at the place of use; the error for a missing one names the command that installs it."""
+"""Import of optional packages at the place of use. The error for a missing package names the command that installs
+it."""
 
 from importlib import import_module, metadata
 from pathlib import Path
@@ -7,12 +8,13 @@ from types import ModuleType
 from cnnjepa.commands import command
 from cnnjepa.schemas import ConfigError
 
-# What pip calls a package where that is not what Python imports.
+# pip's names of packages that differ from the name of the Python module.
 _INSTALLED_AS = {"ray": "ray[tune]", "yaml": "pyyaml"}
 
 
 def needed(module: str, extra: str, asked_by: str) -> ModuleType:
-    """The module. Raises ConfigError, naming who asked and what to type, where it is not installed."""
+    """Return the module. If it is not installed, raises ConfigError, which names the feature that needs it and the
+    command to type."""
     try:
         return import_module(module)
     except ModuleNotFoundError as missing:
@@ -24,14 +26,14 @@ def needed(module: str, extra: str, asked_by: str) -> ModuleType:
 
 
 def install_command(extra: str, package: str) -> str:
-    """Return the shell command that installs `package` with its extra. This project's own name is on no package index:
-    a checkout is named by its folder; elsewhere the requirements are those that the installed project declares."""
+    """Return the shell command that installs `package` with its extra. This project is on no package index: a checkout
+    is named by its folder, otherwise the command lists the requirements that the installed project declares."""
     checkout = Path(__file__).resolve().parents[1]
     if (checkout / "pyproject.toml").is_file() and (checkout / "schemas").is_dir():
         return command("pip", "install", "-e", f"{checkout}[{extra}]")
     try:
         declared = metadata.requires("cnnjepa") or []
-    except metadata.PackageNotFoundError:  # a copy of the folder, which pip knows nothing of
+    except metadata.PackageNotFoundError:  # a copy of the folder, unknown to pip
         declared = []
     condition = f'extra == "{extra}"'
     found = [line.partition(";")[0].strip() for line in declared if condition in line.replace("'", '"')]
@@ -39,8 +41,8 @@ def install_command(extra: str, package: str) -> str:
 
 
 def absent(error: ImportError) -> str | None:
-    """What to tell of a package that comes with this one and is gone, with the command that installs it; None for an
-    import that fails for another reason (a part of ours, a broken package)."""
+    """Return the message for a package that belongs to this project's requirements and is missing, with the command
+    that installs it; None for an import that failed for another reason (a module of this project, a broken package)."""
     package = (error.name or "").split(".")[0]
     if not isinstance(error, ModuleNotFoundError) or package in ("", "cnnjepa"):
         return None

@@ -1,4 +1,5 @@
-"""Places that a command is given and must exist. No torch is imported here, so that a wrong one is refused at once."""
+"""Paths that the user names and that must exist. torch is not imported here, so that a wrong path is refused at
+once."""
 
 from pathlib import Path
 
@@ -13,7 +14,8 @@ _WANTED = {
 
 
 def image_path(config: FolderData | HDF5Data | TorchvisionData) -> Path:
-    """`data.path`. Raises ConfigError where it is not set, or does not exist and nothing is to be downloaded there."""
+    """Return `data.path`. Raises ConfigError if it is not set, or if it does not exist and nothing is to be downloaded
+    there."""
     if config.path is None:
         raise ConfigError(f"data.path is not set; give {_WANTED[config.source]} with --data PATH")
     if not config.path.exists() and not (isinstance(config, TorchvisionData) and config.download):
@@ -22,14 +24,14 @@ def image_path(config: FolderData | HDF5Data | TorchvisionData) -> Path:
 
 
 def refuse_missing_images(config: DataConfig) -> None:
-    """Raises ConfigError for a `data.path` that is set and does not exist."""
+    """Raise ConfigError for a `data.path` that is set and does not exist."""
     if isinstance(config, FolderData | HDF5Data | TorchvisionData) and config.path is not None:
         image_path(config)
 
 
 def refuse_no_run(run: Path, checkpoint: str | None = None) -> None:
-    """Raises ConfigError where `run` is not a run folder, or has no checkpoint of this name. Where there is a
-    `previous.pt`, the checkpoint's reader says how to go on from it."""
+    """Raise ConfigError if `run` is not a run folder, or has no checkpoint of this name. If there is a `previous.pt`,
+    the code that reads the checkpoint explains how to resume from it."""
     if not (run / "config.yaml").is_file():
         lacks = "it has no config.yaml" if run.exists() else "it does not exist"
         raise ConfigError(f"{run} is not a run folder: {lacks}")
@@ -38,7 +40,7 @@ def refuse_no_run(run: Path, checkpoint: str | None = None) -> None:
 
 
 def refuse_no_checkpoint(path: Path) -> None:
-    """Raises ConfigError, naming the checkpoints that lie next to it, where there is none."""
+    """Raise ConfigError if the checkpoint does not exist. The message names the other checkpoints in its folder."""
     if path.is_file() or path.with_name("previous.pt").is_file():
         return
     there = sorted(file.name for file in path.parent.glob("*.pt"))

@@ -1,4 +1,4 @@
-"""A pretrained encoder out of a run folder, for use elsewhere."""
+"""Loading of a pretrained encoder from a run folder, for use in other programs."""
 
 from pathlib import Path
 from typing import Literal
@@ -15,13 +15,13 @@ from cnnjepa.training.checkpoint import read_checkpoint
 def load_encoder(
     run: str | Path, which: Literal["target", "context"] | None = None, checkpoint: str = "last.pt"
 ) -> Trunk:
-    """The encoder of a run in eval mode, on the CPU: images [B, 3, S, S] → features [B, C, G, G]. `which` is the one
-    that the run probes unless it is given.
+    """Load the encoder of a run in eval mode, on the CPU: images [B, 3, S, S] → features [B, C, G, G]. `which` selects
+    the encoder; the default is the one that the run probes.
 
     Parameter names of a ResNet are torchvision's; at width 1, imagenet stem and four stages
-    `torchvision.models.<arch>().load_state_dict(encoder.state_dict(), strict=False)` misses only `fc`. Images
-    are normalised with the run's `data.mean` and `data.std`. Raises ConfigError when the run or its checkpoint
-    does not exist, or for the target encoder of a method without one.
+    `torchvision.models.<arch>().load_state_dict(encoder.state_dict(), strict=False)` misses only `fc`. Images must be
+    normalised with the run's `data.mean` and `data.std`. Raises ConfigError if the run or its checkpoint does not
+    exist, or if the target encoder is requested from a method without one.
     """
     run = Path(run)
     refuse_no_run(run)

@@ -189,8 +189,8 @@ def _node(tree: _Tree, path: str) -> "_File | _Link | Reason | None":
 
 
 def _resolve(tree: _Tree, path: str, followed: int = 0) -> str | None:
-    """Return the path with all links resolved. Returns None if a link points to nothing, out of the archive, or to
-    itself."""
+    """Return the path with all links resolved. Returns None if a link points to nothing, out of the archive, or
+    in a circle."""
     done = ""
     parts = path.split("/")
     if path.startswith("/") or followed > _MOST_LINKS:

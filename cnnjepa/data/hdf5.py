@@ -27,8 +27,8 @@ from cnnjepa.schemas import ConfigError, HDF5Data
 _LAYOUT = 'two groups, images and labels, with one data set per image under the keys "0" to "N-1"'
 
 
-# A label above this number needs at least one image per class. Otherwise it is a stray number, and the probes would
-# have an output for every number below it. ImageNet-21k has 21,841 classes.
+# Only a set with at least one image per class may have more classes than this. A larger label is a stray number, and
+# the probes would have an output for every number below it. ImageNet-21k has 21,841 classes.
 _MOST_CLASSES = 2**16
 
 

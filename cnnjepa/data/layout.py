@@ -103,8 +103,8 @@ def _refusal(
 
 
 def _depths(paths: list[str], split: str) -> dict[int, list[list[str]]]:
-    """Find the images below a folder with the split's name. Returns the parts of their paths from the split on, grouped
-    by the number of folders between split and image."""
+    """Find the images below a folder with the split's name. Returns the parts of their paths, grouped by the number of
+    folders between split and image."""
     found: dict[int, list[list[str]]] = defaultdict(list)
     for path in paths:
         parts = path.split("/")

@@ -1,4 +1,5 @@
-"""Networks without classifier: torchvision's ResNets and ConvNeXts, vision transformers, and a user's own."""
+"""Networks without a classifier: torchvision's ResNets and ConvNeXts, vision transformers, and user-defined
+networks."""
 
 from typing import TYPE_CHECKING, Union, assert_never
 
@@ -15,8 +16,9 @@ Trunk = Union[ResNetTrunk, ConvNeXtTrunk, CustomTrunk, "ViTTrunk"]
 
 
 def build_trunk(config: AnyEncoderConfig, seed: int) -> Trunk:
-    """A trunk with random weights, a function of (config, seed) alone. Parameters are float32, on the CPU. Raises
-    ConfigError for a transformer where timm is not installed, and for a user's network that is not as stated."""
+    """Build a backbone with random weights, a function of (config, seed) alone. Parameters are float32, on the CPU.
+    Raises ConfigError for a transformer if timm is not installed, and for a user-defined network that does not have the
+    stated total stride."""
     match config:
         case EncoderConfig():
             return build_resnet(config, seed)

@@ -1,4 +1,4 @@
-"""The trunk of a torchvision ConvNeXt, up to its last feature map.
+"""The backbone of a torchvision ConvNeXt, up to its last feature map.
 
 Parameter names are torchvision's (`features.…`).
 """
@@ -14,7 +14,7 @@ _BLOCKS = {"convnext_tiny": (3, 3, 9, 3), "convnext_small": (3, 3, 27, 3)}
 
 
 class ConvNeXtTrunk(ConvNeXt):  # type: ignore[misc]
-    """images [B, 3, H, W] → features [B, C, H/32, W/32]."""
+    """ConvNeXt backbone: images [B, 3, H, W] → features [B, C, H/32, W/32]."""
 
     def __init__(self, config: ConvNeXtConfig) -> None:
         widths = [round(96 * config.width) * 2**stage for stage in range(4)]
@@ -24,25 +24,25 @@ class ConvNeXtTrunk(ConvNeXt):  # type: ignore[misc]
             for before, after, count in zip(widths, following, _BLOCKS[config.arch], strict=True)
         ]
         super().__init__(stages, stochastic_depth_prob=0.0)
-        for module in self.modules():  # of probability 0, which still draws; and cells are no samples
+        for module in self.modules():  # their probability is 0, but they still draw; and packed cells are not samples
             for name, child in list(module.named_children()):
                 if type(child).__name__ == "StochasticDepth":
                     setattr(module, name, nn.Identity())
         self.avgpool = self.classifier = nn.Identity()
         self.feature_dim: int = widths[-1]
-        """C, channels of the features."""
+        """C, the number of channels of the features."""
         self.total_stride = config.total_stride
-        """Pixels a side of a cell of the features."""
+        """Side of a feature cell in input pixels."""
         self.stage_dims = tuple(widths)
-        """Channels of every stage's map; a stage halves the sides of the one before."""
+        """Number of channels of each stage's map. Each stage halves the sides of the previous map."""
 
     def forward(self, x: Tensor) -> Tensor:
-        """The last feature map; see the class."""
+        """Return the last feature map; see the class."""
         features: Tensor = self.features(x)
         return features
 
     def stage_maps(self, x: Tensor) -> list[Tensor]:
-        """The map of every stage, the last feature map last."""
+        """Return the map of every stage; the last one is the last feature map."""
         maps: list[Tensor] = []
         for number, layer in enumerate(self.features):  # stem, stage, (downsampling, stage) three times
             x = layer(x)
@@ -51,12 +51,12 @@ class ConvNeXtTrunk(ConvNeXt):  # type: ignore[misc]
         return maps
 
     def stage_norm(self, stage: int) -> nn.Module:
-        """A norm as the network's own, for the map of `stage` (negative: from the last)."""
+        """Return a new norm of the network's own kind for the map of `stage` (negative numbers count from the last)."""
         return LayerNorm2d(self.stage_dims[stage], eps=1e-6)
 
 
 def build_convnext(config: ConvNeXtConfig, seed: int) -> ConvNeXtTrunk:
-    """A trunk with random weights, a function of (config, seed) alone. Parameters are float32, on the CPU."""
+    """Build a backbone with random weights, a function of (config, seed) alone. Parameters are float32, on the CPU."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(key(seed, "encoder_init") >> 1)
         return ConvNeXtTrunk(config)

@@ -1,4 +1,4 @@
-"""A network of the user's own as a trunk."""
+"""User-defined networks as backbones."""
 
 import importlib
 import os
@@ -15,7 +15,7 @@ from cnnjepa.schemas.extension import extension_of
 
 
 class CustomTrunk(nn.Module):
-    """images [B, 3, H, W] → features [B, C, H/s, W/s], by a user's `network`."""
+    """Backbone around a user's `network`: images [B, 3, H, W] → features [B, C, H/s, W/s]."""
 
     def __init__(self, network: nn.Module, feature_dim: int, total_stride: int) -> None:
         super().__init__()
@@ -23,20 +23,20 @@ class CustomTrunk(nn.Module):
         self.feature_dim, self.total_stride = feature_dim, total_stride
 
     def forward(self, x: Tensor) -> Tensor:
-        """See the class."""
+        """Return the feature map; see the class."""
         features: Tensor = self.body(x)
         return features
 
 
 def load_network(named: str, *arguments: Any) -> nn.Module:
-    """An instance of the class `package.module:Name`, looked for from the working directory too. Raises ConfigError
-    when it cannot be imported or made."""
+    """Create an instance of the class `package.module:Name`, which may also be in the working directory. Raises
+    ConfigError if it cannot be imported or created."""
     module, _, name = named.partition(":")
     if os.getcwd() not in sys.path:
         sys.path.insert(0, os.getcwd())
     try:
         made = getattr(importlib.import_module(module), name)(*arguments)
-    except Exception as error:  # the user's code raises what it likes; --debug shows where
+    except Exception as error:  # the user's code may raise anything; --debug shows where
         raise ConfigError(
             f"encoder {named}: {_said(error)}; give package.module:Name of a torch module that is made without "
             "arguments"
@@ -47,8 +47,8 @@ def load_network(named: str, *arguments: Any) -> nn.Module:
 
 
 def build_custom(config: CustomEncoderConfig | OwnEncoderSection, seed: int) -> CustomTrunk:
-    """The user's network, made with torch's generator seeded by `seed`. Raises ConfigError when its feature map is not
-    that of the stated total stride."""
+    """Build the user's network with torch's generator seeded by `seed`. Raises ConfigError if its feature map does not
+    match the stated total stride."""
     own = extension_of(config)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(key(seed, "encoder_init") >> 1)
@@ -59,8 +59,8 @@ def build_custom(config: CustomEncoderConfig | OwnEncoderSection, seed: int) -> 
 
 @torch.no_grad()
 def features_of(network: nn.Module, size: int, named: str) -> object:
-    """What the network gives for an image [1, 3, size, size], in evaluation mode. Raises ConfigError when it cannot
-    take such an image."""
+    """Return the network's output for an image [1, 3, size, size], in evaluation mode. Raises ConfigError if the
+    network does not accept such an image."""
     training = network.training
     try:
         return network.eval()(torch.zeros(1, 3, size, size))
@@ -74,13 +74,15 @@ def features_of(network: nn.Module, size: int, named: str) -> object:
 
 
 def _said(error: Exception) -> str:
-    """The first line of an error of the user's code, with its kind where that line alone says little."""
+    """Return the first line of an error from the user's code, with the error's class if the line alone says too
+    little."""
     line = next(iter(str(error).splitlines()), "")
     return line if isinstance(error, ImportError | AttributeError) else f"{type(error).__name__}: {line}".rstrip(": ")
 
 
 def feature_dim_of(network: nn.Module, stride: int, named: str) -> int:
-    """Channels of the features. Raises ConfigError when an image of two strides does not give two cells a side."""
+    """Return the number of channels of the features. Raises ConfigError if an image whose side is two strides does not
+    give two cells per side."""
     features = features_of(network, 2 * stride, named)
     shape = list(features.shape) if isinstance(features, Tensor) else type(features).__name__
     if not isinstance(features, Tensor) or features.dim() != 4 or list(features.shape[2:]) != [2, 2]:

@@ -1,7 +1,7 @@
-"""The trunk: a torchvision ResNet up to its last feature map.
+"""The backbone of a torchvision ResNet, up to its last feature map.
 
-Parameter names are torchvision's, so that at width 1, imagenet stem and four stages the weights load into the
-stock network (without its classifier).
+Parameter names are torchvision's, so that at width 1, imagenet stem and four stages the weights load into the stock
+network (without its classifier).
 """
 
 from typing import Any, NamedTuple
@@ -33,10 +33,10 @@ _SPECS: dict[Arch, _Spec] = {
 
 
 class ResNetTrunk(ResNet):  # type: ignore[misc]
-    """images [B, 3, H, W] → features [B, C, H/s, W/s], with s the config's total stride.
+    """ResNet backbone: images [B, 3, H, W] → features [B, C, H/s, W/s], with s the config's total stride.
 
-    Initialised as timm's networks (docs/sources.md#encoder-init): Kaiming normal (fan out), and the last batch
-    norm of every residual branch starts at zero.
+    Initialised like timm's networks (docs/sources.md#encoder-init): Kaiming normal (fan out), and the last batch norm
+    of every residual branch starts at zero.
     """
 
     def __init__(self, config: EncoderConfig) -> None:
@@ -61,27 +61,27 @@ class ResNetTrunk(ResNet):  # type: ignore[misc]
             self.layer4 = nn.Identity()
         self.avgpool = self.fc = nn.Identity()
         self.feature_dim = self._channels(64 * 2 ** (config.stages - 1)) * spec.block.expansion
-        """C, channels of the features."""
+        """C, the number of channels of the features."""
         self.total_stride = config.total_stride
-        """Pixels a side of a cell of the features."""
+        """Side of a feature cell in input pixels."""
         self.stage_dims = tuple(self._channels(64 * 2**stage) * spec.block.expansion for stage in range(config.stages))
-        """Channels of every stage's map; a stage halves the sides of the one before."""
+        """Number of channels of each stage's map. Each stage halves the sides of the previous map."""
 
     def _channels(self, stock: int) -> int:
         return int(stock * self._width)
 
     def _make_layer(self, block: Any, planes: int, blocks: int, stride: int = 1, dilate: bool = False) -> Any:
-        """torchvision's, with the channels of every stage multiplied by the width."""
+        """Build a stage as torchvision does, with the channels multiplied by the width."""
         if planes == 64:  # the first stage follows the stem
             self.inplanes = self._channels(64)
         return super()._make_layer(block, self._channels(planes), blocks, stride, dilate)
 
     def forward(self, x: Tensor) -> Tensor:
-        """The last feature map; see the class."""
+        """Return the last feature map; see the class."""
         return self.stage_maps(x)[-1]
 
     def stage_maps(self, x: Tensor) -> list[Tensor]:
-        """The map of every stage, the last feature map last."""
+        """Return the map of every stage; the last one is the last feature map."""
         x = self.maxpool(self.relu(self.bn1(self.conv1(x))))
         maps: list[Tensor] = []
         for stage in (self.layer1, self.layer2, self.layer3, self.layer4)[: len(self.stage_dims)]:
@@ -90,12 +90,12 @@ class ResNetTrunk(ResNet):  # type: ignore[misc]
         return maps
 
     def stage_norm(self, stage: int) -> nn.Module:
-        """A norm as the network's own, for the map of `stage` (negative: from the last)."""
+        """Return a new norm of the network's own kind for the map of `stage` (negative numbers count from the last)."""
         return nn.BatchNorm2d(self.stage_dims[stage])
 
 
 def build_resnet(config: EncoderConfig, seed: int) -> ResNetTrunk:
-    """A trunk with random weights, a function of (config, seed) alone. Parameters are float32, on the CPU."""
+    """Build a backbone with random weights, a function of (config, seed) alone. Parameters are float32, on the CPU."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(key(seed, "encoder_init") >> 1)
         return ResNetTrunk(config)

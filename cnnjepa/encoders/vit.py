@@ -1,4 +1,5 @@
-"""A vision transformer of timm's blocks, as I-JEPA uses it: no class token, fixed positions, tokens can be dropped.
+"""A vision transformer made of timm's blocks, as I-JEPA uses it: no class token, fixed positions, and tokens can be
+dropped.
 
 Shapes: B images, N = G·G patches, K of them kept, D channels.
 """
@@ -18,8 +19,9 @@ _WIDTH_OF_HEAD = 64
 
 
 def positions(grid: int, dim: int, like: Tensor) -> Tensor:
-    """Sine-cosine codes [G·G, dim] of the cells in reading order: half of the channels for columns, half for rows, in
-    each the sines of all frequencies, then their cosines. `dim` is a multiple of 4."""
+    """Return the sine-cosine position codes [G·G, dim] of the cells in reading order. Half of the channels encode the
+    column and half the row; each half holds the sines of all frequencies, then their cosines. `dim` must be a multiple
+    of 4."""
     frequency = 10000.0 ** -(torch.arange(dim // 4, dtype=torch.float64) / (dim // 4))
     angle = torch.arange(grid, dtype=torch.float64)[:, None] * frequency
     line = torch.cat([angle.sin(), angle.cos()], 1)  # [G, dim / 2]
@@ -28,8 +30,8 @@ def positions(grid: int, dim: int, like: Tensor) -> Tensor:
 
 
 def blocks(count: int, dim: int, heads: int) -> nn.Sequential:
-    """timm's transformer blocks, initialised as I-JEPA's: normal of 0.02 cut at two deviations, the last layer of every
-    branch scaled down by √(2 · its block's number)."""
+    """Build timm's transformer blocks, initialised as in I-JEPA: normal with standard deviation 0.02, cut at two
+    deviations, and the last layer of every branch divided by √(2 · its block's number)."""
     timm = needed("timm.models.vision_transformer", "vit", f"a vision transformer ({count} blocks)")
     norm = functools.partial(nn.LayerNorm, eps=1e-6)
     made = [timm.Block(dim, heads, qkv_bias=True, norm_layer=norm) for _ in range(count)]
@@ -44,22 +46,24 @@ def blocks(count: int, dim: int, heads: int) -> nn.Sequential:
 
 
 def start_linear(layer: nn.Linear | nn.Conv2d) -> None:
-    """Weights normal with deviation 0.02, cut at ±2 (hence hardly); biases zero."""
+    """Initialise weights from a normal distribution with standard deviation 0.02, cut at ±2 (so almost never), and
+    biases with zero."""
     nn.init.trunc_normal_(layer.weight, std=0.02)
     if layer.bias is not None:
         nn.init.zeros_(layer.bias)
 
 
 class ViTTrunk(nn.Module):
-    """images [B, 3, S, S] → features [B, D, G, G], with G = S / patch size. Parameter names are timm's."""
+    """Vision transformer: images [B, 3, S, S] → features [B, D, G, G], with G = S / patch size. Parameter names are
+    timm's."""
 
     def __init__(self, config: ViTConfig) -> None:
         super().__init__()
         self.heads = VIT_HEADS[config.arch]
         self.feature_dim = _WIDTH_OF_HEAD * self.heads
-        """D, channels of the features."""
+        """D, the number of channels of the features."""
         self.total_stride = config.patch_size
-        """Pixels a side of a cell of the features."""
+        """Side of a feature cell in input pixels."""
         self.patch_embed = nn.Module()
         self.patch_embed.proj = nn.Conv2d(3, self.feature_dim, config.patch_size, config.patch_size)
         start_linear(self.patch_embed.proj)
@@ -67,27 +71,28 @@ class ViTTrunk(nn.Module):
         self.norm = nn.LayerNorm(self.feature_dim, eps=1e-6)
 
     def embed(self, images_BCHW: Tensor) -> Tensor:
-        """Patches with their positions, [B, N, D]."""
+        """Return the embedded patches with their positions, [B, N, D]."""
         patches = self.patch_embed.proj(images_BCHW)  # type: ignore[operator]
         tokens: Tensor = patches.flatten(2).transpose(1, 2)
         return tokens + positions(patches.shape[-1], self.feature_dim, tokens)
 
     def tokens(self, images_BCHW: Tensor, keep_BK: Tensor) -> Tensor:
-        """Features [B, K, D] of the patches at `keep` (int64, reading order); the others are dropped before the first
-        block."""
+        """Return the features [B, K, D] of the patches at `keep` (int64, reading order). The other patches are dropped
+        before the first block."""
         seen = self.embed(images_BCHW).gather(1, keep_BK[..., None].expand(-1, -1, self.feature_dim))
         features: Tensor = self.norm(self.blocks(seen))
         return features
 
     def forward(self, images_BCHW: Tensor) -> Tensor:
-        """All patches; see the class."""
+        """Return the features of all patches; see the class."""
         grid = images_BCHW.shape[-1] // self.total_stride
         features: Tensor = self.norm(self.blocks(self.embed(images_BCHW)))
         return features.transpose(1, 2).unflatten(2, (grid, grid))
 
 
 def build_vit(config: ViTConfig, seed: int) -> ViTTrunk:
-    """A transformer with random weights, a function of (config, seed) alone. Parameters are float32, on the CPU."""
+    """Build a transformer with random weights, a function of (config, seed) alone. Parameters are float32, on the
+    CPU."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(key(seed, "encoder_init") >> 1)
         return ViTTrunk(config)

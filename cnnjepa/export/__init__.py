@@ -1,4 +1,4 @@
-"""A run's encoder for use elsewhere: torchvision, timm, safetensors, ONNX, or a folder for Hugging Face's hub."""
+"""Export of a run's encoder to torchvision, timm, safetensors, ONNX, or a folder for the Hugging Face hub."""
 
 from cnnjepa.export.formats import FORMATS, export_run
 

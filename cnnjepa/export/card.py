@@ -1,4 +1,4 @@
-"""The model card: what the encoder is, what it was trained on and how, what it is worth, and whose images they were."""
+"""The model card: the encoder, its training data and method, its measured quality, and the licence of the images."""
 
 from cnnjepa import __version__
 from cnnjepa.export.parcel import Parcel
@@ -17,7 +17,7 @@ _LICENCES = {
 
 
 def data_licence(parcel: Parcel, given: str | None) -> str:
-    """The licence of the images. Raises ConfigError for a user's own images without one."""
+    """Return the licence of the images. Raises ConfigError for a user's own images if none is given."""
     if given:
         return given
     match parcel.config.data:
@@ -32,7 +32,7 @@ def data_licence(parcel: Parcel, given: str | None) -> str:
 
 
 def model_card(parcel: Parcel, licence: str, loading: str) -> str:
-    """Markdown with the hub's YAML head; `loading` is Python that loads this export."""
+    """Return the card as Markdown with the hub's YAML head. `loading` is Python code that loads this export."""
     config, result = parcel.config, parcel.result
     head = {
         "library_name": "timm" if "timm" in loading else "pytorch",
@@ -55,7 +55,7 @@ def model_card(parcel: Parcel, licence: str, loading: str) -> str:
         lines.append(f"- Training images: {result.train_images:,}; validation images: {result.val_images:,}")
     lines += ["", "## What it is worth", "", *_figures(parcel), "", "## How it was trained", "", "```yaml"]
     shown = config.model_dump(mode="json")
-    shown["data"].pop("path", None)  # a place on one machine
+    shown["data"].pop("path", None)  # a path on one machine
     lines += [write_yaml(shown).strip(), "```"]
     if result:
         lines += ["", f"Name of these settings on these images: `{result.pretrain_hash}`."]

@@ -1,4 +1,5 @@
-"""One function a format: writes into a folder, loads it back as a user would, compares the features."""
+"""Export formats, one function per format: it writes into a folder, loads the result back as a user would, and compares
+the features."""
 
 import json
 import warnings
@@ -25,12 +26,13 @@ def export_run(
     checkpoint: str = "last.pt",
     licence: str | None = None,
 ) -> tuple[Path, float]:
-    """Writes the run's encoder (the probed one unless `which` is given) as `to` into `out` (RUN/export/TO by default);
-    gives the folder and the largest relative difference between its features, loaded back, and ours. The folder
-    appears when the export is complete and its features have been compared; a failed export leaves nothing.
+    """Export the run's encoder in the format `to` into `out` (RUN/export/TO by default). `which` selects the encoder;
+    the default is the probed one. Returns the folder, and the largest relative difference between our features and
+    those of the loaded export. The folder appears when the export is complete and its features have been compared. A
+    failed export leaves nothing behind.
 
-    Raises ConfigError for what cannot be exported so, a folder that holds other things, a missing package, or images of
-    unknown licence; RunError when the features differ by more than 1e-5.
+    Raises ConfigError for an encoder that this format cannot hold, a folder that contains other files, a missing
+    package, or images of unknown licence; raises RunError if the features differ by more than 1e-5.
     """
     if to not in FORMATS:
         raise ConfigError(f"--to {to!r} is not legal; legal are {', '.join(FORMATS)}")
@@ -74,7 +76,7 @@ features = model.eval()(images)
 
 
 def _timm_form(parcel: Parcel) -> tuple[str, dict[str, Any], dict[str, Tensor]]:
-    """(timm's name of the network, arguments, state dict)."""
+    """Return timm's name of the network, its arguments, and the state dict."""
     encoder, state = parcel.config.encoder, dict(parcel.network.state_dict())
     if isinstance(parcel.network, ResNetTrunk):
         return str(encoder.arch), {"num_classes": 0}, state
@@ -143,7 +145,7 @@ def _to_onnx(parcel: Parcel, folder: Path) -> tuple[Tensor, str]:
     runtime = needed("onnxruntime", "export", "--to onnx")
     path = folder / "encoder.onnx"
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # the exporter's own, about versions of its operators
+        warnings.simplefilter("ignore")  # the exporter's own warnings, about versions of its operators
         torch.onnx.export(
             PooledEncoder(parcel.network).eval(),
             (parcel.images(),),
@@ -167,7 +169,7 @@ session = onnxruntime.InferenceSession("encoder.onnx")
 
 
 def _to_huggingface(parcel: Parcel, folder: Path) -> tuple[Tensor, str]:
-    """In timm's layout, so that `timm.create_model("hf-hub:NAME")` loads it, where timm has the network."""
+    """Write timm's layout if timm has the network, so that `timm.create_model("hf-hub:NAME")` loads it."""
     safetensors = needed("safetensors.torch", "export", "--to huggingface")
     if not parcel.stock_resnet and not isinstance(parcel.config.encoder, ViTConfig):
         return _to_safetensors(parcel, folder)
@@ -207,5 +209,5 @@ FORMATS: dict[str, Callable[[Parcel, Path], tuple[Tensor, str]]] = {
     "onnx": _to_onnx,
     "huggingface": _to_huggingface,
 }
-"""Format → writes the parcel into a folder; gives the features of `Parcel.images` as the loaded export has them, and
-the Python that loads it."""
+"""Format → function that writes the parcel into a folder. It returns the features of `Parcel.images` from the loaded
+export, and the Python code that loads it."""

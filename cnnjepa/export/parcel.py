@@ -1,4 +1,4 @@
-"""What is exported: an encoder with what a user of it must know."""
+"""Content of an export: an encoder together with the facts that its users need."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,19 +14,19 @@ from cnnjepa.schemas import ConfigError, EncoderConfig, PretrainConfig, TrialRes
 from cnnjepa.training.conclude import encoder_name
 from cnnjepa.training.run_folder import RunFolder
 
-# Relative to the largest feature. Convolutions of another library add in another order.
+# Relative to the largest feature. Another library's convolutions sum in another order.
 TOLERANCE = 1e-5
 
 
 class PooledEncoder(nn.Module):
-    """images [B, 3, S, S] → features averaged over positions [B, C], as the probes see them."""
+    """Encoder with features averaged over positions, as the probes see them: images [B, 3, S, S] → [B, C]."""
 
     def __init__(self, network: nn.Module) -> None:
         super().__init__()
         self.network = network
 
     def forward(self, images: Tensor) -> Tensor:
-        """See the class."""
+        """Return the pooled features; see the class."""
         features: Tensor = self.network(images).mean((2, 3))
         return features
 
@@ -38,25 +38,26 @@ class Parcel:
     run: Path
     config: PretrainConfig
     result: TrialResult | None
-    """None while the run has not ended."""
+    """Result of the run; None if it has not ended."""
     which: Literal["target", "context"]
     network: Trunk
-    """In eval mode, on the CPU."""
+    """The network in eval mode, on the CPU."""
 
     @classmethod
     def of(cls, run: Path, which: Literal["target", "context"] | None, checkpoint: str) -> "Parcel":
-        """Raises ConfigError when there is no such run, checkpoint or encoder."""
+        """Load an encoder from a run. Raises ConfigError if there is no such run, checkpoint or encoder."""
         network = load_encoder(run, which, checkpoint)
         config = read_config(run / "config.yaml")
         wanted = which or config.probed_encoder
         found = RunFolder(run).results() if checkpoint == "last.pt" else []
-        # The run's own result tells of the training, another one of this encoder's figures.
+        # The run's own result describes the training; a result for another encoder describes only that encoder's
+        # figures.
         result = next((one for one in found if one.probed_encoder == wanted), next(iter(found), None))
         return cls(run, config, result, wanted, network)
 
     @property
     def stock_resnet(self) -> bool:
-        """Whether it is one of torchvision's networks, unchanged but for its missing classifier."""
+        """Return whether this is one of torchvision's networks, unchanged except for the missing classifier."""
         encoder = self.config.encoder
         return isinstance(encoder, EncoderConfig) and (encoder.stem, encoder.stages, encoder.width) == (
             "imagenet",
@@ -65,7 +66,7 @@ class Parcel:
         )
 
     def refuse_unless_stock(self, to: str) -> None:
-        """Raises ConfigError for a residual network that no other library has."""
+        """Raise ConfigError for a residual network that no other library has."""
         if not self.stock_resnet and not isinstance(self.config.encoder, ViTConfig):
             raise ConfigError(
                 f"--to {to}: {encoder_name(self.config.encoder)} is no ResNet of that library at full width; legal for "
@@ -73,17 +74,17 @@ class Parcel:
             )
 
     def images(self) -> Tensor:
-        """Four random images of the size trained on, normalised, for comparing features."""
+        """Return four random, normalised images of the training size, for comparing features."""
         size = self.config.data.image_size
         return torch.randn(4, 3, size, size, generator=torch.Generator().manual_seed(0))
 
     @torch.inference_mode()
     def features(self) -> Tensor:
-        """Pooled features [4, C] of `images`."""
+        """Return the pooled features [4, C] of `images`."""
         return PooledEncoder(self.network)(self.images())
 
     def compare(self, theirs: Tensor, where: str) -> float:
-        """The largest relative difference of features. Raises RunError when it exceeds the tolerance."""
+        """Return the largest relative difference of the features. Raises RunError if it exceeds the tolerance."""
         ours = self.features()
         error = float((ours - theirs).abs().max() / ours.abs().max())
         if not error <= TOLERANCE:
@@ -91,7 +92,7 @@ class Parcel:
         return error
 
     def preprocessing(self) -> dict[str, Any]:
-        """How images become inputs."""
+        """Return how images are converted to inputs."""
         data, resize = self.config.data, self.config.probe.resize
         return {
             "input_size": [3, data.image_size, data.image_size],

@@ -1,4 +1,4 @@
-"""A folder that appears whole or not at all."""
+"""Writing of a folder that appears as a whole or not at all."""
 
 import contextlib
 import os
@@ -12,9 +12,9 @@ from cnnjepa.errors import RunError
 
 @contextlib.contextmanager
 def whole_folder(folder: Path, last: str) -> Iterator[Path]:
-    """Give a temporary folder to write files into. When the block ends without an error it becomes `folder`; where
-    `folder` exists, its files are replaced one by one, the one named `last` at the end, and other files stay. After an
-    error everything is as it was. Raises RunError when the disk refuses the folder."""
+    """Give a temporary folder to write files into. When the block ends without an error, it becomes `folder`. If
+    `folder` already exists, its files are replaced one by one, the file named `last` at the end, and other files stay.
+    After an error everything is unchanged. Raises RunError if the folder cannot be written."""
     near = next(path for path in folder.absolute().parents if path.is_dir())  # the same file system, so renames work
     aside = near / f".export.{secrets.token_hex(4)}.tmp"
     try:

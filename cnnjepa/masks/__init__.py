@@ -1,4 +1,4 @@
-"""Which cells of the feature grid are context and which are targets, for a whole batch at once."""
+"""Masks: the cells of the feature grid that are context and those that are targets, for a whole batch at once."""
 
 from cnnjepa.masks.cells import Masks
 from cnnjepa.masks.sampling import sample_masks

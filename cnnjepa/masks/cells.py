@@ -1,4 +1,4 @@
-"""Context and target as maps of cells."""
+"""Context and target masks over the cells of the feature grid."""
 
 from typing import NamedTuple
 
@@ -6,13 +6,13 @@ from torch import Tensor
 
 
 class Masks(NamedTuple):
-    """Boolean masks [B, G, G]. No cell is both; with our strategies every cell is one of them."""
+    """Boolean masks [B, G, G]. No cell is in both. With the built-in strategies every cell is in one of them."""
 
     context: Tensor
-    """True where the context encoder sees the patch."""
+    """True for cells whose patch the context encoder sees."""
     target: Tensor
-    """True where the loss is taken."""
+    """True for cells at which the loss is computed."""
 
     def part(self, start: int, stop: int) -> "Masks":
-        """The samples [start, stop)."""
+        """Return the masks of the samples [start, stop)."""
         return Masks(self.context[start:stop], self.target[start:stop])

@@ -1,6 +1,6 @@
-"""I-JEPA's masks (arXiv 2301.08243): one context block, several target blocks that are taken out of it.
+"""I-JEPA's masks (arXiv 2301.08243): one context block, from which the cells of several target blocks are removed.
 
-Shapes: B samples, G cells a side, N target blocks, T cells a target block, K cells kept of every context.
+Shapes: B samples, G cells per side, N target blocks, T cells per target block, K context cells kept per sample.
 """
 
 from typing import NamedTuple
@@ -16,18 +16,18 @@ _MOST_DRAWS = 1000  # settings that leave too little context are refused when th
 
 
 class BlockIndices(NamedTuple):
-    """Cells by number, in reading order; int64 on the CPU."""
+    """Cell numbers in reading order; int64 on the CPU."""
 
     context: Tensor
-    """[B, K]; K is the smallest context of the batch, to which the others are cut in reading order (as I-JEPA's code
-    does), so that a batch is one tensor."""
+    """[B, K]. K is the size of the smallest context in the batch. Larger ones are cut to K in reading order, as in
+    I-JEPA's code, so that the batch is one tensor."""
     targets: Tensor
-    """[B, N, T]; blocks may overlap."""
+    """[B, N, T]. Blocks may overlap."""
 
 
 def draw_context_blocks(masking: IJEPAMasking, grid: int, slots_B: Tensor, seed: int, step: int) -> BlockIndices:
-    """The cells of the samples at places `slots_B` of step `step`'s global batch. Sizes are a function of (seed, step),
-    positions of the place too."""
+    """Draw the cells for the samples at the global batch indices `slots_B` of step `step`. Block sizes are a function
+    of (seed, step). Positions also depend on the index."""
     draw = uniform(seed, "ijepa_target_size", step)
     target = block_size_of(draw, grid, masking.scale, masking.aspect, masking.min_keep)
     draw = uniform(seed, "ijepa_context_size", step)
@@ -47,7 +47,7 @@ def draw_context_blocks(masking: IJEPAMasking, grid: int, slots_B: Tensor, seed:
 def _draw(
     masking: IJEPAMasking, grid: int, slots_B: Tensor, draw_key: int, target: tuple[int, int], context: tuple[int, int]
 ) -> tuple[Tensor, Tensor]:
-    """(target blocks [B, N, G, G], context [B, G, G]), boolean."""
+    """Draw target blocks [B, N, G, G] and context [B, G, G], both boolean."""
     draws = uniforms(draw_key, slots_B, 2 * (masking.blocks + 1)).view(-1, masking.blocks + 1, 2)
     faithful = masking.sampler == "faithful"
     targets = _rectangles(draws[:, 1:], grid, target, faithful)

@@ -1,8 +1,8 @@
-"""Sampling context and target masks.
+"""Sampling of context and target masks.
 
-Shapes: B samples, G cells a side, N blocks. What sets the amount of work (the block size, the choice of a
-mixed batch) is a function of (seed, step) alone; positions are a function of (seed, step, place in the global
-batch). So neither the number of processes nor accumulation changes any mask.
+Shapes: B samples, G cells per side, N blocks. The quantities that determine the amount of work (the block size, the
+choice in a mixed batch) are functions of (seed, step) alone. Positions are functions of (seed, step, global batch
+index). Neither the number of processes nor accumulation therefore changes any mask.
 """
 
 import torch
@@ -23,13 +23,14 @@ from cnnjepa.schemas.masking import (
 
 BlockStrategy = BlockMasking | MultiBlockMasking | MixedMasking
 
-# Redraws before giving up. Settings whose typical context is too small are refused when the config is loaded,
-# so that far fewer suffice; reaching this is reported, never looped over.
+# Maximum number of redraws. Settings whose typical context is too small are refused when the config is loaded, so far
+# fewer suffice. If the limit is reached, an error is raised.
 _MOST_DRAWS = 1000
 
 
 def sample_masks(masking: MaskingSection, grid: int, slots_B: Tensor, seed: int, step: int) -> Masks:
-    """Masks for the samples at places `slots_B` (int64 [B], on the device wanted) of step `step`'s global batch.
+    """Draw masks for the samples at the global batch indices `slots_B` (int64 [B], on the target device) of step
+    `step`.
 
     Source: docs/sources.md#mixed-masking, docs/sources.md#block-sizes. The schemas document the strategies.
     """
@@ -54,7 +55,7 @@ def _random_masks(masking: RandomMasking, grid: int, slots_B: Tensor, seed: int,
 
 
 def draw_block_size(masking: BlockStrategy, grid: int, seed: int, step: int) -> tuple[int, int]:
-    """(height, width) in cells of every block of this step; always more than min_keep cells."""
+    """Draw (height, width) in cells, which all blocks of this step share; always more than min_keep cells."""
     draw = uniform(seed, "block_size", step, 0)
     return block_size_of(draw, grid, masking.scale, masking.aspect, masking.min_keep)
 
@@ -76,7 +77,7 @@ def _block_masks(masking: BlockStrategy, grid: int, slots_B: Tensor, seed: int, 
 def _draw_blocks(
     masking: BlockStrategy, grid: int, slots_B: Tensor, draw_key: int, height: int, width: int
 ) -> tuple[Tensor, Tensor]:
-    """The union of the blocks [B, G, G], and whether it leaves too little context [B]."""
+    """Return the union of the blocks [B, G, G], and whether it leaves too little context [B]."""
     faithful = masking.sampler == "faithful"
     draws_BN2 = uniforms(draw_key, slots_B, 2 * masking.blocks).view(-1, masking.blocks, 2)
     top_BN1 = (draws_BN2[..., :1] * positions(grid, height, faithful)).long()

@@ -1,4 +1,4 @@
-"""A masking strategy of one's own."""
+"""User-defined masking strategies."""
 
 from abc import ABC, abstractmethod
 
@@ -13,22 +13,22 @@ from cnnjepa.schemas.masking import MaskingSection
 
 
 class MaskingStrategy(ABC):
-    """Draws the masks of a step. Name it `masking.strategy: package.module:Class`; a nested `Config`, derived from
-    MaskingSection, holds its fields and must define `mean_context`."""
+    """Draws the masks of a step. In the config it is named by `masking.strategy: package.module:Class`. A nested
+    `Config`, derived from MaskingSection, holds its fields and must define `mean_context`."""
 
     def __init__(self, config: MaskingSection) -> None:
         self.config = config
 
     @abstractmethod
     def draw(self, grid: int, slots_B: Tensor, seed: int, step: int) -> Masks:
-        """Masks [B, grid, grid] of the samples at the global batch indices `slots_B` (int64 [B]), on its device: a
-        function of the arguments alone, so that a resumed run and several processes draw the same. Every sample has a
-        context cell and a target cell, and no cell is both."""
+        """Return the masks [B, grid, grid] of the samples at the global batch indices `slots_B` (int64 [B]), on its
+        device. They must be a function of the arguments alone, so that a resumed run and several processes draw the
+        same masks. Every sample must have a context cell and a target cell, and no cell may be both."""
 
 
 def draw_own(found: Extension, config: MaskingSection, grid: int, slots_B: Tensor, seed: int, step: int) -> Masks:
-    """Masks by a user's strategy. Raises ConfigError for a class that is none, RunError for masks that are not as
-    `MaskingStrategy.draw` says."""
+    """Draw masks with a user-defined strategy. Raises ConfigError for a class that is not a MaskingStrategy, and
+    RunError for masks that violate the contract of `MaskingStrategy.draw`."""
     if not issubclass(found.implementation, MaskingStrategy):
         raise ConfigError(f"masking {found.named}: the class must derive from cnnjepa.extend.MaskingStrategy")
     masks = found.implementation(config).draw(grid, slots_B, seed, step)
@@ -38,7 +38,7 @@ def draw_own(found: Extension, config: MaskingSection, grid: int, slots_B: Tenso
 
 
 def _wrong(masks: Masks, shape: tuple[int, ...]) -> str | None:
-    """What is wrong with drawn masks, in words."""
+    """Describe the fault of drawn masks, or return None."""
     if not isinstance(masks, tuple) or len(masks) != 2 or not all(isinstance(mask, Tensor) for mask in masks):
         return f"draw must give Masks(context, target), not {type(masks).__name__}"
     for name, mask in zip(Masks._fields, masks, strict=True):

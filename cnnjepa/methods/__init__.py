@@ -1,4 +1,4 @@
-"""Methods: what is learned from images. Each is one module that the training loop knows nothing more about."""
+"""Methods of pretraining. Each is one module; the training loop knows only the common interface."""
 
 from cnnjepa.methods.build import build_method
 from cnnjepa.methods.cnnjepa import CNNJEPA

@@ -1,7 +1,7 @@
-"""Values of all processes, with gradients: how a loss looks at the global batch.
+"""Values of all processes, with gradients, for losses over the global batch.
 
-Without a process group everything is the process's own. A gradient that flows back is the sum of what every process
-asks of it, so that the mean over processes that DistributedDataParallel takes is the gradient on the joined batch.
+Without a process group the values are the process's own. A gradient that flows back is the sum of the gradients from
+all processes. DistributedDataParallel averages over processes, and so yields the gradient on the joined batch.
 """
 
 from typing import Any
@@ -12,7 +12,7 @@ from torch import Tensor
 
 
 def world() -> tuple[int, int]:
-    """(rank, processes)."""
+    """Return (rank, number of processes)."""
     return (dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else (0, 1)
 
 
@@ -47,12 +47,12 @@ class _Summed(torch.autograd.Function):
 
 
 def gathered(x: Tensor) -> Tensor:
-    """[n, …] of every process, in the order of processes: [processes · n, …]. All must give the same n."""
+    """Concatenate [n, …] of all processes, in rank order: [processes · n, …]. All processes must give the same n."""
     whole: Tensor = x if world()[1] == 1 else _Gathered.apply(x)
     return whole
 
 
 def summed(x: Tensor) -> Tensor:
-    """The sum over processes of tensors of one shape."""
+    """Sum tensors of one shape over all processes."""
     total: Tensor = x if world()[1] == 1 else _Summed.apply(x)
     return total

@@ -1,4 +1,4 @@
-"""From a config to a method with initialised weights."""
+"""Construction of a method with initialised weights from a config."""
 
 from importlib import import_module
 
@@ -12,13 +12,14 @@ from cnnjepa.schemas.extension import extension_of
 from cnnjepa.schemas.method import IMPLEMENTATIONS
 from cnnjepa.schemas.method_section import MethodSection
 
-# Classes of a supervised head that is only to be counted or timed, where no data are open. Assumption: it is small
-# beside the encoder.
+# Classes of a supervised head that is only counted or timed, without open data. Assumption: the head is small compared
+# with the encoder.
 _CLASSES = 100
 
 
 def method_class(section: MethodSection) -> type[Method]:
-    """The class that trains with this section of a config. Raises ConfigError for a user's class that is no method."""
+    """Return the class that trains with this section of a config. Raises ConfigError for a user's class that is not a
+    Method."""
     own = extension_of(section)
     if own is None:
         return _ours(section)
@@ -34,8 +35,8 @@ def _ours(section: MethodSection) -> type[Method]:
 
 
 def build_method(config: PretrainConfig, classes: int = _CLASSES) -> Method:
-    """The method on the CPU, float32; its weights are a function of the config and runtime.seed alone. `classes` is the
-    number of classes of the data set, which matters to `supervised`."""
+    """Build the method on the CPU in float32. Its weights are a function of the config and runtime.seed alone.
+    `classes` is the number of classes of the data set; only `supervised` uses it."""
     backbone = build_trunk(config.encoder, config.runtime.seed)
     kind = method_class(config.method)
     with torch.random.fork_rng(devices=[]):

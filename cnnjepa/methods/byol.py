@@ -1,4 +1,4 @@
-"""BYOL (arXiv 2006.07733): predict a moving average's projection of the other view."""
+"""BYOL (arXiv 2006.07733): predict the moving-average projection of the other view."""
 
 import copy
 from typing import ClassVar, Self
@@ -16,14 +16,14 @@ from cnnjepa.schemas import BYOLConfig, PretrainConfig
 
 
 def negative_cosines(prediction_BD: Tensor, target_BD: Tensor) -> Tensor:
-    """Minus the cosine of every row's angle, [B]; the target has no gradient."""
+    """Return minus the cosine similarity of each pair of rows, [B]. The target gets no gradient."""
     with full_precision(prediction_BD, target_BD.detach()) as (prediction, target):
         return -(F.normalize(prediction, dim=1) * F.normalize(target, dim=1)).sum(1)
 
 
 class BYOL(Method):
-    """Encoder, projector and predictor; encoder and projector are followed by moving averages. Views pass one after the
-    other, so batch-norm statistics are a view's."""
+    """Encoder, projector and predictor. Moving averages follow encoder and projector. The views pass one after the
+    other, so batch-norm statistics are computed per view."""
 
     encoders: ClassVar[dict[str, str]] = {"context": "context_encoder", "target": "target_encoder"}
 
@@ -43,7 +43,7 @@ class BYOL(Method):
         return cls(backbone, dim, projector, mlp(out, section.predictor_hidden_dim, out))
 
     def forward(self, *inputs: Tensor) -> StepLoss:
-        """Two views [B, 3, S, S]. The loss is the mean of both directions."""
+        """Return the loss of two views [B, 3, S, S], averaged over both directions."""
         predictions = [self.predictor(self.projector(pooled(self.context_encoder, view))) for view in inputs]
         with torch.no_grad():
             targets = [self.target_projector(pooled(self.target_encoder, view)) for view in inputs]
@@ -51,7 +51,7 @@ class BYOL(Method):
         return StepLoss(losses.sum() / 2, self.terms(*inputs))
 
     def follow(self, momentum: float) -> None:
-        """Encoder and projector, parameters only."""
+        """Update the target encoder and projector, parameters only."""
         follow(((self.target_encoder, self.context_encoder), (self.target_projector, self.projector)), momentum)
 
     def passes(self, config: PretrainConfig) -> list[Pass]:
@@ -66,5 +66,5 @@ class BYOL(Method):
 
     @property
     def _width(self) -> int:
-        """Of projections."""
+        """Width of the projections."""
         return next(m for m in self.predictor.modules() if isinstance(m, nn.Linear)).in_features

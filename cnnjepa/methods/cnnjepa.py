@@ -17,10 +17,10 @@ from cnnjepa.transfer import moved
 
 
 class CNNJEPA(Method):
-    """Context encoder, target encoder, token, predictor and loss.
+    """Context encoder, target encoder, mask token, predictor and loss.
 
-    `encoder` computes the context sparsely; the target encoder is a dense copy of it that follows by moving
-    average. `projection` is an optional 1x1 head on both feature maps (off in every published number).
+    `encoder` computes the context sparsely. The target encoder is a dense copy of it that follows by moving average.
+    `projection` is an optional 1x1 head on both feature maps (off in every published number).
     """
 
     encoders: ClassVar[dict[str, str]] = {"context": "context_encoder.network", "target": "target_encoder"}
@@ -61,25 +61,26 @@ class CNNJEPA(Method):
         return cls(encoder, predictor, dim, section.masking, section.ema, section.loss, projection)
 
     def draw_masks(self, grid: int, slots_B: Tensor, seed: int, step: int) -> Masks:
-        """The masks of a step; see `sample_masks`."""
+        """Draw the masks of a step; see `sample_masks`."""
         return sample_masks(self.masking, grid, slots_B, seed, step)
 
     def inputs(self, views: tuple[Tensor, ...], labels_B: Tensor, draw: StepDraw) -> tuple[Tensor, ...]:
-        """The view and its masks; the context's stays in host memory, where a packed encoder counts its cells."""
+        """Return the view and its masks. The context mask stays in host memory, where a packed encoder counts its
+        cells."""
         masks = self.draw_masks(draw.grid, draw.slots, draw.seed, draw.step)
         return (*views, masks.context, moved(masks.target, views[0].device))
 
     def masks(self, *inputs: Tensor) -> Masks:
-        """The masks among the inputs."""
+        """Return the masks among the inputs."""
         return Masks(*inputs[1:])
 
     def terms(self, *inputs: Tensor) -> Tensor:
-        """Target cells."""
+        """Return the number of target cells."""
         return inputs[2].sum(dtype=torch.float32)
 
     def forward(self, images_BCHW: Tensor, context_mask: Tensor, target_mask: Tensor) -> StepLoss:  # type: ignore[override]
-        """The loss over the target cells of this batch. Masks are boolean [B, G, G], on the images' device or in host
-        memory; no cell may be both."""
+        """Return the loss over the target cells of this batch. Masks are boolean [B, G, G], on the images' device or in
+        host memory. No cell may be in both."""
         # The target encoder runs first, so that its temporary memory is not added to the activations that the context
         # encoder keeps for the backward pass.
         with torch.no_grad():
@@ -88,7 +89,8 @@ class CNNJEPA(Method):
         return self.compare(context, target, context_mask, target_mask)
 
     def compare(self, context_BCGG: Tensor, target_BCGG: Tensor, context_mask: Tensor, target_mask: Tensor) -> StepLoss:
-        """The loss of the features predicted from the context's, filled with the token, against the target's."""
+        """Return the loss between target features and the features predicted from the context, whose masked cells are
+        filled with the mask token."""
         context_mask, target_mask = (moved(mask, context_BCGG.device) for mask in (context_mask, target_mask))
         token = self.token.to(context_BCGG.dtype)[:, None, None]
         prediction = self.predictor(torch.where(context_mask[:, None], context_BCGG, token))
@@ -96,7 +98,7 @@ class CNNJEPA(Method):
         return StepLoss(torch.where(target_mask, losses, losses.new_zeros(())).sum(), target_mask.sum())
 
     def follow(self, momentum: float) -> None:
-        """ξ ← m ξ + (1 − m) θ over parameters only; running statistics stay the target's own."""
+        """Update ξ ← m ξ + (1 − m) θ over parameters only. The target keeps its own running statistics."""
         follow(
             (
                 (self.target_encoder, self.context_encoder.network),
@@ -106,7 +108,8 @@ class CNNJEPA(Method):
         )
 
     def passes(self, config: PretrainConfig) -> list[Pass]:
-        """The packed context encoder costs its visible share of a dense one; masked computes every cell."""
+        """Return the parts of a step. The packed context encoder costs the visible fraction of a dense one; the masked
+        encoder computes every cell."""
         images = (3, config.data.image_size, config.data.image_size)
         share = config.computed_share
         features = (self.feature_dim, config.grid, config.grid)
@@ -120,7 +123,8 @@ class CNNJEPA(Method):
         return found
 
     def compiled(self) -> list[nn.Module]:
-        """Not the packed encoder: its number of cells differs from step to step."""
+        """Return the modules for torch.compile. The packed encoder is excluded: its number of cells differs between
+        steps."""
         return [self.target_encoder, self.predictor]
 
 

@@ -1,4 +1,4 @@
-"""I-JEPA (arXiv 2301.08243): predict a moving average's features of several blocks from one context block.
+"""I-JEPA (arXiv 2301.08243): predict the moving-average features of several blocks from one context block.
 
 Shapes: B images, N target blocks of T cells, K context cells, D channels of the encoder, P of the predictor.
 """
@@ -21,7 +21,7 @@ from cnnjepa.transfer import moved
 
 
 class TransformerPredictor(nn.Module):
-    """Context tokens and, for one target block, a mask token at each of its positions → the block's features."""
+    """Predictor: context tokens, and one mask token per position of a target block → the block's features."""
 
     def __init__(self, encoder_dim: int, dim: int, depth: int, heads: int) -> None:
         super().__init__()
@@ -34,7 +34,7 @@ class TransformerPredictor(nn.Module):
         start_linear(self.leave)
 
     def forward(self, context_BKD: Tensor, keep_BK: Tensor, targets_BNT: Tensor, grid: int) -> Tensor:
-        """Predictions [B, N, T, D]; every block is predicted on its own."""
+        """Return predictions [B, N, T, D]. Every block is predicted independently."""
         codes = positions(grid, self.token.numel(), self.token)
         seen = self.enter(context_BKD) + codes[keep_BK]
         asked = self.token + codes[targets_BNT]  # [B, N, T, P]
@@ -46,7 +46,7 @@ class TransformerPredictor(nn.Module):
 
 
 class IJEPA(Method):
-    """Context encoder, target encoder, predictor."""
+    """Context encoder, target encoder and predictor."""
 
     encoders: ClassVar[dict[str, str]] = {"context": "context_encoder", "target": "target_encoder"}
 
@@ -66,12 +66,12 @@ class IJEPA(Method):
         return cls(backbone, section)
 
     def inputs(self, views: tuple[Tensor, ...], labels_B: Tensor, draw: StepDraw) -> tuple[Tensor, ...]:
-        """The view, context cells int64 [B, K], target cells int64 [B, N, T]."""
+        """Return the view, context cells int64 [B, K] and target cells int64 [B, N, T]."""
         drawn = draw_context_blocks(self.masking, draw.grid, draw.slots, draw.seed, draw.step)
         return (*views, *(moved(cells, views[0].device) for cells in drawn))
 
     def masks(self, *inputs: Tensor) -> Masks:
-        """The union of the targets, and the context."""
+        """Return the context and the union of the targets."""
         images, keep, targets = inputs
         grid = images.shape[-1] // self.context_encoder.total_stride
         shown = []
@@ -81,11 +81,12 @@ class IJEPA(Method):
         return Masks(*shown)
 
     def terms(self, *inputs: Tensor) -> Tensor:
-        """Target cells, a cell of two blocks counted twice."""
+        """Return the number of target cells. A cell in two blocks counts twice."""
         return inputs[0].new_tensor(float(inputs[2].numel()))
 
     def forward(self, *inputs: Tensor) -> StepLoss:
-        """Smooth-L1 (β = 1) between predictions and layer-normed targets, mean over channels and target cells."""
+        """Return the smooth-L1 loss (β = 1) between predictions and layer-normed targets, averaged over channels and
+        target cells."""
         images, keep, targets = inputs
         grid = images.shape[-1] // self.context_encoder.total_stride
         predicted = self.predictor(self.context_encoder.tokens(images, keep), keep, targets, grid)
@@ -99,15 +100,16 @@ class IJEPA(Method):
         return StepLoss(loss, self.terms(*inputs))
 
     def follow(self, momentum: float) -> None:
-        """The target encoder follows."""
+        """Update the target encoder."""
         follow(((self.target_encoder, self.context_encoder),), momentum)
 
     def compiled(self) -> list[nn.Module]:
-        """Not the context encoder and the predictor: their number of tokens differs from step to step."""
+        """Return the modules for torch.compile. Context encoder and predictor are excluded: their number of tokens
+        differs between steps."""
         return [self.target_encoder]
 
     def passes(self, config: PretrainConfig) -> list[Pass]:
-        """At the mean number of context and target tokens."""
+        """Return the parts of a step, at the mean number of context and target tokens."""
         size, cells = config.data.image_size, config.grid**2
         context = max(1, round(config.visible_share * cells))
         n, dim = self.masking.num_blocks, self.predictor.token.numel()

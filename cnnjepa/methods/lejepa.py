@@ -1,6 +1,6 @@
-"""LeJEPA (arXiv 2511.08544): views agree, and their projections are distributed as an isotropic Gaussian.
+"""LeJEPA (arXiv 2511.08544): the views agree, and their projections follow an isotropic Gaussian distribution.
 
-Shapes: V views, the G global ones first, N images of the global batch, D outputs of the projector, M slices.
+Shapes: V views (the G global ones first), N images of the global batch, D outputs of the projector, M slices.
 """
 
 from typing import Self
@@ -22,14 +22,14 @@ _REACH = 5.0  # characteristic functions are compared on [−5, 5] (Algorithm 1)
 
 
 def draw_slices(dim: int, count: int, seed: int, step: int) -> Tensor:
-    """Unit vectors [D, M], uniform on the sphere, float32 on the CPU: a function of (seed, step)."""
+    """Draw unit vectors [D, M], uniform on the sphere, float32 on the CPU: a function of (seed, step)."""
     return F.normalize(torch.randn(dim, count, generator=generator(seed, "slices", step)), dim=0)
 
 
 def epps_pulley(values_NM: Tensor, knots: int) -> Tensor:
-    """The Epps–Pulley statistic of every column against N(0, 1), [M]: N ∫ |φ̂(t) − e^(−t²/2)|² e^(−t²/2) dt, by the
-    trapezoidal rule. The integrand is even, so only t ≥ 0 is computed. Raises ValueError for fewer than two values: one
-    has no distribution, and is nearest to a normal one at 0, where all collapses."""
+    """Return the Epps–Pulley statistic of every column against N(0, 1), [M]: N ∫ |φ̂(t) − e^(−t²/2)|² e^(−t²/2) dt, by
+    the trapezoidal rule. The integrand is even, so only t ≥ 0 is computed. Raises ValueError for fewer than two values:
+    a single value has no distribution, and the statistic would be smallest at 0, where all values collapse."""
     if values_NM.shape[0] < 2:
         raise ValueError("LeJEPA's statistic is of 2 images or more in the global batch; given 1")
     half = (knots - 1) // 2
@@ -43,7 +43,8 @@ def epps_pulley(values_NM: Tensor, knots: int) -> Tensor:
 
 
 class LeJEPA(Method):
-    """Encoder and projector. Views of one size pass the encoder in one batch, and all pass the projector in one."""
+    """Encoder and projector. Views of one size pass through the encoder in one batch, and all views pass through the
+    projector in one batch."""
 
     def __init__(self, trunk: nn.Module, feature_dim: int, projector: nn.Module, config: LeJEPAConfig) -> None:
         super().__init__()
@@ -61,14 +62,14 @@ class LeJEPA(Method):
         return cls(backbone, dim, mlp(dim, section.hidden_dim, section.hidden_dim, section.output_dim), section)
 
     def inputs(self, views: tuple[Tensor, ...], labels_B: Tensor, draw: StepDraw) -> tuple[Tensor, ...]:
-        """The views, and for every image the step's slices [B, D, M] (one copy, shown B times)."""
+        """Return the views and, for every image, the step's slices [B, D, M] (one copy, expanded B times)."""
         config = self._config
         slices = draw_slices(config.output_dim, config.slices, draw.seed, draw.step).to(views[0])
         return (*views, slices.expand(views[0].shape[0], -1, -1))
 
     def forward(self, *inputs: Tensor) -> StepLoss:
-        """(1 − λ) · mean squared distance of all views to their centre (or the global ones') + λ · mean statistic over
-        views and slices, of the global batch."""
+        """Return (1 − λ) · the mean squared distance of all views to their centre (or that of the global views) + λ ·
+        the mean statistic over views and slices, for the global batch."""
         *views, slices = inputs
         count = self._config.global_views
         sizes = [part for part in (views[:count], views[count:]) if part]

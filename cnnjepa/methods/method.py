@@ -1,6 +1,6 @@
-"""What the training loop knows of a method, and no more.
+"""The interface between the training loop and a method.
 
-Shapes: B images, S pixels a side, G cells a side.
+Shapes: B images, S pixels per side, G cells per side.
 """
 
 from abc import ABC, abstractmethod
@@ -13,30 +13,30 @@ from cnnjepa.schemas import PretrainConfig
 
 
 class StepLoss(NamedTuple):
-    """What a method's forward gives. The step's loss is the sum over processes and parts of `total`, divided by
-    the sum of `weight`."""
+    """Result of a method's forward pass. The loss of the step is the sum of `total` over processes and parts, divided
+    by the sum of `weight`."""
 
     total: Tensor
-    """Sum of the loss over this batch's terms, with gradient."""
+    """Sum of the loss over the terms of this batch, with gradient."""
     weight: Tensor
     """Number of those terms (target cells, images)."""
     scalars: dict[str, Tensor] = {}  # noqa: RUF012 - never written to
-    """Further figures of this batch, by name, without gradient; process 0's are logged."""
+    """Further figures of this batch, by name, without gradient. Those of process 0 are logged."""
 
     @property
     def mean(self) -> Tensor:
-        """The loss of this batch alone."""
+        """Return the loss of this batch alone."""
         return self.total / self.weight
 
 
 class StepDraw(NamedTuple):
-    """What the random choices of a step are a function of."""
+    """The arguments of a step's random choices."""
 
     grid: int
-    """Cells a side of the feature grid."""
+    """Cells per side of the feature grid."""
     slots: Tensor
-    """int64 [B], this process's places in the global batch, in host memory: what is drawn there (masks, whose number of
-    visible cells decides the shapes of everything after) is known without asking a device."""
+    """int64 [B], global batch indices of this process, in host memory. Masks are drawn there, and their number of
+    visible cells decides all later shapes, so these are known without a request to the device."""
     seed: int
     step: int
 
@@ -46,61 +46,62 @@ class Pass(NamedTuple):
 
     module: nn.Module
     shape: tuple[int, ...]
-    """Of one input, without the batch."""
+    """Shape of one input, without the batch dimension."""
     forwards: float
-    """How often it is computed for an image; a share where only a part is."""
+    """Number of forward passes per image; a fraction if only part of the input is computed."""
     trained: bool = True
-    """Whether it has a backward, of twice its forward."""
+    """Whether it has a backward pass, which costs twice the forward pass."""
     sees_images: bool = False
-    """Whether its input needs no gradient, which saves the first layer's."""
+    """Whether its input needs no gradient, which saves the gradient of the first layer's input."""
 
 
 class Method(nn.Module, ABC):
-    """One way of learning an encoder. Its views are its config's; the loop calls, at every step, `inputs`, `follow`,
-    `terms` and `forward`."""
+    """A method of pretraining an encoder. Its config defines its views. At every step the loop calls `inputs`,
+    `follow`, `terms` and `forward`."""
 
     encoders: ClassVar[dict[str, str]] = {"context": "context_encoder"}
-    """Submodules that can be probed: `context`, which has gradients, and `target` where there is a moving average. Each
-    is a dense network, images [B, 3, S, S] → features [B, C, G, G]."""
+    """Submodules that can be probed: `context`, which has gradients, and `target` if there is a moving average. Each is
+    a dense network, images [B, 3, S, S] → features [B, C, G, G]."""
 
     feature_dim: int
 
     @classmethod
     @abstractmethod
     def build(cls, section: Any, backbone: Any, config: PretrainConfig, classes: int) -> Self:
-        """The method with random weights drawn from torch's generator, which is seeded. `section` is `config.method`;
-        `backbone` is the encoder's network, images [B, 3, S, S] → features [B, `backbone.feature_dim`, G, G]; `classes`
+        """Build the method with random weights from torch's generator, which is seeded. `section` is `config.method`.
+        `backbone` is the encoder's network, images [B, 3, S, S] → features [B, `backbone.feature_dim`, G, G]. `classes`
         is the number of classes of the data set."""
 
     def inputs(self, views: tuple[Tensor, ...], labels_B: Tensor, draw: StepDraw) -> tuple[Tensor, ...]:
-        """What `forward` takes: the normalised views first, every tensor's first axis the batch's."""
+        """Return the arguments of `forward`: the normalised views first. The first dimension of every tensor is the
+        batch."""
         return views
 
     def terms(self, *inputs: Tensor) -> Tensor:
-        """The number of loss terms of these inputs: the `weight` that `forward` will give."""
+        """Return the number of loss terms of these inputs: the `weight` that `forward` will return."""
         return inputs[0].new_tensor(float(inputs[0].shape[0]))
 
     @abstractmethod
     def forward(self, *inputs: Tensor) -> StepLoss:
-        """The loss over these inputs."""
+        """Return the loss of these inputs."""
 
     def follow(self, momentum: float) -> None:
-        """Before every step: moves what follows by moving average. Methods without one have no `ema` in their config
-        and are not asked."""
+        """Update the networks that follow by moving average; called before every step. It is not called for methods
+        without `ema` in their config."""
         raise AssertionError(f"{type(self).__name__} has an ema in its config and nothing that follows")
 
     def masks(self, *inputs: Tensor) -> Masks | None:
-        """What of these inputs is context and target, for pictures; None where nothing is masked."""
+        """Return the context and target among these inputs, for pictures; None if nothing is masked."""
         return None
 
     @abstractmethod
     def passes(self, config: PretrainConfig) -> list[Pass]:
-        """The parts of a training step on one image. Losses, norms and activations are left out."""
+        """Return the parts of a training step on one image. Losses, norms and activations are left out."""
 
     def compiled(self) -> list[nn.Module]:
-        """Modules of fixed shapes, which torch.compile may take."""
+        """Return modules of fixed shapes, which can be passed to torch.compile."""
         return [self.get_submodule(path) for path in self.encoders.values()]
 
     def probed_encoder(self, which: str) -> nn.Module:
-        """The dense network whose features are judged."""
+        """Return the dense network whose features are probed."""
         return self.get_submodule(self.encoders[which])

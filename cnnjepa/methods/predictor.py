@@ -6,10 +6,10 @@ from cnnjepa.schemas.predictor import PredictorConfig
 
 
 class Predictor(nn.Module):
-    """Maps filled context features [B, C, G, G] to predicted target features of the same shape.
+    """Predicts target features from the filled context features [B, C, G, G]; same shape.
 
-    depth x [convolution → batch norm → ReLU], the last ReLU included; a separable convolution is depthwise kxk
-    then pointwise 1x1, both with bias (docs/sources.md#predictor-layers).
+    The network is depth x [convolution → batch norm → ReLU], the last ReLU included. A separable convolution is a
+    depthwise kxk and then a pointwise 1x1 convolution, both with bias (docs/sources.md#predictor-layers).
     """
 
     def __init__(self, dim: int, config: PredictorConfig) -> None:
@@ -17,7 +17,7 @@ class Predictor(nn.Module):
         self.layers = nn.Sequential(*[_layer(dim, config) for _ in range(config.depth)])
 
     def forward(self, features_BCGG: Tensor) -> Tensor:
-        """Same shape as given."""
+        """Return predictions of the same shape."""
         predicted: Tensor = self.layers(features_BCGG)
         return predicted
 

@@ -1,4 +1,4 @@
-"""SimCLR (arXiv 2002.05709): an image's two views are told from all other views of the global batch."""
+"""SimCLR (arXiv 2002.05709): distinguish an image's two views from all other views of the global batch."""
 
 from typing import Self
 
@@ -15,8 +15,9 @@ from cnnjepa.schemas import PretrainConfig, SimCLRConfig
 
 
 def nt_xent(first_BD: Tensor, second_BD: Tensor, temperature: float) -> Tensor:
-    """The sum over this process's images of the normalised, temperature-scaled cross-entropy (equation 1), averaged
-    over an image's two views. Every other view of the global batch is a negative. Raises ValueError without any."""
+    """Return the normalised, temperature-scaled cross-entropy (equation 1), summed over this process's images and
+    averaged over an image's two views. Every other view of the global batch is a negative. Raises ValueError if there
+    is none."""
     with full_precision(first_BD, second_BD) as (first, second):
         first, second = F.normalize(first, dim=1), F.normalize(second, dim=1)
         all_first, all_second = gathered(first), gathered(second)
@@ -32,7 +33,7 @@ def nt_xent(first_BD: Tensor, second_BD: Tensor, temperature: float) -> Tensor:
 
 
 class SimCLR(Method):
-    """Encoder and projector; both views pass in one batch, so batch-norm statistics are over both."""
+    """Encoder and projector. Both views pass in one batch, so batch-norm statistics are computed over both."""
 
     def __init__(self, trunk: nn.Module, feature_dim: int, projector: nn.Module, temperature: float) -> None:
         super().__init__()
@@ -48,7 +49,7 @@ class SimCLR(Method):
         return cls(backbone, dim, projector, section.temperature)
 
     def forward(self, *inputs: Tensor) -> StepLoss:
-        """Two views [B, 3, S, S]."""
+        """Return the loss of two views [B, 3, S, S]."""
         first, second = self.projector(pooled(self.context_encoder, torch.cat(inputs))).chunk(2)
         return StepLoss(nt_xent(first, second, self.temperature), self.terms(*inputs))
 

@@ -1,6 +1,6 @@
-"""SparK (arXiv 2301.03580): reconstruct hidden patches' pixels from a sparse CNN's features of the visible ones.
+"""SparK (arXiv 2301.03580): reconstruct the pixels of hidden patches from a sparse CNN's features of the visible ones.
 
-Shapes: B images of S pixels, G cells a side, p pixels a side of a patch.
+Shapes: B images of S pixels per side, G cells per side, p pixels per side of a patch.
 """
 
 import math
@@ -22,39 +22,40 @@ _EPSILON = 1e-6  # added to a patch's variance
 
 
 def patch_pixels(images_BCHW: Tensor, grid: int) -> Tensor:
-    """The pixels of every patch, [B, G, G, p·p·3]."""
+    """Return the pixels of every patch, [B, G, G, p·p·3]."""
     b, c, size, _ = images_BCHW.shape
     p = size // grid
     return images_BCHW.reshape(b, c, grid, p, grid, p).permute(0, 2, 4, 3, 5, 1).reshape(b, grid, grid, p * p * c)
 
 
 def normalised_patches(images_BCHW: Tensor, grid: int) -> Tensor:
-    """The same, every patch with mean 0 and variance 1 over its pixels and colours."""
+    """Return the same, with mean 0 and variance 1 per patch, over its pixels and colours."""
     patches = patch_pixels(images_BCHW, grid)
     mean, variance = patches.mean(-1, keepdim=True), patches.var(-1, keepdim=True)
     return (patches - mean) / (variance + _EPSILON).sqrt()
 
 
 def decoder_width(features: int, stride: int) -> int:
-    """Channels at the first block for an encoder of so many: three eighths, the released code's 768 on a ResNet-50's
-    2048, to the nearest multiple of the stride (every doubling halves them), and at least 4 at the image's size."""
+    """Return the number of channels at the decoder's first block: three eighths of the encoder's `features` (the
+    released code has 768 for a ResNet-50's 2048), rounded to a multiple of the stride (every doubling of the resolution
+    halves the channels), with at least 4 channels at the image's size."""
     return stride * max(4, round(features * 3 / 8 / stride))
 
 
 class SparK(Method):
-    """Sparse encoder, a norm for every scale's map, decoder."""
+    """Sparse encoder, one norm per scale, and decoder."""
 
     encoders: ClassVar[dict[str, str]] = {"context": "context_encoder.network"}
 
     def __init__(self, encoder: ContextEncoder, config: SparKConfig) -> None:
         super().__init__()
         trunk = encoder.network
-        assert isinstance(trunk, ResNetTrunk | ConvNeXtTrunk)  # the config refuses others
+        assert isinstance(trunk, ResNetTrunk | ConvNeXtTrunk)  # the config refuses all others
         self.feature_dim = trunk.feature_dim
         self.masking = config.masking
         self.context_encoder = encoder
         doublings = round(math.log2(trunk.total_stride))
-        # A map of the image's own size (stem small) is left out: no block would follow to make use of it.
+        # A map of the image's own size (stem small) is left out: no block would follow that could use it.
         scales = min(len(trunk.stage_dims), doublings)
         self.norms = nn.ModuleList(trunk.stage_norm(-1 - scale) for scale in range(scales))
         width = config.decoder_dim or decoder_width(trunk.feature_dim, trunk.total_stride)
@@ -66,20 +67,21 @@ class SparK(Method):
         return cls(context_encoder(backbone, config.encoder), section)
 
     def inputs(self, views: tuple[Tensor, ...], labels_B: Tensor, draw: StepDraw) -> tuple[Tensor, ...]:
-        """The view and its masks [B, G, G]; the context's stays in host memory, where the encoder counts its cells."""
+        """Return the view and its masks [B, G, G]. The context mask stays in host memory, where the encoder counts its
+        cells."""
         masks = sample_masks(self.masking, draw.grid, draw.slots, draw.seed, draw.step)
         return (*views, masks.context, moved(masks.target, views[0].device))
 
     def masks(self, *inputs: Tensor) -> Masks:
-        """The masks among the inputs."""
+        """Return the masks among the inputs."""
         return Masks(*inputs[1:])
 
     def terms(self, *inputs: Tensor) -> Tensor:
-        """Hidden patches."""
+        """Return the number of hidden patches."""
         return inputs[2].sum(dtype=torch.float32)
 
     def forward(self, *inputs: Tensor) -> StepLoss:
-        """Mean squared error of every hidden patch's normalised pixels."""
+        """Return the mean squared error of the normalised pixels of all hidden patches."""
         images, context, hidden = inputs
         maps = self.context_encoder.stage_maps(images, context, list(self.norms))
         grid = context.shape[1]
@@ -89,11 +91,13 @@ class SparK(Method):
         return StepLoss(loss, self.terms(*inputs))
 
     def compiled(self) -> list[nn.Module]:
-        """Not the packed encoder: its number of cells differs from step to step."""
+        """Return the modules for torch.compile. The packed encoder is excluded: its number of cells differs between
+        steps."""
         return [self.decoder]
 
     def passes(self, config: PretrainConfig) -> list[Pass]:
-        """The packed encoder costs its visible share of a dense one; masked computes every cell."""
+        """Return the parts of a step. The packed encoder costs the visible fraction of a dense one; the masked encoder
+        computes every cell."""
         share = config.computed_share
         size = config.data.image_size
         encoder = Pass(self.context_encoder.network, (3, size, size), share, sees_images=True)

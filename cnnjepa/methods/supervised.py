@@ -1,4 +1,5 @@
-"""The ceiling: encoder and linear classifier trained on the labels. And the floor: no training at all."""
+"""The upper reference (ceiling): encoder and linear classifier trained on labels. The lower reference (floor): no
+training."""
 
 from typing import Self
 
@@ -26,11 +27,11 @@ class Supervised(Method):
         return cls(backbone, backbone.feature_dim, classes)
 
     def inputs(self, views: tuple[Tensor, ...], labels_B: Tensor, draw: StepDraw) -> tuple[Tensor, ...]:
-        """The view and its labels."""
+        """Return the view and its labels."""
         return (*views, labels_B)
 
     def forward(self, *inputs: Tensor) -> StepLoss:
-        """Images [B, 3, S, S] and labels int64 [B]."""
+        """Return the loss of images [B, 3, S, S] with labels int64 [B]."""
         images, labels = inputs
         with full_precision(self.classifier(pooled(self.context_encoder, images))) as (logits,):
             loss = F.cross_entropy(logits, labels, reduction="sum")
@@ -46,7 +47,7 @@ class Supervised(Method):
 
 
 class RandomInit(Method):
-    """An encoder as it was initialised; the loop makes no step with it."""
+    """An encoder with its initial weights. The loop performs no training step."""
 
     def __init__(self, trunk: nn.Module, feature_dim: int) -> None:
         super().__init__()

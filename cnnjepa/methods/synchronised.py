@@ -1,7 +1,8 @@
 """Batch norm over the global batch of several processes.
 
-On GPUs it is torch's SyncBatchNorm, which refuses tensors on the CPU. There this module's norm does the same: means and
-variances over all processes' values, sums and their gradients taken by all-reduce. One process needs neither.
+On GPUs this is torch's SyncBatchNorm, which refuses tensors on the CPU. On CPUs the norm in this module computes the
+same: means and variances over the values of all processes, with sums and their gradients by all-reduce. A single
+process needs neither.
 """
 
 import torch
@@ -12,11 +13,12 @@ from cnnjepa.methods.across import summed, world
 
 
 class GatheredBatchNorm(_BatchNorm):
-    """A batch norm of the parameters, buffers and names of the one it replaces. In evaluation mode it is that one."""
+    """A batch norm with the same parameters, buffers and names as the one it replaces. In evaluation mode both compute
+    the same."""
 
     @classmethod
     def of(cls, norm: _BatchNorm) -> "GatheredBatchNorm":
-        """Takes over a norm's parameters and statistics."""
+        """Create the norm with the parameters and statistics of another."""
         with torch.device("meta"):
             new = cls(norm.num_features, norm.eps, norm.momentum, norm.affine, norm.track_running_stats)
         new.weight, new.bias = norm.weight, norm.bias
@@ -29,10 +31,10 @@ class GatheredBatchNorm(_BatchNorm):
             raise ValueError(f"batch norm takes [N, C, …]; given {list(input.shape)}")
 
     def forward(self, input: Tensor) -> Tensor:
-        """[N, C, …] → the same."""
+        """Normalise [N, C, …]; same shape."""
         if not self.training or world()[1] == 1:
             return super().forward(input)
-        # Statistics in float32, as torch's are under autocast.
+        # Statistics are float32, like torch's under autocast.
         x = input if input.dtype == torch.float64 else input.float()
         axes = [0, *range(2, x.dim())]
         count = summed(x.new_tensor(float(x.numel() // x.shape[1])))
@@ -59,7 +61,7 @@ class GatheredBatchNorm(_BatchNorm):
 
 
 def synchronise(module: nn.Module, device: torch.device) -> None:
-    """Exchanges every batch norm below `module`, in place; parameters and their names stay."""
+    """Replace every batch norm below `module`, in place. Parameters and their names are kept."""
     for name, child in list(module.named_children()):
         if not isinstance(child, _BatchNorm):
             synchronise(child, device)

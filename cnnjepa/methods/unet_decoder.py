@@ -1,8 +1,8 @@
-"""SparK's decoder (arXiv 2301.03580, section 3.2; the widths and kernels are the released code's): from feature maps of
-several scales to pixels.
+"""SparK's decoder (arXiv 2301.03580, section 3.2), from feature maps of several scales to pixels. Widths and kernels
+are those of the released code.
 
-Shapes: B images of S pixels, G cells a side; scale i counts from the deepest (i = 0, sides of G) on, with maps of
-C_i channels and sides of G·2^i, and D / 2^i channels of the decoder.
+Shapes: B images of S pixels per side, G cells per side. Scale i counts from the deepest (i = 0, sides of G); its maps
+have C_i channels and sides of G·2^i, and the decoder has D / 2^i channels there.
 """
 
 from collections.abc import Sequence
@@ -14,7 +14,7 @@ from cnnjepa.methods.method import Pass
 
 
 class Densify(nn.Module):
-    """A sparse map whose hidden positions are filled with a learned vector, brought to the decoder's width."""
+    """Fills the hidden positions of a sparse map with a learned vector and projects it to the decoder's width."""
 
     def __init__(self, channels: int, width: int, kernel: int) -> None:
         super().__init__()
@@ -23,7 +23,7 @@ class Densify(nn.Module):
         self.projection = nn.Identity() if same else nn.Conv2d(channels, width, kernel, padding=kernel // 2)
 
     def forward(self, map_BCHW: Tensor, context_BGG: Tensor) -> Tensor:
-        """[B, C_i, H, H] and the visible cells (boolean) → [B, D / 2^i, H, H]."""
+        """Convert a map [B, C_i, H, H] and the visible cells (boolean) to [B, D / 2^i, H, H]."""
         p = map_BCHW.shape[2] // context_BGG.shape[1]
         visible = context_BGG.repeat_interleave(p, 1).repeat_interleave(p, 2)[:, None]
         filled = torch.where(visible, map_BCHW, self.token.to(map_BCHW.dtype)[:, None, None])
@@ -32,7 +32,7 @@ class Densify(nn.Module):
 
 
 class UpBlock(nn.Sequential):
-    """[B, width, H, H] → [B, width / 2, 2·H, 2·H]."""
+    """Upsampling block: [B, width, H, H] → [B, width / 2, 2·H, 2·H]."""
 
     def __init__(self, width: int) -> None:
         after = width // 2
@@ -47,15 +47,16 @@ class UpBlock(nn.Sequential):
 
 
 class UNetDecoder(nn.Module):
-    """Maps of the deepest scales are added on the way up, each before the block that doubles its sides."""
+    """Decoder to which the map of each scale is added before the block that doubles its sides."""
 
     def __init__(self, channels: Sequence[int], width: int, doublings: int) -> None:
-        """`channels` of the maps, deepest first, at most `doublings` of them; `width` divides by 2^doublings."""
+        """Build the decoder. `channels` are those of the maps, deepest first, at most `doublings` of them. `width` must
+        be divisible by 2^doublings."""
         super().__init__()
         widths = [width // 2**scale for scale in range(doublings + 1)]
         self.blocks = nn.ModuleList(UpBlock(before) for before in widths[:-1])
         self.pixels = nn.Conv2d(widths[-1], 3, 1)
-        for layer in self.modules():  # as the released code's; its projections keep torch's initialisation
+        for layer in self.modules():  # as in the released code, whose projections keep torch's initialisation
             if isinstance(layer, nn.ConvTranspose2d):
                 nn.init.kaiming_normal_(layer.weight, mode="fan_out", nonlinearity="relu")
                 nn.init.zeros_(layer.bias)  # type: ignore[arg-type]
@@ -71,7 +72,7 @@ class UNetDecoder(nn.Module):
         self._widths = widths
 
     def forward(self, maps: Sequence[Tensor], context_BGG: Tensor) -> Tensor:
-        """Sparse maps, deepest first, and the visible cells (boolean) → pixels [B, 3, S, S]."""
+        """Decode sparse maps, deepest first, and the visible cells (boolean) to pixels [B, 3, S, S]."""
         x: Tensor | None = None
         for number, block in enumerate(self.blocks):
             if number < len(self.scales):
@@ -82,7 +83,7 @@ class UNetDecoder(nn.Module):
         return pixels
 
     def passes(self, grid: int) -> list[Pass]:
-        """All of it is dense, on every image."""
+        """Return the parts of a step. All layers are dense and run on every image."""
         parts = [
             Pass(scale.projection, (count, grid * factor, grid * factor), 1)  # type: ignore[arg-type]
             for scale, (count, factor) in zip(self.scales, self._shapes, strict=True)

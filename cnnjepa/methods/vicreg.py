@@ -1,4 +1,5 @@
-"""VICReg (arXiv 2105.04906): equal projections of both views, held apart by their variance and covariance."""
+"""VICReg (arXiv 2105.04906): make the projections of both views equal; variance and covariance terms prevent
+collapse."""
 
 from typing import NamedTuple, Self
 
@@ -16,19 +17,19 @@ _EPSILON = 1e-4  # added to variances before the root (the paper's)
 
 
 class Terms(NamedTuple):
-    """The three terms of a batch, not weighted."""
+    """The three terms of a batch, unweighted."""
 
     invariance: Tensor
     """Mean squared difference of the views' projections, over images and outputs."""
     variance: Tensor
     """Mean over outputs of max(0, 1 − standard deviation), averaged over views."""
     covariance: Tensor
-    """Sum of squared covariances between different outputs over their number, summed over views."""
+    """Sum of squared covariances between different outputs, divided by the number of outputs, summed over views."""
 
 
 def vicreg_terms(first_BD: Tensor, second_BD: Tensor) -> Terms:
-    """Equations 1 to 4, with the mean over outputs too in the invariance, as the weights 25, 25, 1 are meant.
-    Raises ValueError for fewer than two images, which have no variance."""
+    """Return the terms of equations 1 to 4. The invariance is also averaged over outputs, as the weights 25, 25, 1
+    require. Raises ValueError for fewer than two images, which have no variance."""
     if first_BD.shape[0] < 2:
         raise ValueError("VICReg's variance and covariance need 2 images or more on each process; given 1")
     with full_precision(first_BD, second_BD) as views:
@@ -45,7 +46,7 @@ def vicreg_terms(first_BD: Tensor, second_BD: Tensor) -> Terms:
 
 
 class VICReg(Method):
-    """Encoder and projector; both views pass in one batch. The terms are a process's own, not gathered
+    """Encoder and projector. Both views pass in one batch. The terms are computed per process, not gathered
     (docs/sources.md#vicreg-loss)."""
 
     def __init__(self, trunk: nn.Module, feature_dim: int, projector: nn.Module, config: VICRegConfig) -> None:
@@ -61,7 +62,7 @@ class VICReg(Method):
         return cls(backbone, dim, mlp(dim, section.hidden_dim, section.hidden_dim, section.output_dim), section)
 
     def forward(self, *inputs: Tensor) -> StepLoss:
-        """Two views [B, 3, S, S]."""
+        """Return the loss of two views [B, 3, S, S]."""
         first, second = self.projector(pooled(self.context_encoder, torch.cat(inputs))).chunk(2)
         terms = vicreg_terms(first, second)
         loss = sum(weight * term for weight, term in zip(self._weights, terms, strict=True))
