@@ -1,4 +1,4 @@
-"""The table people come for: accuracy of every arm with its interval, its difference from the baseline and verdict."""
+"""The accuracy table: every arm's accuracy with its interval, its difference from the baseline, and its verdict."""
 
 from cnnjepa.ablations.report.accuracy_notes import accuracy_notes
 from cnnjepa.ablations.report.comparison import METRICS, Comparison, Row
@@ -20,7 +20,7 @@ _SHORT = {"linear_top1": "linear", "knn_top1": "k-NN"}
 
 
 def accuracy_table(comparison: Comparison, name: str) -> Table:
-    """One row an arm. Linear and k-NN of a row are of the same runs."""
+    """Return a table with one row per arm. Linear and k-NN of a row come from the same runs."""
     columns = [Column("arm", "arm", numeric=False), Column("n", "n", ("", "planned"))]
     for key, label in (("linear_top1", "linear top-1"), ("knn_top1", "k-NN top-1")):
         columns += [
@@ -72,7 +72,7 @@ def _row(row: Row, with_published: bool) -> tuple[Cell, ...]:
 
 
 def estimate_cell(one: Estimate | None, runs: tuple[str, ...], by_seed: dict[int, float] | None = None) -> Cell:
-    """Mean ± standard deviation, with the interval and the seeds' own figures in the note."""
+    """Return a cell with mean ± standard deviation; its note has the interval and the accuracy of each seed."""
     if one is None:
         return Cell("–", {}, None, "quiet")
     values = {"mean": one.mean, "sd": one.sd, "low": one.low, "high": one.high, "interval": one.kind}
@@ -106,7 +106,7 @@ def _difference_cells(row: Row, metric: str) -> list[Cell]:
 
 
 def published_cells(beside: Beside | None, row: Row, metric: str) -> list[Cell]:
-    """The published number, and ours less it, with a star where the setting is another."""
+    """Return the published number and our difference from it, with a star if the settings differ."""
     if beside is None:
         return [Cell("–"), Cell("–")]
     published = getattr(beside.row, metric)
@@ -120,6 +120,6 @@ def published_cells(beside: Beside | None, row: Row, metric: str) -> list[Cell]:
 
 
 def runs_cell(row: Row) -> Cell:
-    """`0:3f2a… 1:9c1b…`: which trials the row's numbers come from."""
+    """Return the trials behind the row's numbers, as `0:3f2a… 1:9c1b…` (seed:hash)."""
     text = " ".join(f"{seed}:{trial.short}" for seed, trial in sorted(row.counted.items()))
     return Cell(text or "–", {"": text}, text or None, "quiet", runs=tuple(t.page for t in row.counted.values()))
