@@ -1,4 +1,4 @@
-"""From studies to report folders: each study's own, and one over all."""
+"""Report folders: one per study, and one over all studies."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,20 +23,22 @@ from cnnjepa.schemas import ConfigError
 
 @dataclass(frozen=True)
 class Built:
-    """What was written."""
+    """The result of writing a report."""
 
     pages: tuple[Path, ...]
-    """Each report's page, the one over all last."""
+    """Page of each report; the report over all studies is last."""
     warnings: tuple[str, ...]
-    """What could not be read."""
+    """One warning per file that could not be read."""
     sentences: tuple[tuple[str, tuple[str, ...]], ...]
     """Study → its summary in words."""
 
 
 def build_report(root: Path, names: list[str], out: Path | None = None, run: str | None = None) -> Built:
-    """Writes `studies/<name>/report/` of each study named (all below `root` when none is), and a report over all of
-    them in `root/report/` when several or none are named. `out` is where the one study's report, or the one over all,
-    goes instead. `run`: beginning of the hash of the trial whose features are drawn.
+    """Write the reports.
+
+    Each named study (all below `root` if none is named) gets `studies/<name>/report/`. If several or none are named, a
+    report over all of them goes into `root/report/`. `out` replaces the folder of the single study's report, or of the
+    report over all. `run` is the beginning of the hash of the trial whose features are drawn.
 
     Raises ConfigError when there is no study, or no such run; RunError when the disk refuses.
     """
@@ -68,7 +70,7 @@ def build_report(root: Path, names: list[str], out: Path | None = None, run: str
 
 
 def _asked_run(studies: list[StudyData], run: str) -> dict[str, Trial | None]:
-    """Study → the trial asked for, in every study that has it."""
+    """Return study → requested trial, for every study that has it."""
     finished = {study.name: [t for t in study.trials if t.result] for study in studies}
     found = {name: next((trial for trial in trials if _begins(trial, run)), None) for name, trials in finished.items()}
     begin_so = {trial.record.key: trial.page for trials in finished.values() for trial in trials if _begins(trial, run)}
@@ -83,7 +85,8 @@ def _asked_run(studies: list[StudyData], run: str) -> dict[str, Trial | None]:
 
 
 def _begins(trial: Trial, run: str) -> bool:
-    """By its hash, or by its page's name, which tells probes of one run from each other."""
+    """Return whether `run` begins the trial's hash or the name of its page, which distinguishes probes of the same
+    run."""
     return trial.record.pretrain_hash.startswith(run) or trial.page.startswith(run)
 
 
@@ -93,7 +96,7 @@ def _speeds(root: Path) -> tuple[list[Picture], list[str]]:
 
 
 def _step_costs(root: Path) -> tuple[list[Table], list[str]]:
-    """The table of measured steps, where there is one; what could not be read."""
+    """Return the table of measured steps, if there is one, and a warning for a file that cannot be read."""
     path = step_cost_path(root)
     if not path.is_file():
         return [], []
@@ -104,7 +107,8 @@ def _step_costs(root: Path) -> tuple[list[Table], list[str]]:
 
 
 def _write(path: Path, title: str, bundles: list[StudyBundle], main: list[Table], pictures: list[Picture]) -> Path:
-    """One report: page, Markdown, tables and pictures. The studies' own pictures stay in their own reports."""
+    """Write one report: page, Markdown, tables and pictures. Pictures of a study go only into the study's own
+    report."""
     folder = ReportFolder(path)
     runs = [runs_table(made.study, f"{made.study.name}_runs", path) for made in bundles]
     alone = len(bundles) == 1 and not main

@@ -1,4 +1,4 @@
-"""Everything that is made of one study, once, however many reports show it."""
+"""Statistics, tables and pictures of one study, made once for all reports that show them."""
 
 from dataclasses import dataclass, field
 
@@ -23,22 +23,23 @@ class StudyBundle:
 
     study: StudyData
     comparisons: list[Comparison]
-    """Held-out protocol first; those without any figure are absent."""
+    """Held-out protocol first. Comparisons without any figure are absent."""
     sentences: list[Sentence]
     tables: list[Table]
-    """Without the table of runs, whose folders are named from the report's own."""
+    """All tables but the table of runs, which names the run folders relative to the report's folder."""
     curves: dict[TrialKey, Curves]
     pictures: list[Picture] = field(default_factory=list)
     gallery: Picture | None = None
-    """Of the data set's own images, so it is kept apart from the pictures."""
+    """Images of the data set, kept apart from the other pictures because of their licence."""
     gallery_is_free: bool = False
-    """Whether anybody may have the gallery's images: synthetic ones."""
+    """True if anyone may have the gallery's images: synthetic ones."""
     remarks: list[str] = field(default_factory=list)
-    """What is not shown, and why."""
+    """One sentence per omitted part, with the reason."""
 
 
 def bundle(study: StudyData, chosen: Trial | None) -> StudyBundle:
-    """Everything but the page. `chosen`: whose features are drawn; None = none can be."""
+    """Return everything but the page. `chosen` is the trial whose features are drawn; None if there is no such
+    trial."""
     found = [compare(study, dataset, protocol) for dataset in study.datasets for protocol in PROTOCOLS]
     comparisons = [comparison for comparison in found if not comparison.empty]
     judged = one_a_place(comparisons, "held_out")
@@ -60,7 +61,7 @@ def bundle(study: StudyData, chosen: Trial | None) -> StudyBundle:
 
 
 def file_name(study: StudyData, what: str, *parts: str, dataset: str | None = None) -> str:
-    """`predictor_accuracy_held_out`; the data set comes after `what` where the study has several."""
+    """Return a name such as `predictor_accuracy_held_out`. The data set follows `what` if the study has several."""
     images = [file_names(study.datasets)[dataset]] if dataset is not None and len(study.datasets) > 1 else []
     return "_".join([study.name, what, *images, *parts])
 
@@ -104,8 +105,9 @@ def one_a_place(comparisons: list[Comparison], protocol: Protocol) -> list[Compa
 
 
 def best_trial(study: StudyData) -> Trial | None:
-    """The finished trial on the first data set with the highest linear figure on the held-out tenth of the training
-    set, which says nothing about validation; where some have none, the highest validation figure."""
+    """Return the finished trial on the first data set with the highest linear accuracy on the held-out tenth of the
+    training set, which is independent of the validation set. If some trials lack it, the highest validation accuracy
+    decides."""
     finished = [trial for trial in study.trials if trial.result and trial.record.dataset == study.datasets[0]]
     chosen_on = [trial.result.selection.linear_top1 for trial in finished if trial.result and trial.result.selection]
     if finished and len(chosen_on) == len(finished):
@@ -127,7 +129,7 @@ def _draw_features(made: StudyBundle, chosen: Trial | None) -> None:
         return
     try:
         seen = features.see(chosen.folder, chosen.record.config)
-    except (ConfigError, RuntimeError, OSError) as error:  # torch refuses weights of another shape by RuntimeError
+    except (ConfigError, RuntimeError, OSError) as error:  # torch raises RuntimeError for weights of another shape
         why = below_root(str(error), chosen.folder.parents[2])
         made.remarks.append(f"No map of features and no gallery of {label}: {why}")
         return

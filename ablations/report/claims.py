@@ -1,4 +1,4 @@
-"""What was claimed before a study was run, and what its results say: per metric, by the same tests as every verdict."""
+"""The claims made before a study was run, and their answers: per metric, by the same tests as every verdict."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -14,31 +14,31 @@ Answer = Literal["holds", "does not hold", "cannot tell", "not tested"]
 
 @dataclass(frozen=True)
 class Answered:
-    """A claim in one metric."""
+    """The answer to a claim in one metric."""
 
     claim: Claim
     metric: Metric
     comparison: Comparison
     row: Row
-    """The arm's."""
+    """The row of the claim's arm."""
     answer: Answer
     resolved: float | None
-    """What these seeds resolve, in points. Of `worse` and `better`, which a test decides: the true difference that they
-    would have told apart, see `smallest_effect`. Of `level` and `not_worse`, which the interval decides: half its
-    width, which must be less than the margin for the claim to hold of equal arms."""
+    """Resolution of these seeds, in points. For `worse` and `better`, which a test decides: the true difference that it
+    would have detected, see `smallest_effect`. For `level` and `not_worse`, which the interval decides: half the
+    interval's width, which must be less than the margin for the claim to hold for equal arms."""
     published: float | None
-    """The published arm less the published baseline, in points of their own images and protocol."""
+    """The published arm's accuracy minus the published baseline's, in points, on their own images and protocol."""
     published_on: str | None
     """The data set of that difference, `in100` or `in1k`."""
 
     @property
     def difference(self) -> Difference:
-        """The arm against the baseline."""
+        """The difference of the arm from the baseline."""
         return self.row.differences[self.metric]
 
 
 def answered(comparison: Comparison) -> list[Answered]:
-    """Every claim of the study on these images, k-NN and linear; none where its baseline is on other images."""
+    """Return every claim of the study on these images, for k-NN and linear; none if the baseline is on other images."""
     if comparison.baseline is None:
         return []
     published_on, published = _published(comparison)
@@ -68,7 +68,8 @@ def answered(comparison: Comparison) -> list[Answered]:
 
 
 def answer(claim: Claim, one: Difference) -> Answer:
-    """`worse` and `better` by the corrected test; `level` and `not_worse` by where the interval lies."""
+    """Return the answer to a claim: `worse` and `better` by the corrected test, `level` and `not_worse` by the
+    interval."""
     if claim.margin is None:
         if one.verdict in ("better", "worse"):
             return "holds" if one.verdict == claim.expect else "does not hold"
@@ -89,14 +90,14 @@ def _resolved(claim: Claim, one: Difference, tests: int) -> float | None:
 
 
 def expectation(claim: Claim) -> str:
-    """`worse`, `level within ±1.5`, `not below −1.5`."""
+    """Return the expectation in words: `worse`, `level within ±1.5`, `not below −1.5`."""
     if claim.expect == "level":
         return f"level within ±{claim.margin:g}"
     return f"not below −{claim.margin:g}" if claim.expect == "not_worse" else claim.expect
 
 
 def claim_words(comparison: Comparison) -> list[tuple[str, str]]:
-    """(sentence, its kind) of every claim, both metrics in one."""
+    """Return (sentence, kind) for every claim; one sentence covers both metrics."""
     said = []
     pairs = answered(comparison)
     for claim in comparison.study.study.claims:
@@ -122,8 +123,8 @@ def _evidence(one: Answered) -> str:
 
 
 def _published(comparison: Comparison) -> tuple[str | None, dict[str, dict[str, float]]]:
-    """(a published data set, arm → metric → the number published there of the arm that ours alone matches). Only their
-    differences are compared, so the protocol and the images may be other than ours."""
+    """Return (published data set, arm → metric → published number). Only arms that match a published row alone are
+    included. Only differences between the numbers are compared, so the protocol and the images may differ from ours."""
     name = comparison.study.study.published
     if name is None:
         return None, {}

@@ -1,4 +1,4 @@
-"""The claims of studies and their answers, as a table: of one study, and of all."""
+"""The table of claims and their answers, for one study or for all."""
 
 from collections.abc import Sequence
 
@@ -26,7 +26,8 @@ _TONES = {"holds": "better", "does not hold": "worse", "cannot tell": "quiet", "
 
 
 def claims_table(comparisons: Sequence[Comparison], name: str, title: str) -> Table | None:
-    """Two rows a claim, one a metric; None without claims. The comparisons are of one protocol."""
+    """Return a table with two rows per claim, one per metric; None without claims. The comparisons share one
+    protocol."""
     found = [one for comparison in comparisons for one in answered(comparison)]
     if not found:
         return None
@@ -54,7 +55,7 @@ def _on(published_set: str | None) -> str:
 
 def _row(one: Answered, sets: list[str | None]) -> tuple[Cell, ...]:
     found, base = one.difference, one.comparison.baseline
-    assert base is not None  # there are no answers without one
+    assert base is not None  # without a baseline there are no answers
     runs = tuple(trial.page for row in (one.row, base) for trial in row.counted.values())
     values = {"mean": found.mean, "low": found.low, "high": found.high, "p_holm": found.p_holm}
     planned = len({t.record.seed for t in one.row.arm.trials} & {t.record.seed for t in base.arm.trials})
@@ -88,7 +89,7 @@ def _row(one: Answered, sets: list[str | None]) -> tuple[Cell, ...]:
 
 
 def _where(one: Answered) -> str:
-    """Whether the published difference is among those that the interval leaves possible."""
+    """Return whether the published difference lies inside the interval; an empty text if it is not known."""
     low, high = one.difference.low, one.difference.high
     if one.published is None or low is None or high is None:
         return ""

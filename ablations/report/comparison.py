@@ -1,4 +1,5 @@
-"""One study's arms on one data set under one protocol, compared with the baseline: what the tables and words say."""
+"""Comparison of one study's arms with the baseline, on one data set under one protocol: the basis of tables and
+words."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -34,18 +35,18 @@ class Row:
 
     arm: ArmTrials
     counted: dict[int, Trial]
-    """Seed → trial whose figures are in the row: the same for linear and k-NN."""
+    """Seed → trial whose figures are in the row: the same trials for linear and k-NN."""
     values: dict[str, dict[int, float]]
-    """Accuracy → seed → percent; an accuracy that one of the counted trials lacks is absent."""
+    """Accuracy → seed → percent. An accuracy that one of the counted trials lacks is absent."""
     estimates: dict[str, Estimate]
     differences: dict[str, Difference]
-    """Against the baseline, for both top-1 figures, corrected over the whole comparison."""
+    """Differences from the baseline for both top-1 accuracies, corrected over the whole comparison."""
     published: Beside | None
     """The row published on these images; None on all others."""
 
     @property
     def problems(self) -> list[str]:
-        """What became of the seeds that are not counted, in words."""
+        """Return the states of the seeds that are not counted, in words."""
         words = {
             "collapsed": "collapsed", "failed": "failed", "begun": "begun, not finished", "running": "running",
             "waiting": "not run yet", "unreadable": "unreadable",
@@ -70,36 +71,37 @@ class Comparison:
     protocol: Protocol
     rows: tuple[Row, ...]
     agreements: dict[Metric, Agreement]
-    """With the published ordering; empty without one, or under another protocol than the published numbers'."""
+    """Agreement with the published ordering. It is empty without such an ordering, and under any protocol but the one
+    of the published numbers."""
     published_set: str | None
-    """The published data set that the images are, `in100` or `in1k`; None for all others."""
+    """The published data set that these images are, `in100` or `in1k`; None for all others."""
     ordered_on: str | None
-    """The published data set of that ordering, `in100` or `in1k`: ours, or the one that stands in for it."""
+    """The published data set of the ordering, `in100` or `in1k`: our own, or the one used in its place."""
 
     @property
     def baseline(self) -> Row | None:
-        """The arm that the others are compared with; None when it is on another data set."""
+        """The arm that the others are compared with; None if it is on another data set."""
         return next((row for row in self.rows if row.arm.baseline), None)
 
     @property
     def comparisons(self) -> int:
-        """Comparisons that Holm's correction is over, those that cannot be tested yet included."""
+        """Number of comparisons in Holm's correction, including those that cannot be tested yet."""
         return sum(counts(d) for row in self.rows for d in row.differences.values())
 
     @property
     def empty(self) -> bool:
-        """Whether no trial has figures of this protocol."""
+        """True if no trial has figures of this protocol."""
         return not any(row.counted for row in self.rows)
 
 
 def compare(study: StudyData, dataset: str, protocol: Protocol) -> Comparison:
-    """The comparison, with every statistic of its table."""
+    """Return the comparison, with every statistic of its table."""
     arms = study.on(dataset)
     base = next((arm for arm in arms if arm.baseline), None)
     counted = {arm.label: arm.counted(protocol) for arm in arms}
     values = {arm.label: _values(counted[arm.label], protocol) for arm in arms}
     differences = {arm.label: {} for arm in arms} if base is None else _differences(arms, base, values)
-    # The published numbers are of their own protocol and are compared with no other.
+    # The published numbers belong to their own protocol and are not compared with any other.
     table = published_tables()[study.study.published] if study.study.published and protocol == "published" else None
     configs = {arm.label: arm.config for arm in arms}
     published_set = _published_set(dataset, [run for runs in counted.values() for run in runs.values()])
@@ -155,7 +157,8 @@ def _differences(
 
 
 def _agreements(rows: list[Row], ordering: dict[str, Beside]) -> dict[Metric, Agreement]:
-    """Over the arms that alone match a published row and have a figure of ours. The rows are of one data set."""
+    """Return the agreement over the arms that match a published row alone and have a figure of ours. All rows belong to
+    one data set."""
     found: dict[Metric, Agreement] = {}
     for metric in METRICS:
         pairs = [

@@ -1,4 +1,4 @@
-"""What every arm costs: parameters and FLOPs computed, time and memory measured."""
+"""The cost of every arm: computed parameters and FLOPs, measured time and memory."""
 
 from collections.abc import Callable, Iterable
 
@@ -11,7 +11,7 @@ from cnnjepa.schemas import Cost
 
 _MEASURED = ("mean", "sd")
 
-# key, header, unit, of a run's cost; computed ones are equal for all seeds of an arm.
+# Key, header, unit and value of a run's cost. Computed values are equal for all seeds of an arm.
 _COMPUTED: list[tuple[str, str, str, Callable[[Cost], float]]] = [
     ("encoder_params", "encoder parameters", "", lambda cost: cost.encoder_params),
     ("predictor_params", "predictor parameters", "", lambda cost: cost.predictor_params),
@@ -30,7 +30,7 @@ def _gib(size: int | None) -> float | None:
 
 
 def cost_table(study: StudyData, dataset: str, name: str) -> Table | None:
-    """One row an arm, over its finished trials; None when none has finished."""
+    """Return a table with one row per arm, over its finished trials; None when none has finished."""
     arms = study.on(dataset)
     if not any(_costs(arm.trials) for arm in arms):
         return None
@@ -51,13 +51,13 @@ def cost_table(study: StudyData, dataset: str, name: str) -> Table | None:
 
 
 def cost_columns(latex: bool = True) -> list[Column]:
-    """The columns of `cost_cells`."""
+    """Return the columns of `cost_cells`."""
     computed = [Column(key, header, latex=latex) for key, header, _, _ in _COMPUTED]
     return computed + [Column(key, header, _MEASURED, latex=latex) for key, header, _, _ in _TIMED]
 
 
 def cost_cells(trials: Iterable[Trial]) -> list[Cell]:
-    """What some trials of one arm cost; dashes where none has finished."""
+    """Return the cost of some trials of one arm; dashes if none has finished."""
     costs = _costs(trials)
     cells = []
     for _, _, unit, get in _COMPUTED:
@@ -75,7 +75,7 @@ def _costs(trials: Iterable[Trial]) -> list[Cost]:
 
 
 def on_gpu(cost: Cost) -> bool:
-    """Whether a run used GPUs."""
+    """Return whether a run used GPUs."""
     return cost.gpu_hours > 0
 
 
@@ -92,7 +92,7 @@ def _row(arm: ArmTrials) -> tuple[Cell, ...]:
 
 
 def duration(hours: float) -> str:
-    """`2.4 s`, `4.4 min`, `13.0 h`."""
+    """Return the duration as `2.4 s`, `4.4 min` or `13.0 h`."""
     seconds = 3600 * hours
     if seconds < 100:
         return f"{seconds:.1f} s"
@@ -110,7 +110,7 @@ def _measured(values: list[float], decimals: int, form: Callable[[float], str] |
 
 
 def _hardware(software: dict[str, str]) -> str:
-    """`cuda, 4 processes` or `cpu, 2 threads`, as the run wrote it down."""
+    """Return `cuda, 4 processes` or `cpu, 2 threads`, as the run recorded it."""
     device = software.get("device", "unknown device").split(":")[0]
     gpus = software.get("gpus", "[]").strip("[]")
     processes = software.get("world_size", "1")

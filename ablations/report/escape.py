@@ -1,6 +1,6 @@
-"""Text that a user chose (arms, classes, data sets, questions, errors), made safe for every format of the report.
+"""Escaping of text that a user chose (arms, classes, data sets, questions, errors), for every format of the report.
 
-Pictures have `figure_text` of `pictures/text.py`; file names have `cnnjepa.names.file_name`.
+Pictures use `figure_text` of `pictures/text.py`; file names use `cnnjepa.names.file_name`.
 """
 
 import html
@@ -12,8 +12,8 @@ from cnnjepa.names import escaped, markdown_text, one_line, shortened, visible
 
 __all__ = ["csv_value", "html_text", "latex_text", "markdown_text", "plotly_text"]
 
-# What pdfLaTeX's fonts lack or what it reads as a command. At the beginning of a row, `[` and `*` would be read as
-# arguments of `\\` and `\midrule`.
+# Characters that pdfLaTeX's fonts lack or that it reads as commands. At the beginning of a row, `[` and `*` would be
+# read as arguments of `\\` and `\midrule`.
 _LATEX = {
     "\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_", "{": r"\{", "}": r"\}",
     "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "<": "$<$", ">": "$>$", "|": "$|$",
@@ -33,7 +33,7 @@ _LATEX_ACCENTS = {
     "\u0307": ".", "\u030a": "r", "\u030b": "H", "\u030c": "v", "\u0327": "c",
 }  # fmt: skip
 
-# What a spreadsheet takes for the beginning of a formula, full-width forms included.
+# Characters that a spreadsheet reads as the beginning of a formula, including full-width forms.
 _FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n", "＝", "＋", "－", "＠")
 _NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?")
 
@@ -57,18 +57,18 @@ def _latex_letter(letter: str) -> str:
 
 
 def html_text(text: str) -> str:
-    """Text for an element or a quoted attribute."""
+    """Return text for an element or a quoted attribute."""
     return html.escape(visible(text, lines=True))
 
 
 def plotly_text(label: str) -> str:
-    """A label for plotly, which reads some HTML; shortened where it would leave the plot no room."""
+    """Return a label for plotly, which interprets some HTML. A label that would leave the plot no room is shortened."""
     return html.escape(shortened(one_line(label)), quote=False)
 
 
 def csv_value(value: Value) -> Value:
-    """A cell that no spreadsheet runs: text that begins like a formula gets an apostrophe before it. Numbers stay
-    numbers, also those written as text."""
+    """Return a cell that no spreadsheet executes: text that begins like a formula gets an apostrophe in front. Numbers
+    stay numbers, also those written as text."""
     if isinstance(value, str) and value.startswith(_FORMULA) and not _NUMBER.fullmatch(value):
         return f"'{value}"
     return "" if value is None else value

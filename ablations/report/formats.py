@@ -9,11 +9,11 @@ from cnnjepa.ablations.report.escape import csv_value, html_text, latex_text, ma
 from cnnjepa.ablations.report.table import Cell, Column, Table
 from cnnjepa.names import one_line
 
-_LATEX_WIDTH = 60  # characters of a cell's line
+_LATEX_WIDTH = 60  # characters per line of a cell
 
 
 def markdown(table: Table) -> str:
-    """A pipe table under its caption, notes below."""
+    """Return a pipe table below its caption, with the notes at the end."""
     lines = [f"**{markdown_text(table.caption)}**", ""]
     lines.append("| " + " | ".join(markdown_text(column.header) for column in table.columns) + " |")
     lines.append("|" + "|".join("---:" if column.numeric else "---" for column in table.columns) + "|")
@@ -29,7 +29,7 @@ def _piped(cell: Cell) -> str:
 
 
 def comma_separated(table: Table) -> str:
-    """Every value in full, one a column; an empty field where there is none."""
+    """Return every value in full, one per column; an empty field if there is none."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(table.csv_header())
@@ -39,7 +39,7 @@ def comma_separated(table: Table) -> str:
 
 
 def latex(table: Table) -> str:
-    """A booktabs table, shrunk to the text's width where it is wider."""
+    """Return a booktabs table, shrunk to the text's width if it is wider."""
     places = [place for place, column in enumerate(table.columns) if column.latex]
     spec = "".join("r" if table.columns[place].numeric else "l" for place in places)
     lines = [
@@ -59,7 +59,7 @@ def latex(table: Table) -> str:
 
 
 def html_document(table: Table) -> str:
-    """The table alone, to be opened or pasted: without the page's links and script."""
+    """Return an HTML file with the table alone, to be opened or pasted, without the page's links and script."""
     head = "".join(f"<th>{html_text(column.header)}</th>" for column in table.columns)
     lines = [[" ".join(filter(None, (cell.text, cell.below))) for cell in row] for row in table.rows]
     rows = "".join("<tr>" + "".join(f"<td>{html_text(text)}</td>" for text in line) + "</tr>\n" for line in lines)
@@ -74,7 +74,7 @@ def html_document(table: Table) -> str:
 
 
 def latex_document(names: list[str], title: str) -> str:
-    """A document that holds the tables `names` of the folder `tables/`, to be compiled as it is."""
+    """Return a LaTeX document that includes the tables `names` of the folder `tables/` and compiles as it is."""
     return "\n".join(
         [
             r"\documentclass[10pt]{article}", r"\usepackage[a4paper,landscape,margin=15mm]{geometry}",
@@ -86,7 +86,8 @@ def latex_document(names: list[str], title: str) -> str:
 
 
 def _latex_cell(cell: Cell, column: Column) -> str:
-    """One line; more where the text is long or there is a smaller second one, so that the table stays narrow."""
+    """Return a cell of one line, or of several if the text is long or has a smaller second line. This keeps the table
+    narrow."""
     lines = [latex_text(line) for line in textwrap.wrap(one_line(cell.text), _LATEX_WIDTH) or [""]]
     lines = [rf"\textbf{{{line}}}" if cell.tone in ("better", "worse") else line for line in lines]
     text = r" \\ ".join(lines) + (rf" \\[-2pt] {{\scriptsize {latex_text(cell.below)}}}" if cell.below else "")
@@ -96,7 +97,7 @@ def _latex_cell(cell: Cell, column: Column) -> str:
 
 
 def html(table: Table) -> str:
-    """A sortable, filterable figure; the page's script does both. Cells with runs lead to their trials."""
+    """Return a figure that the page's script makes sortable and filterable. Cells with runs link to their trials."""
     head = "".join(_head(place, column) for place, column in enumerate(table.columns))
     body = "".join(f"<tr>{_cells(table, row)}</tr>\n" for row in table.rows)
     notes = "".join(f"<p>{html_text(note)}</p>" for note in table.notes)
@@ -114,7 +115,8 @@ def html(table: Table) -> str:
 def _head(place: int, column: Column) -> str:
     classes = " ".join(filter(None, ("number" if column.numeric else "", "" if column.latex else "screen")))
     kind = f' class="{classes}"' if classes else ""
-    header = html_text(column.header).replace("-", "\u2011").replace(", %", ",\u00a0%")  # not broken into two lines
+    # a header does not break into two lines
+    header = html_text(column.header).replace("-", "\u2011").replace(", %", ",\u00a0%")
     return (
         f'<th scope="col"{kind} aria-sort="none" data-key="{html_text(column.key)}">'
         f'<button type="button" data-sorts="{place}">{header}</button></th>'
@@ -126,7 +128,7 @@ def _cells(table: Table, row: tuple[Cell, ...]) -> str:
 
 
 def _cell(cell: Cell, column: Column, place: int) -> str:
-    screen = "" if column.latex else "screen"  # too wide for paper, as for LaTeX
+    screen = "" if column.latex else "screen"  # too wide for paper, as in LaTeX
     classes = " ".join(filter(None, ("number" if column.numeric else "", screen, cell.tone)))
     attributes = f' class="{classes}"' if classes else ""
     if cell.sort is not None:

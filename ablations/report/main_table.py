@@ -1,7 +1,7 @@
-"""The main table: method x encoder x data set, over all studies, and the published table in full beside it.
+"""The main table: method x encoder x data set, over all studies, and the published table in full next to it.
 
-A study's baseline arm stands for its method, encoder and images, and so does every arm that differs from it only in
-those. Choosing each study's best arm instead would report the luckiest of many.
+A study's baseline arm represents its method, encoder and images, and so does every arm that differs from it only in
+these. The best arm of each study would be the luckiest of many.
 """
 
 from collections.abc import Sequence
@@ -31,7 +31,7 @@ _STANDS_FOR = ("encoder.", "data.", "method.name")
 
 
 def main_tables(comparisons: Sequence[Comparison]) -> list[Table]:
-    """One table a data set and protocol; linear and k-NN of a row are of the same runs."""
+    """Return one table per data set and protocol. Linear and k-NN of a row come from the same runs."""
     places = dict.fromkeys((c.dataset, c.protocol) for c in comparisons if not c.empty)
     names = file_names(dict.fromkeys(dataset for dataset, _ in places))
     tables = []
@@ -138,7 +138,7 @@ def _published_cells(comparison: Comparison, row: Row, published_on: str) -> lis
 
 
 def _main_rows_published(dataset: str) -> list[tuple[str, PublishedRow]]:
-    """(table, row) of the paper's main table and of the authors' log, on one data set."""
+    """Return (table, row) of the paper's main table and of the authors' log, on one data set."""
     tables = published_tables()
     log = [row.model_copy(update={"arm": {"method": "cnnjepa", **row.arm}}) for row in tables["main_authors_log"].rows]
     rows = [("paper", row) for row in tables["main"].rows] + [("authors' log", row) for row in log]
@@ -146,7 +146,7 @@ def _main_rows_published(dataset: str) -> list[tuple[str, PublishedRow]]:
 
 
 def published_table(dataset: str) -> Table:
-    """The paper's main table for one data set, with the encoders that only the authors' log has."""
+    """Return the paper's main table for one data set, with the encoders that only the authors' log has."""
     tables, rows = published_tables(), _main_rows_published(dataset)
     return Table(
         f"published_{dataset}",

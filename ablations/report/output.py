@@ -1,4 +1,5 @@
-"""A report's folder: files written as wholes, and those of an earlier report that are no longer made removed."""
+"""The folder of a report. Each file is written as a whole; files of an earlier report that are no longer made are
+removed."""
 
 from pathlib import Path
 
@@ -9,22 +10,22 @@ _MANIFEST = ".written"
 
 
 class ReportFolder:
-    """Where a report goes. It remembers what it wrote, and removes nothing else."""
+    """Folder of a report. It records the files that it wrote, and removes no others."""
 
     def __init__(self, path: Path) -> None:
-        """Raises ConfigError when `path` is a file."""
+        """Open the folder. Raises ConfigError when `path` is a file."""
         if path.exists() and not path.is_dir():
             raise ConfigError(f"{path} is a file; a report needs a folder")
         self.path = path
         self._written: dict[str, None] = {}
 
     def write(self, name: str, content: str | bytes) -> None:
-        """A file below the folder. Raises RunError when the disk refuses."""
+        """Write a file below the folder. Raises RunError when the disk refuses."""
         path = self.path / name
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             aside = path.with_name(f"{path.name}.tmp")
-            # Bytes of a file's name that are no UTF-8 become escapes.
+            # Bytes of a file's name that are not UTF-8 become escapes.
             aside.write_bytes(content.encode("utf-8", "backslashreplace") if isinstance(content, str) else content)
             aside.replace(path)
         except OSError as error:
@@ -32,7 +33,7 @@ class ReportFolder:
         self._written[name] = None
 
     def close(self) -> None:
-        """Removes what an earlier report wrote and this one did not."""
+        """Remove the files that an earlier report wrote and this one did not."""
         manifest = self.path / _MANIFEST
         before = manifest.read_text(encoding="utf-8").splitlines() if manifest.is_file() else []
         for name in before:

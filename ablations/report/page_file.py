@@ -1,4 +1,4 @@
-"""The page: one HTML file with everything in it, which needs no network."""
+"""The page: one self-contained HTML file that needs no network."""
 
 import base64
 import json
@@ -27,7 +27,7 @@ KINDS = {
     "missing": "Incomplete",
     "fact": "",
 }
-"""What the page calls the kinds of sentences."""
+"""Kind of a sentence → its heading on the page."""
 
 _PLOTS = {
     "accuracy": ("Accuracy", "Bars: 95 % interval of the mean over seeds; hollow: of one seed, binomial."),
@@ -35,7 +35,7 @@ _PLOTS = {
     "curves": ("While training", "A line a trial; the legend switches arms on and off."),
 }
 
-# Drawn interactively on the page; the others are shown as they are.
+# Pictures that the page draws interactively; it shows the others as they are.
 _INTERACTIVE = ("_arms", "_along_", "_curves", "_cost_accuracy")
 
 
@@ -47,7 +47,8 @@ def page(
     main_pictures: Sequence[Picture],
     report: Path,
 ) -> str:
-    """The whole file's text. `runs`: each study's table of trials; `report`: the folder that the file goes into."""
+    """Return the text of the whole file. `runs`: each study's table of trials; `report`: the folder that the file goes
+    into."""
     specs: dict[str, Any] = {}
     sections = [_section(made, table, specs) for made, table in zip(bundles, runs, strict=True)]
     logs: dict[TrialKey, Curves] = {}
@@ -68,7 +69,7 @@ def page(
         css=Markup(_asset("page.css")),
         script=Markup(_asset("page.js")),
         plotly=Markup((files("plotly") / "package_data" / "plotly.min.js").read_text(encoding="utf-8")),
-        # `<` escaped, so that no text in it can end the element.
+        # Escape `<`, so that no text in the data can end the element.
         data=Markup(text.replace("<", "\\u003c")),
     )
 
@@ -103,6 +104,6 @@ def _section(made: StudyBundle, runs: Table, specs: dict[str, Any]) -> dict[str,
 
 
 def _embedded(one: Picture) -> dict[str, str]:
-    """SVG where it is small, else PNG: a gallery's photographs are larger as SVG."""
+    """Return the picture as SVG if it is small, else as PNG: a gallery's photographs are larger as SVG."""
     kind, content = ("svg+xml", one.svg) if len(one.svg) < 400_000 else ("png", one.png)
     return {"source": f"data:image/{kind};base64,{base64.b64encode(content).decode()}", "caption": one.caption}

@@ -1,4 +1,4 @@
-"""How numbers and verdicts are worded, the same in every table, picture and sentence."""
+"""Wording of numbers and verdicts, the same in every table, picture and sentence."""
 
 from cnnjepa.ablations.report.statistics import Difference, Estimate
 
@@ -7,16 +7,16 @@ PROTOCOL_MEANING = {
     "published": "the paper's: the linear probe's best epoch on the validation set (optimistic)",
 }
 SINGLE = "†"
-"""Marks one run's figure, whose interval is over validation images and not over seeds."""
+"""Mark of a single run's figure, whose interval is over validation images and not over seeds."""
 
 
 def accuracy(one: Estimate) -> str:
-    """`84.43 ± 1.20`; `83.70†` for a single seed."""
+    """Return `84.43 ± 1.20`, or `83.70†` for a single seed."""
     return f"{one.mean:.2f}{SINGLE}" if one.sd is None else f"{one.mean:.2f} ± {one.sd:.2f}"
 
 
 def interval(low: float | None, high: float | None, signed: bool = False) -> str:
-    """`[82.10, 86.76]`; a dash where there is none."""
+    """Return `[82.10, 86.76]`, or a dash if there is no interval."""
     if low is None or high is None:
         return "–"
     form = "+.2f" if signed else ".2f"
@@ -24,19 +24,19 @@ def interval(low: float | None, high: float | None, signed: bool = False) -> str
 
 
 def signed(value: float | None) -> str:
-    """`+0.40`, `−1.20`, or a dash."""
+    """Return `+0.40`, `−1.20`, or a dash."""
     return "–" if value is None else f"{value:+.2f}".replace("-", "−")
 
 
 def p_value(p: float | None) -> str:
-    """`p = 0.034`, `p < 0.001`, or that there is none."""
+    """Return `p = 0.034`, `p < 0.001`, or `no p`."""
     if p is None:
         return "no p"
     return "p < 0.001" if p < 0.001 else f"p = {p:.3f}"
 
 
 def verdict(one: Difference) -> str:
-    """What may be said of an arm against the baseline."""
+    """Return the verdict on an arm compared with the baseline."""
     return {
         "baseline": "baseline",
         "better": f"better at n = {one.n}",
@@ -49,7 +49,7 @@ def verdict(one: Difference) -> str:
 
 
 def quantity(value: float | None, unit: str = "") -> str:
-    """1,234,567 → `1.23 M`, with a unit after the prefix; a dash where there is none."""
+    """Return 1,234,567 as `1.23 M`, with a unit after the prefix; a dash if there is no value."""
     if value is None:
         return "–"
     for limit, prefix in ((1e15, "P"), (1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k")):
@@ -59,7 +59,7 @@ def quantity(value: float | None, unit: str = "") -> str:
 
 
 def listed(names: list[str], most: int = 8) -> str:
-    """`a, b and c`, with semicolons where a name has a comma; the rest is counted."""
+    """Return `a, b and c`, with semicolons if a name has a comma. Names beyond the first `most` are only counted."""
     comma = "; " if any(", " in name for name in names) else ", "
     if len(names) > most:
         return comma.join(names[:most]) + f" and {len(names) - most} more"

@@ -1,7 +1,7 @@
 """The page's interactive plots, as plain data for plotly's JavaScript.
 
-A plot has variants, of which the reader chooses one: {"label", "traces", "layout"}. Colours may be `@ink` and `@quiet`,
-which the page's script replaces by the theme's.
+A plot has variants, {"label", "traces", "layout"}, of which the reader chooses one. Colours may be `@ink` and `@quiet`,
+which the page's script replaces by the theme's colours.
 """
 
 from typing import Any
@@ -26,7 +26,7 @@ _SYMBOLS = ("circle", "square", "triangle-up", "diamond", "triangle-down", "cros
 
 
 def accuracy_plot(comparisons: list[Comparison]) -> list[Variant]:
-    """Every arm's accuracy with its interval: a variant a data set, protocol and metric."""
+    """Return every arm's accuracy with its interval: one variant per data set, protocol and metric."""
     return [
         _accuracy(comparison, metric, label)
         for comparison in comparisons
@@ -97,7 +97,7 @@ def _hover(row: Row, metric: str) -> str:
 
 
 def cost_plot(comparisons: list[Comparison]) -> list[Variant]:
-    """Training cost against linear top-1: a variant a comparison, then the published one."""
+    """Return training cost against linear top-1: one variant per comparison, then the published one."""
     variants = []
     for comparison in comparisons:
         gpu, points = our_points(comparison)

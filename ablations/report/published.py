@@ -1,11 +1,11 @@
 """The published numbers, and the arm of ours that each is compared with.
 
-A published row belongs to a data set and a setting: the preset of its data set (`in100`, `in1k`, or `in100-byol` and
-so on for another method; they follow the authors' code, from which the numbers came) with the row's own changes. An
-arm matches a row when its config has the row's values; among several that do, those that differ least from the
-published setting.
+A published row belongs to a data set and a setting. The setting is the preset of its data set (`in100`, `in1k`, or
+`in100-byol` and so on for another method) with the row's own changes. These presets follow the authors' code, which
+produced the numbers. An arm matches a row when its config has the row's values. If several arms do, those that differ
+least from the published setting match.
 
-A published accuracy stands in a table of its own data set only. Orderings and differences between arms are compared
+A published accuracy appears only in a table of its own data set. Orderings and differences between arms are compared
 across data sets, and then with the rows of one published data set, which the report names.
 """
 
@@ -42,10 +42,11 @@ ENCODER_PARAMS = {
     "vit_small": 21.7e6,
     "vit_base": 85.8e6,
 }
-"""Parameters without a classifier, for the area of a marker. torchvision's counts for ResNet-50, -152 and
-Wide ResNet-50-2 less their last layer; the common figures of timm for ResNet-200 and of ViT at 16-pixel patches."""
+"""Parameters without a classifier, for the area of a marker. torchvision's counts without the last layer for ResNet-50,
+ResNet-152 and Wide ResNet-50-2; timm's counts for ResNet-200 and for ViT at 16-pixel patches."""
 
-# What decides an accuracy, in the order in which a note names it. The rest is counted.
+# Settings with the largest effect on accuracy, in the order in which a note names them. Other settings are only
+# counted.
 _NAMED = {
     "encoder.arch": "encoder",
     "encoder.width": "encoder width",
@@ -54,13 +55,13 @@ _NAMED = {
     "method.predictor.depth": "predictor depth",
     "method.masking.strategy": "masking",
 }
-# How a run is carried out, or where its images lie: not part of the setting.
+# Settings of how a run is executed or where its images are: not part of the published setting.
 _IGNORED = ("runtime.", "data.path", "data.source", "data.resident", "data.on_error", "probe.", "encoder.backend")
 _COUNTED_ANYWAY = ("runtime.epochs", "runtime.batch_size")
 
 
 class PublishedRow(Section):
-    """A line of a published table."""
+    """A row of a published table."""
 
     dataset: str
     """Preset of the data set."""
@@ -73,18 +74,18 @@ class PublishedRow(Section):
     gpu_hours: float | None = None
     """A100-hours."""
     note: str = ""
-    """What a reader must know of the row."""
+    """A remark that a reader needs to interpret the row."""
 
     @property
     def label(self) -> str:
-        """`depth=3`; names alone where the value is a name."""
+        """Return `depth=3`; for a method or an encoder, the name alone."""
         return ", ".join(
             str(value) if name in ("method", "encoder") else f"{name}={value}" for name, value in self.arm.items()
         )
 
     @property
     def encoder(self) -> str:
-        """Its network: ResNet-50 unless the row says otherwise."""
+        """The row's network: ResNet-50 unless the row names another."""
         return str(self.arm.get("encoder", "resnet50"))
 
 
@@ -92,56 +93,58 @@ class PublishedTable(Section):
     """A published table with its source."""
 
     source: str
-    """Where the numbers were printed."""
+    """The publication with the numbers."""
     rows: tuple[PublishedRow, ...] = Field(min_length=1)
-    """Its lines."""
+    """Rows of the table."""
 
     @property
     def source_in_words(self) -> str:
-        """The source as a sentence's part."""
+        """The source, worded as a part of a sentence."""
         where, _, rest = self.source.partition("; ")
         return f"{where.replace('authors_log', 'the log that the authors published with their code')}; {rest}"
 
 
 @dataclass(frozen=True)
 class Beside:
-    """A published row beside one of our arms."""
+    """A published row that one of our arms matches."""
 
     row: PublishedRow
     differs: str
-    """In what our setting differs from the published one, the parts that matter most in words."""
+    """Differences between our setting and the published one; the most important parts, in words."""
     more: int
-    """Further settings that differ."""
+    """Number of further settings that differ."""
     distance: int
-    """All settings that differ."""
+    """Number of all settings that differ."""
     alone: bool
-    """Whether no other arm of ours matches the row equally well."""
+    """True if no other arm of ours matches the row equally well."""
 
     @property
     def note(self) -> str:
-        """Why the difference compares unlike things; empty where it does not."""
+        """Return why the difference compares unlike things; an empty text if it does not."""
         more = f"{self.more} more setting{'' if self.more == 1 else 's'}" if self.more else ""
         return "; ".join(filter(None, (self.differs, more)))
 
 
 @cache
 def published_tables() -> dict[str, PublishedTable]:
-    """Every table of `published.yaml`."""
+    """Return every table of `published.yaml`."""
     return {name: PublishedTable.model_validate(table) for name, table in published()["tables"].items()}
 
 
 def beside(table: PublishedTable, arms: dict[str, PretrainConfig], dataset: str) -> dict[str, Beside]:
-    """Arm's label → its row among those published on `dataset`, the name of our images. Empty for images on which the
-    table has no row: accuracies on other images do not compare."""
+    """Return arm's label → its row among those published on `dataset`, the name of our images. The result is empty for
+    images on which the table has no row: accuracies on different images do not compare."""
     return _matched(table, arms, published_set_of(dataset))
 
 
 def counterparts(
     table: PublishedTable, arms: dict[str, PretrainConfig], dataset: str
 ) -> tuple[str | None, dict[str, Beside]]:
-    """(a published data set, arm's label → its row there), for comparing orderings and differences of arms. The data
-    set is ours where the table has rows on it, else the one whose settings are closest to ours, of equals the one with
-    the most matching rows; None when no arm matches a row."""
+    """Return (published data set, arm's label → its row there), to compare orderings and differences of arms.
+
+    The data set is ours if the table has rows on it. Otherwise it is the one whose settings are closest to ours; among
+    equals, the one with the most matching rows. It is None when no arm matches a row.
+    """
     own = published_set_of(dataset)
     if found := _matched(table, arms, own):
         return own, found
@@ -158,13 +161,13 @@ def _mean_distance(rows: dict[str, Beside]) -> float:
 
 
 def _matched(table: PublishedTable, arms: dict[str, PretrainConfig], published_on: str | None) -> dict[str, Beside]:
-    """Arm's label → the row of one published data set with the fewest settings that differ."""
+    """Return arm's label → the row of one published data set with the fewest settings that differ."""
     flats = {label: flat(config.model_dump(mode="json")) for label, config in arms.items()}
     found: dict[str, Beside] = {}
     for row in table.rows:
         if row.dataset != published_on:
             continue
-        # A row that names no method is of CNN-JEPA; other methods have predictors and encoders too.
+        # A row that names no method belongs to CNN-JEPA; other methods have predictors and encoders too.
         wanted = {CONFIG_PATH[name]: value for name, value in {"method": "cnnjepa", **row.arm}.items()}
         setting = flat(_setting(row).model_dump(mode="json")) | wanted
         matching = {
@@ -187,7 +190,7 @@ def _preset(name: str) -> PretrainConfig:
 
 
 def _setting(row: PublishedRow) -> PretrainConfig:
-    """The preset of the row's method on its data set."""
+    """Return the preset of the row's method on its data set."""
     name = f"{row.dataset}-{row.arm.get('method')}"
     return _preset(name if name in preset_names() else row.dataset)
 
@@ -207,7 +210,7 @@ def _in_words(ours: dict[str, Any], theirs: dict[str, Any], different: list[str]
     return "; ".join(parts), len(different) - len(named)
 
 
-# The names under which people store the published sets; a packed copy's size may follow.
+# The names under which people store the published data sets. The size of a packed copy may follow.
 _BETWEEN, _COPY = r"[-_ .]*", r"([-_ .]+(\d+px|224|256|288|320|384|512|packed))*"
 _KNOWN_AS = {
     "in100": rf"(imagenet|in){_BETWEEN}100{_COPY}",
@@ -216,9 +219,9 @@ _KNOWN_AS = {
 
 
 def published_set_of(dataset: str, train_images: int | None = None, val_images: int | None = None) -> str | None:
-    """The published data set, `in100` or `in1k`, that our images are; None for all others. The evidence is the name
-    (`folder-imagenet100` and `hdf5-ImageNet-1k` are published sets, `folder-tinyimagenet100` is not), or, under any
-    name, exactly as many training and validation images as the published set has."""
+    """Return the published data set, `in100` or `in1k`, that our images are; None for all others. The evidence is the
+    name (`folder-imagenet100` and `hdf5-ImageNet-1k` are published sets, `folder-tinyimagenet100` is not) or, under any
+    name, the same number of training and validation images as the published set."""
     name = dataset.lower().removeprefix("folder-").removeprefix("hdf5-")
     named = next((known for known, pattern in _KNOWN_AS.items() if re.fullmatch(pattern, name)), None)
     sizes = {(size["train"], size["val"]): known for known, size in published()["sets"].items()}

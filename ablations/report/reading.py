@@ -1,4 +1,4 @@
-"""From a study's folder to what is known of it: every arm with every seed, the missing and the damaged included."""
+"""Reading of a study's folder: every arm with every seed, including missing and damaged trials."""
 
 import contextlib
 from dataclasses import dataclass, field, replace
@@ -19,14 +19,14 @@ from cnnjepa.schemas.probe import Protocol
 from cnnjepa.schemas.study import Study
 
 PROBE_AGAIN = "its result is of other probe settings; running the study again probes it again without training"
-"""The problem of a trial that is trained, and begun only in that it was probed otherwise."""
+"""The problem of a trained trial that counts as begun only because its result belongs to other probe settings."""
 
 PROTOCOLS: tuple[Protocol, ...] = ("held_out", "published")
 
 
 @dataclass
 class Curves:
-    """metrics.jsonl, as columns; None where a line lacks the figure."""
+    """The content of metrics.jsonl as columns; None where a line lacks the figure."""
 
     train: dict[str, list[float | None]] = field(default_factory=dict)
     probe: dict[str, list[float | None]] = field(default_factory=dict)
@@ -35,7 +35,7 @@ class Curves:
 
 @dataclass(frozen=True)
 class Trial:
-    """One arm with one seed, and what has become of it."""
+    """One arm with one seed, and its status."""
 
     record: TrialRecord
     standing: Standing
@@ -46,7 +46,7 @@ class Trial:
 
     @property
     def result(self) -> TrialResult | None:
-        """Its result when it finished: the only kind that is ever averaged."""
+        """The trial's result if it finished. Only results of finished trials are ever averaged."""
         return self.standing.result if self.standing.state == "finished" else None
 
     @property
@@ -56,27 +56,28 @@ class Trial:
 
     @property
     def page(self) -> str:
-        """Its name in the page's address: trials of one run that are probed differently have pages of their own."""
+        """The trial's name in the page's address. Trials of one run that are probed differently have separate pages."""
         return f"{self.short}-{self.record.probe_hash[:8]}"
 
     @property
     def commit(self) -> str:
-        """The program's that trained it, or, of a result that does not say, that wrote the result."""
+        """Commit of the program that trained the trial; if the result does not name it, of the program that wrote the
+        result."""
         if self.standing.result is None:
             return ""
         software = self.standing.result.software
         return software.get("trained_at") or software.get("commit", "unknown")
 
     def figures(self, protocol: Protocol) -> ProbeFigures | None:
-        """Both top-1 figures of a finished trial under one protocol; None when either is missing, so that linear and
-        k-NN of a row always come from the same trials."""
+        """Return both top-1 figures of a finished trial under one protocol. Return None when either is missing, so that
+        linear and k-NN of a row always come from the same trials."""
         figures: ProbeFigures | None = getattr(self.result.probes, protocol) if self.result else None
         return None if figures is None or None in (figures.linear_top1, figures.knn_top1) else figures
 
 
 @dataclass(frozen=True)
 class ArmTrials:
-    """An arm with its trials, one a seed."""
+    """An arm with its trials, one per seed."""
 
     label: str
     baseline: bool
@@ -85,46 +86,46 @@ class ArmTrials:
 
     @property
     def config(self) -> PretrainConfig:
-        """Of its first seed."""
+        """The config of the arm's first seed."""
         return self.trials[0].record.config
 
     def counted(self, protocol: Protocol) -> dict[int, Trial]:
-        """Seed → trial whose figures under this protocol enter the averages."""
+        """Return seed → trial whose figures under this protocol enter the averages."""
         return {trial.record.seed: trial for trial in self.trials if trial.figures(protocol)}
 
     def in_state(self, *states: str) -> list[Trial]:
-        """Its trials that stand so."""
+        """Return the arm's trials in these states."""
         return [trial for trial in self.trials if trial.standing.state in states]
 
 
 @dataclass(frozen=True)
 class StudyData:
-    """A study as it stands."""
+    """A study with the current status of its trials."""
 
     name: str
     study: Study
     arms: tuple[ArmTrials, ...]
     warnings: tuple[str, ...]
-    """What could not be read, by name."""
+    """One warning per trial that could not be read, with its name."""
 
     @property
     def trials(self) -> list[Trial]:
-        """All of them, arm by arm."""
+        """All trials, arm by arm."""
         return [trial for arm in self.arms for trial in arm.trials]
 
     @property
     def datasets(self) -> list[str]:
-        """Names of the images; arms of different ones never share a table."""
+        """Names of the data sets. Arms on different data sets never share a table."""
         return list(dict.fromkeys(arm.trials[0].record.dataset for arm in self.arms))
 
     def on(self, dataset: str) -> list[ArmTrials]:
-        """The arms of one data set."""
+        """Return the arms of one data set."""
         return [arm for arm in self.arms if arm.trials[0].record.dataset == dataset]
 
 
 def read_studies(root: Path, names: list[str]) -> tuple[list[StudyData], list[str]]:
-    """(the studies asked for, all below `root` when none is named; what could not be read among all). Raises
-    ConfigError when there is none, or when one that is named cannot be read."""
+    """Return (the named studies, or all below `root` if none is named; a warning for each of all studies that cannot be
+    read). Raises ConfigError when there is no study, or when a named one cannot be read."""
     if not names:
         refuse_no_studies(root)
     if names:
@@ -141,7 +142,8 @@ def read_studies(root: Path, names: list[str]) -> tuple[list[StudyData], list[st
 
 
 def read_study(folder: StudyFolder) -> StudyData:
-    """One study and where each of its trials stands. Raises ConfigError when its own files are missing or damaged."""
+    """Return one study and the status of each of its trials. Raises ConfigError when its own files are missing or
+    damaged."""
     study, records, pool = folder.study(), folder.trials(), Pool(folder.root)
     warnings, arms = [], dict[str, list[Trial]]()
     standings: dict[TrialKey, Standing] = {}
@@ -171,7 +173,7 @@ def _standing(pool: Pool, record: TrialRecord) -> Standing:
         standing = standing_of(pool, record)
     except OSError as error:
         return Standing("unreadable", problem=f"{folder} cannot be read ({error.strerror or error})")
-    except (KeyError, TypeError, ValueError):  # lines that are JSON, and not what training writes
+    except (KeyError, TypeError, ValueError):  # lines that are JSON but not written by training
         return Standing("begun", problem=f"{folder / 'metrics.jsonl'} has lines that are not as expected")
     result = standing.result
     if result and (result.pretrain_hash, result.seed) != (record.pretrain_hash, record.seed):
@@ -189,13 +191,13 @@ def _logged(pool: Pool, record: TrialRecord) -> list[Any] | None:
 
 
 def below_root(text: str, root: Path) -> str:
-    """Without the root's own path, so that a report does not depend on where it lies."""
+    """Return the text without the root's own path, so that a report does not depend on its place."""
     return text.replace(f"{root}/", "")
 
 
 def read_curves(lines: list[Any] | None, probe_hash: str) -> Curves:
-    """What was logged while training, with the probes of these settings; what cannot be read is passed over and
-    said."""
+    """Return the figures logged during training, with the probes of these settings. Unreadable lines are skipped and
+    counted in `problem`."""
     curves, bad = Curves(), 0
     if lines is None:
         return Curves(problem="metrics.jsonl is missing")
@@ -213,6 +215,6 @@ def read_curves(lines: list[Any] | None, probe_hash: str) -> Curves:
 
 
 def _number(value: object) -> float | None:
-    """Finite or nothing: a gap in a curve shows better than a false point."""
+    """Return a finite number or None: a gap in a curve is better than a false point."""
     good = isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < float("inf")
     return float(value) if good else None  # type: ignore[arg-type]

@@ -1,4 +1,4 @@
-"""Where every number comes from: each trial with its seed, hashes, commit and state."""
+"""The source of every number: each trial with its seed, hashes, commit and state."""
 
 import os
 from pathlib import Path
@@ -9,7 +9,8 @@ from cnnjepa.schemas.probe import Protocol
 
 
 def runs_table(study: StudyData, name: str, report: Path) -> Table:
-    """One row a trial. `report`: the folder that the report is written into, from which the run folders are named."""
+    """Return a table with one row per trial. `report` is the folder of the report; run folders are named relative to
+    it."""
     columns = [
         Column("run", "run", numeric=False),
         Column("arm", "arm", numeric=False),
@@ -46,7 +47,7 @@ def _in_order(study: StudyData) -> list[Trial]:
 
 
 def state_in_words(trial: Trial) -> str:
-    """The state, with how far it is where it is under way."""
+    """Return the state; for a trial in progress, also the fraction that is trained."""
     state = trial.standing.state
     if trial.standing.problem == PROBE_AGAIN:
         return "to be probed again"
@@ -82,7 +83,8 @@ def _row(trial: Trial, protocols: list[Protocol], report: Path) -> tuple[Cell, .
 
 
 def _shortened(name: str, letters: int) -> Cell:
-    """A hash's beginning, whole in the CSV and on hovering; a commit keeps its + for uncommitted changes."""
+    """Return the beginning of a hash; the CSV and the tooltip have all of it. A commit keeps its + for uncommitted
+    changes."""
     if not name:
         return Cell("–", {"": ""})
     return Cell(f"{name[:letters]}…{'+' if name.endswith('+') else ''}", {"": name}, name, "quiet", name)

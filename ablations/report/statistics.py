@@ -1,6 +1,6 @@
-"""What seeds allow to be said: intervals of a mean, paired differences, Holm's correction, rank agreement.
+"""Statistics over seeds: intervals of a mean, paired differences, Holm's correction, rank agreement.
 
-Accuracies are in percent, differences in percentage points. Why each statistic was chosen: docs/report.md.
+Accuracies are in percent, differences in percentage points. docs/report.md gives the reason for each statistic.
 """
 
 import itertools
@@ -15,40 +15,42 @@ from scipy import optimize, stats
 from cnnjepa.probes.interval import wilson
 
 LEVEL = 0.05
-"""Chance of a false verdict that a whole table is allowed, and one minus the coverage of its intervals."""
+"""Probability of any false verdict in a table, and one minus the coverage of its intervals."""
 
 LEAST_FOR_BOOTSTRAP = 8
-"""Fewer values resampled with replacement give too narrow intervals: with 3, one resample in 9 repeats one value."""
+"""Resampling fewer values with replacement gives intervals that are too narrow: with 3, one resample in 9 repeats one
+value."""
 
 POWER = 0.8
-"""Chance with which a difference is to be told apart, where the smallest such difference is named."""
+"""Probability of detecting the difference that is reported as the smallest detectable one."""
 
-_BOOTSTRAP_SEED = 20_240_814  # fixed, so that a report of the same results is the same bytes
-_QUANTILES = 20_000  # of the standard deviation; more change the fifth digit
-_MOST_ENUMERATED = 8  # 8! = 40,320 orderings are compared in a moment
+_BOOTSTRAP_SEED = 20_240_814  # fixed, so that reports of the same results are identical
+_QUANTILES = 20_000  # of the standard deviation; more change only the fifth digit
+_MOST_ENUMERATED = 8  # comparing 8! = 40,320 orderings takes a moment
 
 Verdict = Literal["baseline", "better", "worse", "indistinguishable", "same runs", "no spread", "no test"]
-"""`no spread`: every seed differs by exactly the same amount, so a t test has no yardstick; `no test`: fewer than two
-seeds in common with the baseline."""
+"""`no spread`: every seed differs by exactly the same amount, so a t test has no spread to compare with; `no test`:
+fewer than two seeds in common with the baseline."""
 
 
 @dataclass(frozen=True)
 class Estimate:
-    """What some runs say about an arm's accuracy."""
+    """Estimate of an arm's accuracy from its runs."""
 
     mean: float
     sd: float | None
-    """Over seeds (n − 1 in the denominator); None with one seed."""
+    """Standard deviation over seeds (n − 1 in the denominator); None with one seed."""
     n: int
     low: float
     high: float
     kind: Literal["t", "wilson"]
-    """`t`: 95 % interval of the mean over seeds, within 0 to 100; `wilson`: of one run over its validation images."""
+    """`t`: 95 % interval of the mean over seeds, within 0 to 100; `wilson`: interval of one run over its validation
+    images."""
 
 
 @dataclass(frozen=True)
 class Difference:
-    """An arm against the baseline, paired over the seeds that both have."""
+    """The difference of an arm from the baseline, paired over the seeds that both have."""
 
     verdict: Verdict
     n: int
@@ -57,11 +59,11 @@ class Difference:
     high: float | None = None
     """95 % t interval of this difference alone, not corrected for the other comparisons."""
     p: float | None = None
-    """Two-sided, paired t."""
+    """p-value of the two-sided paired t test."""
     p_holm: float | None = None
-    """After Holm's correction over the table."""
+    """p-value after Holm's correction over the table."""
     bootstrap: tuple[float, float] | None = None
-    """95 % BCa interval, from n = 8."""
+    """95 % BCa interval, given from n = 8."""
 
 
 @dataclass(frozen=True)
@@ -71,20 +73,20 @@ class Agreement:
     tau: float | None
     """τ-b; None when one side has all values equal."""
     p: float | None
-    """Exact and two-sided: the share of orderings whose |τ| is at least as large."""
+    """Exact two-sided p-value: the fraction of orderings whose |τ| is at least as large."""
     arms: int
     least_p: float
-    """The smallest p that so many arms can give: that of perfect agreement."""
+    """The smallest p that this number of arms can give: the p of perfect agreement."""
 
     @property
     def can_reach(self) -> bool:
-        """Whether so many arms could give a p below 5 % at all."""
+        """True if this number of arms can give a p below 5 % at all."""
         return self.least_p < LEVEL
 
 
 def estimate(values: Sequence[float], images: int | None) -> Estimate | None:
-    """Mean and 95 % interval of one arm's accuracies, one a seed; None without any, or for one seed whose number of
-    validation images is not known."""
+    """Return the mean and 95 % interval of one arm's accuracies, one per seed. Return None without any, or for one seed
+    with an unknown number of validation images."""
     n = len(values)
     if n == 0 or (n == 1 and not images):
         return None
@@ -97,7 +99,8 @@ def estimate(values: Sequence[float], images: int | None) -> Estimate | None:
 
 
 def difference(arm: Mapping[int, float], baseline: Mapping[int, float]) -> Difference:
-    """Paired over common seeds; seed → accuracy. The verdict is without correction: see `corrected`."""
+    """Return the difference, paired over common seeds (seed → accuracy). The verdict is not corrected: see
+    `corrected`."""
     seeds = sorted(arm.keys() & baseline.keys())
     n = len(seeds)
     ours, theirs = (np.array([side[seed] for seed in seeds]) for side in (arm, baseline))
@@ -105,7 +108,7 @@ def difference(arm: Mapping[int, float], baseline: Mapping[int, float]) -> Diffe
         return Difference("no test", n, float(ours[0] - theirs[0]) if n else None)
     by_seed = ours - theirs
     mean = float(by_seed.mean())
-    if np.ptp(by_seed) <= 1e-9:  # accuracies are percents: a difference this small is rounding
+    if np.ptp(by_seed) <= 1e-9:  # accuracies are percentages: a difference this small is rounding
         return Difference("no spread" if abs(mean) > 1e-9 else "indistinguishable", n, mean)
     test = stats.ttest_rel(ours, theirs)
     interval = test.confidence_interval(1 - LEVEL)
@@ -116,9 +119,9 @@ def difference(arm: Mapping[int, float], baseline: Mapping[int, float]) -> Diffe
 
 
 def corrected(differences: Sequence[Difference]) -> list[Difference]:
-    """The same comparisons with Holm's p (Scand. J. Statist. 1979) and the verdicts that it leaves: the chance that
-    any of them is wrong where nothing differs stays below 5 %. Comparisons that cannot be tested yet count too, so that
-    a verdict does not change when they can be."""
+    """Return the same comparisons with Holm's p (Scand. J. Statist. 1979) and the resulting verdicts. If there are no
+    true differences, the probability of any false verdict stays below 5 %. Comparisons that cannot be tested yet count
+    too, so that a verdict does not change when they can be."""
     tested = [place for place, one in enumerate(differences) if one.p is not None]
     adjusted = holm([p for one in differences if (p := one.p) is not None], sum(map(counts, differences)))
     result = list(differences)
@@ -129,12 +132,12 @@ def corrected(differences: Sequence[Difference]) -> list[Difference]:
 
 
 def counts(one: Difference) -> bool:
-    """Whether it is one of the comparisons that share the level: all but the baseline with itself."""
+    """Return whether this is one of the comparisons that share the level: all but the baseline with itself."""
     return one.verdict not in ("baseline", "same runs")
 
 
 def holm(p_values: Sequence[float], tests: int | None = None) -> list[float]:
-    """Return Holm-adjusted p-values in the order given. `tests` is the number of tests in all; those without a p-value
+    """Return Holm-adjusted p-values in the given order. `tests` is the total number of tests; those without a p-value
     count as the largest."""
     adjusted, running, tests = [0.0] * len(p_values), 0.0, tests or len(p_values)
     for rank, place in enumerate(sorted(range(len(p_values)), key=p_values.__getitem__)):
@@ -144,7 +147,8 @@ def holm(p_values: Sequence[float], tests: int | None = None) -> list[float]:
 
 
 def mean_ratio(ratios: Sequence[float]) -> tuple[float, float | None, float | None]:
-    """(geometric mean, low, high): 95 % t interval of the logarithms, back from them; none of one ratio."""
+    """Return (geometric mean, low, high). The 95 % t interval is computed on the logarithms; it is None for a single
+    ratio."""
     logs = np.log(ratios)
     mean = float(logs.mean())
     if logs.size < 2:
@@ -154,28 +158,30 @@ def mean_ratio(ratios: Sequence[float]) -> tuple[float, float | None, float | No
 
 
 def smallest_effect(n: int, tests: int) -> float | None:
-    """The smallest true difference that n seeds tell apart with probability `POWER` by the paired t test, in standard
-    deviations of a seed's difference, when `tests` comparisons share the level (Holm's first step, so the hardest
-    case). None below two seeds or without a test.
+    """Return the smallest true difference that the paired t test on n seeds detects with probability `POWER`.
 
-    Power as in Cohen, Statistical Power Analysis (1988), 2.3, averaged over the sample's standard deviation (scipy's
-    noncentral t gives NaN for two seeds).
+    It is in standard deviations of a seed's difference, when `tests` comparisons share the level (Holm's first step, so
+    the hardest case). Return None below two seeds or without a test.
+
+    The power is that of Cohen, Statistical Power Analysis (1988), 2.3, averaged over the sample's standard deviation,
+    because scipy's noncentral t gives NaN for two seeds.
     """
     if n < 2 or tests < 1:
         return None
     limit = float(stats.t.ppf(1 - LEVEL / tests / 2, n - 1))
     share = (np.arange(_QUANTILES) + 0.5) / _QUANTILES
-    reach = limit * np.sqrt(stats.chi2.ppf(share, n - 1) / (n - 1))  # what the mean must exceed, in its standard errors
+    reach = limit * np.sqrt(stats.chi2.ppf(share, n - 1) / (n - 1))  # the mean must exceed this many standard errors
 
     def lacking(effect: float) -> float:
         shift = effect * math.sqrt(n)
         return POWER - float(np.mean(stats.norm.sf(reach - shift) + stats.norm.cdf(-reach - shift)))
 
-    return float(optimize.brentq(lacking, 0.0, float(reach.max()) + 10))  # there every sample is beyond its limit
+    # at the upper end every sample is beyond its limit
+    return float(optimize.brentq(lacking, 0.0, float(reach.max()) + 10))
 
 
 def spread_of(one: Difference) -> float | None:
-    """Standard deviation of a seed's difference, from its interval; None where there is none."""
+    """Return the standard deviation of a seed's difference, computed from its interval; None without an interval."""
     if one.low is None or one.high is None:
         return None
     return (one.high - one.low) / 2 / float(stats.t.ppf(1 - LEVEL / 2, one.n - 1)) * math.sqrt(one.n)
@@ -196,10 +202,10 @@ def _bootstrap(by_seed: np.ndarray) -> tuple[float, float] | None:
 
 
 def agreement(ours: Sequence[float], theirs: Sequence[float]) -> Agreement | None:
-    """Kendall's τ-b of two orderings; None for fewer than three arms, whose p is 1 whatever their order.
+    """Return Kendall's τ-b of two orderings; None for fewer than three arms, for which p is 1 in any order.
 
-    Up to eight arms every ordering is compared, ties included. Beyond that scipy's exact distribution is used, which
-    knows no ties: with ties p is None.
+    Up to eight arms, every ordering is compared, ties included. With more arms, scipy's exact distribution is used. It
+    does not cover ties: with ties, p is None.
     """
     n = len(ours)
     if n < 3:
@@ -217,5 +223,5 @@ def agreement(ours: Sequence[float], theirs: Sequence[float]) -> Agreement | Non
     signs = np.sign(x[pairs[:, 0]] - x[pairs[:, 1]])
     permuted = y[orders]
     scores = np.abs((np.sign(permuted[:, pairs[:, 0]] - permuted[:, pairs[:, 1]]) * signs).sum(1))
-    reached = scores[0]  # the first ordering is the one observed
+    reached = scores[0]  # the first ordering is the observed one
     return Agreement(tau, float((scores >= reached).mean()), n, float((scores == scores.max()).mean()))

@@ -1,4 +1,4 @@
-"""Measured training steps of the methods, when `cnnjepa benchmark --cost` has been run below the root."""
+"""Table of measured training steps per method, if `cnnjepa benchmark --cost` has been run below the root."""
 
 import numpy as np
 
@@ -21,7 +21,7 @@ _COLUMNS = (
 
 
 def step_cost_table(costs: StepCostFile, name: str) -> Table:
-    """One row a method; the claim is answered for the methods that the paper makes it of."""
+    """Return a table with one row per method. The claim is answered for the methods that the paper names in it."""
     facts = costs.environment
     processor = facts.get("cpu", "hardware that was not recorded")
     hardware = facts["gpus"][0] if facts.get("device", "cpu").startswith("cuda") and facts.get("gpus") else processor

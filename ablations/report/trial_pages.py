@@ -1,4 +1,4 @@
-"""What the page shows of a single trial: its config against the baseline's, curves, figures beside floors, machine."""
+"""The page's data on single trials: config against the baseline's, curves, figures with floors, machine."""
 
 import json
 import os
@@ -11,11 +11,11 @@ from cnnjepa.ablations.study_folder import TrialKey
 from cnnjepa.schemas import TrialResult
 from cnnjepa.schemas.overrides import flat
 
-_MOST_POINTS = 150  # of a curve on the page; metrics.jsonl has all
+_MOST_POINTS = 150  # per curve on the page; metrics.jsonl has all points
 
 
 def trial_pages(studies: list[StudyData], curves: dict[TrialKey, Curves], report: Path) -> dict[str, Any]:
-    """{"configs": study → the baseline's config, "environments": […], "trials": page → everything else}.
+    """Return {"configs": study → the baseline's config, "environments": […], "trials": page → everything else}.
 
     A trial that several studies share has one page, with a difference from each study's baseline.
     """
@@ -43,7 +43,7 @@ def _flat(trial: Trial) -> dict[str, str]:
 
 
 def _diff(trial: Trial, base: Trial) -> list[tuple[str, str, str]]:
-    """(path, the trial's, the baseline's), as words; a dash where one lacks the field."""
+    """Return (path, the trial's value, the baseline's value) as text; a dash if one of them lacks the field."""
     ours, theirs = _flat(trial), _flat(base)
     return [
         (path, ours.get(path, "–"), theirs.get(path, "–"))
@@ -78,7 +78,7 @@ def _page(trial: Trial, curves: Curves, environments: dict[str, int], report: Pa
 
 
 def _environment(trial: Trial) -> str:
-    """environment.json, or what result.json kept of it, as canonical text."""
+    """Return environment.json, or the copy of it in result.json, as canonical text."""
     try:
         found = json.loads((trial.folder / "environment.json").read_text(encoding="utf-8"))
     except (OSError, ValueError):
@@ -98,7 +98,8 @@ def _outcome(result: TrialResult) -> dict[str, Any]:
 
 
 def _thinned(columns: dict[str, list[float | None]]) -> dict[str, list[float | None]]:
-    """At most so many points, evenly, the last one kept; rounded to what a screen shows."""
+    """Return at most `_MOST_POINTS` evenly spaced points, including the last one, rounded to the precision of a
+    screen."""
     length = len(columns.get("epoch", []))
     step = max(1, -(-length // _MOST_POINTS))
     places = [place for place in range(length) if (length - 1 - place) % step == 0]

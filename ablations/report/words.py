@@ -1,4 +1,4 @@
-"""The summary in words: what a colleague would say of a study after reading its tables, and no more than they allow."""
+"""The summary in words: sentences that the tables of a study support."""
 
 from typing import NamedTuple
 
@@ -13,15 +13,16 @@ from cnnjepa.ablations.report.statistics import POWER, smallest_effect, spread_o
 
 
 class Sentence(NamedTuple):
-    """A sentence and what kind it is, which the page shows as a mark."""
+    """A sentence and its kind, which the page shows as a mark."""
 
     text: str
     kind: str
-    """`finding`, `noise`, `open` (nothing can be said), `caution`, `missing` or `fact`."""
+    """`finding`, `noise`, `open` (no verdict is possible), `caution`, `missing` or `fact`."""
 
 
 def study_words(study: StudyData, comparisons: list[Comparison]) -> list[Sentence]:
-    """What can be said of a study, the most important first; verdicts are of `held_out` where it was probed."""
+    """Return the summary of a study, the most important sentences first. Verdicts use `held_out` where it was
+    probed."""
     said = []
     for dataset in study.datasets:
         here = [c for c in comparisons if c.dataset == dataset and not c.empty]
@@ -55,7 +56,7 @@ def _verdicts(comparison: Comparison) -> list[Sentence]:
 
 
 def _distinguished(comparison: Comparison, base: Row, metric: str, label: str, where: str) -> list[Sentence]:
-    """Who is better, worse, and neither."""
+    """Return sentences on the arms that are better, worse, and not distinguishable."""
     others = [row for row in comparison.rows if not row.arm.baseline]
 
     def judged(*verdicts: str) -> list[Row]:
@@ -97,7 +98,7 @@ def _effect(row: Row, metric: str) -> str:
 
 
 def _naive_winner(comparison: Comparison, base: Row, metric: str, label: str) -> list[Sentence]:
-    """Warns of what the column of means alone would suggest."""
+    """Return a warning if the arm with the highest mean is not significantly better than the baseline."""
     ranked = [row for row in comparison.rows if metric in row.estimates]
     if len(ranked) < 2 or metric not in base.estimates:
         return []
@@ -117,7 +118,7 @@ def _naive_winner(comparison: Comparison, base: Row, metric: str, label: str) ->
 
 
 def _sensitivity(comparison: Comparison) -> list[Sentence]:
-    """The smallest difference that would have been seen, by the median spread of the arms' differences."""
+    """Return the smallest detectable difference, for the median spread of the arms' differences."""
     parts = []
     for metric, label in METRICS.items():
         effects = [
@@ -138,7 +139,7 @@ def _sensitivity(comparison: Comparison) -> list[Sentence]:
 
 
 def _below_floors(comparison: Comparison) -> list[Sentence]:
-    """Arms whose mean does not exceed what their own untrained encoders reach."""
+    """Return a warning for arms whose mean does not exceed the accuracy of their own untrained encoders."""
     said = []
     for metric, label in METRICS.items():
         below = []
@@ -189,7 +190,7 @@ def _to_be_probed(trial: Trial) -> bool:
 
 
 def _by_arm(trials: list[Trial], study: StudyData) -> list[str]:
-    """`depth=6 at 2 of 3 seeds`."""
+    """Return `depth=6 at 2 of 3 seeds` per arm."""
     planned = {arm.label: len(arm.trials) for arm in study.arms}
     counts: dict[str, int] = {}
     for trial in trials:

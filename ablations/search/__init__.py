@@ -1,1 +1,1 @@
-"""Search: settings proposed by Optuna, tried as Ray Tune trials, kept in a storage that outlives the process."""
+"""Search: settings proposed by Optuna, run as Ray Tune trials, recorded in a storage that outlives the process."""

@@ -1,4 +1,4 @@
-"""Every arm's accuracy with its interval and its seeds, and its difference from the baseline."""
+"""Picture of every arm's accuracy with its interval and seeds, and of its difference from the baseline."""
 
 from typing import Any
 
@@ -8,7 +8,7 @@ from cnnjepa.ablations.report.comparison import METRICS, Comparison, Row
 from cnnjepa.ablations.report.pictures.style import BASELINE, BETTER, QUIET, WORSE, Picture, canvas, picture
 from cnnjepa.ablations.report.pictures.text import figure_text
 
-_MOST_LABELS = 60  # beyond, names would overlap
+_MOST_LABELS = 60  # names of more arms would overlap
 _LOOK = {
     "baseline": (BASELINE, "D", "baseline"),
     "better": (BETTER, "^", "better (Holm, 5 %)"),
@@ -18,7 +18,7 @@ _LOOK = {
 
 
 def draw_arms(comparison: Comparison, name: str) -> Picture | None:
-    """Four panels: linear, its difference, k-NN, its difference. None without a finished trial."""
+    """Draw four panels: linear, its difference, k-NN, its difference. Return None without a finished trial."""
     rows = [row for row in comparison.rows if row.estimates]
     if not rows:
         return None
@@ -79,7 +79,7 @@ _Mark = tuple[int, str, float, tuple[float, float] | None, bool]
 
 
 def _marks(axis: Any, marks: list[_Mark]) -> None:
-    """All markers of one look in one stroke: a picture of a hundred arms is otherwise seconds of work."""
+    """Draw all markers of one style in one call: a picture of a hundred arms would otherwise take seconds."""
     for kind, (colour, marker, _) in _LOOK.items():
         here = [mark for mark in marks if mark[1] == kind]
         between = [(place, *interval) for place, _, _, interval, _ in here if interval]

@@ -12,13 +12,13 @@ from cnnjepa.schemas.overrides import full_path
 
 
 def numeric_axes(comparison: Comparison) -> list[str]:
-    """Axes of the study whose values are numbers, at least two of them."""
+    """Return the axes of the study that have at least two values, all of them numbers."""
     axes = comparison.study.study.axes
     return [name for name, values in axes.items() if isinstance(values, tuple) and _numbers(values)]
 
 
 def short_names(comparison: Comparison) -> dict[str, str]:
-    """Numeric axis → the last part of its path, or the whole where two axes end alike; for file names."""
+    """Return numeric axis → the last part of its path, or the whole path if two axes end alike; for file names."""
     named = numeric_axes(comparison)
     ends = [axis.rsplit(".")[-1] for axis in named]
     return {axis: end if ends.count(end) == 1 else axis for axis, end in zip(named, ends, strict=True)}
@@ -29,7 +29,7 @@ def _numbers(values: tuple[Any, ...]) -> bool:
 
 
 def series_along(comparison: Comparison, axis: str) -> dict[str, list[tuple[float, Row]]]:
-    """One line a combination of the other axes' choices: its name → (value on the axis, arm), ascending."""
+    """Return one line per combination of the other axes' choices: its name → (value on the axis, arm), ascending."""
     series: dict[str, list[tuple[float, Row]]] = {}
     for row in comparison.rows:
         if row.estimates:
@@ -39,8 +39,8 @@ def series_along(comparison: Comparison, axis: str) -> dict[str, list[tuple[floa
 
 
 def published_along(comparison: Comparison, axis: str) -> list[tuple[float, PublishedRow]]:
-    """(value, row) of the study's published table along the same axis, on one data set: the one that our ordering is
-    compared with. Empty where the table has another axis."""
+    """Return (value, row) of the study's published table along the same axis, on the data set that our ordering is
+    compared with. The list is empty if the table has another axis."""
     name, ordered_on = comparison.study.study.published, comparison.ordered_on
     if name is None or ordered_on is None:
         return []
@@ -57,8 +57,9 @@ def published_along(comparison: Comparison, axis: str) -> list[tuple[float, Publ
 
 
 def draw_axis(comparison: Comparison, axis: str, name: str) -> Picture | None:
-    """Linear and k-NN along the axis, ours above, the published below on its own scale: the settings differ, so only
-    the shapes compare. None with fewer than two points, or more lines than can be told apart."""
+    """Draw linear and k-NN accuracy along the axis: ours above, the published below on its own scale. The settings
+    differ, so only the shapes compare. Return None with fewer than two points, or with more lines than can be
+    distinguished."""
     series = series_along(comparison, axis)
     if not series or len(series) > MOST_SERIES or max(map(len, series.values())) < 2:
         return None

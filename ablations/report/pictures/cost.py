@@ -1,6 +1,6 @@
-"""Training cost against linear accuracy, marker area by parameters: the paper's Figure 1, theirs and ours.
+"""Training cost against linear accuracy, marker area by parameters: the paper's Figure 1, with published and own runs.
 
-Different data sets have their own panels, because neither their hours nor their accuracies compare.
+Each data set has its own panel, because neither hours nor accuracies compare across data sets.
 """
 
 from dataclasses import dataclass
@@ -22,7 +22,7 @@ class CostPoint:
 
     label: str
     group: str
-    """Its study; empty for a published system."""
+    """The system's study; empty for a published system."""
     hours: float
     linear: float
     low: float | None
@@ -31,7 +31,7 @@ class CostPoint:
 
 
 def published_points() -> list[CostPoint]:
-    """The paper's systems on ImageNet-100, and those of the authors' log whose hours it has."""
+    """Return the paper's systems on ImageNet-100, and those of the authors' log that have hours."""
     tables = published_tables()
     rows = [
         (str(row.arm.get("method", "cnnjepa")), row)
@@ -54,7 +54,8 @@ def published_points() -> list[CostPoint]:
 
 
 def our_points(comparison: Comparison) -> tuple[bool, list[CostPoint]]:
-    """(whether the hours are GPU-hours: every counted run used GPUs; else hours of training, one point an arm)."""
+    """Return (whether the hours are GPU-hours, one point per arm). They are GPU-hours if every counted run used GPUs,
+    else hours of training."""
     rows = [row for row in comparison.rows if "linear_top1" in row.estimates and _costs(row)]
     gpu = bool(rows) and all(on_gpu(cost) for row in rows for cost in _costs(row))
     points = []
@@ -75,7 +76,7 @@ def _costs(row: Row) -> list[Any]:
 
 
 def draw_cost(comparisons: list[Comparison], name: str) -> Picture:
-    """The published panel, and one a data set, protocol and kind of hours."""
+    """Draw the published panel, and one panel per data set, protocol and kind of hours."""
     panels: dict[tuple[str, str, bool], list[CostPoint]] = {}
     for comparison in comparisons:
         gpu, points = our_points(comparison)
@@ -97,7 +98,7 @@ def draw_cost(comparisons: list[Comparison], name: str) -> Picture:
 
 
 def time_unit(hours: float) -> tuple[str, float]:
-    """The unit that so many hours read well in, and how many of it are an hour."""
+    """Return a readable unit for this number of hours, and how many such units make an hour."""
     if hours < 100 / 3600:
         return "seconds", 3600.0
     return ("minutes", 60.0) if hours < 100 / 60 else ("hours", 1.0)
@@ -105,7 +106,7 @@ def time_unit(hours: float) -> tuple[str, float]:
 
 def _panel(axis: Any, points: list[CostPoint], unit: str, factor: float) -> None:
     largest = max(point.params for point in points)
-    # A colour an arm where so many can be told apart, else a colour a study.
+    # One colour per arm if that many can be distinguished, else one colour per study.
     groups = list(dict.fromkeys(point.group for point in points))
     each = len(points) <= MOST_SERIES
     for number, point in enumerate(points):

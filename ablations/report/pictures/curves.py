@@ -1,4 +1,4 @@
-"""Loss, k-NN and RankMe while training, a colour an arm and a thin line a seed."""
+"""Loss, k-NN and RankMe during training: one colour per arm and one thin line per seed."""
 
 from cnnjepa.ablations.report.pictures.style import PALETTE, Picture, canvas, picture
 from cnnjepa.ablations.report.pictures.text import figure_text, legend_columns
@@ -15,7 +15,7 @@ _MOST_ARMS = 6
 
 
 def draw_curves(study: StudyData, curves: dict[TrialKey, Curves], name: str) -> Picture | None:
-    """The baseline and the first arms after it; None where nothing was logged."""
+    """Draw the baseline and the first arms after it. Return None if nothing was logged."""
     arms = sorted(study.arms, key=lambda arm: not arm.baseline)[:_MOST_ARMS]
     arms = [arm for arm in study.arms if arm in arms]
     panels = [panel for panel in _PANELS if any(_points(curves, arm, *panel[:2]) for arm in arms)]

@@ -1,4 +1,4 @@
-"""What a chosen run sees: a map of its validation features by class, and each image's nearest neighbours."""
+"""Features of a chosen run: a map of the validation images by class, and each image's nearest neighbours."""
 
 import textwrap
 from dataclasses import dataclass
@@ -21,15 +21,15 @@ from cnnjepa.probes.features import encoder_embed
 from cnnjepa.probes.knn import nearest
 from cnnjepa.schemas import PretrainConfig
 
-_MOST_IMAGES = 1_000  # enough for a map; a folder's photographs are decoded one by one
-_MOST_CLASSES = len(PALETTE)  # more colours cannot be told apart
+_MOST_IMAGES = 1_000  # enough for a map; photographs in a folder are decoded one by one
+_MOST_CLASSES = len(PALETTE)  # more colours cannot be distinguished
 _QUERIES, _NEIGHBOURS = 8, 7
 _WIDE, _HIGH = 1.12, 1.34  # a cell of the gallery, in image sides: room for a gap and two lines of text
 
 
 @dataclass(frozen=True)
 class Seen:
-    """Some validation images as a run's encoder sees them."""
+    """Some validation images with their features from a run's encoder."""
 
     pixels: Tensor
     """uint8 [N, 3, S, S]."""
@@ -41,8 +41,8 @@ class Seen:
 
 
 def see(run: Path, config: PretrainConfig) -> Seen:
-    """Loads the run's probed encoder and at most 1,000 validation images, evenly over classes. Raises ConfigError or
-    RunError when the checkpoint or the images are gone."""
+    """Load the run's probed encoder and at most 1,000 validation images, evenly over classes. Raises ConfigError or
+    RunError when the checkpoint or the images are missing."""
     encoder = load_encoder(run, config.probed_encoder)
     source = open_sources(config.data)["val"]
     count = min(_MOST_IMAGES, source.labels.numel())
@@ -63,9 +63,10 @@ def see(run: Path, config: PretrainConfig) -> Seen:
 
 
 def principal_plane(features_ND: Tensor) -> tuple[Tensor, Tensor]:
-    """The two directions of largest variance: (coordinates float64 [N, 2], their shares of the variance [2]).
+    """Return the projection onto the two directions of largest variance: (coordinates float64 [N, 2], their fractions
+    of the variance [2]).
 
-    Each direction's sign is chosen so that its largest loading is positive; a singular vector has none of its own.
+    The sign of a singular vector is arbitrary. Each direction's sign is chosen so that its largest loading is positive.
     """
     centred = features_ND.double() - features_ND.double().mean(0)
     _, singular, directions = torch.linalg.svd(centred, full_matrices=False)
@@ -77,8 +78,8 @@ def principal_plane(features_ND: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def draw_map(seen: Seen, run_label: str, name: str) -> Picture | None:
-    """Validation features on their principal plane, a colour a class; None with fewer than three images or
-    dimensions."""
+    """Draw the validation features on their principal plane, one colour per class. Return None with fewer than three
+    images or dimensions."""
     if min(seen.features.shape) < 3:
         return None
     at, share = principal_plane(seen.features)
@@ -110,7 +111,8 @@ def draw_map(seen: Seen, run_label: str, name: str) -> Picture | None:
 
 
 def draw_gallery(seen: Seen, run_label: str, name: str) -> Picture | None:
-    """A row an image, one of each of the first classes, with its nearest other validation images by cosine."""
+    """Draw one row per query image, one query of each of the first classes, with its nearest other validation images by
+    cosine similarity."""
     classes = seen.labels.unique()[:_QUERIES].tolist()
     if len(seen.labels) < 3:
         return None
@@ -141,7 +143,7 @@ def draw_gallery(seen: Seen, run_label: str, name: str) -> Picture | None:
 
 
 def _tile(axis: Any, pixels: Tensor, at: tuple[int, int], text: str, colour: str, dashed: bool = False) -> None:
-    """One image with a frame and at most two lines below it, in a cell of the mosaic."""
+    """Draw one image with a frame and at most two lines of text below it, in a cell of the gallery."""
     left, top = at[0] * _WIDE, at[1] * _HIGH
     axis.imshow(np.moveaxis(pixels.numpy(), 0, 2), extent=(left, left + 1, top + 1, top), interpolation="nearest")
     style = "--" if dashed else "-"

@@ -1,4 +1,4 @@
-"""Where context and targets fall, for every masking that a study uses."""
+"""Positions of context and targets, for every masking that a study uses."""
 
 from cnnjepa.ablations.report.pictures.style import Picture, canvas, picture
 from cnnjepa.ablations.report.pictures.text import figure_text
@@ -6,12 +6,12 @@ from cnnjepa.ablations.report.reading import StudyData
 from cnnjepa.mask_picture import cell_rates, heat_map, masking_of
 from cnnjepa.schemas import PretrainConfig
 
-_BATCHES = 50  # of 64 samples: a rate is known to about 0.9 points, less than its colour shows
+_BATCHES = 50  # of 64 samples: the error of a rate is about 0.9 points, less than its colour shows
 _MOST = 6
 
 
 def maskings(study: StudyData) -> dict[str, PretrainConfig]:
-    """First arm's label → config, for every masking of cells on every grid that the study uses."""
+    """Return first arm's label → config, for every masking of cells on every grid that the study uses."""
     found: dict[str, tuple[str, PretrainConfig]] = {}
     for arm in study.arms:
         masking = arm.config.method.masks
@@ -22,10 +22,10 @@ def maskings(study: StudyData) -> dict[str, PretrainConfig]:
 
 
 def draw_masks(study: StudyData, name: str) -> Picture:
-    """A column a masking: how often a cell is context, and how often target."""
+    """Draw one column per masking: how often a cell is context, and how often target."""
     shown = dict(list(maskings(study).items())[:_MOST])
     left_out = len(maskings(study)) - len(shown)
-    # One masking lies flat, several stand side by side.
+    # The two panels of a single masking form a row; several maskings form columns.
     rows, columns = (1, 2) if len(shown) == 1 else (2, len(shown))
     with canvas(2.6 * columns + 0.6, 2.7 * rows) as figure:
         axes = figure.subplots(rows, columns, squeeze=False).reshape(-1)

@@ -1,7 +1,8 @@
-"""Time of a training step against the visible share, from benchmark files.
+"""Time of a training step against the visible fraction, from benchmark files.
 
-A file counts when it is JSON like {"kind": "visible_share", "rows": [{"visible": 0.5, "dense_s": 2.7, "packed_s": 1.8,
-"masked_s": 3.1}, …]} with at least two shares; `benchmarks/sparse_encoder.py --shares 0.25,0.5,0.75,1.0` writes one.
+A file is drawn if it is JSON like {"kind": "visible_share", "rows": [{"visible": 0.5, "dense_s": 2.7, "packed_s": 1.8,
+"masked_s": 3.1}, …]} with at least two fractions. `benchmarks/sparse_encoder.py --shares 0.25,0.5,0.75,1.0` writes such
+a file.
 """
 
 import json
@@ -14,7 +15,7 @@ from cnnjepa.ablations.report.pictures.style import PALETTE, Picture, canvas, pi
 
 
 class SpeedRow(BaseModel):
-    """Seconds of a forward and backward at one visible share."""
+    """Seconds of a forward and backward pass at one visible fraction."""
 
     visible: float = Field(gt=0, le=1)
     dense_s: float
@@ -23,7 +24,7 @@ class SpeedRow(BaseModel):
 
 
 class SpeedFile(BaseModel):
-    """What a benchmark wrote; further keys are its own."""
+    """The content of a benchmark's file that is drawn. Further keys are ignored."""
 
     kind: Literal["visible_share"]
     rows: list[SpeedRow]
@@ -31,7 +32,8 @@ class SpeedFile(BaseModel):
 
 
 def read_speed(folder: Path) -> tuple[dict[str, SpeedFile], list[str]]:
-    """(file's name → its content, warnings) of every visible-share benchmark with several shares in `folder`."""
+    """Return (file's name → its content, warnings) of every visible-share benchmark with several fractions in
+    `folder`."""
     found, warnings = {}, []
     for path in sorted(folder.glob("*.json")):
         try:
@@ -48,7 +50,7 @@ def read_speed(folder: Path) -> tuple[dict[str, SpeedFile], list[str]]:
 
 
 def draw_speed(speed: SpeedFile, source: str, name: str) -> Picture:
-    """Dense, masked and packed, with the ceiling: visible share x dense."""
+    """Draw the dense, masked and packed encoders, and the best possible time: visible fraction x dense."""
     rows = sorted(speed.rows, key=lambda row: row.visible)
     shares = [100 * row.visible for row in rows]
     with canvas(6.2, 3.6) as figure:

@@ -1,4 +1,4 @@
-"""How every picture looks and is written: one palette, legends beside the data, the same bytes every time."""
+"""Style and output of every picture: one palette, legends next to the data, identical bytes for identical results."""
 
 import io
 from collections.abc import Iterator
@@ -11,18 +11,18 @@ from matplotlib.figure import Figure
 
 from cnnjepa.ablations.report.pictures.text import FONTS
 
-# Okabe and Ito's palette (jfly.uni-koeln.de/color): told apart by people with any of the usual colour deficiencies.
-# Yellow is left out, which print on white loses.
+# Okabe and Ito's palette (jfly.uni-koeln.de/color), which people with any of the usual colour deficiencies can
+# distinguish. Yellow is left out, because it is invisible on white.
 PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#7F7F7F")
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
 MOST_SERIES = len(PALETTE)
-"""More series than this cannot be told apart, so they are not coloured."""
+"""More series than this cannot be distinguished, so they are not coloured."""
 
 BETTER, WORSE, QUIET, BASELINE = "#009E73", "#D55E00", "#7F7F7F", "#000000"
 
 _STYLE: dict[Any, Any] = {
     "font.family": FONTS,
-    "text.parse_math": False,  # a `$` in a name is a dollar
+    "text.parse_math": False,  # a `$` in a name is a dollar sign
     "svg.hashsalt": "cnnjepa",
     "font.size": 9,
     "axes.titlesize": 9.5,
@@ -42,26 +42,26 @@ class Picture:
     """A drawn picture."""
 
     name: str
-    """File name without ending."""
+    """File name without extension."""
     caption: str
-    """A sentence on what is shown."""
+    """A sentence that describes the picture."""
     svg: bytes
     png: bytes
 
 
 @contextmanager
 def canvas(width: float, height: float) -> Iterator[Figure]:
-    """An empty figure of so many inches, in the house's style."""
+    """Yield an empty figure of this size in inches, in the style of the report."""
     with matplotlib.rc_context(_STYLE):
         yield Figure(figsize=(width, height), layout="constrained")
 
 
 def picture(figure: Figure, name: str, caption: str) -> Picture:
-    """The figure as SVG and PNG, without date or versions in either."""
+    """Return the figure as SVG and PNG, both without date and versions."""
     with matplotlib.rc_context(_STYLE):
         svg, png = io.BytesIO(), io.BytesIO()
         figure.draw_without_rendering()
-        figure.set_layout_engine("none")  # laid out once, not once a format
+        figure.set_layout_engine("none")  # the layout is computed once, not once per format
         figure.savefig(svg, format="svg", metadata={"Date": None, "Creator": None})
         figure.savefig(png, format="png", dpi=150, metadata={"Software": None})
     return Picture(name, caption, svg.getvalue(), png.getvalue())
