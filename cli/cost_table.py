@@ -3,6 +3,8 @@
 import json
 from typing import Any
 
+from pydantic import ValidationError
+
 from cnnjepa.ablations.method_study import method_config, methods_of
 from cnnjepa.ablations.published import published_time_shares
 from cnnjepa.ablations.step_cost_file import REFERENCE, step_cost_path
@@ -13,6 +15,7 @@ from cnnjepa.cli.terminal import console, say
 from cnnjepa.commands import quoted
 from cnnjepa.cpus import usable_cpus
 from cnnjepa.schemas import ConfigError, PretrainConfig
+from cnnjepa.schemas.load import explain
 from cnnjepa.schemas.overrides import merge, nested, parse_overrides
 from cnnjepa.step_costs import StepCost, step_costs
 from cnnjepa.training.distributed import Processes, pick_device
@@ -70,8 +73,8 @@ def _with(config: PretrainConfig, fixed: dict[str, Any]) -> PretrainConfig:
         tree = merge(tree, nested(path, value))
     try:
         return PretrainConfig.model_validate(tree)
-    except ValueError as error:
-        raise ConfigError(f"{config.method.name}: {error}") from None
+    except ValidationError as error:
+        raise ConfigError(f"{config.method.name}: {explain(error, PretrainConfig, tree)}") from None
 
 
 def _table(found: dict[str, StepCost], title: str) -> Sheet:

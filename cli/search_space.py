@@ -23,6 +23,9 @@ def asked_space(file: Path | None, ranges: list[str], sets: list[str], flags: di
         if tree.keys() >= NOTED:  # a search's own record, asked for again
             tree = without_notes(tree)
         tree.setdefault("name", file.stem)
+        for name, what in (("space", "range"), ("set", "value")):
+            if not isinstance(tree.get(name), dict | None):
+                raise ConfigError(f"search file {file}: {name} is {tree[name]!r}; write a mapping, config path: {what}")
     asked: dict[str, Any] = dict(tree.get("space") or {})
     # Named arms have a name, and paths of their own.
     fields = [key for key, span in asked.items() if not isinstance(span, dict)]

@@ -106,7 +106,7 @@ class SyntheticData(DataSection):
     val_images: int = Field(default=2000, ge=2)
     """Validation images drawn."""
 
-    drawing_seed: int = Field(default=0, ge=0)
+    drawing_seed: int = Field(default=0, ge=0, le=2**62)
     """Seed of the set itself; independent of the run's seed."""
 
 

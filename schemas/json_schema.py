@@ -12,7 +12,7 @@ def config_file_schema() -> Schema:
     """JSON Schema (draft 2020-12) of a config file. Unlike the model's own, it has `extends`, a section may leave out
     the field that chooses its kind (a preset below it has one), and a single value may stand for a list."""
     whole: Schema = _as_files_have_it(PretrainConfig.model_json_schema())
-    extends = {
+    extends: Schema = {
         "description": "A preset, over which the file's sections are laid.",
         "enum": list(preset_names()),
     }
@@ -57,5 +57,5 @@ def _one_of_several_kinds(node: Schema) -> Schema:
 
 
 def _a_list_or_one_value(node: Schema) -> Schema:
-    about = {name: node[name] for name in ("title", "description", "default") if name in node}
+    about: Schema = {name: node[name] for name in ("title", "description", "default") if name in node}
     return {**about, "anyOf": [{name: value for name, value in node.items() if name not in about}, node["items"]]}

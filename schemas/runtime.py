@@ -37,7 +37,7 @@ class RuntimeConfig(Section):
     workers: int = Field(default=2, ge=0)
     """Loader processes where the data set is not resident; 0 = in the training process. Not hashed."""
 
-    threads: int | None = Field(default=None, ge=1)
+    threads: int | None = Field(default=None, ge=1, le=1024)
     """CPU threads of the process; None = the framework's choice. Not hashed, but recorded: bitwise claims hold
     for the same number."""
 

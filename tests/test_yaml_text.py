@@ -267,3 +267,33 @@ def test_a_cost_file_with_a_key_twice_is_refused(tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", ["2012", "no", "null", "'a'", "1e-3", "a: b"])
 def test_a_split_on_the_command_line_is_the_folders_name(name: str, tmp_path: Path) -> None:
     assert _images_at(tmp_path, "PATH", train_split=name).train_split == name
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("space: [lr]", "space is ['lr']; write a mapping, config path: range"),
+        ("space: 3", "space is 3; write a mapping, config path: range"),
+        ("set: [lr]\nspace: {lr: 'log(1e-3, 1)'}", "set is ['lr']; write a mapping, config path: value"),
+        ("set: true\nspace: {lr: 'log(1e-3, 1)'}", "set is True; write a mapping, config path: value"),
+    ],
+)
+def test_a_search_of_the_wrong_shape_is_refused(text: str, says: str, tmp_path: Path) -> None:
+    path = tmp_path / "s.yaml"
+    path.write_text(f"preset: smoke\n{text}\n")
+    with pytest.raises(ConfigError) as refusal:
+        asked_space(path, [], [], {})
+    assert str(refusal.value) == f"search file {path}: {says}"
+
+
+@pytest.mark.parametrize(
+    ("setting", "says"),
+    [
+        ("drawing_seed=99999999999999999999999", "data.drawing_seed: 99999999999999999999999 is not legal"),
+        ("threads=100000", "runtime.threads: 100000 is not legal"),
+    ],
+)
+def test_numbers_that_no_machine_takes_are_refused(setting: str, says: str) -> None:
+    with pytest.raises(ConfigError, match=says):
+        load_config("smoke", overrides=[setting])
+    assert load_config("smoke", overrides=["drawing_seed=4611686018427387904"]).data.drawing_seed == 2**62
