@@ -27,7 +27,7 @@ Kind = Literal["method", "encoder", "masking", "data"]
 # The field that chooses among the sections of a kind.
 TAGS: dict[Kind, str] = {"method": "name", "encoder": "arch", "masking": "strategy", "data": "source"}
 
-_NAMED = re.compile(r"^[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*$")
+NAMED = re.compile(r"^[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*$")
 
 
 class ExtensibleSection(Section):
@@ -65,7 +65,7 @@ _met: dict[tuple[Kind, str], Extension] = {}
 
 def is_named(value: Any) -> bool:
     """Whether a value has the form `package.module:Class`."""
-    return isinstance(value, str) and _NAMED.match(value) is not None
+    return isinstance(value, str) and NAMED.match(value) is not None
 
 
 def extension(kind: Kind, named: str) -> Extension:

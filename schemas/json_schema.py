@@ -3,6 +3,7 @@
 from typing import Any
 
 from cnnjepa.schemas.config import PretrainConfig
+from cnnjepa.schemas.extension import NAMED, TAGS
 from cnnjepa.schemas.load import preset_names
 
 Schema = dict[str, Any]
@@ -23,21 +24,23 @@ def config_file_schema() -> Schema:
     }
 
 
-def _as_files_have_it(node: Any) -> Any:
+def _as_files_have_it(node: Any, called: str = "") -> Any:
+    """A schema, or part of one; `called` is the name of the property that it describes."""
     if isinstance(node, list):
         return [_as_files_have_it(item) for item in node]
     if not isinstance(node, dict):
         return node
-    inner = {name: _as_files_have_it(value) for name, value in node.items()}
+    inner = {name: _as_files_have_it(value, name) for name, value in node.items()}
     if "discriminator" in inner:
-        return _one_of_several_kinds(inner)
+        return _one_of_several_kinds(inner, extensible=called in TAGS)
     if inner.get("type") == "array" and "items" in inner and "prefixItems" not in inner:
         return _a_list_or_one_value(inner)
     return inner
 
 
-def _one_of_several_kinds(node: Schema) -> Schema:
-    """A section whose kind the field `discriminator` chooses; without that field it is a part of any kind."""
+def _one_of_several_kinds(node: Schema, extensible: bool) -> Schema:
+    """A section whose kind the field `discriminator` chooses; without that field it is a part of any kind. The fields
+    of an extension, which is named `package.module:Class`, are its own."""
     tag, mapping = node["discriminator"]["propertyName"], node["discriminator"]["mapping"]
     kinds: dict[str, list[str]] = {}
     for name, reference in mapping.items():
@@ -51,7 +54,9 @@ def _one_of_several_kinds(node: Schema) -> Schema:
     return {
         **rest,
         "type": "object",
-        "properties": {tag: {"enum": list(mapping)}},
+        "properties": {tag: {"anyOf": [{"enum": list(mapping)}, {"type": "string", "pattern": NAMED.pattern}]}}
+        if extensible
+        else {tag: {"enum": list(mapping)}},
         "allOf": [*chosen, {"if": {"not": {"required": [tag]}}, "then": {"anyOf": references}}],
     }
 

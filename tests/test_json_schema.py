@@ -1,5 +1,6 @@
 """The JSON Schema of config files accepts what `--config` reads, and names what it does not."""
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,7 @@ from cnnjepa.schemas import load_config, preset_names
 from cnnjepa.schemas.json_schema import config_file_schema
 from cnnjepa.schemas.load import preset_text
 from cnnjepa.schemas.overrides import merge, nested
-from cnnjepa.schemas.yaml_text import read_yaml, read_yaml_file, write_yaml
+from cnnjepa.schemas.yaml_text import read_yaml, write_yaml
 
 jsonschema = pytest.importorskip("jsonschema")
 
@@ -33,13 +34,14 @@ def test_every_preset_is_accepted_as_a_file_and_as_a_run_writes_it(name: str, va
     assert not complaints(validator, read_yaml(write_yaml(load_config(name).model_dump(mode="json")), name))
 
 
-def test_every_runs_config_is_accepted(validator: Any) -> None:
-    configs = sorted(RESULTS.glob("**/config.yaml")) + sorted(RESULTS.glob("**/best.yaml"))
-    if not configs:
+def test_every_kept_runs_config_is_accepted(validator: Any) -> None:
+    kept = sorted(RESULTS.glob("*/studies/*/trials.jsonl"))
+    if not kept:
         pytest.skip("results/ is not here")
-    assert len(configs) > 10
-    for path in configs:
-        assert not complaints(validator, read_yaml_file(path, "config file")), path
+    configs = [json.loads(line)["trial"]["config"] for path in kept for line in path.read_text().splitlines()]
+    assert len(configs) > 50
+    for config in configs:
+        assert not complaints(validator, read_yaml(write_yaml(config), "config.yaml"))
 
 
 @pytest.mark.parametrize(
@@ -53,6 +55,9 @@ def test_every_runs_config_is_accepted(validator: Any) -> None:
         "method: {name: cnnjepa, masking: {strategy: block, scale: [0.5, 0.6]}}",
         "extends: tiny64\nencoder: {arch: custom, module: 'mine:Net', total_stride: 4}",
         "data: {source: folder, path: ~/d}",
+        "method: {name: 'mine.methods:Own', temperature: 0.1, masking: {strategy: 'mine:Rings', rings: 3}}",
+        "method: {masking: {strategy: 'mine:Rings', rings: 3}}",
+        "encoder: {arch: 'mine:Net'}\ndata: {source: 'mine:Images', image_size: 64}",
         "runtime: {threads: null, batch_size: 64.0}",
     ],
 )
@@ -71,6 +76,8 @@ def test_parts_of_a_config_and_single_values_are_accepted(text: str, validator: 
         "runtime: {compile: yes}",
         "runtime: {keep_epochs: [a]}",
         "optimizer: {name: adam}",
+        "optimizer: {name: 'mine:Sgd'}",
+        "method: {name: 'mine methods:Own'}",
         "optimizer: {name: adamw, momentum: 0.9}",
         "optimizer: {lr: fast}",
         "optimizer: {lrr: 0.1}",
