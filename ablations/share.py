@@ -1,4 +1,4 @@
-"""What one trial takes of the machines there are, and how many fit at once."""
+"""Resources of one trial, and the number of trials that fit on the machines at once."""
 
 from typing import NamedTuple
 
@@ -7,44 +7,44 @@ import torch
 from cnnjepa.cpus import usable_cpus
 from cnnjepa.schemas import ConfigError
 
-# CPUs of a process that has a GPU, at most: loader processes and the process itself. Assumption.
+# Most CPUs of a process that has a GPU: for its loader processes and itself. Assumption.
 _MOST_CPUS_BESIDE_A_GPU = 16
 
 
 class Share(NamedTuple):
-    """What one trial takes of the cluster."""
+    """Resources of one trial."""
 
     cpus: float
     """CPUs of each process."""
     gpus: float
-    """GPUs of the trial, over all its processes; a fraction lets several trials share one."""
+    """GPUs of the trial, over all its processes. A fraction lets several trials share one GPU."""
     workers: int
-    """Processes."""
+    """Number of processes."""
 
     @property
     def bundle(self) -> dict[str, float]:
-        """One process's resources."""
+        """Resources of one process."""
         share = {"CPU": float(self.cpus), "GPU": self.gpus / self.workers}
         return {name: amount for name, amount in share.items() if amount}
 
 
 class Capacity(NamedTuple):
-    """What a cluster has: (CPUs, GPUs) of every machine that is alive."""
+    """Resources of a cluster: (CPUs, GPUs) of every machine that is alive."""
 
     nodes: list[tuple[float, float]]
 
     @property
     def cpus(self) -> float:
-        """Over all machines."""
+        """CPUs of all machines."""
         return sum(cpus for cpus, _ in self.nodes)
 
     @property
     def gpus(self) -> float:
-        """Over all machines."""
+        """GPUs of all machines."""
         return sum(gpus for _, gpus in self.nodes)
 
     def processes(self, share: Share) -> int:
-        """How many processes of this share fit at once."""
+        """Return how many processes with these resources fit at once."""
         need = share.bundle
         fits = [
             min(have // need[name] for name, have in (("CPU", cpus), ("GPU", gpus)) if name in need)
@@ -53,7 +53,8 @@ class Capacity(NamedTuple):
         return int(sum(fits))
 
     def trials(self, share: Share) -> int:
-        """How many trials fit at once. Raises ConfigError when not even one does, so that nobody waits for it."""
+        """Return how many trials fit at once. Raises ConfigError when not even one fits, so that no trial waits
+        forever."""
         a_process = share.gpus / share.workers
         if a_process > 1 and a_process != int(a_process):
             raise ConfigError(
@@ -71,16 +72,16 @@ class Capacity(NamedTuple):
 
 
 def this_machine() -> Capacity:
-    """The CPUs that this process may use, and the GPUs, here."""
+    """Return the CPUs that this process may use and the GPUs of this machine."""
     return Capacity([(float(usable_cpus()), float(torch.cuda.device_count()))])
 
 
 def trial_share(
     capacity: Capacity, workers: int, gpus: float | None, cpus: int | None, on_cpu: bool, side_by_side: bool
 ) -> Share:
-    """Return a trial's CPUs and GPUs: those requested, and defaults for what is None. The default is one GPU per
-    process where there are any (unless the config says `cpu`), with its part of the machine's cores. On CPUs alone it
-    is one core per process if trials run at the same time (`side_by_side`), else all cores."""
+    """Return a trial's CPUs and GPUs: the requested ones, and defaults for None. The default is one GPU per process if
+    there are any (unless the config says `cpu`), with a proportional part of the machine's cores. Without GPUs it is
+    one core per process if trials run at the same time (`side_by_side`), else all cores."""
     if gpus is None:
         gpus = float(workers) if capacity.gpus and not on_cpu else 0.0
     if cpus is None and gpus:

@@ -1,4 +1,4 @@
-"""The speed of a training step on this machine, measured before a study to say what it will take."""
+"""Speed of a training step on this machine, measured before a study to estimate its time."""
 
 import multiprocessing
 import statistics
@@ -19,11 +19,11 @@ _CPU_BATCH = 16
 
 
 def calibrate(config: PretrainConfig, device_type: str, threads: int, side_by_side: int) -> float:
-    """Images per second of a training step: a few steps on random pixels, as many trials at a time as will run side by
-    side here (on a GPU, one), without data loading.
+    """Return the images per second of a training step, measured over a few steps on random pixels without data loading.
+    As many steps run at the same time as trials will here (on a GPU, one).
 
-    On a GPU the steps run in a process of their own, because whoever uses a GPU once keeps some of its memory until
-    it ends, and a study's driver ends last. Raises RunError when the steps cannot be run (out of memory, say).
+    On a GPU the steps run in a separate process. A process that has used a GPU holds some of its memory until it ends,
+    and a study's driver ends last. Raises RunError when the steps cannot run (for example, out of memory).
     """
     if device_type == "cuda":
         return float(in_own_process(_rate_on_gpu, config))
@@ -39,9 +39,9 @@ def calibrate(config: PretrainConfig, device_type: str, threads: int, side_by_si
 
 
 def in_own_process(work: Callable[..., Any], *arguments: Any) -> Any:
-    """What `work` returns in a fresh process, which has ended by then. Its errors are raised here; RunError when the
-    process dies or runs out of a GPU's memory."""
-    context = multiprocessing.get_context("spawn")  # a forked process cannot use a GPU that its parent has looked at
+    """Return the result of `work` in a new process, which has ended by then. Its errors are raised here; RunError when
+    the process dies or runs out of GPU memory."""
+    context = multiprocessing.get_context("spawn")  # a forked process cannot use a GPU that its parent has initialised
     try:
         with ProcessPoolExecutor(1, context) as pool:
             with signals.sheltered():

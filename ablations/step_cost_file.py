@@ -1,4 +1,5 @@
-"""What `cnnjepa benchmark --cost` writes: steps of several methods, each timed in turns with CNN-JEPA's."""
+"""The file that `cnnjepa benchmark --cost` writes: steps of several methods, each alternating with steps of
+CNN-JEPA."""
 
 import json
 import statistics
@@ -15,22 +16,23 @@ MADE_BY = "cnnjepa benchmark --cost"
 
 
 class MethodSteps(Section):
-    """One method's steps."""
+    """Measured steps of one method."""
 
     seconds: tuple[PositiveFloat, ...] = Field(min_length=1)
-    """A step each, round by round."""
+    """Seconds per step, one step per round."""
 
     beside: tuple[PositiveFloat, ...] = ()
-    """CNN-JEPA's step of the same rounds; empty = its own list's, of files in which all methods took turns at once."""
+    """CNN-JEPA's steps in the same rounds. Empty in older files, in which all methods alternated: then CNN-JEPA's own
+    list counts."""
 
     flops_per_image: PositiveFloat
-    """A step's, forward and backward, at the mean visible share."""
+    """FLOPs per image of a step, forward and backward, at the mean visible fraction."""
 
     memory_bytes: int = Field(ge=0)
-    """Peak; see `cnnjepa.step_costs`."""
+    """Peak memory; see `cnnjepa.step_costs`."""
 
     images: int = Field(ge=1)
-    """A step's."""
+    """Images per step."""
 
 
 class StepCostFile(Section):
@@ -43,10 +45,10 @@ class StepCostFile(Section):
     """The base preset."""
 
     batch: int
-    """Images a step."""
+    """Images per step."""
 
     image_size: int
-    """Pixels a side."""
+    """Pixels per side."""
 
     methods: dict[str, MethodSteps]
     """Method → its steps."""
@@ -65,20 +67,21 @@ class StepCostFile(Section):
         return self
 
     def shares(self, method: str) -> list[float]:
-        """The share of the method's time that CNN-JEPA takes for as many images, round by round."""
+        """Return the fraction of the method's time that CNN-JEPA takes for the same number of images, round by
+        round."""
         other, ours = self.methods[method], self.methods[REFERENCE]
         beside = other.beside or ours.seconds
         return [b / ours.images / (s / other.images) for s, b in zip(other.seconds, beside, strict=True)]
 
     def share(self, method: str) -> float:
-        """The same, of the medians."""
+        """Return the same fraction for the medians."""
         other, ours = self.methods[method], self.methods[REFERENCE]
         beside = statistics.median(other.beside or ours.seconds)
         return beside / ours.images / (statistics.median(other.seconds) / other.images)
 
 
 def step_cost_path(root: Path) -> Path:
-    """Where the file of a root lies."""
+    """Return the path of the file below a root."""
     return root / "benchmarks" / "method_cost.json"
 
 
@@ -92,7 +95,8 @@ def _each_key_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def read_step_costs(path: Path) -> StepCostFile:
-    """Raises ConfigError, which begins with the path, for anything that the command did not write."""
+    """Return the content of the file. Raises ConfigError, beginning with the path, for anything that the command did
+    not write."""
     try:
         return StepCostFile.model_validate(
             json.loads(path.read_text(encoding="utf-8"), object_pairs_hook=_each_key_once)

@@ -1,4 +1,4 @@
-"""Studies as people write them: YAML files, those that ship with the project and a user's own."""
+"""Studies as YAML files: those that ship with the project and a user's own."""
 
 from functools import cache
 from importlib.resources import files
@@ -18,20 +18,20 @@ _SHIPPED = files("cnnjepa.ablations") / "studies"
 
 @cache
 def shipped_studies() -> tuple[str, ...]:
-    """Names of the studies that ship with the project."""
+    """Return the names of the studies that ship with the project."""
     names = (entry.name for entry in _SHIPPED.iterdir())
     return tuple(sorted(name.removesuffix(".yaml") for name in names if name.endswith(".yaml")))
 
 
 def shipped_text(name: str) -> str:
-    """The file of a shipped study as it is, head comment included."""
+    """Return the text of a shipped study's file, including the comment at its head."""
     return (_SHIPPED / f"{name}.yaml").read_text(encoding="utf-8")
 
 
 def read_study(asked: str) -> Study:
-    """The study in a YAML file, or a shipped one by name. A file without `name:` is called after itself.
+    """Return the study in a YAML file, or a shipped study by name. A file without `name:` is named after the file.
 
-    Raises ConfigError naming the axis or field, what is legal and the nearest name.
+    Raises ConfigError naming the axis or field, the possible values and the nearest name.
     """
     if asked in shipped_studies():
         return _study(read_yaml(shipped_text(asked), f"study {asked}"), asked, f"study {asked}")
@@ -51,7 +51,7 @@ def _study(tree: Any, name: str, origin: str) -> Study:
 
 
 def validated(tree: dict[str, Any], origin: str) -> Study:
-    """The study that `tree` describes. Raises ConfigError as `read_study` does."""
+    """Return the study that `tree` describes. Raises ConfigError as `read_study` does."""
     try:
         return Study.model_validate(_checked_axes(tree))
     except ValidationError as error:
@@ -59,12 +59,13 @@ def validated(tree: dict[str, Any], origin: str) -> Study:
 
 
 def changed(study: Study, changes: dict[str, Any]) -> Study:
-    """The study with some fields replaced, checked again. Raises ConfigError."""
+    """Return the study with some fields replaced, validated again. Raises ConfigError."""
     return validated({**study.model_dump(), **changes}, f"study {study.name}")
 
 
 def _checked_axes(tree: dict[str, Any]) -> dict[str, Any]:
-    """Says of each axis that is neither a list nor named arms what it must be; pydantic would name both forms."""
+    """Return the tree. Raises ConfigError for an axis that is neither a list nor named arms; pydantic's message would
+    name both forms."""
     axes = tree.get("axes")
     for name, values in axes.items() if isinstance(axes, dict) else ():
         if not isinstance(values, list | tuple | dict):

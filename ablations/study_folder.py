@@ -20,43 +20,44 @@ from cnnjepa.schemas.yaml_text import read_yaml_file, write_yaml
 from cnnjepa.training.files import write_atomically
 
 TrialKey = tuple[str, str]
-"""(pretrain_hash, probe_hash): what a trial is. Trials with the same pretrain_hash are trained once."""
+"""(pretrain_hash, probe_hash), which identify a trial. Trials with the same pretrain_hash are trained once."""
 
 
 class TrialRecord(Section):
-    """A line of `trials.json`: everything that a table, a status or a worker needs of a trial, without its images."""
+    """An entry of `trials.json`: everything that a table, a status or a worker needs to know about a trial, without
+    images."""
 
     arm: str
-    """What tables call the arm."""
+    """Name of the arm in tables."""
     choices: dict[str, Any]
     """Axis → value or named arm."""
     changes: dict[str, Any]
-    """Full config path → value, against the base config."""
+    """Full config path → value, the changes to the base config."""
     baseline: bool
-    """Whether the others are compared with this arm."""
+    """True if the other arms are compared with this one."""
     seed: int
     """runtime.seed."""
     pretrain_hash: str
-    """Its folder in the pool."""
+    """Name of its folder in the pool."""
     probe_hash: str
-    """The probe settings asked for."""
+    """Hash of the requested probe settings."""
     dataset: str
-    """Name of the images."""
+    """Name of the data set."""
     train_images: int
-    """Images of an epoch."""
+    """Images per epoch."""
     world_size: int = Field(ge=1)
-    """Processes of the trial."""
+    """Number of processes of the trial."""
     config: PretrainConfig
-    """Resolved: what is run."""
+    """The resolved config, as the trial runs it."""
 
     @property
     def key(self) -> TrialKey:
-        """Its name among all trials."""
+        """The trial's unique key among all trials."""
         return self.pretrain_hash, self.probe_hash
 
     @property
     def label(self) -> str:
-        """For messages."""
+        """Name of the trial in messages."""
         return f"{self.arm}, seed {self.seed}"
 
 
@@ -70,26 +71,26 @@ class StudyFolder:
 
     @property
     def begun(self) -> bool:
-        """Whether it holds a study."""
+        """True if the folder holds a study."""
         return (self.path / "study.yaml").is_file()
 
     def log(self, key: TrialKey) -> Path:
-        """What the trial printed while this study ran it."""
+        """Return the path of the log that the trial writes while this study runs it."""
         pretrain_hash, probe_hash = key
         return self.logs / f"{pretrain_hash[:12]}-{probe_hash[:8]}.log"
 
     @property
     def searched(self) -> bool:
-        """Whether it holds a search."""
+        """True if the folder holds a search."""
         return (self.path / "search.yaml").is_file()
 
     def refuse_search(self) -> None:
-        """Raises ConfigError when the folder holds a search, in which no study can be written."""
+        """Raise ConfigError when the folder holds a search, in which no study can be written."""
         if self.searched:
             raise ConfigError(f"{self.path} holds a search; give this study another --name")
 
     def study(self) -> Study:
-        """The study. Raises ConfigError when it is missing or damaged."""
+        """Return the study. Raises ConfigError when it is missing or damaged."""
         if self.searched:
             raise ConfigError(
                 f"{self.path} holds a search, not a study; the search's own command shows what it found and goes on"
@@ -101,12 +102,12 @@ class StudyFolder:
             raise ConfigError(f"{self.path / 'study.yaml'} cannot be read ({str(error).splitlines()[0]})") from None
 
     def refuse_absent(self) -> None:
-        """Raises ConfigError, naming the studies that there are, when the folder holds neither study nor search."""
+        """Raise ConfigError, naming the existing studies, when the folder holds neither study nor search."""
         if not self.begun and not self.searched:
             raise ConfigError(f"{self.path} holds no study{self._nearest()}")
 
     def trials(self) -> list[TrialRecord]:
-        """Its trials, in the order they are run. Raises ConfigError when they are missing or damaged."""
+        """Return the trials, in the order in which they run. Raises ConfigError when they are missing or damaged."""
         run_here, kept = self.path / "trials.json", self.path / FILE_NAME
         path = kept if kept.is_file() and not run_here.is_file() else run_here
         try:
@@ -119,8 +120,8 @@ class StudyFolder:
         return records
 
     def refuse_other_study(self, study: Study, trials: list[TrialRecord], extend: bool) -> None:
-        """Raises ConfigError when the folder holds a search, or another study, showing what differs. With `extend`, a
-        study that has everything of the one before, the same claims, and more arms or seeds, is let through."""
+        """Raise ConfigError, showing the differences, when the folder holds a search or another study. With `extend`, a
+        study is accepted that contains all of the earlier one, has the same claims, and adds arms or seeds."""
         self.refuse_search()
         if not self.begun:
             return
@@ -160,7 +161,7 @@ class StudyFolder:
         )
 
     def write(self, study: Study, trials: list[TrialRecord]) -> None:
-        """Before anything is run."""
+        """Write the study and its trials, before anything is run."""
         self.logs.mkdir(parents=True, exist_ok=True)
         text = write_yaml(study.model_dump(mode="json"))
         records = [trial.model_dump(mode="json") for trial in trials]
@@ -179,19 +180,19 @@ def _array(path: Path) -> list[Any]:
 
 
 def study_names(root: Path) -> list[str]:
-    """Studies below `root`, by name."""
+    """Return the names of the studies below `root`, sorted."""
     return sorted(path.parent.name for path in (root / "studies").glob("*/study.yaml"))
 
 
 def refuse_no_studies(root: Path) -> None:
-    """Raises ConfigError when no study lies below `root`."""
+    """Raise ConfigError when there is no study below `root`."""
     if not study_names(root):
         example = command("cnnjepa", "ablate", "predictor", "--depths", "1,2,3,4", root=root)
         raise ConfigError(f"{root / 'studies'} holds no study; `{example}` makes one")
 
 
 def records_of(trials: list[Trial], baseline: str, world_size: int) -> list[TrialRecord]:
-    """Planned trials as they are written down; `baseline` is an arm's label."""
+    """Return the records of planned trials; `baseline` is an arm's label."""
     return [
         TrialRecord(
             arm=trial.arm.label,
@@ -211,7 +212,7 @@ def records_of(trials: list[Trial], baseline: str, world_size: int) -> list[Tria
 
 
 def standing_of(pool: Pool, trial: TrialRecord) -> Standing:
-    """Where a study's trial stands."""
+    """Return the status of a study's trial."""
     return pool.standing(trial.pretrain_hash, trial.probe_hash, trial.config, trial.train_images)
 
 

@@ -1,4 +1,4 @@
-"""What a search found: its trials as a table, the best settings as a preset file, importances and history."""
+"""Results of a search: its trials as a table, the best settings as a preset file, importances and history."""
 
 import csv
 import io
@@ -21,19 +21,20 @@ from cnnjepa.schemas.space import SearchSpace
 from cnnjepa.schemas.yaml_text import write_yaml
 from cnnjepa.training.files import write_atomically
 
-# PED-ANOVA compares the best tenth of the completed trials with all of them; below this, that tenth is one trial.
+# PED-ANOVA compares the best tenth of the completed trials with all of them. With fewer trials than this, that tenth is
+# a single trial.
 _LEAST_FOR_IMPORTANCES = 20
 
 
 def completed(study: optuna.Study) -> list[FrozenTrial]:
-    """Trials that reached their end, best first."""
+    """Return the trials that reached their end, best first."""
     trials = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
     return sorted(trials, key=lambda trial: (-float(trial.value or 0.0), trial.number))
 
 
 def importances(study: optuna.Study) -> dict[str, float] | None:
-    """Setting (full config path, or named arms' name) → share of importance (PED-ANOVA, arXiv 2304.10255), largest
-    first; None where there are too few trials to tell."""
+    """Return setting (full config path, or named arms' name) → fraction of importance (PED-ANOVA, arXiv 2304.10255),
+    largest first. Return None if there are too few trials."""
     trials = completed(study)
     if importances_need(study) or len({trial.value for trial in trials}) == 1:
         return None
@@ -43,13 +44,14 @@ def importances(study: optuna.Study) -> dict[str, float] | None:
 
 
 def importances_need(study: optuna.Study) -> int:
-    """How many more trials have to reach their end before importances mean something; given up ones do not count."""
+    """Return how many more trials must reach their end before importances are meaningful. Pruned trials do not
+    count."""
     return max(0, _LEAST_FOR_IMPORTANCES - len(completed(study)))
 
 
 def write_best(study: optuna.Study, space: SearchSpace, folder: Path, data: Path | None = None) -> Path | None:
-    """`best.yaml`, which `cnnjepa train --config` takes; None before the first completed trial. `data`: the images that
-    the search was given, which the command in it names."""
+    """Write `best.yaml`, which `cnnjepa train --config` reads. Return None before the first completed trial. `data` is
+    the path of the images that the search was given; the command in the file names it."""
     trials = completed(study)
     if not trials:
         return None
@@ -72,8 +74,8 @@ def write_best(study: optuna.Study, space: SearchSpace, folder: Path, data: Path
 
 
 def write_trials(study: optuna.Study, space: SearchSpace, folder: StudyFolder) -> Path:
-    """`trials.csv`: a line a trial that ended, with how, its settings, k-NN at every intermediate probe, both probes'
-    figures at its end (top-1 in percent, held-out training images), and the run's folder in the pool."""
+    """Write `trials.csv`, with one row per ended trial: how it ended, its settings, k-NN at every intermediate probe,
+    both final probe figures (top-1 in percent, held-out training images), and the run's folder in the pool."""
     ended = [trial for trial in study.get_trials(deepcopy=False) if trial.state.is_finished() and trial.params]
     trials = [trial for trial in ended if trial.user_attrs.get(HOW) != REPEATED]
     epochs = sorted({epoch for trial in trials for epoch in trial.intermediate_values})
@@ -97,7 +99,7 @@ def write_trials(study: optuna.Study, space: SearchSpace, folder: StudyFolder) -
 
 
 def draw(study: optuna.Study, folder: Path) -> list[Path]:
-    """`history.png` and, where there is enough to say, `importances.png`."""
+    """Draw `history.png` and, with enough trials, `importances.png`."""
     ensure_matplotlib_cache()
     import matplotlib
 
@@ -108,9 +110,9 @@ def draw(study: optuna.Study, folder: Path) -> list[Path]:
     from cnnjepa.ablations.report.pictures.text import FONTS, figure_text
 
     drawn = []
-    # Optuna changes the style for good; names of arms are no formulas.
+    # Optuna changes the style permanently. Names of arms are not formulas.
     with warnings.catch_warnings(), matplotlib.rc_context({"text.parse_math": False, "font.family": FONTS}):
-        warnings.simplefilter("ignore")  # these pictures are marked experimental by Optuna
+        warnings.simplefilter("ignore")  # Optuna marks these pictures as experimental
         plots: dict[str, Any] = {"history": pictures.plot_optimization_history}
         if importances(study):
             plots["importances"] = pictures.plot_param_importances

@@ -1,4 +1,5 @@
-"""The lock of a journal file as Optuna makes it, a symbolic link, which a killed process cannot hold for long."""
+"""Lock of a journal file, a symbolic link as Optuna makes it. The lock of a killed process is removed after a short
+time."""
 
 import contextlib
 import fcntl
@@ -9,16 +10,16 @@ from pathlib import Path
 
 from optuna.storages.journal import JournalFileSymlinkLock
 
-# A lock is held while a few lines are appended and synced, for milliseconds. One that does not change over this many
-# seconds and looks was left by a process that was killed. The looks count, so that a file server that stalls for this
-# long does not make a live lock look old. Assumption; Optuna waits for 30 s.
+# A lock is held for milliseconds, while a few lines are appended and synced. A lock that does not change for this many
+# seconds and checks was left by a killed process. The checks are counted too, so that a live lock does not look old
+# when a file server stalls for this long. Assumption; Optuna waits for 30 s.
 _STALE_SECONDS, _STALE_LOOKS = 10.0, 15
 _LONGEST_PAUSE = 0.5
 
 
 class JournalLock(JournalFileSymlinkLock):
-    """Excludes every program that locks the journal as Optuna does. `journal` is absolute: a relative link points
-    elsewhere when it is read from the link's own folder."""
+    """Lock that excludes every program that locks the journal as Optuna does. `journal` must be absolute: a relative
+    link would be resolved from the link's own folder."""
 
     def __init__(self, journal: Path, warned: Callable[[str], None]) -> None:
         super().__init__(str(journal))
@@ -27,7 +28,7 @@ class JournalLock(JournalFileSymlinkLock):
         self._own: tuple[int, int] | None = None
 
     def acquire(self) -> bool:
-        """Wait until nobody holds the lock. A lock that was left is removed after 10 s with a warning."""
+        """Wait until no process holds the lock. A stale lock is removed after 10 s with a warning."""
         seen, since, looks, pause = self._look(), time.monotonic(), 0, 0.001
         while True:
             try:
@@ -46,13 +47,13 @@ class JournalLock(JournalFileSymlinkLock):
                 since, looks = time.monotonic(), 0
 
     def release(self) -> None:
-        """Remove the lock, unless another process has removed it and holds one of its own."""
+        """Remove the lock, unless another process has removed it and holds its own lock."""
         if self._own is not None and self._look() == self._own:
             self.path.unlink(missing_ok=True)
         self._own = None
 
     def _look(self) -> tuple[int, int] | None:
-        """(inode, time of making) of the link itself; None when there is none."""
+        """Return (inode, time of creation) of the link itself; None if there is none."""
         try:
             found = os.lstat(self.path)
         except FileNotFoundError:
@@ -60,7 +61,7 @@ class JournalLock(JournalFileSymlinkLock):
         return found.st_ino, found.st_mtime_ns
 
     def _remove(self, seen: tuple[int, int] | None) -> None:
-        """Remove the lock if it is still the one seen, one process at a time."""
+        """Remove the lock if it is still the one in `seen`. Only one process does this at a time."""
         with open(self._journal, "ab") as file:
             with contextlib.suppress(OSError):  # a file system without such locks
                 fcntl.flock(file, fcntl.LOCK_EX)
@@ -70,8 +71,8 @@ class JournalLock(JournalFileSymlinkLock):
 
 
 def drop_torn_line(journal: Path, lock: JournalLock) -> None:
-    """Cut off a last line that a killed process, or a full disk, left without its end; the next one would be glued to
-    it, and the journal unreadable. Waits for the lock."""
+    """Cut off an incomplete last line that a killed process or a full disk left. The next line would be appended to it,
+    and the journal would be unreadable. Waits for the lock."""
     lock.acquire()
     try:
         with open(journal, "r+b") as file:

@@ -1,13 +1,14 @@
-"""What `search.yaml` has beyond the search itself."""
+"""Fields of `search.yaml` that are not part of the search itself."""
 
 from typing import Any
 
-# The images' fingerprint, and processes per trial.
+# The fingerprint of the images, and the number of processes per trial.
 NOTED = {"images", "processes"}
-# Further, in records of later versions: the base config's names, and the folder's own name, which moves with it.
+# Fields that only records of later versions have: the base config's hashes, and the folder's own id, which moves with
+# it.
 _LATER = {"base", "base_probe", "id"}
 
 
 def without_notes(record: dict[str, Any]) -> dict[str, Any]:
-    """The fields of the search alone."""
+    """Return the fields of the search alone."""
     return {key: value for key, value in record.items() if key not in NOTED | _LATER}

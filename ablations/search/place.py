@@ -1,4 +1,4 @@
-"""The file or server that keeps a search's trials (`--storage`), checked before anything is made."""
+"""The file or server that holds a search's trials (`--storage`), checked before anything is created."""
 
 import os
 from dataclasses import dataclass
@@ -12,7 +12,7 @@ from cnnjepa.schemas.paths import user_path
 
 _FORMS = "--storage takes a database URL (sqlite:///FILE, postgresql://…, mysql://…) or journal:FILE"
 
-# What the driver of SQLite reads after `?`; anything else is a path whose `?` was not written %3F.
+# Options that SQLite's driver reads after `?`. Any other text there belongs to a path whose `?` was not written as %3F.
 _SQLITE_OPTIONS = {"cache", "cached_statements", "check_same_thread", "detect_types", "isolation_level", "mode",
                    "timeout", "uri"}  # fmt: skip
 
@@ -24,24 +24,24 @@ class Place:
     """A storage that may or may not exist yet."""
 
     url: str
-    """SQLAlchemy's URL, with the password; of a journal `journal:FILE`. Paths are absolute."""
+    """SQLAlchemy's URL, with the password; `journal:FILE` for a journal. Paths are absolute."""
     shown: str
-    """The same for messages, without the password."""
+    """The same without the password, for messages."""
     file: Path | None
-    """Absolute; None on a server."""
+    """Absolute path; None on a server."""
     journal: bool
 
     @property
     def exists(self) -> bool:
-        """True when there may be trials in it; a server is always asked."""
+        """True if there may be trials in it. A server is always queried."""
         return self.file is None or self.file.exists()
 
 
 def place_of(given: str | None, folder: Path) -> Place:
-    """The place that `--storage` names; None is `optuna.db` in the study's folder, which need not exist.
+    """Return the storage that `--storage` names; for None, `optuna.db` in the study's folder, which need not exist.
 
-    Raises ConfigError for a URL that cannot be read, a database in memory, and a file that cannot be written or is no
-    journal.
+    Raises ConfigError for a URL that cannot be read, a database in memory, and a file that cannot be written or is not
+    a journal.
     """
     if given is None:
         file = folder.absolute() / "optuna.db"
@@ -68,7 +68,7 @@ def place_of(given: str | None, folder: Path) -> Place:
     after = given.partition("?")[2]
     if after and (not url.query or set(url.query) - _SQLITE_OPTIONS):
         raise ConfigError(f"--storage {given}: ?{after} holds no option of SQLite; a ? in a path is written %3F")
-    if database.startswith("file:"):  # SQLite's own form, which it reads itself
+    if database.startswith("file:"):  # SQLite's own form of a path, which SQLite reads itself
         return Place(url.render_as_string(hide_password=False), str(url), None, journal=False)
     file = _at_home(database, given)
     _refuse_unwritable(file, f"--storage {given}")
@@ -85,7 +85,7 @@ def _at_home(name: str, given: str) -> Path:
 def _sqlite(url: URL) -> Place:
     text = url.render_as_string(hide_password=False)
     assert url.database
-    if make_url(text).database != url.database:  # SQLAlchemy before 2.1 writes `?` and `%` as they are
+    if make_url(text).database != url.database:  # SQLAlchemy before 2.1 does not escape `?` and `%`
         raise ConfigError(
             f"{url.database}: the installed SQLAlchemy cannot name a database in this folder; give a --root without ? "
             "and %, or install SQLAlchemy 2.1"
@@ -94,7 +94,8 @@ def _sqlite(url: URL) -> Place:
 
 
 def _refuse_unwritable(file: Path, what: str, may_lack_folder: bool = False) -> None:
-    """Raises ConfigError where no storage can be written. Both kinds write further files next to theirs."""
+    """Raise ConfigError if no storage can be written there. Both kinds of storage write further files next to the named
+    one."""
     if file.is_dir():
         raise ConfigError(f"{what}: {file} is a folder; name a file in it")
     folder = file.parent
@@ -109,7 +110,7 @@ def _refuse_unwritable(file: Path, what: str, may_lack_folder: bool = False) -> 
 
 
 def _refuse_other_file(file: Path, given: str) -> None:
-    """Raises ConfigError when the file holds something else than a journal of Optuna's."""
+    """Raise ConfigError if the file holds anything other than a journal of Optuna."""
     if not file.exists():
         return
     with open(file, "rb") as opened:

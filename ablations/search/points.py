@@ -1,4 +1,4 @@
-"""From a point of the searched space to the config that is tried."""
+"""The configs of a search's points."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -9,16 +9,16 @@ from cnnjepa.schemas.numbers import exact
 from cnnjepa.schemas.overrides import full_path, full_paths
 from cnnjepa.schemas.space import SearchSpace
 
-if TYPE_CHECKING:  # it imports torch, which takes seconds, and spaces are refused before
+if TYPE_CHECKING:  # it imports torch, which takes seconds; search spaces are checked before that
     from cnnjepa.ablations.data_facts import Resolver
     from cnnjepa.ablations.share import Share
 
-# A search needs one figure: neither the published protocol nor the floors are probed, unless asked for.
+# A search needs one figure: neither the published protocol nor the floors are probed, unless requested.
 _CHEAP_PROBE = {"probe.protocols": ["held_out"], "probe.floors": False}
 
 
 def config_of(space: SearchSpace, changes: dict[str, Any], data: Path | None) -> PretrainConfig:
-    """The config that a point of the space stands for. Raises ConfigError where the schema refuses it."""
+    """Return the config of a point of the space. Raises ConfigError when the schema refuses it."""
     base = full_paths(space.set, "set:")
     return load_config(space.preset, data=data, changes={**_CHEAP_PROBE, **base, **changes})
 
@@ -26,7 +26,7 @@ def config_of(space: SearchSpace, changes: dict[str, Any], data: Path | None) ->
 def trial_record(
     space: SearchSpace, choices: dict[str, Any], data: Path | None, share: "Share", resolver: "Resolver"
 ) -> TrialRecord:
-    """The trial that a point is, named as its run folder. Raises ConfigError where no trial can have the point."""
+    """Return the trial of a point, named as its run folder. Raises ConfigError when no trial can have the point."""
     changes = changes_of(choices, space)
     asked = config_of(space, changes, data)
     asked = asked.model_copy(update={"runtime": asked.runtime.model_copy(update={"threads": int(share.cpus)})})
@@ -43,14 +43,14 @@ def trial_record(
 
 
 def resolver_of(share: "Share") -> "Resolver":
-    """Names trials as the processes of this share will."""
+    """Return a resolver that names trials as the processes of this share do."""
     from cnnjepa.ablations.data_facts import Resolver
 
     return Resolver("cuda" if share.gpus else "cpu", share.workers)
 
 
 def changes_of(choices: dict[str, Any], space: SearchSpace) -> dict[str, Any]:
-    """What the choices (the search's key → value, or an arm's name) change: full config path → value. Raises
+    """Return the changes of the choices (the search's key → value, or an arm's name): full config path → value. Raises
     ConfigError for a path that does not exist."""
     changes: dict[str, Any] = {}
     for key, choice in choices.items():
@@ -63,8 +63,8 @@ def changes_of(choices: dict[str, Any], space: SearchSpace) -> dict[str, Any]:
 
 
 def check_search(space: SearchSpace, data: Path | None) -> PretrainConfig:
-    """The base config. Raises ConfigError for what no trial could run: a bad path, base config or value, a figure that
-    would not be measured, pruning without probes."""
+    """Return the base config. Raises ConfigError if no trial could run: for a bad path, base config or value, a figure
+    that would not be measured, or pruning without probes."""
     for name, asked in space.space.items():
         if asked.kind == "arms" and _is_path(name):
             raise ConfigError(f"--space {name}: this is a config path; give the arms a name that is none")
@@ -85,7 +85,8 @@ def check_search(space: SearchSpace, data: Path | None) -> PretrainConfig:
             try:
                 config_of(space, changes_of({key: value}, space), data)
             except ConfigError as error:
-                # Of these fields alone; what others must be for them, a trial finds out.
+                # Only errors of these fields are raised here. Conflicts with other fields are found when a trial
+                # starts.
                 if str(error).startswith(tuple(paths[key])):
                     where = f"{key}, arm {value}" if asked.kind == "arms" else f"{paths[key][0]}={asked}"
                     raise ConfigError(f"--space {where}: {error}") from None
@@ -96,7 +97,7 @@ def check_search(space: SearchSpace, data: Path | None) -> PretrainConfig:
 
 
 def refusal_of(choices: dict[str, Any], space: SearchSpace, data: Path | None) -> str | None:
-    """Why no trial can have this point; None where one can."""
+    """Return why no trial can have this point; None if one can."""
     try:
         config_of(space, changes_of(choices, space), data)
     except ConfigError as error:
@@ -113,7 +114,7 @@ def _is_path(name: str) -> bool:
 
 
 def _paths(space: SearchSpace) -> dict[str, list[str]]:
-    """The search's key → the full config paths that it sets."""
+    """Return the search's key → the full config paths that it sets."""
     return {
         key: list(dict.fromkeys(path for value in asked.ends for path in changes_of({key: value}, space)))
         for key, asked in space.space.items()

@@ -1,5 +1,5 @@
-"""The points of a search, one after another: none is trained twice, none at the same time as another process does it,
-and one whose process dies is not proposed for ever."""
+"""The points of a search, one after another. No point is trained twice, or while another process trains it. A point
+whose process dies is not proposed forever."""
 
 import json
 import random
@@ -29,13 +29,15 @@ from cnnjepa.randomness import key as random_key
 from cnnjepa.schemas import ConfigError
 from cnnjepa.schemas.space import SearchSpace
 
-# Points in a row whose processes die before the machines are held to be at fault, and the search ends. Assumption.
+# Number of consecutive points whose processes die before the search ends, because the machines may be at fault.
+# Assumption.
 _DEAD_IN_A_ROW = 5
-# Proposals in a row that were tried before, after which a space of real numbers has nothing new either.
+# Number of consecutive proposals that were tried before, after which a space of real numbers counts as used up.
 _MOST_REPEATS = 100
-# Above so many points an untried one is drawn, not chosen from all of them: nearly all of them are untried.
+# In a space with more points, an untried point is found by drawing at random, not chosen from a list of all: nearly all
+# are untried.
 _LISTED = 10_000
-# Seconds between looks at runs that another process trains.
+# Seconds between checks of runs that another process trains.
 _LOOK_AGAIN = 1.0
 
 
@@ -47,7 +49,8 @@ class News(NamedTuple):
     """`begins`, `waits` while another process trains the same settings, `epoch N` at an intermediate probe, or how it
     ended: `finished`, `pruned`, `collapsed`, …"""
     value: float | None
-    """The probe's figure: k-NN top-1 at an epoch, the objective at the end; percent, held-out training images."""
+    """The probe's accuracy in percent, on held-out training images: k-NN top-1 at an epoch, the objective at the
+    end."""
     detail: str
     choices: dict[str, Any]
     """The proposal: the search's key → the value, or the named arm's name."""
@@ -58,14 +61,15 @@ Told = Callable[[News], None]
 
 
 class RunName(NamedTuple):
-    """The name of a point's run: points with equal names are one trial, with an equal pretrain_hash one run folder."""
+    """The name of a point's run. Points with equal names are one trial; points with an equal pretrain_hash share one
+    run folder."""
 
     pretrain_hash: str
     probe_hash: str
 
 
 class Proposals:
-    """Optuna's proposals, less those that are tried or at work. Not safe for threads."""
+    """Optuna's proposals without the points that are already tried or running. Not thread-safe."""
 
     def __init__(
         self,
@@ -76,8 +80,9 @@ class Proposals:
         holder: Callable[[str], str | None],
         told: Told,
     ) -> None:
-        """`trials` in all, earlier ones included. `name` gives the run of a point (the search's key → value) or raises
-        ConfigError for one that no trial can have; `holder`, by pretrain_hash, the process that trains the run now."""
+        """Propose until there are `trials` in all, earlier ones included. `name` returns the run of a point (the
+        search's key → value), or raises ConfigError for a point that no trial can have. `holder` returns the process
+        that trains the run with a pretrain_hash now."""
         self._study, self._space, self._trials = study, space, trials
         self._name, self._holder, self._told = name, holder, told
         self._distributions, self._size = distributions(space), space_size(space)
@@ -92,12 +97,12 @@ class Proposals:
 
     @property
     def over(self) -> bool:
-        """True when nothing is at work and nothing will be proposed any more."""
+        """True if no trial is running and no more will be proposed."""
         return not self._open and not self._held and (self._enough or self.machines_fail or self._used_up)
 
     @property
     def machines_fail(self) -> bool:
-        """True when so many trials in a row died that the machines may be at fault."""
+        """True if so many consecutive trials died that the machines may be at fault."""
         return self._dead >= _DEAD_IN_A_ROW
 
     @property
@@ -106,7 +111,7 @@ class Proposals:
 
     @property
     def _used_up(self) -> bool:
-        """True when the space has no point that is neither tried nor at work."""
+        """True if every point of the space is tried or running."""
         if self._size is None:
             return self._repeats >= _MOST_REPEATS
         return len(self._tried | self._taken) >= self._size
@@ -116,7 +121,7 @@ class Proposals:
         return {_key(trial.params) for trial, _ in [*self._open.values(), *self._held]}
 
     def next(self) -> Trial | None:
-        """The next trial to be trained; None when there is none now (see `over`)."""
+        """Return the next trial to train; None if there is none now (see `over`)."""
         if released := self._released():
             return released
         while not (self._enough or self.machines_fail or self._used_up):
@@ -128,13 +133,13 @@ class Proposals:
         return None
 
     def looked(self, trial: Trial, value: float, epoch: int) -> None:
-        """Keep the figure of an intermediate probe."""
+        """Store the figure of an intermediate probe."""
         trial.report(value, epoch)
         self._tell(trial, f"epoch {epoch}", value)
 
     def end(self, trial: Trial, how: str, value: float | None = None, detail: str = "") -> None:
-        """Write the trial's end into the storage. A stopped trial is queued again; one that another process trains
-        (`busy`) waits for it and stays open."""
+        """Write the trial's end into the storage. A stopped trial is queued again. A trial whose run another process
+        trains (`busy`) waits for it and stays open."""
         _, name = self._open.pop(trial.number)
         if how == "busy":
             self._hold(trial, name, detail)
@@ -151,7 +156,7 @@ class Proposals:
             self._names.add(name)
 
     def close(self) -> None:
-        """Give back the trials that still wait for another process."""
+        """Return the trials that still wait for another process to the queue."""
         while self._held:
             trial, name = self._held.pop()
             self._open[trial.number] = trial, name
@@ -172,7 +177,8 @@ class Proposals:
         self._tell(trial, how, value, detail, ended=True)
 
     def _repeat(self, trial: Trial, name: RunName | None = None) -> None:
-        """End a trial that is another one's: of its point, or with `name` of another point that is the same run."""
+        """End a trial that repeats another one: the same point, or, if `name` is given, another point with the same
+        run."""
         self._repeats += 1
         trial.set_user_attr(HOW, REPEATED)
         if name is not None:
@@ -181,7 +187,7 @@ class Proposals:
         self._study.tell(trial, state=TrialState.FAIL)
 
     def _admitted(self, trial: Trial) -> bool:
-        """Return True when the trial is to be trained now; otherwise it has ended or waits."""
+        """Return True if the trial is to be trained now; otherwise it has ended or waits."""
         if _key(trial.params) in self._tried | self._taken:
             self._repeat(trial)
             return False
@@ -211,7 +217,8 @@ class Proposals:
         self._tell(trial, "waits", detail=why)
 
     def _released(self) -> Trial | None:
-        """A trial that waited, whose run nobody trains any more: its result is shared, or its training resumed."""
+        """Return a waiting trial whose run no process trains any more: its result is shared, or its training
+        resumed."""
         if not self._held or time.monotonic() - self._looked < _LOOK_AGAIN:
             return None
         for place, (trial, name) in enumerate(self._held):
@@ -223,7 +230,7 @@ class Proposals:
         return None
 
     def _user_of(self, name: RunName) -> str | None:
-        """Who has the run folder now."""
+        """Return who uses the run folder now; None if it is free."""
         mine = [trial for trial, at_work in self._open.values() if at_work.pretrain_hash == name.pretrain_hash]
         if mine:
             return f"trial {mine[0].number} trains the same network"
@@ -234,7 +241,7 @@ class Proposals:
         return self._study.get_trials(deepcopy=False, states=(TrialState.WAITING,))
 
     def _untried(self) -> dict[str, Any]:
-        """A point of a finite space that is neither tried nor at work, drawn uniformly."""
+        """Return a point of a finite space that is neither tried nor running, drawn uniformly."""
         draws = random.Random(random_key(self._space.seed, "untried", len(self._study.get_trials(deepcopy=False))))
         gone = self._tried | self._taken
         assert self._size is not None
@@ -252,13 +259,14 @@ class Proposals:
 
 
 def exhausted(study: optuna.Study, space: SearchSpace) -> int | None:
-    """The number of points when every point of a finite space was tried; None otherwise."""
+    """Return the number of points if every point of a finite space was tried; None otherwise."""
     size = space_size(space)
     return size if size is not None and len({_key(trial.params) for trial in seen(study)}) >= size else None
 
 
 def seen(study: optuna.Study) -> list[FrozenTrial]:
-    """Trials whose points need no other trial: those that count, and those whose run is that of one that counts."""
+    """Return the trials whose points need no other trial: those that count, and those with the run of one that
+    counts."""
     counted = tried(study)
     names = {_name_of(trial) for trial in counted} - {None}
     repeated = [t for t in study.get_trials(deepcopy=False) if t.user_attrs.get(HOW) == REPEATED]
@@ -266,7 +274,8 @@ def seen(study: optuna.Study) -> list[FrozenTrial]:
 
 
 def _name_of(trial: FrozenTrial) -> RunName | None:
-    """None for trials that never began, and for those of versions that kept no probe_hash."""
+    """Return the trial's run name; None for trials that never began, and for trials of versions that stored no
+    probe_hash."""
     if PROBE not in trial.user_attrs:
         return None
     return RunName(trial.user_attrs[HASH], trial.user_attrs[PROBE])

@@ -1,4 +1,5 @@
-"""A search's settings as its folder (`search.yaml`) and its storage keep them, and whether they are those of now."""
+"""The settings of a search, recorded in its folder (`search.yaml`) and its storage, and their comparison with a new
+request."""
 
 import platform
 import uuid
@@ -15,13 +16,13 @@ from cnnjepa.schemas.overrides import flat
 from cnnjepa.schemas.space import SearchSpace
 from cnnjepa.schemas.yaml_text import read_yaml_file
 
-# The attribute of Optuna's study that holds the record, the folder and the machine.
+# Attribute of Optuna's study that holds the record, the folder and the machine.
 _OWNER = "cnnjepa_search"
 
 
 def record_of(space: SearchSpace, config: PretrainConfig, images: DataFacts, processes: int) -> dict[str, Any]:
-    """The search as it is compared with one of before; `config` is its base config. The base is named as one process
-    on a CPU would train it, so that a search can resume on another machine."""
+    """Return the record of a search, which is compared with an earlier one. `config` is the base config. Its hashes are
+    those of one process on a CPU, so that a search can resume on another machine."""
     data = config.data.model_copy(update={"resident": "never"})
     runtime = config.runtime.model_copy(update={"device": "cpu"})
     named = config.model_copy(update={"data": data, "runtime": runtime})
@@ -32,7 +33,7 @@ def record_of(space: SearchSpace, config: PretrainConfig, images: DataFacts, pro
 
 
 def recorded(folder: StudyFolder) -> dict[str, Any] | None:
-    """The record in the folder; None where there is none. Raises ConfigError when it cannot be read."""
+    """Return the record in the folder; None if there is none. Raises ConfigError when it cannot be read."""
     path = folder.path / "search.yaml"
     if not path.is_file():
         return None
@@ -45,7 +46,8 @@ def recorded(folder: StudyFolder) -> dict[str, Any] | None:
 
 
 def refuse_other_search(folder: StudyFolder, asked: dict[str, Any]) -> None:
-    """Raises ConfigError when the folder holds another search, or one on other images. `asked`: as the record."""
+    """Raise ConfigError when the folder holds another search, or one on other images. `asked` has the form of the
+    record."""
     before = recorded(folder)
     different = _differences(before, asked) if before else ""
     if different:
@@ -53,13 +55,13 @@ def refuse_other_search(folder: StudyFolder, asked: dict[str, Any]) -> None:
 
 
 def folder_id(folder: StudyFolder) -> str:
-    """The name by which a storage knows the folder, wherever it is moved; a new one for a new folder."""
+    """Return the id by which a storage identifies the folder, even after it is moved; a new id for a new folder."""
     return str((recorded(folder) or {}).get("id") or uuid.uuid4().hex)
 
 
 def refuse_other_owner(storage: Any, shown: str, folder: StudyFolder, asked: dict[str, Any]) -> None:
-    """Raises ConfigError when the storage has a study of this name that is not this folder's search. A study without
-    an owner is from a version that wrote none: it is this search's if the folder has a record."""
+    """Raise ConfigError when the storage has a study of this name that is not this folder's search. A study without an
+    owner comes from a version that wrote none: it is this search's if the folder has a record."""
     try:
         study = optuna.load_study(study_name=asked["name"], storage=storage)
     except KeyError:
@@ -91,8 +93,8 @@ def refuse_other_owner(storage: Any, shown: str, folder: StudyFolder, asked: dic
 
 
 def claim(storage: Any, shown: str, folder: StudyFolder, asked: dict[str, Any]) -> None:
-    """Write into the storage's study, which is made if need be, whose search it is. `asked` has the folder's `id`.
-    Raises ConfigError when another search was quicker."""
+    """Record in the storage's study, created if necessary, that it belongs to this search. `asked` has the folder's
+    `id`. Raises ConfigError when another search was faster."""
     refuse_other_owner(storage, shown, folder, asked)
     study = optuna.create_study(storage=storage, study_name=asked["name"], direction="maximize", load_if_exists=True)
     mine = {"folder": str(folder.path.absolute()), "host": platform.node(), "id": asked["id"], "record": asked}
@@ -101,7 +103,8 @@ def claim(storage: Any, shown: str, folder: StudyFolder, asked: dict[str, Any]) 
 
 
 def _differences(before: dict[str, Any], now: dict[str, Any]) -> str:
-    """A line per field; empty where they are the same search. Names of the base that only one has are not compared."""
+    """Return one line per different field; an empty text for the same search. A hash of the base that only one record
+    has is not compared."""
     there, here = _comparable(before), _comparable(now)
     lines = [
         f"  {key}: there {there.get(key, '(none)')}, asked {here.get(key, '(none)')}"
@@ -118,8 +121,8 @@ def _differences(before: dict[str, Any], now: dict[str, Any]) -> str:
 
 
 def _comparable(record: dict[str, Any]) -> dict[str, Any]:
-    """Leaves by name. Fields that came after the record have their defaults; a range is its text, because the storage
-    does not take its choices in another order."""
+    """Return the leaves by name. Fields that are newer than the record have their defaults. A range is its text,
+    because the storage does not accept its choices in another order."""
     space = SearchSpace.model_validate(without_notes(record))
     ranges = {f"space.{key}": str(asked) for key, asked in space.space.items()}
     noted = {key: value for key, value in record.items() if key in NOTED}

@@ -1,4 +1,4 @@
-"""A search as Ray Tune trials: OptunaSearch proposes, ASHA gives up, the storage remembers."""
+"""A search as Ray Tune trials: OptunaSearch proposes, ASHA prunes, the storage records."""
 
 import tempfile
 from collections.abc import Callable
@@ -24,7 +24,8 @@ from cnnjepa.schemas.space import SearchSpace
 
 
 class _Searcher(NotKept, OptunaSearch):
-    """Tune's side of the proposals: OptunaSearch, with trials that `Proposals` chose and whose ends it writes."""
+    """Tune's interface to the proposals: an OptunaSearch whose trials come from `Proposals`, which also records how
+    they end."""
 
     def __init__(
         self,
@@ -34,7 +35,8 @@ class _Searcher(NotKept, OptunaSearch):
         stopping: Callable[[], bool],
         lost: Callable[[dict[str, Any]], Outcome],
     ) -> None:
-        """`lost` gives the outcome of a point (the search's key → value) whose process died at every attempt."""
+        """Set up the searcher. `lost` returns the outcome of a point (the search's key → value) whose process died at
+        every attempt."""
         super().__init__(
             space=distributions(space), metric="objective", mode="max", study_name=space.name, storage=storage
         )
@@ -43,7 +45,7 @@ class _Searcher(NotKept, OptunaSearch):
         self._looks: set[tuple[int, int]] = set()
 
     def suggest(self, trial_id: str) -> Any:
-        """Nothing new once the search is to stop."""
+        """Return the next trial's settings; nothing new once the search is to stop."""
         if self._stopping():
             return Searcher.FINISHED
         trial = self._proposals.next()
@@ -53,20 +55,20 @@ class _Searcher(NotKept, OptunaSearch):
         return super().suggest(trial_id)
 
     def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
-        """An intermediate probe."""
+        """Record an intermediate probe."""
         trial = self._ot_trials[trial_id]
         if "looked" in result and (trial.number, result["epoch"]) not in self._looks:
             self._looks.add((trial.number, result["epoch"]))
             self._proposals.looked(trial, result["looked"], result["epoch"])
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
-        """The trial's end goes into the storage: one that was given up is PRUNED there, not COMPLETE at its last
-        intermediate figure as OptunaSearch would have it."""
+        """Record the trial's end in the storage. A trial that was given up is PRUNED there, not COMPLETE with its last
+        intermediate figure as in OptunaSearch."""
         if trial_id not in self._ot_trials or trial_id in self._completed_trials:
             return
         self._completed_trials.add(trial_id)
         result = result or {}
-        self.on_trial_result(trial_id, result)  # the look at which a trial is given up comes here alone
+        self.on_trial_result(trial_id, result)  # the probe at which a trial is given up arrives only here
         trial = self._ot_trials[trial_id]
         if error:
             outcome = self._lost(choices_of(trial.params, self._searched))
@@ -77,7 +79,7 @@ class _Searcher(NotKept, OptunaSearch):
 
 
 class _GiveUpOnCollapse(tune.Stopper):
-    """A collapsed encoder does not come back."""
+    """Stopper of collapsed trials: a collapsed encoder does not recover."""
 
     def __call__(self, trial_id: str, result: dict[str, Any]) -> bool:
         return bool(result.get("collapsed"))
@@ -87,11 +89,11 @@ class _GiveUpOnCollapse(tune.Stopper):
 
 
 class Ending(NamedTuple):
-    """How a search ended."""
+    """The end of a search."""
 
     study: optuna.Study
     machines_fail: bool
-    """True when it ended because the processes of several trials in a row died."""
+    """True if it ended because the processes of several consecutive trials died."""
 
 
 def run_search(
@@ -104,8 +106,9 @@ def run_search(
     stopping: Callable[[], bool],
     told: Told,
 ) -> Ending:
-    """Try until `trials` count, the space has no other point, or the search is to stop. What an earlier process did
-    counts. A trial whose process or machine is lost is begun again from its checkpoint, three times in all."""
+    """Run trials until `trials` of them count, the space has no other point, or the search is to stop. Trials of
+    earlier processes count. A trial whose process or machine is lost is resumed from its checkpoint, with three
+    attempts in all."""
     pool, folder = Pool(Path(task.root)), StudyFolder(Path(task.root), space.name)
     study = open_study(space, storage, pool)
     data, resolver = None if task.data is None else Path(task.data), resolver_of(task.share)
@@ -128,7 +131,7 @@ def run_search(
             tune_config=tune.TuneConfig(
                 search_alg=_Searcher(space, storage, proposals, stopping, lost),
                 scheduler=_scheduler(space, task),
-                num_samples=-1,  # the searcher says when it is over
+                num_samples=-1,  # the searcher decides when the search is over
                 max_concurrent_trials=capacity.trials(task.share),
             ),
             run_config=tune.RunConfig(

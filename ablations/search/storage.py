@@ -1,4 +1,5 @@
-"""The search's memory: an Optuna study in SQLite, a journal file or any database, that a later process goes on with."""
+"""The storage of a search: an Optuna study in SQLite, a journal file or any database, from which a later process
+resumes."""
 
 import contextlib
 import math
@@ -20,19 +21,20 @@ from cnnjepa.schemas import ConfigError
 from cnnjepa.schemas.overrides import full_path
 from cnnjepa.schemas.space import Range, SearchSpace
 
-# How a trial is known to have ended, as a user attribute of Optuna's trial.
+# User attributes of Optuna's trial: how it ended, the hashes of its run, and a detail.
 HOW, HASH, PROBE, DETAIL = "how", "pretrain_hash", "probe_hash", "detail"
-# The number of the trial whose settings are tried again, because it was lost or stopped.
+# Attribute with the number of the trial whose settings are tried again because it was lost or stopped.
 AGAIN = "again"
-# How many drivers in a row died while the point was trained and left no newer checkpoint of it.
+# Attribute with the number of consecutive drivers that died while the point was trained and left no newer checkpoint of
+# it.
 LOST = "lost"
-# The way in which a trial ends whose run another trial of the search is; it does not count.
+# Value of HOW for a trial whose run is the run of another trial of the search. Such a trial does not count.
 REPEATED = "repeated"
 
 
 def storage_at(place: Place, warned: Callable[[str], None]) -> Any:
-    """Optuna's storage at the place, made where there is none; `warned` hears of a stale lock that was removed. Raises
-    ConfigError when it cannot be opened."""
+    """Return Optuna's storage at the place, created if there is none. `warned` is called when a stale lock is removed.
+    Raises ConfigError when it cannot be opened."""
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     try:
         if place.journal:
@@ -45,7 +47,7 @@ def storage_at(place: Place, warned: Callable[[str], None]) -> Any:
             drop_torn_line(place.file, lock)
             return JournalStorage(journal)
         return optuna.storages.RDBStorage(place.url)
-    except Exception as error:  # SQLAlchemy and the drivers raise many kinds
+    except Exception as error:  # SQLAlchemy and the drivers raise many types
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise ConfigError(
             f"the search's storage {place.shown} cannot be opened ({reason}); --storage takes a database URL "
@@ -55,7 +57,7 @@ def storage_at(place: Place, warned: Callable[[str], None]) -> Any:
 
 @contextlib.contextmanager
 def storage_errors(place: Place) -> Iterator[None]:
-    """Turns what a storage raises while the search runs into a RunError that names it."""
+    """Turn errors of a storage during a search into a RunError that names it."""
     try:
         yield
     except (optuna.exceptions.StorageInternalError, SQLAlchemyError) as error:
@@ -67,12 +69,12 @@ def storage_errors(place: Place) -> Iterator[None]:
 
 
 def distributions(space: SearchSpace) -> dict[str, BaseDistribution]:
-    """Optuna's name of a setting → its distribution. Raises ConfigError for a path that does not exist."""
+    """Return Optuna's name of a setting → its distribution. Raises ConfigError for a path that does not exist."""
     return {optuna_name(key, asked): _distribution(asked) for key, asked in space.space.items()}
 
 
 def optuna_name(key: str, asked: Range) -> str:
-    """What Optuna calls a setting: the full config path, or the name of named arms."""
+    """Return Optuna's name of a setting: the full config path, or the name of named arms."""
     return key if asked.kind == "arms" else full_path(key, "--space")
 
 
@@ -86,12 +88,12 @@ def _distribution(asked: Range) -> BaseDistribution:
 
 
 def _storable(value: Any) -> Any:
-    """Databases keep plain values; a list is kept as its text, which `choices_of` reads back."""
+    """Return a plain value that a database can store. A list is stored as its text, which `choices_of` reads back."""
     return str(list(value)) if isinstance(value, list | tuple) else value
 
 
 def choices_of(params: dict[str, Any], space: SearchSpace) -> dict[str, Any]:
-    """Optuna's parameters as the search writes them: its key → the value, or the named arm's name."""
+    """Return Optuna's parameters in the form of the search: its key → the value, or the named arm's name."""
     written = {optuna_name(key, asked): (key, asked.values) for key, asked in space.space.items()}
     choices = {}
     for setting, stored in params.items():
@@ -101,12 +103,12 @@ def choices_of(params: dict[str, Any], space: SearchSpace) -> dict[str, Any]:
 
 
 def open_study(space: SearchSpace, storage: Any, pool: Pool | None = None) -> optuna.Study:
-    """The study, begun or gone on with.
+    """Return the study, begun or resumed.
 
-    The sampler's seed moves on with the number of trials there are, so that a search that goes on does not propose
-    its first points anew. Trials that were at work when their driver died are marked, and tried again before anything
-    new is proposed: what they trained is taken up from its checkpoint. A point in which drivers died three times, each
-    without a newer checkpoint in the `pool`, is not tried again.
+    The sampler's seed depends on the number of existing trials, so that a resumed search does not propose its first
+    points again. Trials that were running when their driver died are marked. They are tried again before any new
+    proposal, and training resumes from their checkpoints. A point at which drivers died three times, each without a
+    newer checkpoint in the `pool`, is not tried again.
     """
     study = optuna.create_study(storage=storage, study_name=space.name, direction="maximize", load_if_exists=True)
     for trial in study.get_trials(deepcopy=False):
@@ -130,15 +132,15 @@ def _mark_lost(study: optuna.Study, trial: FrozenTrial, pool: Pool | None) -> No
     study.tell(trial.number, state=TrialState.FAIL)
     lost = int(trial.user_attrs.get(LOST, 0)) + 1
     if HASH not in trial.user_attrs or (pool is not None and _has_newer_checkpoint(trial, pool)):
-        lost = 0  # it never began, or it advances
-    # A driver can die between taking up a point and having set all of it.
+        lost = 0  # the trial never began, or it makes progress
+    # A driver can die after it took a point and before it stored all of it.
     point = {**trial.system_attrs.get("fixed_params", {}), **trial.params}
     if point and lost < ATTEMPTS:
         study.enqueue_trial(point, user_attrs={AGAIN: trial.number, LOST: lost})
 
 
 def _has_newer_checkpoint(trial: FrozenTrial, pool: Pool) -> bool:
-    """Return True when the run was saved after the trial began."""
+    """Return True if the run was saved after the trial began."""
     try:
         saved = (pool.folder(trial.user_attrs[HASH]).checkpoints / "last.pt").stat().st_mtime
     except OSError:
@@ -147,20 +149,20 @@ def _has_newer_checkpoint(trial: FrozenTrial, pool: Pool) -> bool:
 
 
 def _enqueue_grid(study: optuna.Study, space: SearchSpace) -> None:
-    """Every combination that is not there yet."""
+    """Queue every combination that is not in the study yet."""
     for point in space_points(space):
         study.enqueue_trial(point, skip_if_exists=True)
 
 
 def space_size(space: SearchSpace) -> int | None:
-    """The number of combinations of a finite space; None where a setting is a real number."""
+    """Return the number of combinations of a finite space; None if a setting is a real number."""
     if any(asked.kind in ("log", "uniform") for asked in space.space.values()):
         return None
     return math.prod(len(values_of(distribution)) for distribution in distributions(space).values())
 
 
 def space_points(space: SearchSpace) -> list[dict[str, Any]]:
-    """Every combination of a finite space, the last setting fastest."""
+    """Return every combination of a finite space; the last setting varies fastest."""
     points: list[dict[str, Any]] = [{}]
     for path, distribution in distributions(space).items():
         points = [{**point, path: value} for point in points for value in values_of(distribution)]
@@ -168,7 +170,7 @@ def space_points(space: SearchSpace) -> list[dict[str, Any]]:
 
 
 def values_of(distribution: BaseDistribution) -> Sequence[Any]:
-    """The values of a finite setting, in order."""
+    """Return the values of a finite setting, in order."""
     if isinstance(distribution, CategoricalDistribution):
         return distribution.choices
     assert isinstance(distribution, IntDistribution)
@@ -176,7 +178,8 @@ def values_of(distribution: BaseDistribution) -> Sequence[Any]:
 
 
 def tried(study: optuna.Study) -> list[FrozenTrial]:
-    """Trials that count: ended, and not lost or stopped, since those are tried again, nor the run of another one."""
+    """Return the trials that count: those that ended, except lost or stopped trials, which are tried again, and
+    repetitions of another trial's run."""
     trials = study.get_trials(deepcopy=False)
     uncounted = {trial.user_attrs.get(AGAIN) for trial in trials}
     uncounted |= {trial.number for trial in trials if trial.user_attrs.get(HOW) == REPEATED}

@@ -22,7 +22,7 @@ _LOOK_SECONDS = 0.5
 
 
 class SearchTask(NamedTuple):
-    """What every trial of a search shares; plain values, since it travels to other machines."""
+    """Settings that all trials of a search share. They are plain values, because they are sent to other machines."""
 
     space: str
     """SearchSpace as JSON."""
@@ -33,8 +33,8 @@ class SearchTask(NamedTuple):
 
 
 def search_trial(params: dict[str, Any], task: SearchTask) -> None:
-    """Reports `looked` (k-NN on held-out training images) after every intermediate probe, and at the end `how` it
-    ended with the `objective`."""
+    """Run a trial. Report `looked` (k-NN on held-out training images) after every intermediate probe, and at the end
+    `how` it ended, with the `objective`."""
     space = SearchSpace.model_validate_json(task.space)
     try:
         data = None if task.data is None else Path(task.data)
@@ -52,7 +52,7 @@ def search_trial(params: dict[str, Any], task: SearchTask) -> None:
         except BaseException as error:
             done.append(error)
 
-    # In a thread of its own, a daemon, so that a trial that is given up ends with its actor.
+    # In a daemon thread of its own, so that a pruned trial ends with its actor.
     training = threading.Thread(target=work, daemon=True)
     training.start()
     seen = 0
@@ -63,7 +63,7 @@ def search_trial(params: dict[str, Any], task: SearchTask) -> None:
     if isinstance(outcome, BaseException):
         raise outcome
     if outcome.status == "stopped" and not Path(task.stop_file).exists():
-        raise RuntimeError(f"{outcome.detail}, which the search did not ask for")  # Tune begins it again
+        raise RuntimeError(f"{outcome.detail}, which the search did not ask for")  # Tune restarts it
     result = run.read_result(record.probe_hash)
     found = {} if result is None or result.selection is None else result.selection.model_dump()
     figure = found.get(f"{space.objective}_top1")
@@ -83,7 +83,7 @@ def _train(record: TrialRecord, task: SearchTask, run: Path, log: Path) -> Outco
         forget_notes(log)
         outcome = run_trial(record, run, log, Path(task.stop_file))
         if outcome.status == "died":
-            raise RuntimeError(outcome.detail)  # Tune begins it again
+            raise RuntimeError(outcome.detail)  # Tune restarts it
         return outcome
     spec = {
         "record": record.model_dump_json(), "run_dir": str(run), "log": str(log), "stop_file": task.stop_file,
@@ -93,7 +93,7 @@ def _train(record: TrialRecord, task: SearchTask, run: Path, log: Path) -> Outco
 
 
 def _report_looks(metrics: Path, seen: int, record: TrialRecord) -> int:
-    """Passes on intermediate probes after the first `seen`; gives how many there are."""
+    """Report the intermediate probes after the first `seen`; return how many there are."""
     try:
         lines = metrics.read_text(encoding="utf-8").splitlines(keepends=True)
     except FileNotFoundError:

@@ -1,4 +1,4 @@
-"""What each value of a setting came to, over the trials of a search that reached their end."""
+"""Accuracies for each value of a setting, over the trials of a search that reached their end."""
 
 import statistics
 from typing import Any, NamedTuple
@@ -18,25 +18,26 @@ class Between(NamedTuple):
 
 
 class ValueFigures(NamedTuple):
-    """The figures of the trials that had one value of a setting, or one from a part of its range."""
+    """The accuracies of the trials with one value of a setting, or with a value from a part of its range."""
 
     setting: str
-    """As the search names it."""
+    """The setting's name in the search."""
     value: Any
-    """The value, the named arm's name, or of real numbers the half of the range (a Between)."""
+    """The value, the named arm's name, or, for real numbers, half of the range (a Between)."""
     figures: tuple[float, ...]
-    """Objective of each, top-1 in percent, largest first."""
+    """Objective of each trial, top-1 in percent, largest first."""
 
     @property
     def mean(self) -> float:
-        """Mean of the figures. Other settings differ between the trials too, so the comparison of values is only as
-        fair as those settings are balanced."""
+        """Mean of the accuracies. Other settings differ between the trials too, so values compare fairly only as far as
+        those settings are balanced."""
         return statistics.fmean(self.figures)
 
 
 def by_value(study: optuna.Study, space: SearchSpace) -> list[ValueFigures]:
-    """Every setting's values that some finished trial had, in the order of the search file; real numbers are parted in
-    the middle of their range (`log`: of its logarithm). Given up trials have no figure and are not in it."""
+    """Return the accuracies for every value of a setting that some finished trial had, in the order of the search file.
+    Ranges of real numbers are split at their middle (`log`: at the middle of the logarithm). Pruned trials have no
+    accuracy and are left out."""
     trials = [(choices_of(trial.params, space), float(trial.value or 0.0)) for trial in completed(study)]
     found = []
     for setting, asked in space.space.items():
@@ -48,7 +49,7 @@ def by_value(study: optuna.Study, space: SearchSpace) -> list[ValueFigures]:
 
 
 def _parts(asked: Range, had: list[Any]) -> list[Any]:
-    """In their order: the file's of choices and arms, else from the least."""
+    """Return the values in order: the file's order for choices and arms, else ascending."""
     if asked.kind in ("choice", "arms"):
         return list(asked.ends)
     return sorted({_part_of(value, asked) for value in had})
