@@ -1,4 +1,4 @@
-"""One trial, in the process that trains it: the same `pretrain()` as everywhere, its outcome written down.
+"""One trial, in the process that trains it, with the same `pretrain()` as everywhere. Its outcome is recorded.
 
 The local executor starts `python -m cnnjepa.ablations.trial_process` (under torchrun for several processes); Ray's
 trials call `run_trial` in their actors.
@@ -25,29 +25,30 @@ from cnnjepa.training.run_folder import RunFolder
 from cnnjepa.training.watcher import RunPlan, Watcher
 
 Status = Literal["finished", "collapsed", "failed", "stopped", "busy", "died"]
-"""`stopped`: with a checkpoint, on request; `busy`: another process has it; `died`: its process was killed, or lost a
-process that it needs (a loader process, another rank)."""
+"""`stopped`: on request, with a checkpoint; `busy`: another process uses the run folder; `died`: the trial's process
+was killed, or lost a process that it needs (a loader process, another rank)."""
 
 EXIT_CODES: dict[Status, int] = {"finished": 0, "failed": 1, "collapsed": 3, "busy": 4, "died": 5, "stopped": 75}
 
-# How long a predecessor that was killed may take to let go of the run folder: its loader processes look for their
+# How long a killed predecessor may take to release the run folder: its loader processes check for their parent every 5
+# s, and Ray ends the workers of a lost node within about the same time.
 # parent every 5 s, and Ray ends the workers of a lost node within about as long.
 _PATIENCE = 30.0
 _TAIL_LINES = 30
 
-# Attempts at a trial whose processes die (killed for memory, say).
+# Attempts at a trial whose processes die (for example, killed for memory).
 ATTEMPTS = 3
 
 
 class Outcome(NamedTuple):
-    """How an attempt at a trial ended."""
+    """The outcome of an attempt at a trial."""
 
     status: Status
     detail: str = ""
 
 
 class _Log(Watcher):
-    """Plain lines, one an epoch."""
+    """Watcher that writes plain lines, one per epoch."""
 
     def __init__(self, out: TextIO) -> None:
         self._out, self._epoch = out, 0
@@ -79,8 +80,8 @@ class _Log(Watcher):
 def run_trial(
     record: TrialRecord, run_dir: Path, log: Path, stop_file: Path, watcher: Watcher | None = None
 ) -> Outcome:
-    """Trains the trial to its end, from its checkpoint if there is one. What it says is appended to `log`; when
-    `stop_file` appears it stops with a checkpoint. A failure is written into the run folder with the log's tail; a lost
+    """Train the trial to its end, from its checkpoint if there is one. Messages are appended to `log`. When `stop_file`
+    appears, training stops with a checkpoint. A failure is written into the run folder with the end of the log. A lost
     process is not, because the trial can be tried again (see `given_up`)."""
     if record.world_size == 1:
         launcher.alone()
@@ -122,7 +123,7 @@ def run_trial(
 
 
 def _appears(file: Path) -> Callable[[], str | None]:
-    """Looks for the file at most once a second."""
+    """Return a function that checks for the file, at most once per second."""
     looked = 0.0
 
     def asked() -> str | None:
@@ -136,12 +137,12 @@ def _appears(file: Path) -> Callable[[], str | None]:
 
 
 def _note(log: Path, how: Literal["failed", "lost"]) -> Path:
-    """The file in which a process says why its distributed trial fails, or which process it lost."""
+    """Return the file in which a process records why its distributed trial fails, or which process it lost."""
     return log.with_suffix(f".{how}")
 
 
 def _recorded(record: TrialRecord, run_dir: Path) -> str | None:
-    """The reason that the first process that failed wrote down; it names the rank."""
+    """Return the reason that the first failing process recorded; it names the rank."""
     with contextlib.suppress(RunError):
         result = RunFolder(run_dir).read_result(record.probe_hash)
         return result.error if result else None
@@ -149,13 +150,13 @@ def _recorded(record: TrialRecord, run_dir: Path) -> str | None:
 
 
 def forget_notes(log: Path) -> None:
-    """Before an attempt at a trial."""
+    """Remove the notes of earlier attempts, before an attempt at a trial."""
     _note(log, "failed").unlink(missing_ok=True)
     _note(log, "lost").unlink(missing_ok=True)
 
 
 def lost_note(log: Path) -> str | None:
-    """After an attempt at a trial: which process was lost; None when no process said so."""
+    """Return which process was lost, after an attempt at a trial; None if no process recorded it."""
     try:
         return _note(log, "lost").read_text(encoding="utf-8")
     except FileNotFoundError:
@@ -163,8 +164,8 @@ def lost_note(log: Path) -> str | None:
 
 
 def given_up(record: TrialRecord, run_dir: Path, log: Path) -> Outcome | None:
-    """After the last attempt at a trial that lost a process each time: recorded as failed. None when its own processes
-    died without a word, as on a machine that is switched off: the next command tries such a trial again."""
+    """Record a failure after the last attempt at a trial that lost a process each time. Return None if its own
+    processes died without a note, as on a machine that is switched off: the next command tries such a trial again."""
     why = lost_note(log)
     if why is None:
         return None
@@ -174,8 +175,8 @@ def given_up(record: TrialRecord, run_dir: Path, log: Path) -> Outcome | None:
 
 
 def recorded_note(record: TrialRecord, run_dir: Path, log: Path) -> str | None:
-    """After an attempt at a distributed trial whose processes have ended: why it failed, written down; None when no
-    process said so."""
+    """Record why a distributed trial failed, after its processes have ended, and return the reason; None if no process
+    noted one."""
     try:
         text = _note(log, "failed").read_text(encoding="utf-8")
     except FileNotFoundError:
@@ -185,7 +186,7 @@ def recorded_note(record: TrialRecord, run_dir: Path, log: Path) -> str | None:
 
 
 def record_failure(record: TrialRecord, run_dir: Path, error: str, log: Path) -> None:
-    """Writes the failure into the run folder, with the log's tail."""
+    """Write the failure into the run folder, with the end of the log."""
     said = log.read_text(encoding="utf-8", errors="replace") if log.exists() else ""
     tail = "\n".join(said.splitlines()[-_TAIL_LINES:])
     config = record.config
@@ -205,12 +206,12 @@ def record_failure(record: TrialRecord, run_dir: Path, error: str, log: Path) ->
     try:
         with folder.locked(_PATIENCE):
             folder.write_result(result)
-    except (RunError, InUseError) as refusal:  # the disk is full, perhaps: the outcome still says what happened
+    except (RunError, InUseError) as refusal:  # the disk may be full: the outcome still has the reason
         print(f"the failure could not be written down: {refusal}", file=sys.stderr)
 
 
 def main() -> None:
-    """Runs the trial that standard arguments name; leaves with the outcome's exit code."""
+    """Run the trial that the command line names, and exit with the outcome's exit code."""
     parser = argparse.ArgumentParser(prog="python -m cnnjepa.ablations.trial_process")
     for name in ("record", "run_dir", "log", "stop_file"):
         parser.add_argument(name, type=Path)

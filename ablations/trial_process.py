@@ -1,4 +1,5 @@
-"""`python -m cnnjepa.ablations.trial_process` runs one trial: signals and streams first, torch after them."""
+"""`python -m cnnjepa.ablations.trial_process` runs one trial. Signals and streams are set up first, torch is imported
+after them."""
 
 from cnnjepa import signals, telling
 

@@ -1,7 +1,7 @@
-"""Runs a command that ends with the process that started it: `python -m cnnjepa.ablations.with_parent PID COMMAND…`.
+"""Launcher of a command that ends with its parent process: `python -m cnnjepa.ablations.with_parent PID COMMAND…`.
 
-A trial must not outlive its driver unseen. Nothing heavy is imported, so that there is no moment at which the driver's
-end goes unnoticed; what is asked of the kernel here holds for COMMAND too, which takes this process over.
+A trial must not outlive its driver unnoticed. Only light modules are imported, so that the end of the driver is noticed
+at any moment. The request to the kernel also holds for COMMAND, which replaces this process.
 """
 
 import ctypes
@@ -13,7 +13,8 @@ _PR_SET_PDEATHSIG = 1  # prctl(2), Linux
 
 
 def main() -> None:
-    """SIGTERM to this process when the one of that PID ends; elsewhere than on Linux, only a check that it is there."""
+    """Request SIGTERM for this process when the process PID ends, and run COMMAND. Outside Linux, only check that PID
+    exists."""
     parent, *command = sys.argv[1:]
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)

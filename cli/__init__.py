@@ -1,1 +1,1 @@
-"""How a person asks. One thin module a command; heavy imports inside the commands."""
+"""The command line, with one thin module per command. Heavy imports are inside the commands."""

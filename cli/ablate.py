@@ -13,12 +13,12 @@ if TYPE_CHECKING:
 
 EXAMPLE = "Example:  cnnjepa ablate predictor --depths 1,2,3,4"
 
-# The base config of a study that is asked for by flags alone.
+# The base config of a study that only flags describe.
 _DEFAULT_PRESET = "ablation"
 
 
 class _StudyGroup(AnyOrder):
-    """`ablate FILE.yaml` and `ablate NAME` are the command `file` with that argument."""
+    """Group in which `ablate FILE.yaml` and `ablate NAME` call the command `file` with that argument."""
 
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:
         if args and args[0] not in self.commands and not args[0].startswith("-"):
@@ -109,7 +109,7 @@ def studies() -> None:
 
 
 def carry_out(study: "Study", options: StudyOptions) -> None:
-    """Runs a study as the options say, or shows its plan."""
+    """Run a study with these options, or show its plan."""
     from cnnjepa.ablations.plan import asked_configs
     from cnnjepa.ablations.study_files import changed
     from cnnjepa.places import refuse_missing_images

@@ -1,4 +1,4 @@
-"""Options before the name of a command, as after it: `ablate --plan FILE.yaml` is `ablate FILE.yaml --plan`."""
+"""Options before the name of a command: `ablate --plan FILE.yaml` means `ablate FILE.yaml --plan`."""
 
 from typing import Any
 
@@ -9,7 +9,7 @@ class AnyOrder(TyperGroup):
     """A group of commands whose name may follow their options."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> Any:
-        """Moves the first word that is neither an option nor an option's value to the front."""
+        """Move the first word that is neither an option nor an option's value to the front."""
         own = {name for parameter in self.get_params(ctx) for name in parameter.opts}
         if args and args[0].startswith("-") and args[0].partition("=")[0] not in own:
             place = self._place_of_the_command(args)
@@ -28,7 +28,7 @@ class AnyOrder(TyperGroup):
         return None
 
     def _takes_a_value(self) -> dict[str, bool]:
-        """Option of any command → whether the next word is its value."""
+        """Return option of any command → whether the next word is its value."""
         return {
             name: not getattr(parameter, "is_flag", False)
             for command in self.commands.values()

@@ -1,4 +1,4 @@
-"""The `cnnjepa` command and its parts."""
+"""The `cnnjepa` command and its subcommands."""
 
 from typing import Annotated
 

@@ -1,4 +1,4 @@
-"""`cnnjepa benchmark`: methods against each other."""
+"""`cnnjepa benchmark`: a comparison of methods."""
 
 import dataclasses
 from pathlib import Path
@@ -11,7 +11,7 @@ from cnnjepa.cli.study_options import StudyOptions, taking
 
 EXAMPLE = "Example:  cnnjepa benchmark --preset demo --methods cnnjepa,byol,random_init"
 
-# Where --preset is not given: the embedded images, and for costs the paper's networks.
+# Presets without --preset: the embedded images, and the paper's networks for --cost.
 _DEFAULT_PRESET, _DEFAULT_COST_PRESET = "demo", "in100"
 
 

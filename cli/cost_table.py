@@ -32,12 +32,12 @@ def measure(
     threads: int | None,
     default_preset: str,
 ) -> None:
-    """Measures, prints, and writes `benchmarks/method_cost.json` below the root. Raises ConfigError."""
+    """Measure the steps, print them, and write `benchmarks/method_cost.json` below the root. Raises ConfigError."""
     preset = options.preset or default_preset
     chosen = methods if methods is not None else [m for m in methods_of(preset) if m != "random_init"]
     if "random_init" in chosen:
         raise ConfigError("--methods random_init: it makes no step, so there is none to measure")
-    chosen = [REFERENCE, *(name for name in chosen if name != REFERENCE)]  # the one that all others alternate with
+    chosen = [REFERENCE, *(name for name in chosen if name != REFERENCE)]  # all others alternate with it
     sets = dict(parse_overrides(options.sets or []))
     fixed = {"runtime.batch_size": batch, "runtime.accumulation": 1, **sets}
     if image_size is not None:
@@ -55,7 +55,7 @@ def measure(
     path = step_cost_path(options.root)
     path.parent.mkdir(parents=True, exist_ok=True)
     facts = {key: value for key, value in environment(Processes(0, 1, device)).items() if key != "host"}
-    facts["threads"] = threads or cores  # the steps' processes', not this one's
+    facts["threads"] = threads or cores  # of the measuring processes, not of this one
     asked = {"preset": preset, "batch": batch, "image_size": first.data.image_size}
     record = {
         "title": title,

@@ -27,15 +27,15 @@ def _data() -> None:
 
 
 def _images_at(path: Path, what: str, **splits: str | None) -> "DataConfig":
-    """The data section that `--data PATH` would give, with other names of splits where they are given. Raises
-    ConfigError, naming `what`, where nothing lies at the path."""
+    """Return the data section of `--data PATH`, with other names of splits if given. Raises ConfigError, naming `what`,
+    when nothing exists at the path."""
     from cnnjepa.schemas import ConfigError, load_config
 
     if not path.exists():
         raise ConfigError(
             f"{what} {path} does not exist; give a directory of images, a .tar(.gz) of one, or HDF5 files"
         )
-    small = ["image_size=64", "min_keep=0", "sampler=unbiased", "stem=small"]  # a config that any images fit
+    small = ["image_size=64", "min_keep=0", "sampler=unbiased", "stem=small"]  # a config that fits any images
     named = {f"data.{name}": split for name, split in splits.items() if split is not None}
     return load_config(data=path, overrides=small, changes=named).data
 

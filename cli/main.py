@@ -1,6 +1,6 @@
-"""How the `cnnjepa` command starts, and how errors become messages and exit codes.
+"""Start of the `cnnjepa` command, and conversion of errors to messages and exit codes.
 
-Signals and streams come first: the command line itself is imported after them, and torch, which takes seconds, later.
+Signals and streams are set up first. The command line is imported after them, and torch, which takes seconds, later.
 """
 
 import sys
@@ -11,15 +11,15 @@ from cnnjepa.names import visible
 # Exit codes; docs/cli.md lists them.
 FAILED, WRONG, STOPPED = 1, 2, 75
 
-# Commands that answer a stop signal at their next safe point, with exit code 75. Any other ends at once.
+# Commands that end at their next safe point after a stop signal, with exit code 75. Other commands end at once.
 _STOPPABLE: tuple[list[str], ...] = (["train"], ["probe"], ["ablate"], ["search"], ["benchmark"])
 
-# Commands whose product is what they print: a reader that goes away ends them. Any other works on files, and goes on.
+# Commands that only print: they end when their reader goes away. Other commands work on files, and continue.
 _PRINTING: tuple[list[str], ...] = ([], ["config"], ["status"], ["doctor"], ["data", "check"])
 
 
 def main() -> None:
-    """Runs the command line; never shows a traceback unless `--debug` is given."""
+    """Run the command line. A traceback is shown only with `--debug`."""
     debug = "--debug" in sys.argv
     arguments = [a for a in sys.argv[1:] if a != "--debug"]
     words = [a for a in arguments if not a.startswith("-")]
@@ -40,7 +40,7 @@ def main() -> None:
 
 
 def _report(error: Exception) -> int:
-    """Prints an error as one message; gives the exit code."""
+    """Print an error as one message and return the exit code."""
     from cnnjepa.errors import ImageError, RunError, Stopped
     from cnnjepa.optional import absent
     from cnnjepa.schemas.errors import ConfigError

@@ -10,7 +10,8 @@ if TYPE_CHECKING:
 
 
 def at_home(given: Any) -> Any:
-    """Paths of an option with a leading `~` replaced, which no shell does in `--data=~/d`; other words stay."""
+    """Return the paths of an option with a leading `~` replaced, which no shell does in `--data=~/d`. Other words stay
+    unchanged."""
     if isinstance(given, list):
         return [at_home(path) for path in given]
     if given is None or not str(given).startswith("~"):
@@ -55,7 +56,7 @@ def asked_config(
     data: list[Path] | None,
     default: str | None = None,
 ) -> "PretrainConfig":
-    """The config that these options mean. Raises ConfigError."""
+    """Return the config that these options describe. Raises ConfigError."""
     from cnnjepa.schemas import ConfigError, load_config, preset_names
 
     if preset is None and config is None and default is None:
@@ -64,7 +65,7 @@ def asked_config(
 
 
 def one_place(data: list[Path] | None) -> Path | None:
-    """The path of `--data`, None where it is not given. Raises ConfigError when it is given more than once."""
+    """Return the path of `--data`; None if it is not given. Raises ConfigError when it is given more than once."""
     from cnnjepa.schemas.errors import ConfigError
 
     if data and len(data) > 1:
@@ -74,8 +75,8 @@ def one_place(data: list[Path] | None) -> Path | None:
 
 
 def listed(text: str | None, flag: str) -> list[Any] | None:
-    """`1,2,3` → [1, 2, 3], values read as YAML; None when the flag was not given. Raises ConfigError when a value is
-    missing, given twice in any spelling, or a mapping."""
+    """Return `1,2,3` as [1, 2, 3], with values read as YAML; None if the flag was not given. Raises ConfigError when a
+    value is missing, a mapping, or given twice in any spelling."""
     from cnnjepa.schemas import ConfigError
     from cnnjepa.schemas.yaml_text import read_yaml
 

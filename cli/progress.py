@@ -1,4 +1,4 @@
-"""Progress on a terminal; plain lines where there is none."""
+"""Progress of a run: bars on a terminal, plain lines elsewhere."""
 
 from types import TracebackType
 from typing import Any
@@ -11,7 +11,7 @@ from cnnjepa.training.watcher import RunPlan, Watcher
 
 
 class TerminalWatcher(Watcher):
-    """Epoch, loss, images/s and time left. Where a bar cannot be redrawn, one line per epoch instead."""
+    """Watcher that shows epoch, loss, images/s and time left; one line per epoch if a bar cannot be redrawn."""
 
     def __init__(self, batch_size: int) -> None:
         self._console = console(stderr=True)
@@ -41,7 +41,7 @@ class TerminalWatcher(Watcher):
         self.close()
 
     def close(self) -> None:
-        """Gives the terminal back."""
+        """Stop the progress bar and release the terminal."""
         if self._progress.live.is_started:
             self._progress.stop()
 
@@ -99,7 +99,7 @@ class TerminalWatcher(Watcher):
 
     def phase(self, text: str) -> None:
         if self._live and self._task is not None and not self._progress.finished:
-            return  # a glance between epochs; the bar stays
+            return  # an online probe between epochs; the bar stays
         self.close()
         say(self._console, f"{text} …")
 

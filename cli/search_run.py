@@ -1,4 +1,4 @@
-"""Running a search as a person sees it."""
+"""A search from the command line: checks, progress and results."""
 
 import sys
 import uuid
@@ -29,7 +29,7 @@ from cnnjepa.training.stopping import StopRequest
 
 
 def run(space: SearchSpace, options: ClusterOptions, data: Path | None, trials: int, url: str | None) -> int:
-    """Runs the search and shows what it found; gives the exit code."""
+    """Run the search, show its results, and return the exit code."""
     from cnnjepa.ablations.data_facts import Resolver
     from cnnjepa.ablations.ray_cluster import ray_at
     from cnnjepa.ablations.search.findings import draw, write_best, write_trials
@@ -55,7 +55,7 @@ def run(space: SearchSpace, options: ClusterOptions, data: Path | None, trials: 
     with locked(folder.path), storage_errors(place):
         refuse_other_search(folder, asked)
         done, storage, machines_fail = 0, None, False
-        if place.exists:  # otherwise nothing is made before the machines are known to take a trial
+        if place.exists:  # otherwise nothing is created before the machines are known to fit a trial
             storage = storage_at(place, warned)
             refuse_other_owner(storage, place.shown, folder, asked)
             study = open_study(space, storage, Pool(options.root))
@@ -65,7 +65,7 @@ def run(space: SearchSpace, options: ClusterOptions, data: Path | None, trials: 
             if done < trials and not (storage and exhausted(study, space)):
                 stop_file = folder.path / f"stop-{uuid.uuid4().hex}"
                 with ray_at(options.address) as capacity:
-                    # Not before: what `ray_at` sets must be there when Ray is first imported.
+                    # Ray is imported only here, after `ray_at` has set its environment.
                     from cnnjepa.ablations.search.run import run_search
                     from cnnjepa.ablations.search.trial import SearchTask
 
@@ -73,7 +73,7 @@ def run(space: SearchSpace, options: ClusterOptions, data: Path | None, trials: 
                         capacity, options.workers_per_trial, options.gpus_per_trial, options.cpus_per_trial,
                         on_cpu=config.runtime.device == "cpu", side_by_side=True,
                     )  # fmt: skip
-                    capacity.trials(share)  # refuses a trial that would wait for ever
+                    capacity.trials(share)  # refuses a trial that would wait forever
                     task = SearchTask(
                         space.model_dump_json(), None if data is None else str(data.resolve()),
                         str(options.root.resolve()), share, str(stop_file.resolve()),
@@ -116,8 +116,8 @@ def run(space: SearchSpace, options: ClusterOptions, data: Path | None, trials: 
 
 
 def of_the_space(progress: Console, space: SearchSpace, trials: int, data: Path | None) -> int:
-    """How many of the trials asked for there are: a finite space has no more than its points. Says what that, or a
-    grid, leaves out."""
+    """Return the number of trials that can be run: a finite space has no more than its points. Print what this limit or
+    a grid leaves out."""
     from cnnjepa.ablations.search.points import refusal_of
     from cnnjepa.ablations.search.storage import choices_of, space_points, space_size
 

@@ -1,4 +1,5 @@
-"""From a file and flags to the search that they mean. Imports no torch, so that a wrong search is refused at once."""
+"""The search that a file and flags describe. This module does not import torch, so that an invalid search is refused at
+once."""
 
 from pathlib import Path
 from typing import Any
@@ -14,20 +15,20 @@ from cnnjepa.schemas.yaml_text import read_yaml_file
 
 
 def asked_space(file: Path | None, ranges: list[str], sets: list[str], flags: dict[str, Any]) -> SearchSpace:
-    """The search that a file and flags mean; flags come on top. Raises ConfigError."""
+    """Return the search that a file and flags describe; flags override the file. Raises ConfigError."""
     tree: dict[str, Any] = {}
     if file is not None:
         tree = read_yaml_file(file, "search file")
         if not isinstance(tree, dict):
             raise ConfigError(f"{file} must hold fields (preset:, space:, objective:), see docs/studies.md")
-        if tree.keys() >= NOTED:  # a search's own record, asked for again
+        if tree.keys() >= NOTED:  # a search's own record, used as input again
             tree = without_notes(tree)
         tree.setdefault("name", file.stem)
         for name, what in (("space", "range"), ("set", "value")):
             if not isinstance(tree.get(name), dict | None):
                 raise ConfigError(f"search file {file}: {name} is {tree[name]!r}; write a mapping, config path: {what}")
     asked: dict[str, Any] = dict(tree.get("space") or {})
-    # Named arms have a name, and paths of their own.
+    # Named arms have a name, and config paths of their own.
     fields = [key for key, span in asked.items() if not isinstance(span, dict)]
     spelt = dict(zip(full_paths(dict.fromkeys(fields), "--space"), fields, strict=True))
     given: set[str] = set()

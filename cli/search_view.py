@@ -1,4 +1,4 @@
-"""A search as a person sees it: a line whenever something happens, and the tables at its end."""
+"""Display of a search: one line per event, and the tables at its end."""
 
 import time
 from typing import TYPE_CHECKING, Any
@@ -14,11 +14,11 @@ if TYPE_CHECKING:
     from cnnjepa.ablations.search.proposals import News
 
 _SHOWN = 8
-_DIGITS = 3  # of a number, unless more are needed to keep two of a table apart
+_DIGITS = 3  # of a number, unless more are needed to distinguish two in a table
 
 
 class Course:
-    """A line whenever something happens to a trial: what it tries, its figure at every probe, its end."""
+    """Printer of one line per event of a trial: its settings, its figure at every probe, its end."""
 
     def __init__(self, console: Console, done: int, trials: int) -> None:
         self._console, self._done, self._trials = console, done, trials
@@ -26,7 +26,7 @@ class Course:
         self._began: dict[int, float] = {}
 
     def __call__(self, news: "News") -> None:
-        """Prints the line."""
+        """Print the line of an event."""
         if news.how == "begins":
             self._began[news.trial] = time.monotonic()
             return self._say(news, ", ".join(f"{key} {_text(value)}" for key, value in news.choices.items()))
@@ -48,12 +48,12 @@ class Course:
 
 
 def show(study: Any, space: SearchSpace) -> None:
-    """Prints the best trials, what each value came to, how the trials ended and what mattered."""
+    """Print the best trials, the accuracies per value, how the trials ended, and the importances."""
     from cnnjepa.ablations.search.findings import completed, importances, importances_need
     from cnnjepa.ablations.search.storage import HOW, choices_of, optuna_name, space_size, tried
 
     out = console()
-    # A long path in lines of its own, not cut.
+    # A long path is split into several lines, not cut.
     headers = ("trial", "figure", *(key.replace(".", ".\n") for key in space.space))
     title = (space.name, "bold"), f": {space.objective} top-1 on held-out training images, %"
     table = Sheet(headers, title=title, folding=(), left=())
@@ -99,7 +99,7 @@ def _show_values(out: Console, study: Any, space: SearchSpace) -> None:
 
 
 def _ends(value: Any) -> tuple[Any, ...]:
-    """Both ends of a part of a range, or the value alone."""
+    """Return both ends of a part of a range, or the single value."""
     from cnnjepa.ablations.search.values import Between
 
     return tuple(value) if isinstance(value, Between) else (value,)

@@ -1,4 +1,4 @@
-"""A table for a terminal of any width: numbers are never cut, long names fold, and a narrow terminal gets a block of
+"""A table for a terminal of any width. Numbers are never cut, and long names fold. A narrow terminal gets a block of
 lines for every row."""
 
 from collections.abc import Iterable
@@ -15,7 +15,7 @@ from cnnjepa.names import visible
 Cell = str | tuple[str, str]
 """Text, or text and style."""
 
-_NARROWEST = 16  # columns that a folded name needs to be read
+_NARROWEST = 16  # columns that a folded name needs to be readable
 _GAP = 2
 
 
@@ -24,28 +24,28 @@ class Sheet:
     """Rows under headers. The first column and those of `folding` hold names; the others hold figures."""
 
     headers: tuple[str, ...]
-    """With line ends where a header is to be broken."""
+    """Headers, with line ends where they are to be broken."""
     title: tuple[Cell, ...] = ()
     caption: str = ""
     folding: tuple[int, ...] = (0,)
-    """Places of the columns that may be folded."""
+    """Indices of the columns that may be folded."""
     left: tuple[int, ...] = (0,)
-    """Places of the columns that are aligned to the left."""
+    """Indices of the columns that are aligned to the left."""
     rows: list[tuple[Text, ...] | None] = field(default_factory=list)
-    """None: a rule."""
+    """Rows; None stands for a horizontal line."""
 
     def add(self, *cells: Cell | list[Cell]) -> None:
-        """Adds a row; a list is a cell of several lines."""
+        """Add a row. A list is a cell of several lines."""
         self.rows.append(
             tuple(Text("\n").join(map(_text, cell if isinstance(cell, list) else [cell])) for cell in cells)
         )
 
     def rule(self) -> None:
-        """Separates the rows above from those below."""
+        """Add a line between the rows above and below."""
         self.rows.append(None)
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
-        """The table where it fits, else the blocks."""
+        """Yield the table if it fits, else the blocks."""
         if self.title:
             yield _joined(self.title)
         yield from [self._table()] if self._least_width() <= options.max_width else self._blocks(options.max_width)
@@ -66,7 +66,7 @@ class Sheet:
         return sum(widths) + _GAP * (len(widths) - 1)
 
     def _table(self) -> Table:
-        # The box puts a space of its own between columns.
+        # The box adds one space between columns.
         table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, _GAP - 1, 0, 0))
         for place, (header, width) in enumerate(zip(self.headers, self._widths(), strict=True)):
             folds = place in self.folding

@@ -1,4 +1,4 @@
-"""Options that every command which runs trials has."""
+"""Options of every command that runs trials."""
 
 import dataclasses
 import functools
@@ -15,7 +15,7 @@ from cnnjepa.cli.options import DataOption, RootOption, SetOption, one_place
 
 @dataclasses.dataclass(frozen=True)
 class ClusterOptions:
-    """Where trials run, and what each takes."""
+    """Options for the machines of trials and the resources of each trial."""
 
     address: Annotated[
         str | None,
@@ -36,7 +36,7 @@ class ClusterOptions:
 
 @dataclasses.dataclass(frozen=True)
 class StudyOptions(ClusterOptions):
-    """What every `ablate` takes beside its axes."""
+    """Options of every `ablate` command in addition to its axes."""
 
     preset: Annotated[
         str | None,
@@ -60,9 +60,10 @@ class StudyOptions(ClusterOptions):
 
 
 def taking(options: type[Any]) -> Callable[[Callable[..., None]], Callable[..., None]]:
-    """Gives a command the fields of a dataclass as options of its own; it is called with one instance, first."""
+    """Return a decorator that adds a dataclass's fields to a command as options. The command gets one instance as its
+    first argument."""
     hints = typing.get_type_hints(options, include_extras=True)
-    # A command's own kind of options first, then where it runs.
+    # The options of the command's own class come first, then those for the machines.
     fields = sorted(dataclasses.fields(options), key=lambda field: field.name not in options.__annotations__)
     shared = [
         inspect.Parameter(

@@ -1,4 +1,4 @@
-"""Running a study as a person sees it: what it will take, a live table, the outcome; or its plan alone."""
+"""A study from the command line: an estimate, a live table, and the outcome; or only its plan."""
 
 import contextlib
 import sys
@@ -38,15 +38,15 @@ from cnnjepa.training.stopping import StopRequest
 
 
 class StudyRequest(NamedTuple):
-    """A study and how it is to be run."""
+    """A study and the options of its run."""
 
     study: Study
     options: StudyOptions
 
 
 def show_plan(request: StudyRequest) -> None:
-    """The trials, what each changes and takes. Nothing is run; without images at hand, the published set's size is
-    assumed and said."""
+    """Show the trials with their changes and costs. Nothing is run. If the images are not available, the size of the
+    published data set is assumed, and the output says so."""
     study, options = request
     out = console()
     StudyFolder(options.root, study.name).refuse_search()
@@ -81,7 +81,7 @@ def show_plan(request: StudyRequest) -> None:
 
 
 def run(request: StudyRequest) -> int:
-    """Runs the study to its end and shows what came out; gives the exit code."""
+    """Run the study to its end, show its results, and return the exit code."""
     study, options = request
     progress = console(stderr=True)
     folder, pool = StudyFolder(options.root, study.name), Pool(options.root)
@@ -89,7 +89,7 @@ def run(request: StudyRequest) -> int:
     with StopRequest() as stop, _machines(options) as capacity:
         stop.tick()
         share = _share(options, capacity, [config for _, _, config in asked_configs(study, options.data)[:1]])
-        capacity.trials(share)  # refuses a trial that would wait for ever
+        capacity.trials(share)  # refuses a trial that would wait forever
         resolver = Resolver("cuda" if share.gpus else "cpu", share.workers)
         trials = plan(study, resolver, options.data, threads=int(share.cpus))
         records = records_of(trials, baseline_arm(study, options.data).label, share.workers)
@@ -97,7 +97,8 @@ def run(request: StudyRequest) -> int:
         folder.refuse_other_study(study, records, options.extend)
         left = unfinished(pool, records, options.retry_failed)
         _announce(progress, request, folder, pool, records, left, share, capacity, trials[0].data.size)
-        folder.write(study, records)  # after the speed was measured: a config that cannot be built leaves no study
+        # after the speed was measured: a config that cannot be built leaves no study behind
+        folder.write(study, records)
         with StudyWatch(progress, folder, pool, records) as watch:
             outcomes = run_study(
                 folder,
@@ -123,7 +124,7 @@ def run(request: StudyRequest) -> int:
 
 
 def print_outcome(folder: StudyFolder, pool: Pool, records: list[TrialRecord]) -> None:
-    """What has come out so far."""
+    """Print the results so far."""
     out = console()
     out.print(outcome_table(folder.study(), pool, records))
     for note in outcome_notes(pool, records):
@@ -168,7 +169,7 @@ def _share(options: StudyOptions, capacity: Capacity, configs: list[PretrainConf
 
 @contextlib.contextmanager
 def _machines(options: StudyOptions) -> Iterator[Capacity]:
-    """The machines that trials run on. An embedded Ray is started only when a trial is to be run."""
+    """Yield the machines that trials run on. An embedded Ray is started only when a trial is to be run."""
     if options.executor == "local" and options.address is not None:
         raise ConfigError("--address goes with --executor ray")
     if options.address is None:
@@ -191,7 +192,7 @@ def _executor_of(
         from cnnjepa.ablations.ray_cluster import ray_at
 
         cluster = until_done.enter_context(ray_at(None)) if options.address is None else capacity
-        # Not before: what `ray_at` sets must be there when Ray is first imported.
+        # Ray is imported only here, after `ray_at` has set its environment.
         from cnnjepa.ablations.ray_executor import RayExecutor
 
         return RayExecutor(folder, pool, share, cluster)
@@ -200,8 +201,8 @@ def _executor_of(
 
 
 def _left_to_run(request: StudyRequest, resolver: Resolver, share: Share) -> list[TrialRecord] | None:
-    """The trials that are not finished below the root; None where the images that would name them, or the device, are
-    not available."""
+    """Return the trials that are not finished below the root; None if the device, or the images that determine their
+    names, are not available."""
     study, options = request
     try:
         trials = plan(study, resolver, options.data, threads=int(share.cpus))
@@ -231,7 +232,7 @@ def _at_once(options: StudyOptions, share: Share, capacity: Capacity, trials: in
 def _speed(
     options: StudyOptions, share: Share, configs: list[PretrainConfig], at_once: int
 ) -> tuple[float | None, str]:
-    """(images/s of a process with the first config that trains, how it is known)."""
+    """Return (images/s of a process with the first config that trains, the source of that number)."""
     config = next((config for config in configs if config.trained_epochs), None)
     if config is None:
         return None, "not known: nothing is to be trained"

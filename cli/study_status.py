@@ -1,4 +1,4 @@
-"""Where studies stand, printed once or again and again."""
+"""Status of studies, printed once or repeatedly."""
 
 import time
 from pathlib import Path
@@ -21,7 +21,7 @@ from cnnjepa.schemas import ConfigError
 
 
 def list_studies(console: Console, root: Path) -> None:
-    """A line a study."""
+    """Print one line per study."""
     refuse_no_studies(root)
     for name in study_names(root):
         try:
@@ -32,7 +32,7 @@ def list_studies(console: Console, root: Path) -> None:
 
 
 def show_study(console: Console, root: Path, name: str) -> None:
-    """Its trials, and what has come out so far."""
+    """Print the study's trials and the results so far."""
     console.print(_picture(root, name))
     folder, pool = StudyFolder(root, name), Pool(root)
     records = folder.trials()
@@ -45,7 +45,8 @@ def show_study(console: Console, root: Path, name: str) -> None:
 
 
 def follow_study(console: Console, root: Path, name: str) -> None:
-    """The same picture, kept up to date until interrupted; where nothing can be redrawn, a line per change."""
+    """Show the study's trials, updated until interrupted. If the output cannot be redrawn, print one line per
+    change."""
     if not is_live(console):
         _follow_in_lines(console, root, name)
         return
@@ -79,6 +80,6 @@ def _look(root: Path, name: str) -> tuple[list[TrialRecord], dict[TrialKey, Stan
 
 
 def _picture(root: Path, name: str) -> Group:
-    StudyFolder(root, name).study()  # says what is wrong with the name before anything else
+    StudyFolder(root, name).study()  # reports a wrong name before anything else
     records, standings = _look(root, name)
     return Group(standings_table(records, standings), counts_line(records, standings))

@@ -1,4 +1,4 @@
-"""A study as tables: its plan, where its trials stand, what came out."""
+"""Tables of a study: its plan, the status of its trials, and its results."""
 
 import math
 import statistics
@@ -26,7 +26,7 @@ _COLOURS = {"running": "cyan", "finished": "green", "collapsed": "red", "failed"
 
 
 def plan_table(trials: list[tuple[Arm, int]], each: list[Estimate]) -> Sheet:
-    """A row an arm: what it changes and what one of its trials takes."""
+    """Return a table with one row per arm: its changes and the cost of one of its trials."""
     table = Sheet(
         ("arm, and what it changes", "encoder", "predictor", "FLOP", "time", "disk"),
         caption="of one trial: parameters, FLOPs an image of a training step, hours, checkpoints; what trials share "
@@ -53,7 +53,8 @@ def _millions(count: int) -> str:
 def plan_lines(
     each: list[Estimate], left: list[Estimate] | None, asked: int, share: Share, at_once: int, images: str, speed: str
 ) -> list[str]:
-    """The sums below the plan's table, over trials that differ, and over those `left` to run where that is known."""
+    """Return the sums below the plan's table: over the distinct trials, and over those `left` to run if these are
+    known."""
     same = f" ({asked} asked for; arms that are the same config share one)" if asked > len(each) else ""
     return [
         f"{len(each)} trials{same}; {images}",
@@ -75,8 +76,8 @@ def _left_lines(each: list[Estimate], left: list[Estimate] | None, at_once: int)
 
 
 def power_line(seeds: int, others: int) -> str | None:
-    """What so many seeds can tell apart, and what more could; None where nothing is compared. Every other arm is tested
-    against the baseline by linear and k-NN top-1."""
+    """Return the smallest difference that this number of seeds, and larger ones, can detect; None if nothing is
+    compared. Every other arm is tested against the baseline by linear and k-NN top-1."""
     tests = 2 * others
     if others < 1:
         return None
@@ -91,7 +92,7 @@ def power_line(seeds: int, others: int) -> str | None:
 
 
 def taking_line(each: list[Estimate], share: Share, at_once: int, speed: str) -> str:
-    """How long it takes, on what."""
+    """Return the estimated time and the resources in words."""
     gpus = f"{share.gpus:g} GPU(s), " if share.gpus else ""
     each_takes = f"{gpus}{share.workers} process(es) of {share.cpus:g} CPU(s)"
     side = f"{at_once} side by side" if at_once > 1 else "one after another"
@@ -106,7 +107,7 @@ def taking_line(each: list[Estimate], share: Share, at_once: int, speed: str) ->
 
 
 def _rounds(hours: list[float], at_once: int) -> float:
-    """Wall hours when each trial begins as soon as a place is free."""
+    """Return the wall hours when each trial begins as soon as a place is free."""
     places = [0.0] * min(at_once, len(hours))
     for each in hours:
         places[places.index(min(places))] += each
@@ -122,7 +123,7 @@ def _hours(hours: float | None) -> str:
 
 
 def standings_table(records: list[TrialRecord], standings: dict[TrialKey, Standing]) -> Sheet:
-    """A row a trial: state, progress, loss, probe, time left."""
+    """Return a table with one row per trial: state, progress, loss, probe, time left."""
     table = Sheet(("arm", "seed", "state", "done", "loss", "k-NN", "left", "trial"), left=(0, 2))
     for record in records:
         standing = standings[record.key]
@@ -154,13 +155,13 @@ def _knn(standing: Standing) -> str:
 
 
 def counts_line(records: list[TrialRecord], standings: dict[TrialKey, Standing]) -> str:
-    """`2 running, 3 finished, 1 waiting`."""
+    """Return the number of trials per state, such as `2 running, 3 finished, 1 waiting`."""
     states = [standings[record.key].state for record in distinct(records)]
     return ", ".join(f"{states.count(state)} {state}" for state in _STATES if state in states)
 
 
 def outcome_table(study: Study, pool: Pool, records: list[TrialRecord]) -> Sheet:
-    """A row an arm: accuracies over its seeds."""
+    """Return a table with one row per arm: accuracies over its seeds."""
     standings = {record.key: standing_of(pool, record) for record in records}
     results = [s.result for s in standings.values() if s.settled and s.result]
     published_only = results and not any(result.probes.held_out for result in results)
@@ -176,7 +177,7 @@ def outcome_table(study: Study, pool: Pool, records: list[TrialRecord]) -> Sheet
         finished = [s.result for s in found if s.state == "finished" and s.result]
         linear, knn = (_accuracy(finished, protocol, name) for name in ("linear_top1", "knn_top1"))
         costs = [result.cost for result in finished if result.cost]
-        speeds = [cost.images_per_s for cost in costs if cost.images_per_s]  # none where nothing is trained
+        speeds = [cost.images_per_s for cost in costs if cost.images_per_s]  # empty if nothing is trained
         table.add(
             f"{arm} (baseline)" if of_arm[0].baseline else arm,
             str(len(finished)),
@@ -194,7 +195,7 @@ def outcome_table(study: Study, pool: Pool, records: list[TrialRecord]) -> Sheet
 
 
 def outcome_notes(pool: Pool, records: list[TrialRecord]) -> list[str]:
-    """A line for every arm that has other trials than finished ones, failures first."""
+    """Return a line for every arm that has unfinished trials, failures first."""
     notes: list[tuple[int, str]] = []
     for arm in dict.fromkeys(record.arm for record in records):
         states = [standing_of(pool, record).state for record in records if record.arm == arm]
@@ -236,7 +237,8 @@ def _floor_rows(results: list[TrialResult], protocol: str) -> list[tuple[str, st
 
 
 def failures(pool: Pool, records: list[TrialRecord], outcomes: dict[TrialKey, Outcome]) -> list[list[Cell]]:
-    """What went wrong, as lines of text with styles: every trial's error in full, the log's tail, and what to do."""
+    """Return the failures as lines of text with styles: every trial's complete error, the end of its log, and what to
+    do."""
     lines: list[list[Cell]] = []
     again = False
     for record in distinct(records):

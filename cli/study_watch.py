@@ -1,4 +1,4 @@
-"""Watching a study while it runs: a live table on a terminal, a line a change elsewhere."""
+"""Display of a running study: a live table on a terminal, one line per change elsewhere."""
 
 import contextlib
 import threading
@@ -25,7 +25,8 @@ _LOOK_EVERY_SECONDS = 1.0
 
 
 class StudyWatch:
-    """Looks at the pool once a second, as `cnnjepa status` does; keeps the study's TensorBoard up to date."""
+    """Watcher that checks the pool once per second, as `cnnjepa status` does, and keeps the study's TensorBoard logs up
+    to date."""
 
     def __init__(self, console: Console, folder: StudyFolder, pool: Pool, records: list[TrialRecord]) -> None:
         self._console, self._pool, self._records = console, pool, records
@@ -64,7 +65,7 @@ class StudyWatch:
         self._held.close()
 
     def told(self, record: TrialRecord, outcome: Outcome) -> None:
-        """A trial ended some way that its folder does not show."""
+        """Print an outcome that the trial's folder does not show."""
         if outcome.status in ("died", "busy"):
             text = f"{record.label}: {outcome.status}, {outcome.detail}"
             say(self._console, text)
@@ -100,7 +101,7 @@ class StudyWatch:
                 say(self._console, _line(record, standing))
 
     def _table(self, standings: dict[TrialKey, Standing]) -> Sheet:
-        """As many trials as fit the screen."""
+        """Return a table of as many trials as fit on the screen."""
         room, height = len(self._records), self._console.size.height - 4
         table = standings_table(self._shown(standings, room), standings)
         while room > 1 and (lines := len(self._console.render_lines(table, pad=False))) > height:
@@ -109,7 +110,7 @@ class StudyWatch:
         return table
 
     def _shown(self, standings: dict[TrialKey, Standing], room: int) -> list[TrialRecord]:
-        """Everything, or what is at work and what comes next."""
+        """Return all trials, or as many as there is room for: running and upcoming trials first."""
         if len(self._records) <= room:
             return self._records
         waits = ("running", "begun", "failed", "waiting", "unreadable", "collapsed", "finished")

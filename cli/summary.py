@@ -1,4 +1,4 @@
-"""The last thing a person sees of a run: accuracies beside their floors, health, cost, where to look."""
+"""The summary at the end of a run: accuracies with their floors, health, cost, paths."""
 
 from pathlib import Path
 
@@ -10,7 +10,7 @@ from cnnjepa.schemas import ProbeFigures, Probes, TrialResult
 
 
 def big(value: float) -> str:
-    """1234567 → `1.2 M`."""
+    """Return 1234567 as `1.2 M`."""
     for limit, unit in ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k")):
         if value >= limit:
             return f"{value / limit:.3g} {unit}"
@@ -24,7 +24,7 @@ _MEANING = {
 
 
 def print_summary(result: TrialResult, run_dir: Path) -> None:
-    """The result as a table a protocol and a few lines."""
+    """Print the result as one table per protocol and a few lines."""
     out = console()
     for protocol, meaning in _MEANING.items():
         if getattr(result.probes, protocol):

@@ -1,4 +1,4 @@
-"""Standard output and standard error: encodings, widths, and consoles that print names as they are."""
+"""Standard output and standard error: encodings, widths, and consoles that print names unchanged."""
 
 import codecs
 import os
@@ -22,8 +22,9 @@ _WITHOUT_TERMINAL = 160  # columns of a table in a file
 
 
 def prepare_streams() -> None:
-    """Characters that standard output or error cannot encode become ASCII from here on, and are never an error. A
-    `COLUMNS` or `LINES` that is no size is forgotten, also for the libraries that read it."""
+    """Make standard output and error replace characters that they cannot encode with ASCII, so that they never raise an
+    error. Remove a `COLUMNS` or `LINES` that is not a size from the environment, also for the libraries that read
+    it."""
     for name in ("COLUMNS", "LINES"):
         if not _is_size(os.environ.get(name, "80")):
             del os.environ[name]
@@ -41,7 +42,7 @@ def _substitute(error: UnicodeError) -> tuple[str, int]:
 
 
 def ascii_for(letter: str) -> str:
-    """`+-` for `±`, `e` for `é`, `\\u732b` for a letter that has no equivalent."""
+    """Return `+-` for `±`, `e` for `é`, `\\u732b` for a letter that has no equivalent."""
     if letter in _ASCII:
         return _ASCII[letter]
     if "\u2500" <= letter <= "\u257f":
@@ -51,7 +52,8 @@ def ascii_for(letter: str) -> str:
 
 
 def console(stderr: bool = False) -> Console:
-    """A console that takes every text literally: `[x]` and `:smile:` are no markup. Styles come from `Text` alone."""
+    """Return a console that takes every text literally: `[x]` and `:smile:` are not markup. Styles come from `Text`
+    alone."""
     environ = dict(os.environ)
     if "COLUMNS" not in environ and not any(map(_terminal, (sys.__stdin__, sys.__stdout__, sys.__stderr__))):
         environ["COLUMNS"] = str(_WITHOUT_TERMINAL)
@@ -70,12 +72,12 @@ def _terminal(stream: Any) -> bool:
 
 
 def is_live(where: Console) -> bool:
-    """Whether bars and tables can be redrawn there: a terminal that moves its cursor. A file with `FORCE_COLOR`, and
-    `TERM=dumb`, cannot redraw."""
+    """Return whether bars and tables can be redrawn there, on a terminal that moves its cursor. A file with
+    `FORCE_COLOR` cannot redraw, and neither can `TERM=dumb`."""
     return where.is_interactive and not where.is_dumb_terminal and _terminal(where.file)
 
 
 def say(where: Console, *parts: str | tuple[str, str]) -> None:
-    """Prints one line, never broken. Each part is text, or text and style."""
+    """Print one line without line breaks. Each part is text, or text and style."""
     pairs = [(part, "") if isinstance(part, str) else part for part in parts]
     where.print(Text.assemble(*((visible(text), style) for text, style in pairs)), soft_wrap=True)

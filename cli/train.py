@@ -51,7 +51,7 @@ def train(
     stem = preset or (config.stem if config else "run")
     stem = file_name(stem) if len(stem.encode()) > 200 else stem  # the file system's limit is 255 bytes
     run_dir = out or Path("runs") / f"{stem}-seed{asked.runtime.seed}"
-    is_main = launched().rank == 0  # before torch is imported: leftover variables are refused at once
+    is_main = launched().rank == 0  # before torch is imported, so that leftover variables are refused at once
 
     from cnnjepa.cli.progress import TerminalWatcher
     from cnnjepa.cli.summary import print_summary
@@ -80,7 +80,7 @@ def train(
 
 
 def _again() -> str:
-    """This command line, to be run again: with --resume, without a --checkpoint to go back to."""
+    """Return this command line for another run: with --resume, and without --checkpoint."""
     from cnnjepa.launcher import launched
 
     words = iter(sys.argv[1:])
