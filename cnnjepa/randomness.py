@@ -1,9 +1,9 @@
-"""Randomness is a function, not a state.
+"""Random numbers as functions of their purpose, without generator state.
 
-Every draw is computed from what it is for (seed, purpose, epoch, step, …), so order, crops and masks do not
-depend on the number of workers or processes, and a resumed run continues bit for bit without saving any
-generator. Vectorised draws use the SplitMix64 finaliser (Steele et al., OOPSLA 2014) as a counter-based
-generator: the same integers on every device.
+Every draw is computed from what it is used for (seed, purpose, epoch, step, …). Order, crops and masks therefore do not
+depend on the number of workers or processes, and a resumed run continues bit for bit without a saved generator.
+Vectorised draws use the SplitMix64 finaliser (Steele et al., OOPSLA 2014) as a counter-based generator, which gives the
+same integers on every device.
 """
 
 import contextlib
@@ -18,30 +18,30 @@ _MASK64 = (1 << 64) - 1
 
 
 def key(seed: int, purpose: str, *counters: int) -> int:
-    """A 64-bit name for one draw: different purposes and counters give unrelated keys."""
+    """Return a 64-bit key for one draw. Different purposes and counters give unrelated keys."""
     text = f"{seed}/{purpose}/{'/'.join(map(str, counters))}"
     return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "little")
 
 
 def uniform(seed: int, purpose: str, *counters: int) -> float:
-    """One number in [0, 1)."""
+    """Draw one number in [0, 1)."""
     return (key(seed, purpose, *counters) >> 11) * 2.0**-53
 
 
 def generator(seed: int, purpose: str, *counters: int) -> torch.Generator:
-    """A CPU generator for library functions that want one (permutations, initialisation)."""
+    """Return a CPU generator for library functions that require one (permutations, initialisation)."""
     return torch.Generator().manual_seed(key(seed, purpose, *counters) >> 1)
 
 
 @contextlib.contextmanager
 def layer_randomness(device: torch.device) -> Iterator[None]:
-    """Lets `seed_layers` set torch's generators, which the caller gets back as they were."""
+    """Allow `seed_layers` to set torch's generators. Their previous state is restored at the end."""
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else [], device_type="cuda"):
         yield
 
 
 def seed_layers(seed: int, purpose: str, *counters: int) -> None:
-    """Seeds torch's generators, from which layers that are random (dropout, stochastic depth) draw in their forward."""
+    """Seed torch's generators, from which random layers (dropout, stochastic depth) draw in their forward pass."""
     torch.manual_seed(key(seed, purpose, *counters) >> 1)
 
 
@@ -51,21 +51,22 @@ def _signed(value: int) -> int:
 
 
 def _shift(x: Tensor, bits: int) -> Tensor:
-    """Logical right shift of int64, which torch shifts arithmetically."""
+    """Shift int64 logically to the right; torch shifts arithmetically."""
     return (x >> bits) & ((1 << (64 - bits)) - 1)
 
 
 def _mix(x: Tensor) -> Tensor:
-    """SplitMix64's finaliser on int64 (two's complement wraps as unsigned 64-bit does)."""
+    """Apply SplitMix64's finaliser to int64 (two's complement wraps as unsigned 64-bit does)."""
     x = (x ^ _shift(x, 30)) * _signed(0xBF58476D1CE4E5B9)
     x = (x ^ _shift(x, 27)) * _signed(0x94D049BB133111EB)
     return x ^ _shift(x, 31)
 
 
 def uniforms(draw_key: int, index_N: Tensor, count: int) -> Tensor:
-    """`count` numbers in [0, 1) for every index, float64 [N, count].
+    """Draw `count` numbers in [0, 1) for every index, float64 [N, count].
 
-    A function of (draw_key, index) alone: neither the order nor the company of an index matters.
+    Each number is a function of (draw_key, index) alone: it does not depend on the order of the indices or on which
+    others are present.
     """
     stream_N1 = _mix(_mix(index_N.to(torch.int64) + _signed(_GOLDEN)) ^ _signed(draw_key))[:, None]
     counter_1C = torch.arange(1, count + 1, device=index_N.device, dtype=torch.int64)[None] * _signed(_GOLDEN)

@@ -1,6 +1,6 @@
-"""The process's stop signals, owned in one place: each becomes a request that is answered at the next safe point.
+"""The process's stop signals, handled in one place: each becomes a request that is answered at the next safe point.
 
-Nothing heavy is imported, so that a command listens before it imports torch, which takes seconds.
+This module imports no large library, so that a command handles signals before it imports torch, which takes seconds.
 """
 
 import contextlib
@@ -12,24 +12,27 @@ from collections.abc import Iterator
 from types import FrameType
 from typing import Any
 
-# USR1 and USR2 are what schedulers send ahead of the end (SLURM's --signal, SGE's -notify); HUP is a closed terminal.
+# Schedulers send USR1 and USR2 before the end (SLURM's --signal, SGE's -notify). HUP means that the terminal was
+# closed.
 STOPPING = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGUSR2, signal.SIGHUP)
 
-# A second one of these is a person's impatience and acts at once. Schedulers and shells repeat the others.
+# A second signal of these kinds comes from an impatient user and takes effect at once. Schedulers and shells repeat the
+# others.
 _INSISTENT = (signal.SIGINT, signal.SIGTERM)
 
-# Within this time a repetition is the same request: a terminal's Ctrl-C reaches torchrun and its processes, and
-# torchrun passes it on.
+# A repetition within this time is the same request: a terminal's Ctrl-C reaches torchrun and its processes, and
+# torchrun forwards it.
 _SAME_REQUEST_SECONDS = 1.0
 
-# Processes that are started by us answer SIGTERM as usual, so that they can be ended; the rest is their parent's.
+# Processes started by this program respond to SIGTERM as usual, so that they can be ended. Their parent handles the
+# others.
 _SHELTERED = {signal.SIGINT, signal.SIGUSR1, signal.SIGUSR2, signal.SIGHUP}
 
-_set_handler = signal.signal  # the real one, also while `kept` stands in its place
+_set_handler = signal.signal  # the original function, also while `kept` replaces it
 
 
 class _Listener:
-    """What was received, and the handlers that stood before."""
+    """The received signals, and the handlers that were installed before."""
 
     def __init__(self) -> None:
         self.received: str | None = None
@@ -54,15 +57,15 @@ _listener = _Listener()
 
 
 def received() -> str | None:
-    """The name of the first stop signal since `listen`; None before one comes."""
+    """Return the name of the first stop signal since `listen`; None if none has arrived."""
     return _listener.received
 
 
 def listen() -> bool:
-    """Take the stop signals until `release`; return whether they were not taken before.
+    """Handle the stop signals until `release`. Returns whether they were not handled already.
 
-    SIGHUP stays ignored where it was (`nohup`). Another SIGINT or SIGTERM, a second or more after the first, acts as
-    it did before. Handlers belong to the main thread: anywhere else this does nothing.
+    SIGHUP remains ignored if it was ignored before (`nohup`). Another SIGINT or SIGTERM, a second or more after the
+    first, has its previous effect. Handlers belong to the main thread; in any other thread this function does nothing.
     """
     global _listener
     if _listener.before or threading.current_thread() is not threading.main_thread():
@@ -72,12 +75,12 @@ def listen() -> bool:
         if number == signal.SIGHUP and signal.getsignal(number) is signal.SIG_IGN:
             continue
         _listener.before[number] = _set_handler(number, _listener.receive)
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, STOPPING)  # what a parent's `sheltered` held back comes now
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, STOPPING)  # signals that a parent's `sheltered` held back arrive now
     return True
 
 
 def release() -> None:
-    """Give the signals back as they were before `listen`."""
+    """Restore the handlers from before `listen`."""
     global _listener
     for number, handler in _listener.before.items():
         _set_handler(number, signal.SIG_DFL if handler is None else handler)
@@ -85,7 +88,7 @@ def release() -> None:
 
 
 def reclaim() -> None:
-    """Install the handlers again, over any that a library has installed below Python."""
+    """Install the handlers again, replacing any that a library has installed below Python."""
     if threading.current_thread() is threading.main_thread():
         for number in _listener.before:
             _set_handler(number, _listener.receive)
@@ -93,7 +96,8 @@ def reclaim() -> None:
 
 @contextlib.contextmanager
 def kept() -> Iterator[None]:
-    """Keep the handlers ours while entered: a library that calls `signal.signal` for one of them is not obeyed."""
+    """Keep our handlers installed within the block: calls to `signal.signal` by a library have no effect on these
+    signals."""
     before = signal.signal
 
     def refuse(number: int, handler: Any) -> Any:
@@ -109,9 +113,9 @@ def kept() -> Iterator[None]:
 
 @contextlib.contextmanager
 def sheltered(term: bool = False) -> Iterator[None]:
-    """Keep signals to the process group (a terminal's, a scheduler's) from the processes that are started while
-    entered; SIGTERM only with `term`, because a process is usually ended by it. One that comes meanwhile is received
-    at the end."""
+    """Block signals to the process group (from a terminal or a scheduler) in the processes that are started within the
+    block. SIGTERM is blocked only with `term`, because it is the usual way to end a process. A signal that arrives
+    meanwhile is delivered at the end."""
     before = signal.pthread_sigmask(signal.SIG_BLOCK, STOPPING if term else _SHELTERED)
     try:
         yield

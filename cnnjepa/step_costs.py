@@ -23,27 +23,28 @@ from cnnjepa.training.distributed import pick_device
 
 
 class StepCost(NamedTuple):
-    """One method's."""
+    """Cost of one method."""
 
     seconds: list[float]
-    """Of every round's step."""
+    """Seconds of the step in every round."""
     beside: list[float]
-    """The first method's steps of the same rounds; its own for the first."""
+    """Seconds of the first method's step in the same rounds; the first method's own steps for the first method."""
     flops_per_image: float
-    """A step's, forward and backward, at the mean visible share."""
+    """FLOPs of a step per image, forward and backward, at the mean fraction of visible cells."""
     memory_bytes: int
-    """Peak: allocated on the GPU; on a CPU the process's resident set, less what it held before there was a method."""
+    """Peak memory: allocated on the GPU, or, on a CPU, the process's resident set minus its size before there was a
+    method."""
     images: int
-    """A step's."""
+    """Images per step."""
 
     @property
     def median(self) -> float:
-        """Seconds."""
+        """Median seconds per step."""
         return statistics.median(self.seconds)
 
     @property
     def median_beside(self) -> float:
-        """Seconds of the first method's step beside it."""
+        """Median seconds of the first method's step in the same rounds."""
         return statistics.median(self.beside)
 
 
@@ -54,9 +55,9 @@ def step_costs(
     told: Callable[[str], None] = lambda text: None,
     tick: Callable[[], None] = lambda: None,
 ) -> dict[str, StepCost]:
-    """Cost of every config's step: one to warm up, then `rounds`, in turns with the first config's. The first one's
-    own seconds are all of its turns. `tick` is called before every round, and ends the measurement by raising. Raises
-    RunError when a process dies."""
+    """Measure the step cost of every config: one warm-up step, then `rounds` steps interleaved with those of the first
+    config. The first config's seconds are those of all its steps. `tick` is called before every round; it ends the
+    measurement by raising. Raises RunError if a process dies."""
     first, *others = configs
     found: dict[str, StepCost] = {}
     with _Worker(first, configs[first], threads) as reference:
@@ -67,7 +68,7 @@ def step_costs(
             with _Worker(name, configs[name], threads) as worker:
                 told(f"{name}: building and warming up")
                 worker.step(0)
-                reference.step(0)  # it has been idle while the other was built
+                reference.step(0)  # it was idle while the other was built
                 times: list[float] = []
                 beside: list[float] = []
                 for number in range(1, rounds + 1):
@@ -86,14 +87,14 @@ def _cost(config: PretrainConfig, seconds: list[float], beside: list[float], pea
 
 
 class _Worker:
-    """A process that makes one method's steps when asked to."""
+    """A process that performs one method's steps on request."""
 
     def __init__(self, name: str, config: PretrainConfig, threads: int) -> None:
         context = multiprocessing.get_context("spawn")
         self._name = name
         self._pipe, theirs = context.Pipe()
         self._process = context.Process(target=_serve, args=(config, threads, theirs), daemon=True)
-        with signals.sheltered():  # a Ctrl-C is this process's to answer; a closed pipe ends the other
+        with signals.sheltered():  # a Ctrl-C is handled by this process; a closed pipe ends the other
             self._process.start()
         theirs.close()
 
@@ -107,11 +108,11 @@ class _Worker:
             self._process.kill()
 
     def step(self, number: int) -> float:
-        """Seconds of that step. Raises RunError when the process is gone."""
+        """Perform a step and return its seconds. Raises RunError if the process is gone."""
         return self._ask(number)
 
     def peak(self) -> int:
-        """Bytes."""
+        """Return the peak memory in bytes."""
         return int(self._ask(None))
 
     def _ask(self, step: int | None) -> float:
@@ -128,7 +129,7 @@ class _Worker:
 
 
 def _serve(config: PretrainConfig, threads: int, pipe: Connection) -> None:
-    """Steps as asked for, by number; None asks for the peak memory; a closed pipe ends it."""
+    """Perform the steps whose numbers arrive. None requests the peak memory; a closed pipe ends the process."""
     torch.set_num_threads(threads)
     device = pick_device(config.runtime.device)
     before = _peak_resident()
@@ -147,8 +148,8 @@ def _serve(config: PretrainConfig, threads: int, pipe: Connection) -> None:
 
 
 def _peak_resident() -> int:
-    """The largest resident set of this process so far, in bytes. Linux's own figure where there is one, because
-    getrusage's also counts what the process was forked from."""
+    """Return the largest resident set of this process so far, in bytes. On Linux the kernel's figure for the process is
+    read, because getrusage also counts the process from which it was forked."""
     status = Path("/proc/self/status")
     if status.is_file():
         line = next(line for line in status.read_text().splitlines() if line.startswith("VmHWM:"))

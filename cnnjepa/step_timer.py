@@ -1,4 +1,4 @@
-"""A config's training step on random pixels, timed."""
+"""Timing of a config's training step on random pixels."""
 
 import time
 from collections.abc import Callable
@@ -13,8 +13,8 @@ from cnnjepa.training.step import train_step
 
 
 class StepTimer:
-    """Calling it with a step's number makes that step (inputs, moving average, forward, backward, update) and gives its
-    seconds. Loading and augmenting images is left out."""
+    """Callable that performs the training step with a given number (inputs, moving average, forward, backward, update)
+    and returns its seconds. Loading and augmenting images is not included."""
 
     def __init__(self, config: PretrainConfig, device: torch.device) -> None:
         self._config, self._device = config, device
@@ -31,11 +31,11 @@ class StepTimer:
         self._slots, self._labels = torch.arange(batch), torch.arange(batch, device=device) % 2
 
     def __call__(self, step: int) -> float:
-        """Seconds of step number `step`, which decides its masks."""
+        """Perform step number `step`, which determines its masks, and return its seconds."""
         return seconds(lambda: self.make(step), self._device)
 
     def make(self, step: int) -> None:
-        """Makes step number `step` without waiting for the device."""
+        """Perform step number `step` without waiting for the device."""
         config = self._config
         draw = StepDraw(config.grid, self._slots, 0, step)
         inputs = self._method.inputs(self._views, self._labels, draw)
@@ -45,7 +45,7 @@ class StepTimer:
 
 
 def seconds(work: Callable[[], object], device: torch.device) -> float:
-    """How long `work` takes, the device's part included."""
+    """Return the seconds that `work` takes, the device's part included."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
     start = time.perf_counter()

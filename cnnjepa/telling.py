@@ -1,8 +1,8 @@
-"""Telling never ends a run: what is printed, drawn or sent may fail, and the training goes on.
+"""Output that never ends a run: printing, drawing or sending may fail, and the training continues.
 
-Data is not telling: a run fails (exit code 1) when a checkpoint, metrics.jsonl or result.json cannot be written. The
-terminal, log files, progress and TensorBoard are telling. Two things keep them from raising: streams whose writes
-cannot fail, and `unfailing` for objects. Nothing heavy is imported.
+Data are different: a run fails (exit code 1) if a checkpoint, metrics.jsonl or result.json cannot be written. The
+terminal, log files, progress and TensorBoard are output. Two mechanisms prevent them from raising: streams whose writes
+cannot fail, and `unfailing` for objects. This module imports no large library.
 """
 
 import contextlib
@@ -17,17 +17,17 @@ from typing import Any, TextIO, TypeVar, cast
 
 T = TypeVar("T")
 
-# How long a write waits for a reader of a pipe that does not block. Assumption.
+# Seconds that a write waits for the reader of a non-blocking pipe. Assumption.
 _READER_SECONDS = 1.0
 
 
 class _LossyFile(io.FileIO):
-    """A file whose writes never raise: what cannot be written (reader gone, disk full) is dropped."""
+    """A file whose writes never raise: data that cannot be written (reader gone, disk full) are dropped."""
 
     def write(self, data: Any) -> int:
         with contextlib.suppress(OSError):
             written = super().write(data)
-            if written is None:  # a pipe that does not block, and is full
+            if written is None:  # the pipe is non-blocking and full
                 select.select([], [self], [], _READER_SECONDS)
                 written = super().write(data)
             if written is not None:
@@ -47,7 +47,8 @@ def _text_over(raw: _LossyFile, encoding: str, errors: str, line_buffering: bool
 
 
 def open_log(path: Path) -> TextIO:
-    """Open a log file to append UTF-8 lines to. Neither this nor a write to it raises OSError: lines are dropped."""
+    """Open a log file to append UTF-8 lines to. Neither this call nor a write to the file raises OSError: lines are
+    dropped instead."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         raw = _LossyFile(path, "a")
@@ -57,14 +58,14 @@ def open_log(path: Path) -> TextIO:
 
 
 def unbreakable_streams() -> None:
-    """Exchange sys.stdout and sys.stderr for streams over the same descriptors whose writes cannot raise; a character
-    that the encoding lacks becomes `?`. A descriptor that was closed becomes /dev/null, so that no file of the run is
-    opened in its place. Streams that are not the interpreter's own (a test's, a notebook's) are left alone."""
+    """Replace sys.stdout and sys.stderr by streams over the same descriptors whose writes cannot raise. A character
+    that the encoding lacks becomes `?`. A closed descriptor becomes /dev/null, so that no file of the run is opened in
+    its place. Streams that are not the interpreter's own (in a test or a notebook) are not changed."""
     for descriptor in (0, 1, 2):
         try:
             os.fstat(descriptor)
         except OSError:
-            os.set_inheritable(os.open(os.devnull, os.O_RDWR), True)  # the lowest free number, which is this one
+            os.set_inheritable(os.open(os.devnull, os.O_RDWR), True)  # gets the lowest free number, which is this one
     for descriptor, name in ((1, "stdout"), (2, "stderr")):
         stream = getattr(sys, name)
         if stream is not getattr(sys, f"__{name}__"):
@@ -85,14 +86,15 @@ def unbreakable_streams() -> None:
 
 
 def _say_what_a_thread_failed_of(failure: threading.ExceptHookArgs) -> None:
-    """One line instead of a traceback: TensorBoard's writer, say, raises in a thread of its own too."""
+    """Print one line instead of a traceback, for example when TensorBoard's writer raises in its own thread."""
     name = "a thread" if failure.thread is None else failure.thread.name
     _say(f"note: {name} ended with {failure.exc_type.__name__}: {failure.exc_value}")
 
 
 def unfailing(make: Callable[[], T], what: str) -> T:
-    """Return what `make` gives, but with methods that never raise: the first failure is said once on standard error,
-    naming `what`; a call that fails gives None. When `make` itself fails, every call does nothing."""
+    """Return the result of `make`, changed so that its methods never raise. The first failure is reported once on
+    standard error, with the name `what`; a call that fails returns None. If `make` itself fails, every call does
+    nothing."""
     return cast(T, _Unfailing(make, what))
 
 
@@ -124,5 +126,5 @@ class _Unfailing:
 
 
 def _say(text: str) -> None:
-    with contextlib.suppress(Exception):  # standard error is whatever an embedding program made it
+    with contextlib.suppress(Exception):  # standard error may be any object that an embedding program set
         print(text, file=sys.stderr)

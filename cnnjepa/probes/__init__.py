@@ -1,4 +1,4 @@
-"""Judging frozen features: linear and k-NN probes, floors, diagnostics."""
+"""Evaluation of frozen features: linear and k-NN probes, floors, diagnostics."""
 
 from cnnjepa.probes.assessment import Assessment, Glance, assess, glance
 from cnnjepa.probes.floors import calibrate

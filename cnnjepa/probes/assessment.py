@@ -1,4 +1,4 @@
-"""Everything that is said about an encoder at the end: probes, floors, diagnostics."""
+"""Complete evaluation of an encoder at the end of a run: probes, floors, diagnostics."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -21,11 +21,11 @@ from cnnjepa.schemas.probe import FloorName
 Tick = Callable[[], None]
 Say = Callable[[str], None]
 Floor = Callable[[FloorName, Callable[[], Probes]], Probes]
-"""Gives a floor's figures, by measuring them (the second argument) or from elsewhere."""
+"""Returns the figures of a floor: either measured by calling the second argument, or stored ones."""
 
 
 class Assessment(NamedTuple):
-    """What an encoder is worth on a data set."""
+    """Evaluation of an encoder on a data set."""
 
     probes: Probes
     selection: Selection | None
@@ -44,7 +44,7 @@ def assess(
     say: Say = lambda text: None,
     floor: Floor = lambda name, measure: measure(),
 ) -> Assessment:
-    """Probes the frozen `network`, the floors beside it, and the health of its features."""
+    """Probe the frozen `network` and the floors, and diagnose its features."""
 
     def judged(embed: Embed) -> tuple[Judged, Features, list[str]]:
         with scratch_folder(scratch) as folder:
@@ -52,7 +52,7 @@ def assess(
             val = extract(embed, data.val, config, folder, tick)
             skipped = train.skipped + val.skipped
             if not (train.finite() and val.finite()):
-                return Judged(Probes(), None), val, skipped  # said by the diagnostics; no figure is invented
+                return Judged(Probes(), None), val, skipped  # the diagnostics report it; no figure is invented
             return judge(train, val, data.classes, config.probe, device, tick), val, skipped
 
     say("probing the encoder")
@@ -73,7 +73,7 @@ def assess(
 
 
 class Glance(NamedTuple):
-    """A quick look during training; validation images are not touched."""
+    """Result of an online probe, which runs during training and never uses validation images."""
 
     knn_top1: float
     rankme: float
@@ -88,8 +88,9 @@ def glance(
     scratch: Path,
     tick: Tick = lambda: None,
 ) -> Glance:
-    """k-NN on the held-out tenth of (at most `probe.online_images`) training images, rank and spread. Of a supervised
-    run the tenth is part of the whole set's, which it does not train on."""
+    """Compute k-NN accuracy on the held-out tenth of at most `probe.online_images` training images, and the rank and
+    spread of the features. For a supervised run the tenth comes from the whole training set; the run does not train on
+    it."""
     labels = data.train.labels
     few = min(config.probe.online_images, labels.numel())
     images, chosen = data.train, None
@@ -107,7 +108,8 @@ def glance(
 
 
 def _some_of_both_parts(labels: Tensor, count: int, config: PretrainConfig) -> Tensor:
-    """Indices (int64, ascending) of `count` images, evenly over classes, the held-out fraction of them held out."""
+    """Return the indices (int64, ascending) of `count` images, spread evenly over classes. The held-out fraction of
+    them is held out."""
     fit, held = held_out_split(labels, config.probe.held_out_fraction, config.probe.split_seed)
     of_held = min(max(round(count * config.probe.held_out_fraction), 1), held.numel())
     of_fit = min(count - of_held, fit.numel())

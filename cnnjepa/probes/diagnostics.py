@@ -1,4 +1,4 @@
-"""The health of features: effective rank, spread, collapse."""
+"""Diagnostics of the features: effective rank, spread, collapse."""
 
 import torch
 import torch.nn.functional as F
@@ -6,15 +6,16 @@ from torch import Tensor
 
 from cnnjepa.schemas import Diagnostics
 
-# A set of unit-length features whose mean squared distance to its mean is below (1 %)² points one way, whatever
-# the image; measured healthy runs are above 10 %, untrained encoders above 3 % (docs/log.md).
+# Unit-length features whose mean squared distance to their mean is below (1 %)² all have the same direction, whatever
+# the image. Measured healthy runs are above 10 %, untrained encoders above 3 % (docs/log.md).
 COLLAPSED_STD = 0.01
-# Effective rank 1 means one direction carries everything, as when all features are equal.
+# Effective rank 1 means that one direction holds all variation, as when all features are equal.
 COLLAPSED_RANK = 1.05
 
 
 def rankme(values_ND: Tensor) -> float:
-    """exp of the entropy of the normalised singular values (arXiv 2210.02885, eq. 1), in float64; from 1 to D."""
+    """Return the exponential of the entropy of the normalised singular values (arXiv 2210.02885, eq. 1), in float64;
+    from 1 to D."""
     values = values_ND.double()
     squared = torch.linalg.eigvalsh(values.T @ values).clamp(min=0)
     share = squared.sqrt() / squared.sqrt().sum().clamp(min=1e-300) + 1e-7
@@ -22,13 +23,14 @@ def rankme(values_ND: Tensor) -> float:
 
 
 def feature_std(values_ND: Tensor) -> float:
-    """√(mean squared distance of unit-length features to their mean): 0 = all equal, 1 = mean at the origin."""
+    """Return √(mean squared distance of unit-length features to their mean): 0 means all are equal, 1 means that their
+    mean is the origin."""
     unit = F.normalize(values_ND.double(), dim=1)
     return float((unit - unit.mean(0)).square().sum(1).mean().sqrt())
 
 
 def diagnose(values_ND: Tensor) -> Diagnostics:
-    """Rank, spread, and in words why the features count as collapsed, if they do."""
+    """Return rank and spread, and, if the features count as collapsed, the reason in words."""
     dim = values_ND.shape[1]
     if not torch.isfinite(values_ND).all():
         share = (~torch.isfinite(values_ND)).double().mean().item()

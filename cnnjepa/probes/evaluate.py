@@ -1,8 +1,8 @@
-"""The two protocols on cached features (docs/sources.md#probes).
+"""The two probe protocols on cached features (docs/sources.md#probes).
 
-`published`: the linear probe's best epoch on the validation set, k-NN with the published k.
-`held_out`: a stratified tenth of the training set chooses epoch, learning rate and k; the probe is then refit on
-all of it and the validation set is touched once.
+`published`: the linear probe's best epoch on the validation set, and k-NN with the published k. `held_out`: a
+stratified tenth of the training set selects epoch, learning rate and k. The probe is then refit on the whole training
+set, and the validation set is used once.
 """
 
 from collections.abc import Callable
@@ -21,15 +21,15 @@ Tick = Callable[[], None]
 
 
 class Judged(NamedTuple):
-    """What the probes found."""
+    """Result of the probes."""
 
     probes: Probes
     selection: Selection | None
 
 
 def split_rows(train: Features, config: ProbeConfig) -> tuple[Tensor, Tensor]:
-    """(fitting, held-out) rows, ascending. The split is of the whole training set, the one that supervised training
-    leaves out, whether or not every image is among the rows."""
+    """Return (fitting, held-out) rows, ascending. The split is that of the whole training set, which supervised
+    training also uses, even if only some of the images are among the rows."""
     labels, places = train.whole_set
     _, held = held_out_split(labels, config.held_out_fraction, config.split_seed)
     is_held = torch.zeros_like(labels, dtype=torch.bool)
@@ -41,7 +41,7 @@ def split_rows(train: Features, config: ProbeConfig) -> tuple[Tensor, Tensor]:
 def judge(
     train: Features, val: Features, classes: int, config: ProbeConfig, device: torch.device, tick: Tick = lambda: None
 ) -> Judged:
-    """Both probes under every protocol asked for."""
+    """Run both probes under every requested protocol."""
     published = _published(train, val, classes, config, device, tick) if "published" in config.protocols else None
     held_out, selection = None, None
     if "held_out" in config.protocols:
@@ -110,7 +110,8 @@ def _held_out_knn(
 
 
 def selection_knn(train: Features, classes: int, config: ProbeConfig, device: torch.device) -> float:
-    """Best k-NN top-1 in percent on the held-out part of `train`: the figure watched during training."""
+    """Return the best k-NN top-1 accuracy, in percent, on the held-out part of `train`. This figure is monitored during
+    training."""
     fit_index, held_index = split_rows(train, config)
     _, accuracies = _held_out_knn(train.take(fit_index), train.take(held_index), classes, config, device)
     return max(top1 for top1, _ in accuracies)

@@ -1,4 +1,4 @@
-"""Features of a frozen encoder, extracted once and kept: in memory, or in a file when they are many."""
+"""Features of a frozen encoder, extracted once and kept in memory, or in a file if they are large."""
 
 import contextlib
 import os
@@ -17,10 +17,10 @@ from cnnjepa.data.source import ImageSource
 from cnnjepa.errors import RunError
 from cnnjepa.schemas import PretrainConfig
 
-# Features beyond this many bytes go to a file that is mapped, so that memory stays bounded (1.28 M x 2048
-# float32 are 10.5 GB).
+# Features above this many bytes go to a memory-mapped file, so that memory stays bounded (1.28 M x 2048 float32 are
+# 10.5 GB).
 _MOST_BYTES_IN_MEMORY = 2 * 2**30
-_BLOCK = 65_536  # rows looked at together
+_BLOCK = 65_536  # rows processed at a time
 
 Embed = Callable[[Tensor], Tensor]
 """uint8 images [B, 3, S, S] → features float32 [B, D]."""
@@ -34,31 +34,33 @@ class Features:
     labels: Tensor
     skipped: list[str] = field(default_factory=list)
     scratch: Path | None = None
-    """Where large copies go; None = the system's temporary folder."""
+    """Folder for large copies; None means the system's temporary folder."""
     part_of: tuple[Tensor, Tensor] | None = None
-    """(labels of the whole set, int64 [N] places of the rows in it), where rows are missing; None = none is."""
+    """(labels of the whole set, int64 [N] indices of the rows in it) if rows are missing; None if none is missing."""
 
     @property
     def whole_set(self) -> tuple[Tensor, Tensor]:
-        """(labels of the whole set, places of the rows in it)."""
+        """Return (labels of the whole set, indices of the rows in it)."""
         return self.part_of or (self.labels, torch.arange(self.labels.numel()))
 
     def take(self, indices: Tensor) -> "Features":
-        """The rows `indices`, copied block by block (into a mapped file when they are many)."""
+        """Return the rows at `indices`, copied block by block (into a memory-mapped file if they are large)."""
         values = _storage(indices.numel(), self.values.shape[1], self.scratch)
         for rows, block in zip(values.split(_BLOCK), indices.split(_BLOCK), strict=True):
             rows.copy_(self.values[block])
         return Features(values, self.labels[indices], scratch=self.scratch)
 
     def finite(self) -> bool:
-        """Whether every value is a number."""
+        """Return whether every value is finite."""
         return all(bool(block.isfinite().all()) for block in self.values.split(_BLOCK))
 
 
 def encoder_embed(network: nn.Module, config: PretrainConfig, device: torch.device) -> Embed:
-    """The encoder in eval mode, globally average-pooled. Leaves the network in the mode it was in.
+    """Return a function that computes the encoder's features in eval mode, globally average-pooled. The network's mode
+    is restored afterwards.
 
-    Always float32, whatever `runtime.precision` the run trains with: the released code's probes run outside autocast.
+    Features are always float32, whatever `runtime.precision` the run trains with: the released code's probes run
+    outside autocast.
     """
     normalize = Normalizer(config.data, device, config.runtime.channels_last)
 
@@ -77,7 +79,8 @@ def encoder_embed(network: nn.Module, config: PretrainConfig, device: torch.devi
 
 
 def pixel_embed(config: PretrainConfig) -> Embed:
-    """The pixels themselves, normalised, averaged down to at most 32x32 so that any image size is bearable."""
+    """Return a function that computes normalised pixels, averaged down to at most 32x32 so that the cost stays
+    acceptable at any image size."""
     normalize = Normalizer(config.data, torch.device("cpu"), channels_last=False)
 
     @torch.inference_mode()
@@ -95,7 +98,8 @@ def extract(
     scratch: Path,
     tick: Callable[[], None] = lambda: None,
 ) -> Features:
-    """Features of a whole set. `tick` is called before every batch, so that a caller can stop it."""
+    """Extract the features of a whole data set. `tick` is called before every batch, so that the caller can stop the
+    extraction."""
     count, rows, kept, skipped = source.labels.numel(), 0, [], []
     values = torch.empty(0)
     loaded = evaluation_batches(
@@ -123,7 +127,7 @@ def _storage(count: int, dim: int, scratch: Path | None) -> Tensor:
     if count * dim * 4 <= _MOST_BYTES_IN_MEMORY:
         return torch.empty(count, dim)
     name = tempfile.mktemp(prefix="features-", dir=scratch)
-    try:  # a mapped file that the disk cannot hold would end the process without a word
+    try:  # if the disk cannot hold a mapped file, writing to it would kill the process without a message
         with open(name, "wb") as file:
             os.posix_fallocate(file.fileno(), 0, count * dim * 4)
     except OSError as error:
@@ -133,6 +137,6 @@ def _storage(count: int, dim: int, scratch: Path | None) -> Tensor:
 
 @contextlib.contextmanager
 def scratch_folder(parent: Path) -> Iterator[Path]:
-    """A folder for mapped features, removed afterwards."""
+    """Give a folder for memory-mapped features, which is removed afterwards."""
     with tempfile.TemporaryDirectory(prefix="features-", dir=parent) as folder:
         yield Path(folder)

@@ -1,4 +1,4 @@
-"""What is reached without pretraining: the untrained encoder and the raw pixels."""
+"""Floors: the accuracy without pretraining, of the untrained encoder and of raw pixels."""
 
 import contextlib
 
@@ -14,12 +14,13 @@ from cnnjepa.encoders import build_trunk
 from cnnjepa.randomness import layer_randomness, seed_layers
 from cnnjepa.schemas import PretrainConfig
 
-# Enough for batch-norm means and variances to settle: 2,048 images x all positions.
+# Enough for batch-norm means and variances to converge: 2,048 images x all positions.
 _CALIBRATION_IMAGES = 2048
 
 
 def untrained_encoder(config: PretrainConfig, data: DataSet, device: torch.device) -> nn.Module:
-    """The run's encoder with its first weights, batch-norm statistics averaged over training images."""
+    """Return the run's encoder with its initial weights and with batch-norm statistics averaged over training
+    images."""
     network = build_trunk(config.encoder, config.runtime.seed).to(device)
     if config.runtime.channels_last:
         network = network.to(memory_format=torch.channels_last)
@@ -27,12 +28,13 @@ def untrained_encoder(config: PretrainConfig, data: DataSet, device: torch.devic
 
 
 def calibrate(network: nn.Module, config: PretrainConfig, data: DataSet, device: torch.device) -> nn.Module:
-    """Replaces the network's batch-norm statistics by averages over training images, and gives it in eval mode."""
+    """Replace the network's batch-norm statistics by averages over training images. Returns the network in eval
+    mode."""
     norms = [m for m in network.modules() if isinstance(m, nn.BatchNorm2d)]
     momenta = [norm.momentum for norm in norms]
     for norm in norms:
         norm.reset_running_stats()
-        norm.momentum = None  # a plain average over batches
+        norm.momentum = None  # plain average over batches
     normalize = Normalizer(config.data, device, config.runtime.channels_last)
     few = min(_CALIBRATION_IMAGES, data.train.labels.numel())
     images = subset(data.train, stratified(data.train.labels, few))

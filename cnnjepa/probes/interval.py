@@ -1,10 +1,10 @@
-"""What a single run's accuracy says about the accuracy on all such images."""
+"""Uncertainty of a single run's accuracy that comes from the finite number of images."""
 
 import math
 
 
 def wilson(percent: float, images: int) -> tuple[float, float]:
-    """95 % binomial interval (Wilson, JASA 1927) of an accuracy in percent over `images` images."""
+    """Return the 95 % binomial interval (Wilson, JASA 1927) of an accuracy in percent over `images` images."""
     z = 1.959964
     p = percent / 100
     centre = (p + z * z / (2 * images)) / (1 + z * z / images)

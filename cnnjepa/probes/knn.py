@@ -1,4 +1,4 @@
-"""k-NN probe: cosine similarity, votes weighted exp(similarity / temperature) (docs/sources.md#probe-knn)."""
+"""k-NN probe: cosine similarity, votes weighted by exp(similarity / temperature) (docs/sources.md#probe-knn)."""
 
 from collections.abc import Sequence
 
@@ -10,13 +10,13 @@ from cnnjepa.matmul import linear
 from cnnjepa.probes.features import Features
 
 _QUERIES = 1024
-_BANK = 8192  # rows normalised together: 64 MiB at 2,048 channels; with 1,024 queries, 32 MiB of similarities
+_BANK = 8192  # rows normalised at a time: 64 MiB at 2,048 channels; with 1,024 queries, 32 MiB of similarities
 
 
 def nearest(bank_ND: Tensor, queries_QD: Tensor, k: int, device: torch.device) -> tuple[Tensor, Tensor]:
-    """Cosine similarities and indices of the k nearest bank rows of every query, [Q, k], nearest first.
+    """Return cosine similarities and indices of the k nearest bank rows of every query, [Q, k], nearest first.
 
-    The bank is read once, block by block, so memory beyond the queries and the result is bounded whatever N.
+    The bank is read once, block by block, so memory in addition to the queries and the result is bounded for any N.
     """
     queries = [F.normalize(part.to(device), dim=1) for part in queries_QD.split(_QUERIES)]
     best = [torch.empty(part.shape[0], 0, device=device) for part in queries]
@@ -34,9 +34,9 @@ def nearest(bank_ND: Tensor, queries_QD: Tensor, k: int, device: torch.device) -
 def knn_accuracies(
     bank: Features, queries: Features, classes: int, ks: Sequence[int], temperature: float, device: torch.device
 ) -> list[tuple[float, float]]:
-    """(top-1, top-5) in percent for every k of `ks`; ties go to the lower class number."""
+    """Return (top-1, top-5) in percent for every k of `ks`. Ties go to the lower class number."""
     similarity_QK, index_QK = nearest(bank.values, queries.values, max(ks), device)
-    # Votes count relative to each other; the nearest one's is 1, so that no temperature overflows.
+    # Only ratios of votes matter. The nearest neighbour's vote is scaled to 1, so that no temperature overflows.
     votes_QK = ((similarity_QK - similarity_QK[:, :1]) / temperature).exp()
     label_QK = bank.labels.to(device)[index_QK]
     return [topk_percent(_tally(label_QK[:, :k], votes_QK[:, :k], classes), queries.labels.to(device)) for k in ks]
@@ -48,18 +48,19 @@ def _tally(label_QK: Tensor, votes_QK: Tensor, classes: int) -> Tensor:
 
 
 def topk_hits(scores_QC: Tensor, labels_Q: Tensor) -> tuple[int, int]:
-    """Rows whose label is the best and among the best five; ties go to the lower class number."""
+    """Return the number of rows whose label has the best score, and of those whose label is among the best five. Ties
+    go to the lower class number."""
     order = scores_QC.argsort(dim=1, descending=True, stable=True)[:, :5]
     hit = order == labels_Q[:, None]
     return int(hit[:, 0].sum()), int(hit.any(1).sum())
 
 
 def topk_percent(scores_QC: Tensor, labels_Q: Tensor) -> tuple[float, float]:
-    """(top-1, top-5) accuracy in percent; top-5 is 100 where there are at most five classes."""
+    """Return (top-1, top-5) accuracy in percent. Top-5 is 100 if there are at most five classes."""
     top1, top5 = topk_hits(scores_QC, labels_Q)
     return 100 * top1 / labels_Q.numel(), 100 * top5 / labels_Q.numel()
 
 
 def usable_k(k: int, bank_size: int) -> int:
-    """k, but at most a tenth of the bank and at least 1."""
+    """Return k, limited to a tenth of the bank and at least 1."""
     return max(1, min(k, bank_size // 10))

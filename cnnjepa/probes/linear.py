@@ -1,9 +1,9 @@
-"""Linear probe on cached features, several learning rates at once.
+"""Linear probe on cached features, for several learning rates at once.
 
 Adam, cross-entropy, one fixed shuffled order, last partial batch dropped (docs/sources.md#probe-linear,
-docs/sources.md#probe-batch). Shuffled, because folders are sorted by class and every batch would hold one class. One
-matrix holds the weights of all learning rates, so that a step reads the features once for all of them. Adam is
-elementwise, so each block of columns trains as it would alone.
+docs/sources.md#probe-batch). The order is shuffled because folders are sorted by class, so that every batch would hold
+a single class. One matrix holds the weights for all learning rates, so that a step reads the features once for all of
+them. Adam is elementwise, so each block of columns trains as it would alone.
 """
 
 from collections.abc import Callable, Sequence
@@ -18,22 +18,23 @@ from cnnjepa.probes.features import Features
 from cnnjepa.probes.knn import topk_hits
 from cnnjepa.randomness import generator
 
-_BLOCK = 8192  # rows judged together; the logits of five rates and 1,000 classes are then 160 MB
+_BLOCK = 8192  # rows evaluated at a time; the logits of five rates and 1,000 classes are then 160 MB
 
 
 class Curve(NamedTuple):
-    """Accuracies in percent on the judging features, (top-1, top-5) for [epoch][learning rate]."""
+    """Accuracies in percent on the evaluated features, (top-1, top-5) for [epoch][learning rate]."""
 
     accuracies: list[list[tuple[float, float]]]
 
     def best(self) -> tuple[int, int]:
-        """(epoch from 0, position of the learning rate) of the best top-1; the earliest of equals."""
+        """Return (epoch from 0, index of the learning rate) of the best top-1. The earliest of equals wins."""
         cells = [(e, r) for e, row in enumerate(self.accuracies) for r in range(len(row))]
         return max(cells, key=lambda cell: (self.accuracies[cell[0]][cell[1]][0], -cell[0], -cell[1]))
 
 
 def shuffled_order(count: int) -> Tensor:
-    """The order in which every epoch walks `count` rows, int64 [count]; the same for every probe of that many."""
+    """Return the order in which every epoch visits `count` rows, int64 [count]; the same for every probe with this
+    count."""
     return torch.randperm(count, generator=generator(0, "linear_order"))
 
 
@@ -48,7 +49,7 @@ def linear_curve(
     last_only: bool = False,
     tick: Callable[[], None] = lambda: None,
 ) -> Curve:
-    """Trains one linear layer a learning rate and judges them after every epoch (or only the last)."""
+    """Train one linear layer per learning rate. Evaluates them after every epoch, or only after the last."""
     dim, count = train.values.shape[1], len(lrs)
     start = torch.empty(classes, dim).uniform_(-(dim**-0.5), dim**-0.5, generator=generator(0, "linear_probe"))
     weight = start.repeat(count, 1).to(device).requires_grad_()  # [rates · classes, dim]
@@ -87,7 +88,7 @@ def _judge(
 
 
 class _ManyRateAdam:
-    """Adam (β 0.9, 0.999; ε 1e-8) in which every block of `classes` rows has its own learning rate."""
+    """Adam (β 0.9, 0.999; ε 1e-8) with a separate learning rate for every block of `classes` rows."""
 
     def __init__(self, parameters: Sequence[Tensor], lrs: Sequence[float], classes: int, device: torch.device) -> None:
         self._parameters = list(parameters)

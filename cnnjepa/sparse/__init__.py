@@ -1,4 +1,4 @@
-"""Context encoders: the same numbers, computed on visible patches only (packed) or densely (masked)."""
+"""Context encoders that give the same numbers, computed on visible patches only (packed) or densely (masked)."""
 
 from typing import Any
 
@@ -11,7 +11,7 @@ ContextEncoder = PackedEncoder | MaskedEncoder
 
 
 def context_encoder(backbone: nn.Module, encoder: Any) -> ContextEncoder:
-    """`backbone` computed on visible patches, as `encoder.backend` of its config says."""
+    """Return an encoder that computes `backbone` on visible patches, with the config's `encoder.backend`."""
     return PackedEncoder(backbone) if encoder.backend == "packed" else MaskedEncoder(backbone)
 
 

@@ -1,7 +1,8 @@
-"""kxk convolutions of packed cells, with gradients that gather.
+"""kxk convolutions of packed cells, with gradients computed by gathering.
 
-Shapes: n visible cells, C input and O output channels, p pixels a side of an input cell and q = p / stride of an
-output cell, k the kernel's side. Only the unpadded input is kept for the backward: the layer before keeps it anyway.
+Shapes: n visible cells, C input and O output channels, p pixels per side of an input cell and q = p / stride of an
+output cell, k the side of the kernel. Only the unpadded input is kept for the backward pass; the previous layer keeps
+it anyway.
 """
 
 from typing import Any
@@ -19,7 +20,7 @@ from cnnjepa.sparse.products import as_matrix, cast
 
 
 class _Windows(torch.autograd.Function):
-    """One matrix product of whole windows [n·q·q, k·k·C]."""
+    """Convolution as one matrix product of whole windows [n·q·q, k·k·C]."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, index: PixelIndex) -> Tensor:
@@ -45,13 +46,13 @@ class _Windows(torch.autograd.Function):
 
 
 def _windows(x: Tensor, index: PixelIndex) -> Tensor:
-    """[n·q·q, k·k·C]."""
+    """Gather the windows [n·q·q, k·k·C]."""
     n, q, _, k, _ = index.places.shape
     return index.gather(x).view(n * q * q, k * k * x.shape[1])
 
 
 class _Padded(torch.autograd.Function):
-    """An unpadded convolution of cells with their rims."""
+    """Unpadded convolution of cells with their rims."""
 
     @staticmethod
     def forward(
@@ -72,8 +73,8 @@ class _Padded(torch.autograd.Function):
         index = halo_index(ctx.grid, x.shape[2], *geometry.rim)
         grad_x = None
         if for_x and geometry.stride == 1:
-            # As a convolution of the gradient with its own rims: the gradient of a padded cell has more pixels than the
-            # cell, 100 for 64 at p = 8.
+            # Computed as a convolution of the gradient with its own rims. The gradient of a padded cell has more pixels
+            # than the cell, 100 instead of 64 at p = 8.
             around = halo_index(ctx.grid, x.shape[2], *reversed(geometry.rim))
             turned = _turned(weight, geometry.groups)
             grad_x = F.conv2d(padded_cells(grad, around), turned, None, 1, 0, 1, geometry.groups)
@@ -93,21 +94,22 @@ class _Padded(torch.autograd.Function):
 
 
 def _turned(weight: Tensor, groups: int) -> Tensor:
-    """The weight of the convolution that is this one's transpose: [O, C/g, k, k] → [C, O/g, k, k], turned by 180°."""
+    """Return the weight of the transposed convolution: [O, C/g, k, k] → [C, O/g, k, k], rotated by 180°."""
     grouped = weight.unflatten(0, (groups, -1)).transpose(1, 2).flatten(0, 1)
     return grouped.flip(2, 3).contiguous(memory_format=torch.channels_last)
 
 
 def by_windows(x: Tensor, weight: Tensor, bias: Tensor | None, grid: PatchGrid, geometry: Geometry) -> Tensor:
-    """Packed cells [n, C, p, p] → [n, O, q, q], as a matrix product of windows. Ungrouped. Differentiable once."""
+    """Convolve packed cells [n, C, p, p] → [n, O, q, q], as a matrix product of windows. Ungrouped. Differentiable
+    once."""
     index = window_index(grid, x.shape[2], geometry.kernel, geometry.stride, *geometry.rim)
     found: Tensor = _Windows.apply(x, weight, bias, index)
     return found
 
 
 def by_cells(x: Tensor, weight: Tensor, bias: Tensor | None, grid: PatchGrid, geometry: Geometry) -> Tensor:
-    """The same as an unpadded convolution of padded cells. Differentiable once."""
-    if geometry.rim == (0, 0):  # a cell is all that its outputs see: nothing to gather
+    """Compute the same as an unpadded convolution of padded cells. Differentiable once."""
+    if geometry.rim == (0, 0):  # the outputs see nothing outside the cell: no gathering is needed
         return F.conv2d(x, *cast(x.dtype, weight, bias), geometry.stride, 0, 1, geometry.groups)
     found: Tensor = _Padded.apply(x, weight, bias, grid, geometry)
     return found
@@ -128,7 +130,8 @@ class _Every(torch.autograd.Function):
 
 
 def every(x: Tensor, stride: int) -> Tensor:
-    """Every `stride`-th pixel of packed cells, in channels-last memory, and so its gradient: a slice's own gradient is
-    in contiguous memory, and every layer up to the last stride would then read two formats at once."""
+    """Return every `stride`-th pixel of packed cells in channels-last memory. Its gradient is in channels-last memory
+    too; the gradient of a slice would be contiguous, and every layer before the last stride would then read two memory
+    formats."""
     found: Tensor = x if stride == 1 else _Every.apply(x, stride)
     return found

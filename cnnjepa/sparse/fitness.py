@@ -1,6 +1,6 @@
-"""Can a network be a packed context encoder? Which layer cannot, and why; and the proof that it can.
+"""Test whether a network can be a packed context encoder: which layer prevents it and why, or a proof that it can.
 
-First every layer is judged by its kind, then the whole is compared: packed against masked, in float64.
+First every layer is judged by its kind. Then the whole network is compared, packed with masked, in float64.
 """
 
 import copy
@@ -44,7 +44,7 @@ _REASONS: tuple[tuple[str, str], ...] = (
 
 
 class Verdict(NamedTuple):
-    """About one layer, or the whole (`layer` is empty)."""
+    """Verdict on one layer, or on the whole network (`layer` is empty)."""
 
     layer: str
     finding: str
@@ -52,7 +52,7 @@ class Verdict(NamedTuple):
 
 
 def judge_layers(network: nn.Module) -> Iterator[Verdict]:
-    """A verdict for every layer that cannot be packed, or whose kind is not known."""
+    """Yield a verdict for every layer that cannot be packed, or whose kind is unknown."""
     for name, layer in network.named_modules():
         if any(layer.children()):
             continue
@@ -80,10 +80,10 @@ def _reason(layer: nn.Module) -> str | None:
 
 
 def compare(network: nn.Module, total_stride: int) -> Verdict:
-    """Packed against masked on random images and masks: features, and gradients of weights. A difference is traced to
-    the first layer after which it shows."""
+    """Compare packed with masked on random images and masks: features, and gradients of the weights. A difference is
+    traced to the first layer after which it appears."""
     trunk = copy.deepcopy(network).double().train()
-    for norm in trunk.modules():  # residual branches that begin at zero would hide their layers
+    for norm in trunk.modules():  # residual branches that start at zero would hide their layers
         if isinstance(norm, nn.BatchNorm2d) and norm.affine:
             nn.init.uniform_(norm.weight, 0.5, 1.5)
     images = torch.rand(3, 3, 4 * total_stride, 4 * total_stride, dtype=torch.float64) - 0.5
@@ -105,7 +105,7 @@ def compare(network: nn.Module, total_stride: int) -> Verdict:
     (expected, theirs, their_grads), (features, ours, our_grads) = runs
     errors = [_relative(features, expected)]
     pairs = [(a, b) for a, b in zip(our_grads, their_grads, strict=True) if a is not None and b is not None]
-    # To the largest of all: a bias before a batch norm has no gradient but rounding.
+    # Relative to the largest gradient of all: a bias before a batch norm has only rounding errors as its gradient.
     largest = max((float(b.abs().max()) for _, b in pairs), default=1.0)
     errors += [float((a - b).abs().max()) / largest for a, b in pairs]
     if max(errors) < TOLERANCE:
@@ -136,11 +136,11 @@ def _watch(network: nn.Module, seen: dict[str, Tensor]) -> list[torch.utils.hook
 
 
 def _first_difference(packed: dict[str, Tensor], masked: dict[str, Tensor], context: Tensor) -> str:
-    """The first layer whose packed output is not the visible part of the masked one's."""
+    """Return the first layer whose packed output differs from the visible part of the masked one's."""
     grid = PatchGrid(context)
     for name, ours in packed.items():
         theirs = masked.get(name)
-        # The masked network's norms work on rows of visible positions; layers of [B, H, W, C] are no maps.
+        # The masked network's norms work on rows of visible positions. Outputs of shape [B, H, W, C] are not maps.
         if theirs is None or theirs.dim() != 4 or theirs.shape[0] != grid.batch or theirs.shape[2] != theirs.shape[3]:
             continue
         if ours.dim() != 4 or theirs.shape[2] % grid.side or ours.shape[0] != grid.n:

@@ -1,10 +1,10 @@
-"""A layer's kernel, stride and padding, and how far they reach beyond a cell."""
+"""A layer's kernel, stride and padding, and their reach beyond a cell."""
 
 from typing import NamedTuple
 
 
 class Geometry(NamedTuple):
-    """Of a square convolution or pooling."""
+    """Geometry of a square convolution or pooling."""
 
     kernel: int
     stride: int
@@ -13,8 +13,9 @@ class Geometry(NamedTuple):
 
     @property
     def rim(self) -> tuple[int, int]:
-        """Pixels that the kernel reaches beyond a cell, (before, after), when the cell's side is a multiple of stride.
+        """Return the number of pixels that the kernel reaches beyond a cell, (before, after), if the cell's side is a
+        multiple of the stride.
 
-        The first output starts `padding` before the cell; the last starts `stride + padding` before its end.
+        The first window starts `padding` before the cell; the last window starts `stride + padding` before its end.
         """
         return self.padding, max(0, self.kernel - self.stride - self.padding)

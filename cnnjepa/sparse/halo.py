@@ -1,7 +1,7 @@
-"""Cells with the rim of their neighbours, or the windows of a kernel, gathered pixel by pixel through an index.
+"""Gathering of cells with the rim of their neighbours, or of a kernel's windows, pixel by pixel through an index.
 
-Shapes: n visible cells, C channels, p pixels a side, `before` and `after` pixels of rim; rows [n·p·p, C] are the pixels
-of packed cells [n, C, p, p] in channels-last memory, cell by cell.
+Shapes: n visible cells, C channels, p pixels per side, `before` and `after` pixels of rim. Rows [n·p·p, C] are the
+pixels of packed cells [n, C, p, p] in channels-last memory, cell by cell.
 """
 
 import torch
@@ -11,15 +11,16 @@ from cnnjepa.sparse.patch_grid import PatchGrid
 
 
 class PixelIndex:
-    """Where a gathered tensor's pixels come from: `flat` holds a row's number, `rows` for a hidden neighbour's pixels,
-    `rows + 1` for what lies outside the image. Its transpose is a gather too: no scatter, no atomics."""
+    """Source positions of a gathered tensor's pixels. `flat` holds a row number, `rows` for pixels of a hidden
+    neighbour, and `rows + 1` for pixels outside the image. The transpose is computed by gathering too: no scatter, no
+    atomics."""
 
     def __init__(self, places: Tensor, rows: int) -> None:
         self.places, self.rows = places, rows
         self._transpose: tuple[Tensor, Tensor] | None = None
 
     def gather(self, cells: Tensor, outside: float = 0.0) -> Tensor:
-        """Packed cells → [number of places, C]; hidden pixels are 0."""
+        """Gather packed cells → [number of positions, C]. Hidden pixels are 0."""
         rows = as_rows(cells)
         extended = rows.new_empty(self.rows + 2, rows.shape[1])
         extended[: self.rows] = rows
@@ -28,25 +29,26 @@ class PixelIndex:
         return extended.index_select(0, self.places.flatten())
 
     def sum_back(self, gathered: Tensor) -> Tensor:
-        """The transpose: [number of places, C] → rows [n·p·p, C], each the sum of where it was gathered to, in a fixed
-        order."""
+        """Compute the transpose: [number of positions, C] → rows [n·p·p, C]. Each row is the sum over the positions to
+        which it was gathered, in a fixed order."""
         if self._transpose is None:
             places, order = self.places.flatten().sort(stable=True)
             wanted = torch.arange(self.rows + 1, device=places.device)
             self._transpose = order, torch.searchsorted(places, wanted)
         order, starts = self._transpose
-        # One bag more than there are rows: the pixels that came from nowhere, whose sum is left out.
+        # One more bag than there are rows, for pixels without a source. Its sum is discarded.
         summed: Tensor = torch.embedding_bag(gathered, order, starts, mode=0)[0]
         return summed[: self.rows]
 
 
 def halo_index(grid: PatchGrid, p: int, before: int, after: int) -> PixelIndex:
-    """Places [n, side, side] of padded cells, side = before + p + after. Kept with the grid."""
+    """Return the index [n, side, side] of padded cells, side = before + p + after. It is stored in the grid."""
     return grid.kept(("halo", p, before, after), lambda: PixelIndex(_places(grid, p, before, after), grid.n * p * p))
 
 
 def window_index(grid: PatchGrid, p: int, kernel: int, stride: int, before: int, after: int) -> PixelIndex:
-    """Places [n, q, q, kernel, kernel] of a kernel's windows, q = p / stride outputs a side. Kept with the grid."""
+    """Return the index [n, q, q, kernel, kernel] of a kernel's windows, with q = p / stride outputs per side. It is
+    stored in the grid."""
 
     def build() -> PixelIndex:
         padded = halo_index(grid, p, before, after)
@@ -57,32 +59,32 @@ def window_index(grid: PatchGrid, p: int, kernel: int, stride: int, before: int,
 
 
 def _places(grid: PatchGrid, p: int, before: int, after: int) -> Tensor:
-    pixel = torch.arange(-before, p + after, device=grid.row_n.device)  # along one axis, from the cell's first
+    pixel = torch.arange(-before, p + after, device=grid.row_n.device)  # along one axis, from the cell's first pixel
     away, within = pixel.div(p, rounding_mode="floor"), pixel.remainder(p)
     first = -before // p
     span = range(first, (p + after - 1) // p + 1)
     cells = torch.stack([torch.stack([grid.neighbour(down, right) for right in span], 1) for down in span], 1)
     cell = cells[:, (away - first)[:, None], (away - first)[None]]  # [n, side, side]
     place = cell * (p * p) + within[:, None] * p + within
-    nowhere = cell + (grid.n * p * p - grid.n)  # n is a hidden neighbour, n + 1 the outside
+    nowhere = cell + (grid.n * p * p - grid.n)  # n stands for a hidden neighbour, n + 1 for the outside
     return torch.where(cell < grid.n, place, nowhere)
 
 
 def padded_cells(x: Tensor, index: PixelIndex, outside: float = 0.0) -> Tensor:
-    """Packed cells [n, C, p, p] → [n, C, before+p+after, before+p+after], through a `halo_index`. The rim holds the
-    neighbours' pixels, 0 where a neighbour is masked and `outside` beyond the image's border. Without a gradient: the
-    layers have their own."""
+    """Pad packed cells [n, C, p, p] → [n, C, before+p+after, before+p+after], through a `halo_index`. The rim holds the
+    neighbours' pixels, 0 where a neighbour is masked, and `outside` beyond the image's border. There is no gradient
+    here: the layers define their own."""
     return as_cells(index.gather(x, outside), index.places.shape[1])
 
 
 def as_rows(cells: Tensor) -> Tensor:
-    """[n, C, p, p] → [n·p·p, C]; a view where the memory is channels-last."""
+    """Reshape [n, C, p, p] → [n·p·p, C]; a view if the memory is channels-last."""
     return cells.permute(0, 2, 3, 1).flatten(0, 2)
 
 
 def as_cells(rows: Tensor, p: int) -> Tensor:
-    """[n·p·p, C] → [n, C, p, p], a view in channels-last memory. Cells of one pixel get the strides that batch norm
-    gives its output: with two kinds of strides its backward took 40 times as long."""
+    """Reshape [n·p·p, C] → [n, C, p, p], a view in channels-last memory. Cells of one pixel get the strides of batch
+    norm's output: with two different strides, its backward pass took 40 times as long."""
     if p == 1:
         return rows[:, :, None, None]
     return rows.unflatten(0, (-1, p, p)).permute(0, 3, 1, 2)

@@ -1,8 +1,8 @@
 """Convolution and max-pooling that run densely, or on packed cells while a grid is set.
 
-Everything else in a residual network (batch norm, ReLU, sums) is right on packed tensors as it is: batch norm
-then sees visible positions only. torch.compile, where someone compiles a packed encoder, leaves these layers as they
-are: it cannot trace their tables.
+All other layers of a residual network (batch norm, ReLU, sums) are correct on packed tensors without changes; batch
+norm then sees visible positions only. If a packed encoder is compiled, torch.compile leaves these layers as they are,
+because it cannot trace their tables.
 """
 
 import sys
@@ -24,27 +24,27 @@ _SETTINGS = ("in_channels", "out_channels", "kernel_size", "stride", "padding", 
 
 
 class GridSlot:
-    """Where one encoder hands the grid of one forward to its layers."""
+    """The place through which an encoder passes the grid of one forward pass to its layers."""
 
     def __init__(self) -> None:
         self.grid: PatchGrid | None = None
 
 
 def _without_memory(kind: type[Conv], like: nn.Conv2d) -> Conv:
-    """A convolution of `kind` with the settings of `like`, whose parameters are still to be given."""
+    """Return a convolution of `kind` with the settings of `like` and without parameters, which the caller sets."""
     settings: dict[str, Any] = {name: getattr(like, name) for name in _SETTINGS}
     with torch.device("meta"):
         return kind(**settings, bias=like.bias is not None)
 
 
 class PackedConv2d(nn.Conv2d):
-    """A convolution with the parameters and names of the stock one; see the module's docstring."""
+    """A convolution with the same parameters and names as the stock one; see the module's docstring."""
 
     slot: GridSlot
 
     @classmethod
     def of(cls, conv: nn.Conv2d, slot: GridSlot) -> "PackedConv2d":
-        """Takes over a stock convolution's parameters. Raises ValueError for one that cannot be packed."""
+        """Create the layer with a stock convolution's parameters. Raises ValueError for one that cannot be packed."""
         if conv.dilation != (1, 1) or conv.padding_mode != "zeros" or isinstance(conv.padding, str):
             raise ValueError(f"{conv} cannot be packed: only undilated, zero-padded convolutions are")
         if conv.kernel_size[0] != conv.kernel_size[1] or conv.stride[0] != conv.stride[1]:
@@ -56,14 +56,14 @@ class PackedConv2d(nn.Conv2d):
         return packed
 
     def dense(self) -> nn.Conv2d:
-        """The stock convolution with these parameters."""
+        """Return the stock convolution with these parameters."""
         conv = _without_memory(nn.Conv2d, self)
         conv.weight, conv.bias = self.weight, self.bias
         return conv
 
     @torch.compiler.disable  # type: ignore[untyped-decorator]
     def forward(self, input: Tensor) -> Tensor:
-        """Dense [B, C, H, W], or packed [n, C, p, p] while a grid is set."""
+        """Convolve dense input [B, C, H, W], or packed cells [n, C, p, p] while a grid is set."""
         grid = self.slot.grid
         if grid is None:
             return super().forward(input)
@@ -80,7 +80,8 @@ class PackedConv2d(nn.Conv2d):
         return by_cells(x, weight, bias, grid, geometry)
 
     def _on_map(self, x: Tensor, grid: PatchGrid) -> Tensor:
-        """Where the halo is wider than a cell, cells would be copied up to 49 times: convolved as a map instead."""
+        """Convolve a dense map. Used where the halo is wider than a cell, because cells would be copied up to 49
+        times."""
         dense = F.conv2d(
             grid.unpack_cells(x), self.weight, self.bias, self.stride, int(self.padding[0]), 1, self.groups
         )
@@ -88,20 +89,23 @@ class PackedConv2d(nn.Conv2d):
 
 
 def _product_side(x: Tensor, kernel: int) -> int:
-    """Output pixels a side of a cell up to which a convolution is a matrix product. On CPUs the library's kernels for
-    convolutions are slow on small maps; windows are nine times the cells' bytes, and past some 30 MB (2 pixels a side
-    in float32, 4 in bf16) they cost more in fresh memory pages than they are worth (docs/performance.md)."""
+    """Return the number of output pixels per side of a cell up to which the convolution is computed as a matrix
+    product. On CPUs the library's kernels for convolutions are slow on small maps. Windows take nine times the cells'
+    bytes; above about 30 MB (2 pixels per side in float32, 4 in bf16) new memory pages cost more than the product saves
+    (docs/performance.md)."""
     if x.device.type != "cpu":
         return 2 if kernel == 1 else 1
     return sys.maxsize if kernel == 1 else 8 // x.element_size()
 
 
 def _autocast(x: Tensor, weight: Tensor) -> Tensor:
-    """A convolution's input as autocast, where it is on, would cast it. The weights follow it inside the products and
-    the padded convolutions, which keep the parameters for the backward and cast them again: their copies are a tenth of
-    what a step keeps. (torch's own convolution, where no neighbour is needed or a map is convolved, keeps them.)
+    """Cast a convolution's input as autocast would, if autocast is on. The weights are cast inside the products and the
+    padded convolutions, which keep the original parameters for the backward pass and cast them again there: their
+    copies are a tenth of the memory that a step keeps. (torch's own convolution, used where no neighbour is needed or a
+    map is convolved, keeps the copies.)
 
-    Raises RuntimeError for an input of another dtype than the weights', as torch does."""
+    Raises RuntimeError for an input of another dtype than the weights', as torch does.
+    """
     kind = x.device.type
     on = torch.amp.is_autocast_available(kind) and torch.is_autocast_enabled(kind)
     if not on or x.dtype == torch.float64:
@@ -114,13 +118,13 @@ def _autocast(x: Tensor, weight: Tensor) -> Tensor:
 
 
 class PackedMaxPool2d(nn.MaxPool2d):
-    """Max-pooling for which a masked neighbour is 0 and the image's outside −inf, as in the dense network."""
+    """Max-pooling that treats a masked neighbour as 0 and the outside of the image as −inf, like the dense network."""
 
     slot: GridSlot
 
     @classmethod
     def of(cls, pool: nn.MaxPool2d, slot: GridSlot) -> "PackedMaxPool2d":
-        """Takes over a stock pooling's settings."""
+        """Create the layer with a stock pooling's settings."""
         settings: list[Any] = [pool.kernel_size, pool.stride, pool.padding]
         if not all(isinstance(value, int) for value in settings) or pool.dilation != 1 or pool.ceil_mode:
             raise ValueError(f"{pool} cannot be packed: only square, undilated pooling without ceil_mode is")
@@ -129,12 +133,12 @@ class PackedMaxPool2d(nn.MaxPool2d):
         return packed
 
     def dense(self) -> nn.MaxPool2d:
-        """The stock pooling with these settings."""
+        """Return the stock pooling with these settings."""
         return nn.MaxPool2d(self.kernel_size, self.stride, self.padding)
 
     @torch.compiler.disable  # type: ignore[untyped-decorator]
     def forward(self, input: Tensor) -> Tensor:
-        """Dense [B, C, H, W], or packed [n, C, p, p] while a grid is set."""
+        """Pool dense input [B, C, H, W], or packed cells [n, C, p, p] while a grid is set."""
         grid = self.slot.grid
         if grid is None:
             return super().forward(input)
@@ -146,7 +150,7 @@ PACKED = (PackedConv2d, PackedMaxPool2d)
 
 
 def exchange(network: nn.Module, swap: Any) -> None:
-    """Replaces every submodule m, in place, for which `swap(m)` is not None by that."""
+    """Replace every submodule m by `swap(m)`, in place, unless that is None."""
     for name, child in list(network.named_children()):
         new = swap(child)
         if new is None:

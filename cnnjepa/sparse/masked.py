@@ -1,7 +1,7 @@
-"""The masked context encoder: the stock network, computed densely, every layer's output zeroed where masked.
+"""The masked context encoder: the stock network, computed densely, with every layer's output set to zero where masked.
 
-This is how the known implementations compute (arXiv 2301.03580, 2408.07514). It is the reference for the
-packed encoder and shares no code with it.
+The known implementations compute in this way (arXiv 2301.03580, 2408.07514). It is the reference for the packed encoder
+and shares no code with it.
 """
 
 import copy
@@ -18,7 +18,8 @@ from torchvision.ops import Permute
 
 
 class MaskedEncoder(nn.Module):
-    """Runs a stock trunk with mask hooks that live for one forward; outside it the network is untouched.
+    """Runs a stock backbone with mask hooks that exist during one forward pass only. Otherwise the network is
+    unchanged.
 
     `trunk` maps images [B, 3, H, W] to features [B, C, G, G].
     """
@@ -28,22 +29,22 @@ class MaskedEncoder(nn.Module):
         self.network = trunk
 
     def forward(self, images_BCHW: Tensor, context_BGG: Tensor) -> Tensor:
-        """Features [B, C, G, G] of the context (boolean [B, G, G], True = visible); zero at masked cells."""
+        """Return features [B, C, G, G] of the context (boolean [B, G, G], True = visible); zero at masked cells."""
         context_BGG = context_BGG.to(images_BCHW.device)
         with _hooked(self.network.modules(), context_BGG):
             features: Tensor = self.network(_zeroed(images_BCHW, context_BGG))
         return features
 
     def stage_maps(self, images_BCHW: Tensor, context_BGG: Tensor, norms: Sequence[nn.Module]) -> list[Tensor]:
-        """Maps [B, C, G·p, G·p] of the last len(norms) stages of a trunk that has stages, the deepest (p = 1) first.
-        Each has passed its norm, which sees visible positions only; zero at masked cells."""
+        """Return the maps [B, C, G·p, G·p] of the last len(norms) stages of a backbone with stages, the deepest (p = 1)
+        first. Each map has passed its norm, which sees visible positions only. Masked cells are zero."""
         context_BGG = context_BGG.to(images_BCHW.device)
         with _hooked([*self.network.modules(), *norms], context_BGG):
             maps = self.network.stage_maps(_zeroed(images_BCHW, context_BGG))  # type: ignore[operator]
             return [norm(found) for norm, found in zip(norms, reversed(maps), strict=False)]
 
     def dense_copy(self) -> nn.Module:
-        """A plain copy of the network, sharing nothing with it."""
+        """Return a plain copy of the network, which shares nothing with it."""
         return copy.deepcopy(self.network)
 
 
@@ -66,8 +67,8 @@ def _hooked(layers: Iterable[nn.Module], context_BGG: Tensor) -> Iterator[None]:
 
 
 def _works_on_channels_last(layer: nn.Module) -> bool:
-    """Layers of [B, H, W, C] inside a ConvNeXt block. They look at one position at a time, so they need no mask; the
-    permutation at the block's end gives a map again, which is masked."""
+    """Return whether a layer inside a ConvNeXt block works on [B, H, W, C]. Such layers process one position at a time,
+    so they need no mask. The permutation at the block's end restores a map, which is masked."""
     if isinstance(layer, Permute):
         return layer.dims == [0, 2, 3, 1]
     plain = isinstance(layer, nn.LayerNorm) and not isinstance(layer, LayerNorm2d)
@@ -75,7 +76,8 @@ def _works_on_channels_last(layer: nn.Module) -> bool:
 
 
 def _norm_over_visible(norm: _BatchNorm, context_BGG: Tensor) -> list[RemovableHandle]:
-    """Hooks that show a stock batch norm the visible positions as rows, and put its rows back onto the map."""
+    """Install hooks that give a stock batch norm the visible positions as rows, and write its rows back into the
+    map."""
     masks: list[Tensor] = []
 
     def to_rows(layer: nn.Module, args: tuple[Tensor]) -> tuple[Tensor]:
@@ -92,7 +94,7 @@ def _norm_over_visible(norm: _BatchNorm, context_BGG: Tensor) -> list[RemovableH
 
 
 def _at(context_BGG: Tensor, side: int) -> Tensor:
-    """The mask at a map of `side` pixels, boolean [B, side, side]."""
+    """Return the mask at a map of `side` pixels, boolean [B, side, side]."""
     p = side // context_BGG.shape[1]
     return context_BGG.repeat_interleave(p, 1).repeat_interleave(p, 2)
 

@@ -1,4 +1,4 @@
-"""The packed context encoder: computes visible patches only."""
+"""The packed context encoder, which computes visible patches only."""
 
 import copy
 from collections.abc import Iterator, Sequence
@@ -11,11 +11,10 @@ from cnnjepa.sparse.patch_grid import PatchGrid
 
 
 class PackedEncoder(nn.Module):
-    """Runs a residual trunk on the visible cells of each batch, exactly (see docs/method.md).
+    """Runs a residual backbone on the visible cells of each batch, with exact results (see docs/method.md).
 
-    `trunk` maps images [B, 3, H, W] to features [B, C, G, G]; its convolutions and poolings are exchanged for
-    packed ones that share its parameters and their names. Its total
-    stride (`trunk.total_stride`, if it has one) must equal H / G.
+    `trunk` maps images [B, 3, H, W] to features [B, C, G, G]. Its convolutions and poolings are replaced by packed ones
+    that share its parameters and their names. Its total stride (`trunk.total_stride`, if it has one) must equal H / G.
     """
 
     def __init__(self, trunk: nn.Module) -> None:
@@ -34,9 +33,9 @@ class PackedEncoder(nn.Module):
         return None
 
     def forward(self, images_BCHW: Tensor, context_BGG: Tensor) -> Tensor:
-        """Features [B, C, G, G] of the context (boolean [B, G, G], True = visible); zero at masked cells.
+        """Return features [B, C, G, G] of the context (boolean [B, G, G], True = visible); zero at masked cells.
 
-        A mask in host memory saves a GPU's caller from waiting for the number of visible cells.
+        With a mask in host memory, the caller does not wait for the GPU to return the number of visible cells.
         """
         with self._on(images_BCHW, context_BGG) as grid:
             packed = self.network(grid.pack(images_BCHW))
@@ -48,15 +47,15 @@ class PackedEncoder(nn.Module):
         return grid.unpack(packed.flatten(1))
 
     def stage_maps(self, images_BCHW: Tensor, context_BGG: Tensor, norms: Sequence[nn.Module]) -> list[Tensor]:
-        """Maps [B, C, G·p, G·p] of the last len(norms) stages of a trunk that has stages, the deepest (p = 1) first.
-        Each has passed its norm, which sees visible positions only; zero at masked cells."""
+        """Return the maps [B, C, G·p, G·p] of the last len(norms) stages of a backbone with stages, the deepest (p = 1)
+        first. Each map has passed its norm, which sees visible positions only. Masked cells are zero."""
         with self._on(images_BCHW, context_BGG) as grid:
             packed = self.network.stage_maps(grid.pack(images_BCHW))  # type: ignore[operator]
         return [grid.unpack_cells(norm(cells)) for norm, cells in zip(norms, reversed(packed), strict=False)]
 
     @contextmanager
     def _on(self, images_BCHW: Tensor, context_BGG: Tensor) -> Iterator[PatchGrid]:
-        """Layers compute on the visible cells of this grid meanwhile."""
+        """Let the layers compute on the visible cells of this grid within the block."""
         grid = PatchGrid(context_BGG, images_BCHW.device)
         stride = getattr(self.network, "total_stride", images_BCHW.shape[-1] // grid.side)
         if images_BCHW.shape[-1] != grid.side * stride:
@@ -71,7 +70,7 @@ class PackedEncoder(nn.Module):
             self._slot.grid = None
 
     def dense_copy(self) -> nn.Module:
-        """A plain copy of the network, sharing nothing with it."""
+        """Return a plain copy of the network, which shares nothing with it."""
         network = copy.deepcopy(self.network)
         exchange(network, lambda layer: layer.dense() if isinstance(layer, PACKED) else None)
         return network

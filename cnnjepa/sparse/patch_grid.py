@@ -1,6 +1,6 @@
-"""The visible cells of a batch, and who is whose neighbour.
+"""The visible cells of a batch and their neighbours.
 
-Shapes: B samples, G cells a side, n visible cells in the batch, p pixels a side of a cell at some depth.
+Shapes: B samples, G cells per side, n visible cells in the batch, p pixels per side of a cell at some depth.
 """
 
 from collections.abc import Callable, Hashable
@@ -19,8 +19,9 @@ class PatchGrid:
 
     Packed tensors [n, C, p, p] hold the visible cells in the order of `cells` (sample, then row, then column).
 
-    The tables lie on `device`, the mask's by default. How many cells there are is the one thing the host has to know:
-    of a mask in host memory it knows it without waiting, a GPU it has to ask once. Nothing after that waits.
+    The tables are on `device`, by default that of the mask. The host needs to know only the number of visible cells. A
+    mask in host memory gives it without waiting; a mask on a GPU requires one synchronisation. Nothing after that
+    waits.
     """
 
     def __init__(self, context_BGG: Tensor, device: torch.device | None = None) -> None:
@@ -40,13 +41,13 @@ class PatchGrid:
         self._kept: dict[Any, Any] = {}
 
     def kept(self, key: Hashable, build: Callable[[], Kept]) -> Kept:
-        """What `build` gives, made once a grid: layers of one depth share their tables."""
+        """Return the result of `build`, which is computed once per grid: layers of one depth share their tables."""
         if key not in self._kept:
             self._kept[key] = build()
         return cast(Kept, self._kept[key])
 
     def neighbour(self, down: int, right: int) -> Tensor:
-        """Index [n] of the cell `down` rows and `right` columns away; n where it is masked, n + 1 where it lies
+        """Return the index [n] of the cell `down` rows and `right` columns away; n if it is masked, n + 1 if it is
         outside the image."""
 
         def build() -> Tensor:
@@ -59,7 +60,7 @@ class PatchGrid:
         return self.kept(("neighbour", down, right), build)
 
     def pack(self, map_BCHW: Tensor) -> Tensor:
-        """Visible cells [n, C, p, p] of a dense map [B, C, G·p, G·p]; masked pixels are never read."""
+        """Return the visible cells [n, C, p, p] of a dense map [B, C, G·p, G·p]. Masked pixels are never read."""
         b, c, height, width = map_BCHW.shape
         if (b, height % self.side, width) != (self.batch, 0, height):
             raise ValueError(
@@ -72,18 +73,18 @@ class PatchGrid:
         return packed.contiguous(memory_format=torch.channels_last)
 
     def unpack(self, packed_nC: Tensor) -> Tensor:
-        """Dense map [B, C, G, G] of cell vectors [n, C], zero where masked."""
+        """Return the dense map [B, C, G, G] of cell vectors [n, C], zero where masked."""
         rows = packed_nC.new_zeros(self.batch * self.side**2, packed_nC.shape[1])
         rows = rows.index_copy(0, self._flat_n, packed_nC)
         return rows.view(self.batch, self.side, self.side, -1).permute(0, 3, 1, 2)
 
     @property
     def _flat_n(self) -> Tensor:
-        """Number of every visible cell among all cells of the batch."""
+        """Return the index of every visible cell among all cells of the batch."""
         return (self.sample_n * self.side + self.row_n) * self.side + self.column_n
 
     def unpack_cells(self, packed_nCpp: Tensor) -> Tensor:
-        """Dense map [B, C, G·p, G·p] of packed cells, zero where masked, in channels-last memory."""
+        """Return the dense map [B, C, G·p, G·p] of packed cells, zero where masked, in channels-last memory."""
         _, c, p, _ = packed_nCpp.shape
         cells = packed_nCpp.new_zeros(self.batch * self.side**2, p, p, c)
         cells = cells.index_copy(0, self._flat_n, packed_nCpp.permute(0, 2, 3, 1))
@@ -91,7 +92,7 @@ class PatchGrid:
         return rows.reshape(self.batch, self.side * p, self.side * p, c).permute(0, 3, 1, 2)
 
     def take_cells(self, map_BCHW: Tensor) -> Tensor:
-        """As `pack`; its gradient is written without accumulation, since no cell is taken twice."""
+        """Return the same as `pack`. The gradient is written without accumulation, since no cell is taken twice."""
         b, c, height, _ = map_BCHW.shape
         p = height // self.side
         rows = map_BCHW.permute(0, 2, 3, 1).reshape(b, self.side, p, self.side, p, c).permute(0, 1, 3, 2, 4, 5)

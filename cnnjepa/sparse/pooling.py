@@ -23,7 +23,7 @@ class _MaxPool(torch.autograd.Function):
         padded = padded_cells(x, index, outside=float("-inf"))
         largest, places = F.max_pool2d(padded, geometry.kernel, geometry.stride, return_indices=True)
         ctx.index, ctx.geometry, ctx.padded, ctx.side = index, geometry, padded.shape, x.shape[2]
-        # A place is a pixel's number within its padded cell.
+        # A position is a pixel's number within its padded cell.
         small = padded.shape[2] * padded.shape[3] <= torch.iinfo(torch.int16).max
         ctx.save_for_backward(places.to(torch.int16 if small else torch.int32))
         return largest
@@ -33,7 +33,7 @@ class _MaxPool(torch.autograd.Function):
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:
         (places,) = ctx.saved_tensors
         geometry: Geometry = ctx.geometry
-        # Asked for by torch, which reads nothing of it but its shape and layout.
+        # torch requires this tensor but uses only its shape and layout.
         shaped = torch.empty(ctx.padded, dtype=grad.dtype, device=grad.device, memory_format=torch.channels_last)
         grad_padded = torch.ops.aten.max_pool2d_with_indices_backward(
             grad, shaped, [geometry.kernel] * 2, [geometry.stride] * 2, [0, 0], [1, 1], False, places.long()
@@ -42,7 +42,7 @@ class _MaxPool(torch.autograd.Function):
 
 
 def max_pool_cells(x: Tensor, grid: PatchGrid, geometry: Geometry) -> Tensor:
-    """Packed cells [n, C, p, p] → [n, C, q, q]; a hidden neighbour's pixels are 0 and the image's outside −inf.
-    Differentiable once."""
+    """Pool packed cells [n, C, p, p] → [n, C, q, q]. Pixels of a hidden neighbour are 0, and pixels outside the image
+    −inf. Differentiable once."""
     found: Tensor = _MaxPool.apply(x, grid, geometry)
     return found

@@ -11,11 +11,11 @@ from torch.autograd.function import once_differentiable
 
 from cnnjepa.matmul import linear
 
-# Rows from which a float32 weight gradient is asked of the convolution's kernel, which reads both factors as they lie;
-# oneDNN's product copies transposed ones first, which is little where there are few rows. One thread of an AMD EPYC,
-# 256 x 64 channels: 110 against 91 GFLOP/s at 26,560 rows; 1,024 x 256: 180 against 215 at 1,600.
+# Number of rows from which the convolution's kernel computes a float32 weight gradient. The kernel reads both factors
+# in place; oneDNN's product copies transposed factors first, which costs little for few rows. One thread of an AMD
+# EPYC, 256 x 64 channels: 110 against 91 GFLOP/s at 26,560 rows; 1,024 x 256: 180 against 215 at 1,600.
 _LONG = 4096
-# torch asks oneDNN for a 1x1 convolution on one thread from this batch on.
+# Batch size from which torch uses oneDNN for a 1x1 convolution on one thread.
 _BATCH = 16
 
 
@@ -39,27 +39,27 @@ class _Rows(torch.autograd.Function):
 
 
 def as_matrix(weight: Tensor) -> Tensor:
-    """[O, C, k, k] → [O, k·k·C]; a view where the memory is channels-last. The gradient of a 1x1 weight has its
-    strides in either memory format: DDP copies others, and says so."""
+    """Reshape a weight [O, C, k, k] → [O, k·k·C]; a view if the memory is channels-last. The gradient of a 1x1 weight
+    has the weight's strides in either memory format: DDP copies gradients with other strides, and warns about it."""
     if weight.shape[2:] == (1, 1) and weight.stride(3) == 1:
         return weight.flatten(1)
     return weight.permute(0, 2, 3, 1).flatten(1)
 
 
 def cast(to: torch.dtype, weight: Tensor, bias: Tensor | None) -> tuple[Tensor, Tensor | None]:
-    """A layer's parameters in its input's dtype."""
+    """Cast a layer's parameters to its input's dtype."""
     return weight.to(to), None if bias is None else bias.to(to)
 
 
 def rows_product(x_RC: Tensor, weight_OC: Tensor, bias: Tensor | None) -> Tensor:
-    """x · weightᵀ (+ bias), [R, O], in x's dtype; the parameters may be of another, as under autocast. Differentiable
-    once."""
+    """Return x · weightᵀ (+ bias), [R, O], in the dtype of x. The parameters may have another dtype, as under autocast.
+    Differentiable once."""
     found: Tensor = _Rows.apply(x_RC, weight_OC, bias)
     return found
 
 
 def weight_gradient(grad_RO: Tensor, x_RC: Tensor) -> Tensor:
-    """gradᵀ · x, [O, C]."""
+    """Return gradᵀ · x, [O, C]."""
     rows = x_RC.shape[0]
     if x_RC.device.type == "cpu" and x_RC.dtype == torch.float32 and rows >= _LONG and rows % _BATCH == 0:
         grad, x = (m.view(_BATCH, rows // _BATCH, 1, -1).permute(0, 3, 1, 2) for m in (grad_RO, x_RC))

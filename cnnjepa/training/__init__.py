@@ -1,1 +1,1 @@
-"""Training: one loop, its state on disk, and everything that keeps a run trustworthy."""
+"""Training: one loop, its state on disk, and the checks that keep a run trustworthy."""

@@ -1,4 +1,4 @@
-"""The state of a run on disk: last, the one before, best, and those asked for."""
+"""The state of a run on disk: the last checkpoint, the previous one, the best one, and those to be kept."""
 
 import io
 from pathlib import Path
@@ -15,30 +15,31 @@ FORMAT = 1
 
 
 class Checkpoint(TypedDict):
-    """Everything a run needs to go on bit for bit; tensors and plain values only (`weights_only` loads it)."""
+    """Everything that a run needs to resume bit for bit: tensors and plain values only (`weights_only` loads it)."""
 
     format: int
     pretrain_hash: str
     settings: dict[str, Any]
-    """What the hash was made of, so that a refusal can say what differs."""
+    """The hashed settings, so that a refusal can name the differences."""
     step: int
-    """Optimiser steps done."""
+    """Number of optimiser steps done."""
     method: dict[str, Any]
     optimizer: dict[str, Any]
     window: list[float]
     """Losses since the last logged line."""
     skipped: list[str]
-    """Unreadable images met so far."""
+    """Unreadable images found so far."""
     best: list[float]
     """[selection figure, step] of the best probe so far; empty before the first."""
     train_seconds: float
     peak_memory_bytes: NotRequired[int]
-    """Of training, over all sessions so far; absent in checkpoints of earlier versions."""
+    """Peak of training over all sessions so far; absent in checkpoints of earlier versions."""
     started: str
 
 
 def write_checkpoint(folder: Path, state: Checkpoint) -> Path:
-    """Writes `last.pt`; what was last is kept as `previous.pt`. Raises RunError when the disk refuses."""
+    """Write `last.pt`. The checkpoint that was last becomes `previous.pt`. Raises RunError if writing to the disk
+    fails."""
     buffer = io.BytesIO()
     torch.save(state, buffer)
     last = folder / "last.pt"
@@ -49,8 +50,8 @@ def write_checkpoint(folder: Path, state: Checkpoint) -> Path:
 
 
 def read_checkpoint(path: Path) -> Checkpoint:
-    """Loads a checkpoint onto the CPU. Raises ConfigError when it is missing, damaged or of another format; the
-    message offers the one before if that loads."""
+    """Load a checkpoint onto the CPU. Raises ConfigError if it is missing, damaged or of another format. The message
+    suggests the previous checkpoint if that can be loaded."""
     if not path.is_file():
         raise ConfigError(f"checkpoint {path} does not exist{_alternative(path)}")
     try:
@@ -77,7 +78,8 @@ def _alternative(path: Path) -> str:
 
 
 def refuse_other_run(state: Checkpoint, pretrain_hash: str, settings: dict[str, Any], path: Path) -> None:
-    """Raises ConfigError when a checkpoint belongs to another config; both hashes and what differs are shown."""
+    """Raise ConfigError if a checkpoint belongs to another config. The message shows both hashes and the
+    differences."""
     if state["pretrain_hash"] == pretrain_hash:
         return
     ours, theirs = flat(settings), flat(state["settings"])

@@ -1,4 +1,4 @@
-"""The end of a run: probe what was learned and write the result."""
+"""The end of a run: probe the trained encoder and write the result."""
 
 import contextlib
 import datetime
@@ -31,12 +31,13 @@ from cnnjepa.training.state import RunState
 
 
 def now() -> str:
-    """ISO 8601, UTC."""
+    """Return the current time, ISO 8601, UTC."""
     return datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
 
 
 def encoder_name(config: AnyEncoderConfig) -> str:
-    """`resnet18/small/3 stages/x0.375`, `vit_small/16`; parts at a residual network's defaults are left out."""
+    """Return a short name such as `resnet18/small/3 stages/x0.375` or `vit_small/16`. Default settings of a residual
+    network are left out."""
     match config:
         case ViTConfig():
             blocks = f"/{config.blocks} blocks" if config.blocks != 12 else ""
@@ -69,13 +70,13 @@ def _known(config: PretrainConfig, data: DataSet, identity: Identity, environmen
 
 
 def in_words(environment: dict[str, Any]) -> dict[str, str]:
-    """An environment, or a session's line, as a result has it."""
+    """Convert an environment, or the line of a session, to the form used in a result."""
     return {name: str(value) for name, value in environment.items() if name not in ("first_step", "process")}
 
 
 def trained_on(folder: RunFolder, steps: int, here: dict[str, Any]) -> dict[str, Any]:
-    """The environment of the last session that made the run's `steps` steps, with every commit as `trained_at`; `here`,
-    this session's, where none is known to have made any."""
+    """Return the environment of the last session that performed any of the run's `steps` steps, with every commit as
+    `trained_at`. If no such session is known, return `here`, the environment of this session."""
     made = folder.trained_by(steps)
     if made:
         return {**made[-1], "trained_at": folder.trained_at(steps)}
@@ -89,8 +90,8 @@ def trained_on(folder: RunFolder, steps: int, here: dict[str, Any]) -> dict[str,
 def run_cost(
     config: PretrainConfig, cost: MethodCost, steps: int, seconds: float, peak_memory: int | None, world_size: int
 ) -> Cost:
-    """Computed and measured cost of `steps` steps that took `seconds` of training and `peak_memory` bytes; `config` is
-    resolved as it was trained."""
+    """Return the computed and measured cost of `steps` steps that took `seconds` of training and `peak_memory` bytes.
+    `config` must be resolved as it was trained."""
     images = steps * config.runtime.batch_size * world_size
     gpus = world_size if config.runtime.device == "cuda" else 0
     return Cost(
@@ -116,8 +117,8 @@ def finished_result(
     final_loss: float | None,
     skipped: list[str],
 ) -> TrialResult:
-    """The result of a run that trained to its end: finished, or collapsed with the evidence. The environments are
-    those of the session that trained last and of this one."""
+    """Return the result of a run that trained to its end: finished, or collapsed with the evidence. It names the
+    environments of the session that trained last and of this one."""
     collapsed = assessment.diagnostics.collapse_evidence is not None
     every = dict.fromkeys([*data.skipped, *skipped, *assessment.skipped])
     return TrialResult(
@@ -138,13 +139,13 @@ def finished_result(
 
 
 class FailureRecord:
-    """Writes why a run failed into its folder."""
+    """Records in the run folder why a run failed."""
 
     def __init__(
         self, config: PretrainConfig, data: DataSet, identity: Identity, folder: RunFolder, processes: Processes
     ) -> None:
         self.started = now()
-        """When the run began: another session's time where one is resumed."""
+        """Start time of the run; if it is resumed, that of an earlier session."""
         self._facts, self._folder, self._processes = (config, data, identity), folder, processes
 
     def __call__(self, error: str) -> None:
@@ -156,12 +157,12 @@ class FailureRecord:
 def failed_result(
     config: PretrainConfig, data: DataSet, identity: Identity, environment: dict[str, Any], error: str, started: str
 ) -> TrialResult:
-    """The result of a run that failed while running."""
+    """Return the result of a run that failed while running."""
     return TrialResult(**_known(config, data, identity, environment), status="failed", error=error, started=started)
 
 
 def conclude(run: Run, state: RunState) -> TrialResult:
-    """Process 0 probes the trained encoder and writes the result; every process gives what was written."""
+    """Probe the trained encoder on process 0 and write the result. Every process returns the written result."""
     run.processes.on_main(lambda: _judge_and_write(run, state))
     result = run.folder.read_result(run.identity.probe_hash)
     assert result is not None
@@ -186,13 +187,14 @@ def _judge_and_write(run: Run, state: RunState) -> None:
         final_loss(run.folder.path, state.step),
         state.skipped,
     )
-    if not run.folder.judged(run.identity.pretrain_hash):  # of further probe settings, the board keeps the first's
+    # With further probe settings, TensorBoard keeps the figures of the first.
+    if not run.folder.judged(run.identity.pretrain_hash):
         _write_hparams(run, result)
     run.folder.write_result(result)
 
 
 def earlier_cost(folder: RunFolder, identity: Identity) -> Cost | None:
-    """The cost of the training as the run's first result has it; None before there is one."""
+    """Return the cost of the training as recorded in the run's first result; None if there is no result."""
     with contextlib.suppress(RunError):
         earlier = folder.read_result()
         if earlier and earlier.has_figures and earlier.pretrain_hash == identity.pretrain_hash:

@@ -1,6 +1,6 @@
 """The processes of a run: one, or several started by torchrun.
 
-Batch norm is per process (docs/sources.md#batch-norm); the running statistics that are saved are those of process 0.
+Batch norm is computed per process (docs/sources.md#batch-norm). The saved running statistics are those of process 0.
 """
 
 import datetime
@@ -23,13 +23,13 @@ from cnnjepa.launcher import Launch, launched, refusal
 from cnnjepa.schemas import ConfigError, RuntimeConfig
 from cnnjepa.training.failure_watch import FailureWatch
 
-# Process 0 probes while the others wait; on a large set that takes longer than the default half hour.
+# Process 0 probes while the others wait. On a large set that takes longer than the default half hour.
 PATIENCE = datetime.timedelta(hours=12)
 
-# How long processes may take to start.
+# Seconds that processes may take to start.
 _START_WITHIN = datetime.timedelta(minutes=30)
 
-# What one process raises for all, the narrower kind first.
+# Errors that one process raises on all, narrower kinds first.
 KINDS: dict[str, type[Exception]] = {
     "stopped": Stopped, "busy": InUseError, "refused": ConfigError, "lost": ProcessLostError, "image": ImageError,
     "failed": RunError,
@@ -37,50 +37,50 @@ KINDS: dict[str, type[Exception]] = {
 
 
 def kind_of(error: Exception) -> str:
-    """The name in KINDS; an error that nobody expects is `failed`."""
+    """Return the error's name in KINDS. An unexpected error is `failed`."""
     return next((name for name, kind in KINDS.items() if isinstance(error, kind)), "failed")
 
 
 def text_of(error: Exception) -> str:
-    """The text that is told and recorded; an unexpected error is named by its class."""
+    """Return the text that is shown and recorded. An unexpected error is named by its class."""
     return str(error) if isinstance(error, tuple(KINDS.values())) else f"{type(error).__name__}: {error}"
 
 
 def named(rank: int, text: str) -> str:
-    """The text with the rank that it is about, once."""
+    """Return the text prefixed once by the rank that it is about."""
     return text if re.match(r"rank \d+: ", text) else f"rank {rank}: {text}"
 
 
 @dataclass(frozen=True)
 class Processes:
-    """This process among those of the run."""
+    """This process and its place among the processes of the run."""
 
     rank: int
     world_size: int
     device: torch.device
     failures: FailureWatch | None = None
-    """None for a process that is alone."""
+    """None if there is only one process."""
 
     @property
     def is_main(self) -> bool:
-        """Whether this one writes and probes."""
+        """Return whether this process writes files and probes."""
         return self.rank == 0
 
     def sum(self, value: Tensor) -> Tensor:
-        """The sum over processes of a detached tensor."""
+        """Sum a detached tensor over all processes."""
         if self.world_size > 1:
             value = value.clone()
             dist.all_reduce(value)
         return value
 
     def any(self, flag: bool) -> bool:
-        """Whether any process says so. Waits for the device."""
+        """Return whether `flag` is true on any process. Waits for the device."""
         if self.world_size == 1:
             return flag
         return bool(self.sum(torch.tensor(float(flag), device=self.device)).item())
 
     def union(self, names: list[str]) -> list[str]:
-        """Every process's names, each once, in the order of processes."""
+        """Return the names of all processes, each once, in rank order."""
         if self.world_size == 1:
             return names
         boxes: list[list[str]] = [[] for _ in range(self.world_size)]
@@ -88,19 +88,20 @@ class Processes:
         return list(dict.fromkeys(name for box in boxes for name in box))
 
     def wait(self) -> None:
-        """Until every process is here."""
+        """Wait for all processes."""
         if self.world_size > 1:
             dist.barrier()
 
     def refuse_failed(self) -> None:
-        """Raise what another process told when it failed. Costs nothing: a thread listens."""
+        """Raise the error that another process reported when it failed. This costs nothing, because a thread
+        listens."""
         if self.failures is not None and self.failures.told is not None:
             kind, text = self.failures.told
             raise KINDS[kind](text)
 
     def on_main(self, work: Callable[[], object]) -> None:
-        """Runs `work` on process 0 while the others wait. If it is stopped, refuses or fails, every process raises
-        alike, so that none waits for another."""
+        """Run `work` on process 0 while the others wait. If it is stopped, refuses or fails, every process raises the
+        same error, so that none waits for another."""
         failure: Exception | None = None
         if self.is_main:
             try:
@@ -115,7 +116,8 @@ class Processes:
             raise KINDS[kind](text if kind in ("stopped", "busy", "refused") else named(0, text))
 
     def share(self, text: str | None) -> str | None:
-        """Process 0's text, on every process: how its verdict (a refusal, say) becomes everybody's."""
+        """Return the text of process 0 on every process. Its decision (a refusal, for example) thereby applies to
+        all."""
         if self.world_size == 1:
             return text
         box = [text]
@@ -124,7 +126,7 @@ class Processes:
 
 
 def pick_device(asked: str, local_rank: int = 0) -> torch.device:
-    """`auto`, `cpu` or `cuda` as a device. Raises ConfigError for a GPU where there is none."""
+    """Return `auto`, `cpu` or `cuda` as a device. Raises ConfigError if a GPU is requested and there is none."""
     if asked == "cuda" and not torch.cuda.is_available():
         raise ConfigError(
             "runtime.device=cuda: this machine has no usable CUDA GPU; legal here are cpu and auto "
@@ -138,8 +140,8 @@ def pick_device(asked: str, local_rank: int = 0) -> torch.device:
 
 
 def use_threads(runtime: RuntimeConfig) -> None:
-    """Let torch use `runtime.threads` threads; by default, no more than this process may use CPUs. (torch counts the
-    machine's cores, whatever the quota of the container.)"""
+    """Let torch use `runtime.threads` threads. The default is at most the number of CPUs that this process may use.
+    (torch counts the machine's cores, whatever the quota of the container.)"""
     if runtime.threads:
         torch.set_num_threads(runtime.threads)
     elif "OMP_NUM_THREADS" not in os.environ and torch.get_num_threads() > usable_cpus():
@@ -147,12 +149,13 @@ def use_threads(runtime: RuntimeConfig) -> None:
 
 
 def join(runtime: RuntimeConfig) -> Processes:
-    """Joins torchrun's process group if its environment is set; else this process is alone. Raises ConfigError when
-    the environment describes no launch, the other processes do not come, or one of them has no device."""
+    """Join torchrun's process group if its environment variables are set; otherwise this process is the only one.
+    Raises ConfigError if the variables describe no launch, if the other processes do not join, or if one of them has no
+    device."""
     launch = launched()
     if launch.world_size == 1:
         return Processes(0, 1, _prepared_device(runtime, launch))
-    joined = dist.is_initialized()  # by Ray Train
+    joined = dist.is_initialized()  # Ray Train has done it
     store = dist.distributed_c10d._get_default_store() if joined else _meeting_point(launch)
     failures = FailureWatch(store, launch.rank, launch.world_size)
     try:
@@ -178,14 +181,15 @@ def _prepared_device(runtime: RuntimeConfig, launch: Launch) -> torch.device:
     device = pick_device(runtime.device, launch.local_rank)
     if device.type == "cuda":
         torch.cuda.set_device(device)
-        # Bits must not depend on which algorithm a benchmark liked best today.
+        # The result must not depend on the algorithm that a benchmark selects.
         torch.backends.cudnn.deterministic, torch.backends.cudnn.benchmark = True, False
     use_threads(runtime)
     return device
 
 
 def _meeting_point(launch: Launch) -> Store:
-    """The store of the launch. Raises ConfigError when it, or a process that it waits for, does not come in time."""
+    """Return the store of the launch. Raises ConfigError if the store, or a process for which it waits, does not appear
+    in time."""
     try:
         store, _, _ = next(rendezvous("env://", timeout=datetime.timedelta(seconds=launch.patience)))
     except dist.DistError as error:
@@ -203,8 +207,8 @@ def _absent(launch: Launch, reason: str) -> ConfigError:
 
 
 def _await_all(store: Store, failures: FailureWatch, launch: Launch) -> None:
-    """Return when every process has a device. Raises what another one told instead: a process without a device never
-    joins the group, for which the others would wait."""
+    """Return when every process has a device. If another process reports an error, that error is raised instead: a
+    process without a device never joins the group, and the others would wait for it."""
     store.set(f"ready/{launch.rank}", "")
     ready = [f"ready/{rank}" for rank in range(launch.world_size)]
     until = time.monotonic() + launch.patience
@@ -221,13 +225,14 @@ def _await_all(store: Store, failures: FailureWatch, launch: Launch) -> None:
 
 
 def leave(processes: Processes, failed: bool) -> None:
-    """End the process group, if there is one. After a failure nobody waits for collectives that others never join."""
+    """End the process group, if there is one. After a failure, no process waits for collectives that others never
+    join."""
     if not failed and processes.failures is not None:
         processes.failures.leave()
         processes.wait()  # process 0 may hold the store
     if dist.is_initialized():
         if failed and dist.get_backend() == "nccl":
-            dist.distributed_c10d._abort_process_group()  # destroying flushes collectives first
+            dist.distributed_c10d._abort_process_group()  # destroying it would flush collectives first
         else:
             dist.destroy_process_group()
     if processes.failures is not None:

@@ -1,4 +1,4 @@
-"""What a run ran on: versions, commit, hardware."""
+"""The environment of a run: versions, commit, hardware."""
 
 import contextlib
 import os
@@ -20,7 +20,7 @@ _PACKAGES = ("torch", "torchvision", "pydantic", "numpy")
 
 
 def environment(processes: Processes) -> dict[str, Any]:
-    """For environment.json."""
+    """Return the content of environment.json."""
     gpus = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
     return {
         "cnnjepa": __version__,
@@ -47,7 +47,7 @@ def _version(name: str) -> str:
 
 
 def _commit() -> str:
-    """The checkout's commit, `+` where it has changes; `unknown` outside a checkout."""
+    """Return the checkout's commit, followed by `+` if it has changes; `unknown` outside a checkout."""
     here = Path(__file__).resolve().parent
 
     def git(*arguments: str) -> str:
@@ -73,11 +73,12 @@ def _cpu() -> str:
 
 
 def peak_memory_bytes(device: torch.device) -> int:
-    """Peak of the device's memory (GPU) or of this process's resident set (CPU), since `forget_peak_memory`."""
+    """Return the peak of the device's memory (GPU) or of this process's resident set (CPU) since `forget_peak_memory`,
+    in bytes."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device)
     with contextlib.suppress(OSError, StopIteration):
-        # Not `ru_maxrss`, which a process inherits from the one that started it.
+        # Not `ru_maxrss`, which a process inherits from its parent.
         lines = Path("/proc/self/status").read_text(encoding="utf-8").splitlines()
         return 1024 * int(next(line for line in lines if line.startswith("VmHWM:")).split()[1])
     unit = 1 if sys.platform == "darwin" else 1024
@@ -85,9 +86,9 @@ def peak_memory_bytes(device: torch.device) -> int:
 
 
 def forget_peak_memory(device: torch.device) -> None:
-    """The peak counts from here, where the system allows it: on GPUs, and for a process on Linux."""
+    """Restart the measurement of the peak, if the system allows it: on GPUs, and for a process on Linux."""
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
         return
-    with contextlib.suppress(OSError):  # no Linux, or a container whose /proc is read-only
+    with contextlib.suppress(OSError):  # not Linux, or a container whose /proc is read-only
         Path("/proc/self/clear_refs").write_text("5", encoding="ascii")

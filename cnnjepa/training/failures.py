@@ -1,4 +1,4 @@
-"""Failures in words that say what a person can do about them."""
+"""Error messages for failures, with the action that the user can take."""
 
 import contextlib
 import re
@@ -13,7 +13,7 @@ from cnnjepa.errors import ProcessLostError, RunError, Stopped
 from cnnjepa.schemas import ConfigError, PretrainConfig
 from cnnjepa.training.distributed import KINDS, Processes, kind_of, named, text_of
 
-# The libraries that torch calls have messages of their own. Source: torch 2.14's and NCCL's texts.
+# Message texts of the libraries that torch calls. Source: torch 2.14's and NCCL's texts.
 _NO_MEMORY = re.compile(r"out of memory|ALLOC_FAILED|can't allocate memory|not enough memory", re.IGNORECASE)
 
 _NO_CONNECTION = re.compile(r"gloo|connection (closed|reset|refused)|broken pipe|NCCL", re.IGNORECASE)
@@ -22,7 +22,8 @@ RESUMES = ". The run resumes from its last checkpoint with --resume"
 
 
 def explained(error: Exception, config: PretrainConfig, processes: Processes | None = None) -> Exception:
-    """`error` as RunError with cause and remedy where both are known (memory, lost processes); else as it is."""
+    """Return `error` as RunError with cause and remedy if both are known (memory, lost processes); otherwise
+    unchanged."""
     if isinstance(error, RunError | ConfigError):
         return error
     told: RunError | None = loader_failure(error)
@@ -43,9 +44,9 @@ def explained(error: Exception, config: PretrainConfig, processes: Processes | N
 def failing_together(
     processes: Processes, config: PretrainConfig, record: Callable[[str], None] | None = None
 ) -> Iterator[None]:
-    """Make one process's failure everybody's: the first that fails calls `record` with the reason, and all raise it.
+    """Raise one process's failure on all processes. The first process that fails calls `record` with the reason.
 
-    A refusal (ConfigError) is not recorded. Being stopped is agreed on by all processes and passes.
+    A refusal (ConfigError) is not recorded. A stop is agreed on by all processes and passes through.
     """
     try:
         yield
@@ -59,7 +60,7 @@ def failing_together(
 
 
 def _agreed(processes: Processes, own: Exception, record: Callable[[str], None] | None) -> Exception:
-    """The error that this process raises, after recording its own or hearing another's."""
+    """Return the error that this process raises, after recording its own error or receiving another process's."""
     watch, text, kind = processes.failures, text_of(own), kind_of(own)
     if watch is not None:
         if watch.told is None and not watch.claim():
@@ -75,14 +76,15 @@ def _agreed(processes: Processes, own: Exception, record: Callable[[str], None] 
         return own
     watch.say(kind, text)
     if not isinstance(own, KINDS[kind]):
-        return own  # unexpected: it keeps its own kind
+        return own  # an unexpected error keeps its own kind
     told_own = type(own)(text)
     told_own.__cause__ = own
     return told_own
 
 
 def with_remedy(error: Exception) -> Exception:
-    """The error as a training run shows it: a lost process leaves a checkpoint."""
+    """Return the error as a training run shows it. If a process was lost, the message says that there is a
+    checkpoint."""
     if not isinstance(error, ProcessLostError) or "--resume" in str(error):
         return error
     told = ProcessLostError(f"{error}{RESUMES}")
@@ -92,7 +94,7 @@ def with_remedy(error: Exception) -> Exception:
 
 @contextlib.contextmanager
 def explaining(config: PretrainConfig) -> Iterator[None]:
-    """Raises what `explained` makes of an error."""
+    """Replace an error raised in the block by the one that `explained` returns."""
     try:
         yield
     except Exception as error:

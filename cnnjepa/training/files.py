@@ -1,4 +1,4 @@
-"""Writing so that a reader, or a crash at any moment, finds the old file or the new one, never a part."""
+"""Atomic writes: a reader, also after a crash at any moment, finds the old file or the new one, never a part."""
 
 import os
 import secrets
@@ -9,7 +9,8 @@ from cnnjepa.errors import RunError
 
 
 def write_atomically(path: Path, content: bytes) -> None:
-    """Writes aside, syncs, renames, syncs the folder. Raises RunError when the disk refuses; the old file stays."""
+    """Write to a temporary file, sync, rename, and sync the folder. Raises RunError if writing to the disk fails; the
+    old file is then unchanged."""
     aside = path.with_name(f"{path.name}.{secrets.token_hex(4)}.tmp")
     try:
         with open(aside, "wb") as file:
@@ -25,10 +26,11 @@ def write_atomically(path: Path, content: bytes) -> None:
 
 
 def keep_as(path: Path, name: str) -> None:
-    """Gives the file at `path` a second name beside it, atomically (a hard link, a copy where there are none)."""
+    """Give the file at `path` a second name in the same folder, atomically (a hard link, or a copy if links are not
+    supported)."""
     aside, wanted = path.with_name(f"{name}.{secrets.token_hex(4)}.tmp"), path.with_name(name)
     if wanted.exists() and wanted.samefile(path):
-        return  # renaming one of a file's names to another is a no-op that would leave both
+        return  # renaming between two names of one file is a no-op that would leave both
     try:
         aside.unlink(missing_ok=True)
         try:
@@ -43,7 +45,7 @@ def keep_as(path: Path, name: str) -> None:
 
 
 def sync_folder(folder: Path) -> None:
-    """Makes a rename in `folder` durable."""
+    """Make a rename in `folder` durable."""
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(descriptor)

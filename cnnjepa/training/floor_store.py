@@ -1,7 +1,7 @@
-"""Floors that were measured before: trials of a study share them, so they are measured once.
+"""Storage of measured floors. Trials of a study share floors, so each is measured once.
 
-The pixels' floor is the same for every trial on the same images and probe settings, the untrained encoder's for every
-trial with the same encoder and seed. Measuring them takes longer than training a small trial.
+The pixel floor is the same for every trial with the same images and probe settings; the floor of the untrained encoder
+is the same for every trial with the same encoder and seed. Measuring them takes longer than training a small trial.
 """
 
 import contextlib
@@ -21,41 +21,43 @@ from cnnjepa.schemas.encoder import OwnEncoderSection
 from cnnjepa.schemas.probe import FloorName
 from cnnjepa.training.files import write_atomically
 
-# Probe settings on which no floor's figure depends.
+# Probe settings that do not affect the figures of any floor.
 _NOT_OF_FLOORS = {"every_epochs", "online_images", "encoder", "floors", "feature_batch_size"}
-# What decides which pixels of the images a probe sees. `resident` and `on_error` matter where images are unreadable:
-# a resident set leaves them out before any are chosen.
+# Settings that decide which pixels of the images a probe sees. `resident` and `on_error` matter if images are
+# unreadable: a resident set leaves them out before any are chosen.
 _PIXELS = ("image_size", "mean", "std", "train_images", "val_images", "resident", "on_error")
 
 
 class FloorStore:
-    """A folder of JSON files, one a floor, safe while several processes use it (the last to write writes the same)."""
+    """A folder of JSON files, one per floor. Several processes may use it at once (the last to write writes the
+    same)."""
 
     def __init__(self, folder: Path, config: PretrainConfig, fingerprint: str) -> None:
         self._folder, self._config, self._fingerprint = folder, config, fingerprint
 
     def __call__(self, floor: FloorName, measure: Callable[[], Probes]) -> Probes:
-        """What is on disk, else what `measure` gives, which is kept. A damaged file counts as none."""
+        """Return the stored figures; otherwise call `measure` and store its result. A damaged file is treated as
+        missing."""
         path = self._folder / f"{floor}-{_name(floor, self._config, self._fingerprint)}.json"
         try:
             return Probes.model_validate_json(path.read_bytes())
         except (OSError, ValidationError):
             found = measure()
-        with contextlib.suppress(RunError, OSError):  # what cannot be kept is measured again
+        with contextlib.suppress(RunError, OSError):  # a result that cannot be stored is measured again
             self._folder.mkdir(parents=True, exist_ok=True)
             write_atomically(path, found.model_dump_json(indent=1).encode())
         return found
 
 
 def floor_settings(floor: FloorName, config: PretrainConfig) -> dict[str, Any]:
-    """Every setting of a resolved config that the floor's figures depend on."""
+    """Return every setting of a resolved config that affects the floor's figures."""
     dump: dict[str, Any] = config.model_dump(mode="json")
     settings = {
         "data": {name: dump["data"].get(name) for name in _PIXELS},
         "probe": {name: value for name, value in dump["probe"].items() if name not in _NOT_OF_FLOORS},
         "device": dump["runtime"]["device"],
     }
-    if floor == "untrained":  # its features are float32 whatever the precision of training
+    if floor == "untrained":  # its features are float32 at any training precision
         settings["encoder"] = {name: value for name, value in dump["encoder"].items() if name != "backend"}
         settings["start"] = [dump["runtime"]["seed"], dump["runtime"]["channels_last"]]
         if isinstance(config.encoder, CustomEncoderConfig | OwnEncoderSection):
@@ -64,14 +66,14 @@ def floor_settings(floor: FloorName, config: PretrainConfig) -> dict[str, Any]:
 
 
 def _source(module: str) -> str | None:
-    """SHA-256 of a module's file; None before the module is imported, or where it has no file."""
+    """Return the SHA-256 of a module's file; None if the module is not imported or has no file."""
     file = getattr(sys.modules.get(module), "__file__", None)
     return hashlib.sha256(Path(file).read_bytes()).hexdigest() if file else None
 
 
 def _name(floor: FloorName, config: PretrainConfig, fingerprint: str) -> str:
-    """32 hex digits of everything that the floor's figures depend on: settings, images, and what changes the last bits
-    of sums (threads, version of torch, kind of GPU)."""
+    """Return 32 hex digits that identify everything on which the floor's figures depend: settings, images, and what
+    changes the last bits of sums (threads, version of torch, kind of GPU)."""
     gpu = torch.cuda.get_device_name() if config.runtime.device == "cuda" else None
     parts = {
         "settings": floor_settings(floor, config),

@@ -1,6 +1,6 @@
-"""What is written down while training: metrics.jsonl and TensorBoard, both cut back on resume.
+"""Records written while training: metrics.jsonl and TensorBoard. Both are truncated on resume.
 
-metrics.jsonl is data: a run that cannot write it fails. TensorBoard is telling: a run that cannot write it goes on.
+metrics.jsonl is data: a run that cannot write it fails. TensorBoard is output: a run that cannot write it continues.
 """
 
 import json
@@ -21,7 +21,7 @@ from cnnjepa.training.files import write_atomically
 
 
 class _Board:
-    """TensorBoard's copy of the lines, and what only TensorBoard shows."""
+    """TensorBoard's copy of the lines, and panels that only TensorBoard shows."""
 
     def __init__(self, run_dir: Path, step: int) -> None:
         from torch.utils.tensorboard import SummaryWriter
@@ -54,10 +54,11 @@ def _board(run_dir: Path, step: int) -> _Board:
 
 
 class Journal:
-    """Appends lines and scalars; everything up to a step is on disk after `sync`."""
+    """Appends lines and scalars. After `sync`, everything up to a step is on disk."""
 
     def __init__(self, run_dir: Path, step: int) -> None:
-        """`step`: steps done; what an earlier session wrote of later ones is cut away."""
+        """Open the journal. `step` is the number of steps done; records of later steps from an earlier session are
+        removed."""
         self._path = run_dir / "metrics.jsonl"
         self._cut_back(step)
         self._file = open(self._path, "ab", buffering=0)  # noqa: SIM115 - closed in close()
@@ -71,13 +72,13 @@ class Journal:
             try:
                 if json.loads(line)["step"] <= step:
                     kept.append(line + "\n")
-            except ValueError:  # a line torn by a crash, always the last
+            except ValueError:  # a crash cut this line off; it is always the last
                 break
         write_atomically(self._path, "".join(kept).encode())
 
     def write(self, kind: str, step: int, values: dict[str, Any]) -> None:
-        """A line of `kind` (`train` or `probe`) after `step` steps, and its numbers as scalars `kind/name`. Raises
-        RunError when the disk refuses the line."""
+        """Write a line of `kind` (`train` or `probe`) after `step` steps, and its numbers as scalars `kind/name`.
+        Raises RunError if the line cannot be written."""
         left = (json.dumps({"kind": kind, "step": step, **values}) + "\n").encode()
         try:
             while left:
@@ -87,12 +88,12 @@ class Journal:
         self._board.line(kind, step, values)
 
     def images(self, step: int, views: tuple[Tensor, ...], masks: Masks | None) -> None:
-        """A panel of a few samples: image, context, target; or all views where nothing is masked."""
+        """Write a panel of a few samples: image, context and target, or all views if nothing is masked."""
         name = "views" if masks is None else "image_context_target"
         self._board.images(f"images/{name}", panel(views, masks), step)
 
     def sync(self) -> None:
-        """Everything written so far reaches the disk. Raises RunError when it does not."""
+        """Write everything so far to the disk. Raises RunError if that fails."""
         try:
             os.fsync(self._file.fileno())
         except OSError as error:
@@ -100,13 +101,13 @@ class Journal:
         self._board.flush()
 
     def close(self) -> None:
-        """Ends both."""
+        """Close both records."""
         self._file.close()
         self._board.close()
 
 
 def write_hparams(run_dir: Path, step: int, settings: dict[str, Any], outcome: dict[str, float]) -> None:
-    """The run's settings together with its outcome, for TensorBoard's comparison of runs."""
+    """Write the run's settings together with its outcome, for TensorBoard's comparison of runs."""
     plain = {k: v if isinstance(v, bool | int | float | str) else str(v) for k, v in settings.items()}
     board = _board(run_dir, step)
     board.hparams(plain, outcome)
@@ -114,7 +115,7 @@ def write_hparams(run_dir: Path, step: int, settings: dict[str, Any], outcome: d
 
 
 def final_loss(run_dir: Path, step: int) -> float | None:
-    """Mean loss of the last interval logged up to `step`; None before the first."""
+    """Return the mean loss of the last interval logged up to `step`; None if there is none."""
     path = run_dir / "metrics.jsonl"
     lines = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()] if path.exists() else []
     losses = [line["loss"] for line in lines if line["kind"] == "train" and line["step"] <= step]
@@ -122,8 +123,8 @@ def final_loss(run_dir: Path, step: int) -> float | None:
 
 
 def panel(views: tuple[Tensor, ...], masks: Masks | None, count: int = 8) -> Tensor:
-    """uint8 [3, rows·S, count·S]: the views [B, 3, S, S] in rows (smaller ones in a grey margin), then their context
-    and targets. Pixels are in [0, 255]."""
+    """Return a picture, uint8 [3, rows·S, count·S]: the views [B, 3, S, S] in rows (smaller ones in a grey margin),
+    then their context and targets. Input pixels are in [0, 255]."""
     rows = [view[:count].to(torch.uint8).cpu() for view in views]
     side = max(row.shape[-1] for row in rows)
     rows = [F.pad(row, (0, side - row.shape[-1]) * 2, value=128) for row in rows]

@@ -1,4 +1,4 @@
-"""One process at a time in a folder, whatever machines see it."""
+"""Locks that allow one process at a time in a folder, across all machines that see it."""
 
 import contextlib
 import fcntl
@@ -15,7 +15,7 @@ WHERE_LOCKS_WORK = "use a local disk, NFS (not mounted with nolock or local_lock
 
 _NAME = ".lock"
 
-# Mount options that keep locks on the client: other machines do not see them. Source: nfs(5), mount.lustre(8).
+# Mount options that keep locks on the client, where other machines do not see them. Source: nfs(5), mount.lustre(8).
 _LOCAL_ONLY = {
     "nfs": {"nolock", "local_lock=all", "local_lock=flock"},
     "nfs4": {"nolock", "local_lock=all", "local_lock=flock"},
@@ -33,17 +33,18 @@ _NEVER = {
     "fuse.rclone", "fuse.mountpoint-s3", "fuse.blobfuse", "fuse.blobfuse2", "fuse.vmhgfs-fuse",
 }  # fmt: skip
 ONE_MACHINE = "CNNJEPA_ONE_MACHINE"
-"""Set to 1 by users who know that a single machine uses the folder, where locks that others do not see are enough."""
+"""Environment variable that users set to 1 if only a single machine uses the folder. Locks that other machines do not
+see are then sufficient."""
 
 
 @contextlib.contextmanager
 def locked(folder: Path, patience: float = 1.0) -> Iterator[None]:
-    """Hold the folder, which is made if need be. Raises InUseError when another process still does after `patience`
-    seconds.
+    """Hold the lock of the folder, which is created if it is missing. Raises InUseError if another process still holds
+    it after `patience` seconds.
 
-    The lock goes with its process, however that ends; it works between machines on NFS (where it is a byte-range
-    lock of the server). A file system that has no such lock, or only a pretended one, is refused. What this call made
-    and nobody wrote into is removed at the end, so that a refused run leaves nothing behind.
+    The lock ends with its process, however that ends. It works between machines on NFS (where it is a byte-range lock
+    of the server). A file system that has no such lock, or only pretends to have one, is refused. Files and folders
+    that this call created and that remain empty are removed at the end, so that a refused run leaves nothing behind.
     """
     new: list[Path] = []
     give_up = time.monotonic() + patience
@@ -58,21 +59,21 @@ def locked(folder: Path, patience: float = 1.0) -> Iterator[None]:
                 yield
             finally:
                 if [path.name for path in folder.glob("*")] == [_NAME]:
-                    # Whoever waits for this file finds that it is gone, and makes another.
+                    # A process that waits for this file finds that it is gone, and creates another.
                     (folder / _NAME).unlink(missing_ok=True)
     finally:
-        _remove_empty(new)  # after the file was closed, which NFS waits for
+        _remove_empty(new)  # after the file was closed, which NFS requires
 
 
 def _tried(folder: Path, give_up: float, new: list[Path]) -> IO[str] | None:
-    """The locked file; None when it is to be tried again. Folders made are added to `new`, innermost first. Raises
-    InUseError after `give_up` (monotonic seconds)."""
+    """Return the locked file, or None if the caller should try again. Created folders are added to `new`, innermost
+    first. Raises InUseError after `give_up` (monotonic seconds)."""
     path = folder / _NAME
     try:
         new[:] = [path for path in (folder, *folder.parents) if path in new or not path.exists()]
         folder.mkdir(parents=True, exist_ok=True)
         refuse_unsafe_locks(folder)
-        lock = open(path, "a+")  # noqa: SIM115 - held open while entered
+        lock = open(path, "a+")  # noqa: SIM115 - held open within the block
     except OSError as error:
         if isinstance(error, FileNotFoundError) and time.monotonic() < give_up:
             return None  # its last holder has just removed the unused folder
@@ -90,7 +91,7 @@ def _tried(folder: Path, give_up: float, new: list[Path]) -> IO[str] | None:
 
 
 def _is_at(lock: IO[str], path: Path) -> bool:
-    """Return True when the open file is the one at `path`, which the holder before may have removed."""
+    """Return whether the open file is still the one at `path`. The previous holder may have removed it."""
     try:
         return os.path.samestat(os.fstat(lock.fileno()), path.stat())
     except FileNotFoundError:
@@ -109,7 +110,8 @@ def _remove_empty(folders: list[Path]) -> None:
 
 
 def holder(folder: Path) -> str | None:
-    """Who holds the folder at the moment; None when nobody does. Whoever begins meanwhile waits a moment."""
+    """Return the present holder of the folder; None if there is none. A process that starts at the same moment waits
+    briefly."""
     try:
         lock = open(folder / _NAME)  # noqa: SIM115 - closed below
     except OSError:
@@ -119,7 +121,7 @@ def holder(folder: Path) -> str | None:
 
 
 def _took(lock: IO[str], kind: int) -> bool:
-    """Whether the lock could be had at once."""
+    """Return whether the lock was available at once."""
     try:
         fcntl.flock(lock, kind | fcntl.LOCK_NB)
     except BlockingIOError:
@@ -136,9 +138,9 @@ def _by(lock: IO[str]) -> str:
 
 
 def refuse_unsafe_locks(path: Path, mounts: str | None = None) -> None:
-    """Raises RunError when locks below `path` are not seen by other machines, unless CNNJEPA_ONE_MACHINE says that
-    there are none. `mounts` is the text of /proc/self/mountinfo; read from there by default, and nothing is refused
-    where there is none (not Linux)."""
+    """Raise RunError if other machines do not see locks below `path`, unless CNNJEPA_ONE_MACHINE says that there are no
+    other machines. `mounts` is the text of /proc/self/mountinfo, which is read by default. Nothing is refused if that
+    file does not exist (not Linux)."""
     if os.environ.get(ONE_MACHINE) == "1":
         return
     if mounts is None:
@@ -160,7 +162,7 @@ def refuse_unsafe_locks(path: Path, mounts: str | None = None) -> None:
 
 
 def _beegfs_has_global_locks(kind: str, options: set[str]) -> bool:
-    """Whether the mount's client configuration switches tuneUseGlobalFileLocks on."""
+    """Return whether the mount's client configuration enables tuneUseGlobalFileLocks."""
     file = next((option.removeprefix("cfgFile=") for option in options if option.startswith("cfgFile=")), None)
     if kind != "beegfs" or file is None:
         return False
@@ -173,7 +175,7 @@ def _beegfs_has_global_locks(kind: str, options: set[str]) -> bool:
 
 
 def _mount_of(path: Path, mounts: str) -> tuple[str, set[str]] | None:
-    """(file system, options) of the innermost mount that holds `path`. Format: proc(5), mountinfo."""
+    """Return (file system, options) of the innermost mount that contains `path`. Format: proc(5), mountinfo."""
     best: tuple[int, str, set[str]] | None = None
     for line in mounts.splitlines():
         before, _, after = line.partition(" - ")

@@ -1,4 +1,4 @@
-"""The optimiser that a config asks for, over a method's trainable parameters."""
+"""Construction of the config's optimiser over a method's trainable parameters."""
 
 from typing import Any
 
@@ -10,11 +10,11 @@ from cnnjepa.training.lars import LARS
 
 
 def build_optimizer(method: nn.Module, config: OptimizerConfig) -> torch.optim.Optimizer:
-    """AdamW or LARS. Groups say by `decays` whether a weight-decay schedule moves them.
+    """Return AdamW or LARS. The key `decays` of each parameter group says whether a weight-decay schedule changes it.
 
-    AdamW is torch's fused one, which touches every value once (docs/performance_step.md): equal to its loop over
-    tensors to float32 rounding. A checkpoint that was written by the loop resumes with the loop, because the
-    optimiser's state records which of the two it belongs to.
+    AdamW is torch's fused implementation, which reads and writes every value once (docs/performance_step.md). It equals
+    the loop over tensors to float32 rounding. A checkpoint that was written with the loop is resumed with the loop,
+    because the optimiser's state records which of the two it belongs to.
     """
     if isinstance(config, AdamWConfig):
         return torch.optim.AdamW(

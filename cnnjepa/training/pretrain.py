@@ -1,6 +1,6 @@
-"""The one way anything trains: from a config to a run folder with a result.
+"""The single entry point of training: from a config to a run folder with a result.
 
-Reads straight down: `pretrain` prepares, `_train` is the loop, `conclude` probes and writes the result.
+`pretrain` prepares the run, `_train` is the loop, and `conclude` probes and writes the result.
 """
 
 import contextlib
@@ -43,7 +43,7 @@ from cnnjepa.training.step import train_step
 from cnnjepa.training.stopping import StopRequest
 from cnnjepa.training.watcher import RunPlan, Watcher
 
-# Processes agree on whether to stop every so many steps: asking waits for the device.
+# Number of steps between agreements of the processes on whether to stop: an agreement waits for the device.
 _AGREE_EVERY_STEPS = 10
 
 
@@ -60,18 +60,18 @@ def pretrain(
     expected_hash: str | None = None,
     floors: Path | None = None,
 ) -> TrialResult:
-    """Trains as `config` says, probes, and leaves a run folder; gives its result (status finished or collapsed).
+    """Train and probe as `config` says, and write a run folder. Returns the result (status finished or collapsed).
 
-    `resume` goes on from the folder's last checkpoint (or from `checkpoint`) if there is one, and begins
-    otherwise; a finished run is given as it is, or probed again if only the probe settings changed. Under
-    torchrun every process calls this alike. `stop_asked` is a further reason to stop, asked after every step;
-    `patience` is how many seconds another process may take to leave the folder; a run whose pretrain_hash turns out
-    not to be `expected_hash` (because the images differ from those it was planned with) is refused; `floors` is a
-    folder that runs share, so that a floor is measured once for all of them.
+    With `resume`, the run continues from the folder's last checkpoint (or from `checkpoint`) if there is one, and
+    starts from the beginning otherwise. A finished run is returned as it is, or probed again if only the probe settings
+    changed. Under torchrun every process makes the same call. `stop_asked` is a further reason to stop, called after
+    every step. `patience` is the number of seconds that another process may take to leave the folder. `expected_hash`
+    is the pretrain_hash with which the run was planned; a run with another hash (because the images differ) is refused.
+    `floors` is a folder that runs share, so that a floor is measured once for all of them.
 
-    Raises ConfigError for what was asked wrongly (nothing is written or lost), Stopped after a signal or
-    `max_hours` with a checkpoint written (a signal before training leaves the folder as it was), RunError when
-    something fails while running.
+    Raises ConfigError for a wrong request (nothing is written or lost); Stopped after a signal or `max_hours`, with a
+    checkpoint written (a signal before training leaves the folder as it was); RunError if something fails while
+    running.
     """
     folder = RunFolder(Path(run_dir))
     processes = distributed.join(config.runtime)
@@ -103,13 +103,13 @@ def pretrain(
 
 
 def _leave_if_asked(stop: StopRequest, processes: Processes) -> None:
-    """Raise Stopped on every process when one was asked to stop before anything was written."""
+    """Raise Stopped on every process if one was asked to stop before anything was written."""
     if processes.any(stop.before_training is not None):
         raise Stopped(stop.before_training or "another process was asked to stop")
 
 
 def _opened(config: PretrainConfig, folder: RunFolder, resume: bool, processes: Processes) -> DataSet:
-    """The data, once the folder is known to be free. Every process meets the same refusal."""
+    """Open the data after checking that the folder is free. Every process raises the same refusal."""
     processes.on_main(lambda: folder.refuse_unless_free(resume))
     data = open_data(config.data, config.runtime.batch_size, processes.world_size)
     training = trained_images(config, torch.bincount(data.train.labels).tolist())
@@ -168,7 +168,8 @@ def _run(
         folder.begin(config, software, state.step, probes_only=complete and folder.judged(identity.pretrain_hash))
         folder.forget_failure(identity.probe_hash)
         if resume and checkpoint is not None:
-            # It becomes `last.pt` before anything else is written, so that a damaged one never becomes `previous.pt`.
+            # This checkpoint becomes `last.pt` before anything else is written, so that a damaged one never becomes
+            # `previous.pt`.
             write_atomically(folder.checkpoints / "last.pt", checkpoint.read_bytes())
 
     run = Run(
@@ -201,13 +202,13 @@ def _plan(run: Run, state: RunState) -> RunPlan:
 
 
 def _train(run: Run, state: RunState) -> None:
-    """The loop, from the state's step to the last."""
+    """Run the training loop, from the state's step to the last."""
     config, runtime, processes = run.config, run.config.runtime, run.processes
     device, total = processes.device, run.schedule.total_steps
-    if processes.is_main:  # a crash may have come between a checkpoint and its further names
+    if processes.is_main:  # a crash may have occurred between a checkpoint and its further names
         state.keep_best()
         _keep_asked(run, state)
-    if config.trained_epochs == 0 and state.saved_step is None:  # what is judged is what a checkpoint holds
+    if config.trained_epochs == 0 and state.saved_step is None:  # a checkpoint holds the encoder that is probed
         if processes.is_main:
             calibrate(state.method.probed_encoder(config.probed_encoder), config, run.data, device)
             state.saw_memory(peak_memory_bytes(device))
@@ -272,14 +273,14 @@ def _wrapped(method: Method, config: PretrainConfig, processes: Processes) -> nn
         return method
     with warnings.catch_warnings():
         # torch 2.14 deprecates the argument. Its replacement copies rank 0's running statistics to every process at the
-        # start, but each process keeps its own, in a resumed run too.
+        # start, but each process keeps its own, also in a resumed run.
         warnings.filterwarnings("ignore", "`broadcast_buffers` is deprecated", FutureWarning)
-        # Without device_ids, which would move the masks that are meant to stay in host memory.
+        # Without device_ids, which would move the masks that must stay in host memory.
         return DistributedDataParallel(method, broadcast_buffers=False)
 
 
 def _keep_asked(run: Run, state: RunState) -> None:
-    """Names `last.pt` `epoch_N.pt` too when it ends an epoch that is asked for."""
+    """Link `last.pt` as `epoch_N.pt` too if it ends an epoch whose checkpoint is to be kept."""
     epoch, into_epoch = divmod(state.step, run.order.steps_per_epoch)
     if into_epoch == 0 and epoch in run.config.runtime.keep_epochs and state.saved_step == state.step:
         keep_as(run.folder.checkpoints / "last.pt", f"epoch_{epoch}.pt")
@@ -292,8 +293,8 @@ def _due(epoch: int, every: int, last: int | None = None) -> bool:
 def _log(
     run: Run, state: RunState, journal: Journal | None, mark: tuple[int, float], scalars: dict[str, Tensor]
 ) -> tuple[int, float]:
-    """A line about the interval since `mark`, (step, training seconds); gives the new mark. The method's `scalars` are
-    those of the last step, so that a line does not depend on where a run was resumed."""
+    """Log a line about the interval since `mark`, (step, training seconds), and return the new mark. The method's
+    `scalars` are those of the last step, so that a line does not depend on where a run was resumed."""
     losses = state.losses()
     seconds = state.train_seconds - mark[1]
     images = (state.step - mark[0]) * run.order.batch_size * run.order.world_size
@@ -315,7 +316,7 @@ def _log(
 
 
 def _glance(run: Run, state: RunState, journal: Journal | None) -> None:
-    """A probe during training, by process 0 while the others wait."""
+    """Run the online probe on process 0 while the others wait."""
     state.losses()
     state.stop_clock()
 
@@ -325,10 +326,10 @@ def _glance(run: Run, state: RunState, journal: Journal | None) -> None:
         state.saw_memory(peak_memory_bytes(device))
         run.watcher.phase("probing")
         network = state.method.probed_encoder(run.config.probed_encoder)
-        # Not stopped half-way: the checkpoint that follows needs the figure.
+        # Not stopped part-way: the checkpoint that follows needs the figure.
         seen = glance(network, run.config, run.data, device, run.folder.path)
         forget_peak_memory(device)
-        # Runs that differ only in their probes share this file; the name says whose figure it is.
+        # Runs that differ only in their probes share this file; the name says to which probe the figure belongs.
         whose = {"probe_hash": run.identity.probe_hash}
         line = {"epoch": state.step // run.order.steps_per_epoch, **seen._asdict(), **whose}
         journal.write("probe", state.step, line)
@@ -341,7 +342,7 @@ def _glance(run: Run, state: RunState, journal: Journal | None) -> None:
 
 
 def _save(run: Run, state: RunState, journal: Journal | None) -> None:
-    """A checkpoint by process 0; lines up to its step are on disk before it."""
+    """Write a checkpoint on process 0. Log lines up to its step are on disk before it."""
     if state.saved_step == state.step:
         return
     state.skipped = run.processes.union(state.skipped)

@@ -1,4 +1,4 @@
-"""The images that a trained run is probed on: its own, perhaps at another place, or others."""
+"""The images on which a trained run is probed: its own, perhaps at another path, or others."""
 
 from pathlib import Path
 from typing import Any
@@ -9,27 +9,29 @@ from cnnjepa.schemas import ConfigError, DataConfig, PretrainConfig, with_sectio
 from cnnjepa.schemas.load import data_at
 from cnnjepa.schemas.overrides import parse_override, parse_overrides
 
-# What may be set differently of a run that is trained already: how it is probed and carried out, where images are,
+# Settings that may differ for a run that is already trained: how it is probed and executed, where its images are,
 _MAY_CHANGE = ("probe.", "runtime.device", "runtime.workers", "runtime.threads", "data.path")
-# how they are read, which changes no figure,
+# how they are read (which changes no figure),
 _READING = ("data.resident", "data.resident_limit_gib", "data.on_error", "data.download")
-# and which they are, where they are not the run's own.
+# and which images they are, if they are not the run's own.
 _WHICH = (
     "data.source", "data.name", "data.train_split", "data.val_split", "data.train_file", "data.val_file",
     "data.train_images", "data.val_images",
 )  # fmt: skip
-# What an encoder was trained with and needs of any image.
+# Settings with which an encoder was trained and which it needs for any image.
 _OF_THE_ENCODER = ("image_size", "mean", "std")
 
 
 def probe_config(
     config: PretrainConfig, settings: dict[str, Any], overrides: list[str], data: Path | None
 ) -> tuple[PretrainConfig, bool]:
-    """(the config that the run is probed with, whether on its own images). `config` is the run's, `settings` are what
-    its checkpoint is named by, `data` is where other images are, or where the run's own have been moved to.
+    """Return the config with which the run is probed, and whether that is on its own images. `config` is the run's
+    config, `settings` are the hashed settings of its checkpoint, and `data` is the path of other images or the new path
+    of the run's own.
 
-    Other images inherit what the encoder needs: size, mean and standard deviation. Everything else, such as numbers of
-    images, splits and residency, is decided anew. Raises ConfigError for a setting that a trained run cannot change.
+    Other images inherit the settings that the encoder needs: size, mean and standard deviation. All other settings,
+    such as numbers of images, splits and residency, are decided again. Raises ConfigError for a setting that a trained
+    run cannot change.
     """
     parsed = dict(parse_overrides(overrides))
     if "data.path" in parsed:
@@ -55,12 +57,12 @@ def probe_config(
 
 
 def _moved(own: DataConfig, place: Path, fingerprint: str) -> bool:
-    """Whether the run's own images are at `place`."""
+    """Return whether the run's own images are at `place`."""
     if own.source == "synthetic":
         return False
     at = data_at(place, own.source)
     moved = own.model_copy(update={**at, "path": Path(at["path"])})
     try:
         return fingerprint_of(open_sources(moved)) == fingerprint
-    except (ConfigError, RunError, OSError):  # it is not what the run's source reads, so these are other images
+    except (ConfigError, RunError, OSError):  # the run's source cannot read it, so these are other images
         return False

@@ -1,4 +1,4 @@
-"""Probing a run alone, while nobody trains in its folder."""
+"""Probing of an existing run, without training, while no process trains in its folder."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -31,13 +31,13 @@ from cnnjepa.training.stopping import StopRequest
 
 
 class Reprobed(NamedTuple):
-    """What probing again came to."""
+    """Outcome of probing again."""
 
     result: TrialResult
     written: Path | None
-    """The file that the result was added as; None when nothing was written."""
+    """File to which the result was added; None if nothing was written."""
     note: str
-    """Where the result is, or why it was not written, in words."""
+    """Location of the result, or the reason why it was not written."""
 
 
 def reprobe(
@@ -47,9 +47,9 @@ def reprobe(
     data_path: Path | None = None,
     say: Callable[[str], None] = lambda text: None,
 ) -> Reprobed:
-    """Probe a run under the probe settings asked for. The result of a completed run's last checkpoint on its own data
+    """Probe a run under the requested probe settings. The result of a completed run's last checkpoint on its own data
     is added to the run folder; no earlier result is replaced. Raises ConfigError for anything that cannot be probed,
-    Stopped after a signal, with nothing written."""
+    and Stopped after a signal, with nothing written."""
     folder = RunFolder(run_dir)
     refuse_no_run(run_dir)
     state = read_checkpoint(folder.checkpoints / checkpoint)
@@ -57,7 +57,7 @@ def reprobe(
         read_config(run_dir / "config.yaml"), state["settings"], overrides or [], data_path
     )
     changed = [path for path, _ in parse_overrides(overrides or [])]
-    # A run trained on a GPU may be probed where there is none, unless a device is asked for.
+    # A run trained on a GPU may be probed without one, unless a device is requested.
     elsewhere = config.runtime.device == "cuda" and "runtime.device" not in changed
     device = distributed.pick_device("auto" if elsewhere else config.runtime.device)
     config = config.model_copy(update={"runtime": config.runtime.model_copy(update={"device": device.type})})
@@ -89,7 +89,7 @@ def reprobe(
 
 
 def _cost(config: PretrainConfig, state: Checkpoint) -> Cost:
-    """The training's, from the checkpoint alone, on the device that it was trained on."""
+    """Return the cost of the training, from the checkpoint alone, for the device on which it was trained."""
     settings = state["settings"]
     runtime = config.runtime.model_copy(update={"device": settings["runtime"]["device"]})
     trained = config.model_copy(update={"runtime": runtime})
@@ -100,7 +100,7 @@ def _cost(config: PretrainConfig, state: Checkpoint) -> Cost:
 def _shown_only(
     config: PretrainConfig, data: DataSet, state: Checkpoint, checkpoint: str, own_images: bool
 ) -> str | None:
-    """Why the figures are not the run's, in words; None when they are."""
+    """Return the reason why the figures do not belong to the run, or None if they do."""
     settings = state["settings"]
     if not own_images:
         return "these are not the images that the run was trained with"
@@ -113,7 +113,7 @@ def _shown_only(
 
 
 def _added(folder: RunFolder, result: TrialResult, shown_only: str | None) -> Reprobed:
-    """Adds the result, unless figures of the same settings are there or it is `shown_only`."""
+    """Add the result, unless figures of the same settings exist or `shown_only` gives a reason not to."""
     if shown_only:
         return Reprobed(result, None, f"shown only, nothing was written: {shown_only}")
     there = folder.read_result(result.probe_hash)
@@ -127,14 +127,14 @@ def _added(folder: RunFolder, result: TrialResult, shown_only: str | None) -> Re
 
 
 def _images_of_an_epoch(config: PretrainConfig, data: DataSet, settings: dict[str, Any]) -> int:
-    """Training images that the run learned from. Supervised runs of earlier versions, whose checkpoints name no split,
-    learned from all of them."""
+    """Return the number of training images from which the run learned. Supervised runs of earlier versions, whose
+    checkpoints name no split, learned from all images."""
     labels = data.train.labels
     return trained_images(config, torch.bincount(labels).tolist()) if "probe" in settings else labels.numel()
 
 
 def _refuse_another_split(config: PretrainConfig, settings: dict[str, Any]) -> None:
-    """Raises ConfigError when a supervised run would be probed on a held-out part that it was trained on."""
+    """Raise ConfigError if a supervised run would be probed on a held-out part on which it was trained."""
     if not config.method.LEARNS_FROM_LABELS:
         return
     for name, trained_with in settings.get("probe", {}).items():

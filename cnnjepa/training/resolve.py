@@ -1,4 +1,4 @@
-"""From what was asked to what is run: every `auto` decided, paths absolute."""
+"""Resolution of a config before the run: every `auto` is decided, and paths become absolute."""
 
 from typing import NamedTuple
 
@@ -9,16 +9,16 @@ from cnnjepa.schemas.hashing import hashed_settings
 
 
 class Identity(NamedTuple):
-    """What a run is called."""
+    """The hash of a run and the settings behind it."""
 
     pretrain_hash: str
     probe_hash: str
     settings: dict[str, object]
-    """What pretrain_hash is made of."""
+    """The settings that are hashed to pretrain_hash."""
 
 
 def resolve(config: PretrainConfig, resident: bool, device: torch.device) -> PretrainConfig:
-    """The config as it is run: device and residency decided, the data path absolute."""
+    """Return the config as it is run: device and residency decided, the data path absolute."""
     found: dict[str, object] = {"resident": "always" if resident else "never"}
     path = getattr(config.data, "path", None)
     if path is not None:
@@ -32,7 +32,7 @@ def resolve(config: PretrainConfig, resident: bool, device: torch.device) -> Pre
 
 
 def identify(config: PretrainConfig, fingerprint: str, world_size: int) -> Identity:
-    """Names of a resolved config on the images that `fingerprint` stands for."""
+    """Return the names of a resolved config on the images that `fingerprint` identifies."""
     return Identity(
         pretrain_hash(config, fingerprint, world_size),
         probe_hash(config),

@@ -1,4 +1,4 @@
-"""Going on from a checkpoint, or refusing one of another config."""
+"""Resuming from a checkpoint, and refusal of a checkpoint of another config."""
 
 from pathlib import Path
 
@@ -11,7 +11,7 @@ from cnnjepa.training.state import RunState
 
 
 def restore(state: RunState, config: PretrainConfig, folder: RunFolder, checkpoint: Path | None) -> None:
-    """Loads the checkpoint to go on from, if there is one, and refuses one of another config."""
+    """Load the checkpoint to resume from, if there is one. Raises ConfigError if it belongs to another config."""
     path = checkpoint or folder.checkpoints / "last.pt"
     if checkpoint is None and not path.exists() and not (folder.checkpoints / "previous.pt").exists():
         _refuse_other_config(config, folder)
@@ -22,7 +22,7 @@ def restore(state: RunState, config: PretrainConfig, folder: RunFolder, checkpoi
 
 
 def _refuse_other_config(config: PretrainConfig, folder: RunFolder) -> None:
-    """For a folder without a checkpoint: its config must be this one."""
+    """Check that the config in a folder without a checkpoint equals this one."""
     path = folder.path / "config.yaml"
     if not folder.begun:
         return

@@ -1,4 +1,4 @@
-"""What stays the same during a run."""
+"""The constant part of a run."""
 
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -21,7 +21,7 @@ class Run(NamedTuple):
     config: PretrainConfig
     data: DataSet
     training: DataSet
-    """What the method learns from: `data`, without the images that a supervised run must not see."""
+    """The images from which the method learns: `data`, without those that a supervised run must not see."""
     identity: Identity
     folder: RunFolder
     processes: Processes
@@ -32,8 +32,8 @@ class Run(NamedTuple):
     stop: StopRequest
     watcher: Watcher
     floors: Path | None
-    """Where floors are shared with other runs; None = each run measures its own."""
+    """Folder of floors shared with other runs; None means that the run measures its own."""
 
     def tick(self) -> None:
-        """Called between pieces of a probe. Raises Stopped when the run is to stop."""
+        """Check for a stop between parts of a probe. Raises Stopped if the run is to stop."""
         self.stop.tick()

@@ -1,4 +1,4 @@
-"""The run folder: who may write in it, and what it says about the run."""
+"""The run folder: exclusive access to it, and the files that describe the run."""
 
 import contextlib
 import json
@@ -17,8 +17,9 @@ from cnnjepa.training.locks import holder, locked
 
 
 class RunFolder:
-    """`config.yaml`, `environment.json` (of the last session that trained; `sessions.jsonl` has all), `metrics.jsonl`,
-    `tensorboard/`, `checkpoints/`, `result.json`, and `results/<probe_hash>.json` for further probe settings."""
+    """Files: `config.yaml`, `environment.json` (of the last session that trained; `sessions.jsonl` has all),
+    `metrics.jsonl`, `tensorboard/`, `checkpoints/`, `result.json`, and `results/<probe_hash>.json` for further probe
+    settings."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -26,17 +27,17 @@ class RunFolder:
 
     @property
     def begun(self) -> bool:
-        """Whether it holds a run."""
+        """Return whether the folder holds a run."""
         return (self.path / "config.yaml").is_file()
 
     def refuse_unless_free(self, resume: bool) -> None:
-        """Raises ConfigError when the folder holds another run, or other things, and is not to be resumed."""
+        """Raise ConfigError if the folder holds another run or other files, unless it is to be resumed."""
         if self.path.exists() and not self.path.is_dir():
             raise ConfigError(f"--out {self.path} is a file; give a folder")
         if self.begun and not resume:
             done = "a finished run" if (self.path / "result.json").is_file() else "a run"
             raise ConfigError(f"--out {self.path} holds {done}; continue it with --resume, or give another --out")
-        # `.lock` is the first thing a run writes: with it, a run died here before its config was written.
+        # A run writes `.lock` first. If it is present, a run died here before its config was written.
         ours = self.begun or (self.path / ".lock").is_file()
         strangers = [p.name for p in self.path.glob("*")]
         if strangers and not ours:
@@ -46,11 +47,11 @@ class RunFolder:
             )
 
     def locked(self, patience: float = 1.0) -> contextlib.AbstractContextManager[None]:
-        """One process trains here at a time; see `locks.locked`."""
+        """Allow only one process at a time to train here; see `locks.locked`."""
         return locked(self.path, patience)
 
     def holder(self) -> str | None:
-        """Who trains here at the moment; None when nobody does."""
+        """Return the process that trains here at the moment; None if there is none."""
         return holder(self.path)
 
     @property
@@ -60,11 +61,11 @@ class RunFolder:
     def begin(
         self, config: PretrainConfig, environment: dict[str, Any], step: int, *, probes_only: bool = False
     ) -> None:
-        """Writes what the run is before anything else, and a line about this session, which goes on after `step`. A
-        session that only adds probes leaves the config and the environment of the training as they are."""
+        """Write the description of the run before anything else, and a line about this session, which continues after
+        `step`. A session that only adds probes does not change the config and the environment of the training."""
         self.checkpoints.mkdir(parents=True, exist_ok=True)
         for left_over in [*self.path.glob("*.tmp"), *self.checkpoints.glob("*.tmp")]:
-            left_over.unlink()  # written aside by a process that was killed; the lock says that none is alive
+            left_over.unlink()  # temporary file of a killed process; the lock guarantees that none is alive
         for left_over in self.path.glob("features-*"):
             shutil.rmtree(left_over)
         if not probes_only:
@@ -73,28 +74,28 @@ class RunFolder:
         with open(self._sessions, "a+b") as sessions:
             cut_off = (
                 sessions.tell() and _last_byte(sessions) != b"\n"
-            )  # by a crash; this line shall not be glued to it
+            )  # by a crash; the new line must not be appended to it
             line = json.dumps({"first_step": step, "process": os.getpid(), **environment})
             sessions.write(("\n" * bool(cut_off) + line + "\n").encode())
 
     def judged(self, pretrain_hash: str) -> bool:
-        """Whether `result.json` has figures of the run of this name."""
+        """Return whether `result.json` holds figures of the run with this hash."""
         with contextlib.suppress(RunError):
             first = _read(self._first)
             return first is not None and first.has_figures and first.pretrain_hash == pretrain_hash
         return False
 
     def trained_by(self, steps: int) -> list[dict[str, Any]]:
-        """The sessions that made this run's `steps` steps, in order: each line of `sessions.jsonl` that has an
-        environment's fields and `first_step`. Sessions that made none, such as one that only probed, are left out, and
-        so are steps that were made again. Empty where the sessions are not known."""
+        """Return the sessions that performed this run's `steps` steps, in order: each line of `sessions.jsonl` that has
+        the fields of an environment and `first_step`. Sessions without steps, such as one that only probed, are left
+        out, and so are steps that were repeated later. The list is empty if the sessions are not known."""
         sessions: list[dict[str, Any]] = []
         with contextlib.suppress(OSError):
             for line in self._sessions.read_text(encoding="utf-8", errors="replace").splitlines():
                 with contextlib.suppress(ValueError, KeyError, TypeError):  # a line that a crash cut off
                     session = json.loads(line)
                     sessions.append({**session, "first_step": int(session["first_step"]), "commit": session["commit"]})
-        # A session's steps count up to the first step of any later session, which may have resumed from an older
+        # The steps of a session count up to the first step of any later session, which may have resumed from an older
         # checkpoint.
         made, end = list[dict[str, Any]](), steps
         for session in reversed(sessions):
@@ -104,11 +105,12 @@ class RunFolder:
         return made[::-1]
 
     def trained_at(self, steps: int) -> str:
-        """The program's commits that made this run's `steps` steps, in order; see `trained_by`."""
+        """Return the program's commits that performed this run's `steps` steps, in order; see `trained_by`."""
         return ", ".join(dict.fromkeys(str(session["commit"]) for session in self.trained_by(steps)))
 
     def forget_failure(self, probe_hash: str) -> None:
-        """Removes the failure of these probe settings, since they are tried again. A damaged result counts as one."""
+        """Remove the recorded failure of these probe settings before they are tried again. A damaged result counts as a
+        failure."""
         for path in (self._added(probe_hash), self._first):
             try:
                 result = _read(path)
@@ -119,12 +121,12 @@ class RunFolder:
                 path.unlink(missing_ok=True)
 
     def write_result(self, result: TrialResult) -> Path:
-        """Writes a result atomically, as the last thing of a run; gives its file.
+        """Write a result atomically, as the last action of a run, and return its file.
 
-        Results are added. `result.json` holds the figures that the run ended with; those of other probe settings go to
-        `results/<probe_hash>.json`. A failure never takes the place of figures. Raises RunError when the disk refuses.
+        Results are added. `result.json` holds the figures with which the run ended; those of other probe settings go to
+        `results/<probe_hash>.json`. A failure never replaces figures. Raises RunError if writing to the disk fails.
         """
-        with contextlib.suppress(RunError):  # a damaged one is replaced
+        with contextlib.suppress(RunError):  # a damaged result is replaced
             there = self.read_result(result.probe_hash)
             if there and result.status == "failed" and there.has_figures and _same_run(there, result):
                 return self.file_of(result.probe_hash)
@@ -135,7 +137,8 @@ class RunFolder:
         return path
 
     def _place_for(self, result: TrialResult) -> Path:
-        """`result.json`, unless that has figures of other probe settings. A failure there makes room for figures."""
+        """Return `result.json`, unless it holds figures of other probe settings. A failure there is replaced by
+        figures."""
         try:
             first = _read(self._first)
         except RunError:
@@ -152,20 +155,20 @@ class RunFolder:
         return self._first
 
     def read_result(self, probe_hash: str | None = None) -> TrialResult | None:
-        """The result of these probe settings, or the one in `result.json`; None when there is none. Raises RunError
-        when it cannot be read."""
+        """Return the result of these probe settings, by default the one in `result.json`; None if there is none. Raises
+        RunError if it cannot be read."""
         if probe_hash is None:
             return _read(self._first)
         result = _read(self._added(probe_hash)) or _read(self._first)
         return result if result and result.probe_hash == probe_hash else None
 
     def results(self) -> list[TrialResult]:
-        """Every result, that of `result.json` first. Raises RunError when one cannot be read."""
+        """Return all results, that of `result.json` first. Raises RunError if one cannot be read."""
         paths = [self._first, *sorted(self._added("").parent.glob("*.json"))]
         return [result for path in paths if (result := _read(path))]
 
     def file_of(self, probe_hash: str) -> Path:
-        """The file that has, or would have, the result of these probe settings."""
+        """Return the file that has, or would have, the result of these probe settings."""
         added = self._added(probe_hash)
         return added if added.is_file() else self._first
 
@@ -196,5 +199,5 @@ def _read(path: Path) -> TrialResult | None:
 
 
 def config_yaml(config: PretrainConfig) -> str:
-    """The config as YAML, which `--config` reads back."""
+    """Return the config as YAML, which `--config` can read."""
     return write_yaml(config.model_dump(mode="json"))

@@ -5,12 +5,12 @@ from cnnjepa.data.batches import Order
 from cnnjepa.data.workers import usable_workers
 from cnnjepa.schemas import PretrainConfig
 
-# Share of the training images left out of every epoch from which on it is worth a warning. Assumption.
+# Fraction of the training images left out of every epoch above which a warning is given. Assumption.
 _MUCH_DROPPED = 0.1
 
 
 def run_warnings(config: PretrainConfig, data: DataSet, order: Order) -> list[str]:
-    """Everything that a person should know before the first step."""
+    """Return the warnings to show before the first step."""
     found = [*config.cautions(), *data.notes]
     if data.skipped:
         found.append(f"{len(data.skipped)} unreadable images are left out: {', '.join(data.skipped[:3])}")
@@ -26,7 +26,7 @@ def _workers(config: PretrainConfig, data: DataSet) -> list[str]:
 
 
 def _global_batch(config: PretrainConfig, order: Order) -> list[str]:
-    """The learning rate does not follow the batch size, so one that was chosen at another batch is suspect."""
+    """Warn if the learning rate was chosen for another batch size: it does not follow the batch size."""
     optimizer, batch = config.optimizer, order.batch_size * order.world_size
     if config.trained_epochs == 0 or optimizer.lr_at_batch is None:
         return []

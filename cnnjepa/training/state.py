@@ -1,4 +1,4 @@
-"""What changes while a run goes on, and how it becomes a checkpoint."""
+"""The variable part of a run, and its conversion to a checkpoint."""
 
 import math
 import time
@@ -17,7 +17,7 @@ from cnnjepa.training.resolve import Identity
 
 @dataclass
 class RunState:
-    """The run between two steps."""
+    """State of the run between two steps."""
 
     method: Method
     optimizer: torch.optim.Optimizer
@@ -25,24 +25,24 @@ class RunState:
     checkpoints: Path
     started: str
     step: int = 0
-    """Optimiser steps done."""
+    """Number of optimiser steps done."""
     skipped: list[str] = field(default_factory=list)
     best: tuple[float, int] | None = None
     """(selection figure, step) of the best probe."""
     saved_step: int | None = None
     """Step of `last.pt`."""
     peak_memory: int | None = None
-    """Bytes: the peak of training over all sessions. None before it is first read."""
+    """Peak memory of training over all sessions, in bytes. None before it is first read."""
     _window: list[Tensor | float] = field(default_factory=list)
     _seconds: float = 0.0
     _clock: float | None = None
 
     def start_clock(self) -> None:
-        """Training time counts from here."""
+        """Start counting training time."""
         self._clock = time.perf_counter()
 
     def stop_clock(self) -> None:
-        """What follows is not training time (a probe, say)."""
+        """Stop counting training time (before a probe, for example)."""
         self._seconds, self._clock = self.train_seconds, None
 
     @property
@@ -51,17 +51,18 @@ class RunState:
         return self._seconds + (0.0 if self._clock is None else time.perf_counter() - self._clock)
 
     def saw_memory(self, peak: int) -> None:
-        """Notes the peak of this session's training so far, in bytes."""
+        """Record the peak memory of this session's training so far, in bytes."""
         self.peak_memory = max(peak, self.peak_memory or 0)
 
     def count(self, loss: Tensor, skipped: list[str]) -> None:
-        """A step is done. The loss stays on the device until `losses` is asked for."""
+        """Count a completed step. The loss stays on the device until `losses` is called."""
         self.step += 1
         self._window.append(loss)
         self.skipped += [name for name in skipped if name not in self.skipped]
 
     def losses(self) -> list[float]:
-        """Losses of the steps since the last logged line. Raises RunError at the first that is not finite."""
+        """Return the losses of the steps since the last logged line. Raises RunError at the first that is not
+        finite."""
         on_device = [loss for loss in self._window if isinstance(loss, Tensor)]
         if on_device:
             known = [loss for loss in self._window if not isinstance(loss, Tensor)]
@@ -73,11 +74,12 @@ class RunState:
         return values
 
     def new_window(self) -> None:
-        """A line was logged."""
+        """Start a new interval after a line was logged."""
         self._window = []
 
     def _refuse_broken_weights(self) -> None:
-        """A finite loss can have gradients that are not; what they spoil must not replace a good checkpoint."""
+        """Raise RunError for weights that are not finite. A finite loss can have gradients that are not finite, and
+        weights damaged by them must not replace a good checkpoint."""
         sums = torch._foreach_norm([p.detach() for p in self.method.parameters()])
         if not torch.stack(sums).isfinite().all():
             self._fail(f"the weights are no longer finite after step {self.step}")
@@ -93,7 +95,7 @@ class RunState:
         )
 
     def save(self) -> None:
-        """Writes `last.pt`, and `best.pt` when this step is the best so far."""
+        """Write `last.pt`, and `best.pt` if this step is the best so far."""
         window = self.losses()
         self._refuse_broken_weights()
         state: Checkpoint = {
@@ -117,12 +119,12 @@ class RunState:
 
     def keep_best(self) -> None:
         """Link `last.pt` as `best.pt` as well, if this step is the best one. Also called after a resume, because a
-        crash may have come between the two."""
+        crash may have occurred between the two."""
         if self.best and self.best[1] == self.step == self.saved_step:
             keep_as(self.checkpoints / "last.pt", "best.pt")
 
     def restore(self, state: Checkpoint) -> None:
-        """Goes on from a checkpoint."""
+        """Restore the state from a checkpoint."""
         self.method.load_state_dict(state["method"])
         self.optimizer.load_state_dict(state["optimizer"])
         _lay_as_parameters(self.optimizer)
@@ -135,8 +137,8 @@ class RunState:
 
 
 def _lay_as_parameters(optimizer: torch.optim.Optimizer) -> None:
-    """Moments in the memory order of their parameters: torch's fused AdamW on CPUs walks memory and asks no strides,
-    so moments that were saved in another order would be those of other weights."""
+    """Store moments in the memory order of their parameters. torch's fused AdamW on CPUs reads memory in order and
+    ignores strides, so moments saved in another order would be applied to other weights."""
     for parameter, moments in optimizer.state.items():
         for name, value in moments.items():
             if isinstance(value, Tensor) and value.shape == parameter.shape and value.stride() != parameter.stride():

@@ -13,12 +13,12 @@ from cnnjepa.training.distributed import Processes
 
 
 class Stepped(NamedTuple):
-    """What a step came to; on the device, not synchronised."""
+    """Outcome of a step; on the device, not synchronised."""
 
     loss: Tensor
     """float32 scalar, over the global batch."""
     scalars: dict[str, Tensor]
-    """The method's further figures, of this process's last part."""
+    """The method's further figures, from the last part of this process."""
 
 
 def train_step(
@@ -28,10 +28,11 @@ def train_step(
     config: PretrainConfig,
     processes: Processes,
 ) -> Stepped:
-    """Forward, backward and update.
+    """Run forward pass, backward pass and update.
 
     The loss is the mean over all terms of the global batch (target cells, images): every part's sum is divided by the
-    global count before the backward. DistributedDataParallel averages gradients, hence the factor of the world size.
+    global count before the backward pass. DistributedDataParallel averages gradients, hence the factor of the world
+    size.
     """
     runtime = config.runtime
     method = model.module if isinstance(model, DistributedDataParallel) else model

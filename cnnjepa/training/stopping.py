@@ -1,4 +1,4 @@
-"""Being asked to stop: a stop signal, a limit of hours, or whoever runs the trial."""
+"""Requests to stop: a stop signal, a time limit, or a request by the process that runs the trial."""
 
 import time
 from collections.abc import Callable
@@ -9,10 +9,10 @@ from cnnjepa.errors import Stopped
 
 
 class StopRequest:
-    """While entered, stop signals become a request that is read between steps; `cnnjepa.signals` says which."""
+    """Within the block, stop signals become a request that is read between steps; see `cnnjepa.signals`."""
 
     def __init__(self, max_hours: float | None = None, asked: Callable[[], str | None] | None = None) -> None:
-        """`asked` gives a reason to stop from elsewhere, or None; it is called after every step."""
+        """Prepare the request. `asked` returns a further reason to stop, or None; it is called after every step."""
         self._deadline = None if max_hours is None else time.monotonic() + 3600 * max_hours
         self._asked = asked or (lambda: None)
         self._max_hours = max_hours
@@ -20,17 +20,18 @@ class StopRequest:
 
     @property
     def reason(self) -> str | None:
-        """Why to stop, in words; None to go on."""
+        """Return the reason to stop, in words; None to continue."""
         return self._sent() or self._over() or self._asked()
 
     def tick(self) -> None:
-        """Raise Stopped when there is a reason to stop."""
+        """Raise Stopped if there is a reason to stop."""
         if reason := self.reason:
             raise Stopped(reason)
 
     @property
     def before_training(self) -> str | None:
-        """As `reason`, without the limit of hours, which lets every session make a step."""
+        """Return the reason like `reason`, but without the time limit, so that every session performs at least one
+        step."""
         return self._sent() or self._asked()
 
     def _sent(self) -> str | None:

@@ -1,18 +1,18 @@
-"""How a run is watched, without knowing by whom."""
+"""The interface through which the progress of a run is shown."""
 
 from pathlib import Path
 from typing import Any, NamedTuple
 
 
 class RunPlan(NamedTuple):
-    """What is about to happen."""
+    """The run that is about to start."""
 
     run_dir: Path
     pretrain_hash: str
     epochs: int
     steps_per_epoch: int
     first_step: int
-    """Steps already done."""
+    """Number of steps already done."""
     train_images: int
     global_batch: int
     encoder_params: int
@@ -24,19 +24,19 @@ class RunPlan(NamedTuple):
 
 
 class Watcher:
-    """Says nothing. The command line's watcher overrides what it shows."""
+    """A watcher that shows nothing. The command line's watcher overrides its methods."""
 
     def started(self, plan: RunPlan) -> None:
-        """Before the first step."""
+        """Called before the first step."""
 
     def logged(self, kind: str, values: dict[str, Any]) -> None:
-        """A line of metrics.jsonl was written."""
+        """Called after a line of metrics.jsonl was written."""
 
     def stepped(self, step: int) -> None:
-        """`step` steps are done."""
+        """Called after `step` steps are done."""
 
     def phase(self, text: str) -> None:
-        """Something other than training steps begins."""
+        """Called when something other than training steps begins."""
 
     def warned(self, text: str) -> None:
-        """Something a person should know, while the run goes on."""
+        """Called for a warning, while the run continues."""
