@@ -49,7 +49,7 @@ class StudyBoard:
 
 
 class _Run:
-    """One trial's curves."""
+    """The curves of one trial."""
 
     def __init__(self, record: TrialRecord, metrics: Path, board: Path) -> None:
         self._record, self._metrics, self._board = record, metrics, board

@@ -27,7 +27,7 @@ class Executor(Protocol):
         stopping: Callable[[], bool],
         told: Callable[[TrialRecord, Outcome], None],
     ) -> None:
-        """See LocalExecutor.run."""
+        """Run the trials; see LocalExecutor.run."""
 
 
 def distinct(records: list[TrialRecord]) -> list[TrialRecord]:

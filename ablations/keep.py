@@ -37,12 +37,13 @@ class Kept:
 
 def keep_study(root: Path, name: str, to: Path) -> Kept:
     """Write `to/studies/<name>/study.yaml` and `trials.jsonl`, which holds the trials with their configs, results and
-    logged figures, so that a report of `to` has the same tables. Absolute paths and the machines' names are left out,
-    also of messages; arms over paths are called after the paths' endings. What an earlier call kept of the same study
-    is replaced.
+    logged figures, so that a report of `to` has the same tables.
 
-    Raises ConfigError for a study that does not exist or cannot be read, for `to` being `root`, and for a `to` in which
-    a study of this name was run; RunError when the disk refuses.
+    Absolute paths and host names are removed, also from messages. Arms over paths are named after the last parts of
+    their paths. An earlier archive of the same study is replaced.
+
+    Raises ConfigError for a study that does not exist or cannot be read, when `to` is `root`, and when a study of this
+    name was run in `to`; RunError when the disk refuses.
     """
     _refuse_root(root, to)
     folder, pool, here = StudyFolder(root, name), Pool(root), StudyFolder(to, name).path
@@ -121,7 +122,7 @@ def _refuse_root(root: Path, to: Path) -> None:
 
 
 def _refuse_run_study(here: Path) -> None:
-    """Raises ConfigError for the folder of a study that was run there, or that an earlier version kept."""
+    """Raise ConfigError for the folder of a study that was run there, or that an earlier version archived."""
     if (here / "trials.json").is_file():
         raise ConfigError(
             f"{here} holds a study that was run there, or kept by an earlier version, and is not replaced; give "

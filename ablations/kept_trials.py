@@ -1,8 +1,8 @@
-"""`studies/<name>/trials.jsonl`: the trials of a kept study, one line each, with result and logged figures.
+"""`studies/<name>/trials.jsonl`: the trials of an archived study, one per line, with result and logged figures.
 
-A kept study has this file in place of `trials.json` and of the run folders. A line is a JSON object:
+An archived study has this file in place of `trials.json` and of the run folders. A line is a JSON object:
 `{"trial": …, "result": …, "logged": […]}`, with the fields of `TrialRecord` and of `TrialResult`, and the lines of the
-run's `metrics.jsonl`. `result` is null for a trial that has none; `logged` is null where nothing was logged.
+run's `metrics.jsonl`. `result` is null for a trial without a result; `logged` is null if nothing was logged.
 """
 
 import json
@@ -23,7 +23,7 @@ FILE_NAME = "trials.jsonl"
 
 @dataclass(frozen=True)
 class KeptTrial:
-    """A line."""
+    """A line of the file."""
 
     trial: dict[str, Any]
     """Fields of the trial's `TrialRecord`."""
@@ -34,7 +34,7 @@ class KeptTrial:
 
 
 def write_kept_trials(path: Path, trials: Iterable[KeptTrial]) -> None:
-    """Write the file in place of an earlier one. Raises RunError when the disk refuses."""
+    """Write the file; an earlier one is replaced. Raises RunError when the disk refuses."""
     lines = [json.dumps(asdict(trial), separators=(",", ":"), ensure_ascii=False) for trial in trials]
     write_atomically(path, "".join(line + "\n" for line in lines).encode())
 
@@ -53,7 +53,7 @@ def read_kept_trials(path: Path) -> list[KeptTrial]:
 
 
 def logged_lines(text: str) -> list[Any]:
-    """Parse the text of a `metrics.jsonl`. A line that is no JSON, torn by a crash, stays a string."""
+    """Parse the text of a `metrics.jsonl`. A line that is not JSON, for example torn by a crash, stays a string."""
     return [_parsed(line) for line in text.splitlines()]
 
 
@@ -65,8 +65,8 @@ def _parsed(line: str) -> Any:
 
 
 class KeptTrials:
-    """The kept trials of all studies below one root, found by (pretrain_hash, probe_hash). Files are read once, at the
-    first question."""
+    """The archived trials of all studies below one root, found by (pretrain_hash, probe_hash). Files are read once, at
+    the first query."""
 
     def __init__(self, root: Path) -> None:
         self._root = root
@@ -79,11 +79,11 @@ class KeptTrials:
                 lines = read_kept_trials(path)
                 found.update({(line.trial["pretrain_hash"], line.trial["probe_hash"]): line for line in lines})
             except (OSError, ValueError, KeyError, TypeError):
-                continue  # `StudyFolder.trials` of that study names the fault
+                continue  # `StudyFolder.trials` of that study reports the error
         return found
 
     def result(self, pretrain_hash: str, probe_hash: str) -> TrialResult | None:
-        """Return the trial's result; None when none was kept. Raises RunError when it cannot be read."""
+        """Return the trial's result; None if it was not archived. Raises RunError when it cannot be read."""
         line = self._by_key.get((pretrain_hash, probe_hash))
         if line is None or line.result is None:
             return None
@@ -96,6 +96,6 @@ class KeptTrials:
             ) from None
 
     def logged(self, pretrain_hash: str, probe_hash: str) -> list[Any] | None:
-        """Return what the trial logged; None when nothing was kept."""
+        """Return the lines that the trial logged; None if none were archived."""
         line = self._by_key.get((pretrain_hash, probe_hash))
         return None if line is None else line.logged

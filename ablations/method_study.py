@@ -14,8 +14,9 @@ _ORDER = ("random_init", "supervised", "cnnjepa", "simclr", "byol", "vicreg", "i
 
 
 def methods_of(preset: str) -> list[str]:
-    """Return the methods that can be compared on a preset: its own, those with a preset `<preset>-<method>`, and no
-    training at all. Raises ConfigError for a preset that is not of CNN-JEPA or has no other methods."""
+    """Return the methods that can be compared on a preset: its own, those with a preset `<preset>-<method>`, and
+    random_init, which does not train. Raises ConfigError for a preset that does not use CNN-JEPA or has no other
+    methods."""
     own = load_config(preset).method.name
     others = [name.removeprefix(f"{preset}-") for name in preset_names() if name.startswith(f"{preset}-")]
     if own != "cnnjepa" or not others:

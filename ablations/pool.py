@@ -1,6 +1,6 @@
-"""The pool of trials, `runs/by_hash/<pretrain_hash>/`, shared by all studies: what has become of each.
+"""The pool of trials, `runs/by_hash/<pretrain_hash>/`, shared by all studies, and the status of each trial.
 
-Trials of kept studies, which have no run folder, are read from `studies/<name>/trials.jsonl`.
+Trials of archived studies, which have no run folder, are read from `studies/<name>/trials.jsonl`.
 """
 
 import contextlib
@@ -28,7 +28,7 @@ class Standing:
     progress: float = 0.0
     """Fraction of the training steps done, 0 to 1."""
     loss: float | None = None
-    """Mean of the last logged interval."""
+    """Mean loss of the last logged interval."""
     knn: float | None = None
     """Last k-NN accuracy on held-out training images, in percent."""
     images_per_s: float | None = None
@@ -96,7 +96,7 @@ class Pool:
         return _under_way(train, knn, config, train_images, "running" if held else "begun")
 
     def _kept_result(self, pretrain_hash: str, probe_hash: str) -> TrialResult | None:
-        """Return the kept result, unless it is a failure and the trial was begun again."""
+        """Return the archived result, unless it is a failure and the trial was begun again."""
         kept = self._kept.result(pretrain_hash, probe_hash)
         return None if kept and not kept.has_figures and self.folder(pretrain_hash).begun else kept
 
@@ -132,7 +132,7 @@ def _last_lines(lines: list[Any], probe_hash: str) -> tuple[dict[str, Any] | Non
     skipped."""
     train, knn = None, None
     for line in lines:
-        kind = line.get("kind") if isinstance(line, dict) else None  # torn by a crash, or not ours
+        kind = line.get("kind") if isinstance(line, dict) else None  # torn by a crash, or from another program
         if kind == "train":
             train = line
         elif kind == "probe" and own_probe(line, probe_hash):

@@ -1,5 +1,5 @@
-"""A study on disk, `studies/<name>/`: what was asked (`study.yaml`), its trials (`trials.json`, or `trials.jsonl` of a
-kept study), logs and report."""
+"""A study on disk, `studies/<name>/`: the request (`study.yaml`), its trials (`trials.json`, or `trials.jsonl` in an
+archived study), logs and report."""
 
 import json
 from pathlib import Path
@@ -36,7 +36,7 @@ class TrialRecord(Section):
     baseline: bool
     """True if the other arms are compared with this one."""
     seed: int
-    """runtime.seed."""
+    """The config's `runtime.seed`."""
     pretrain_hash: str
     """Name of its folder in the pool."""
     probe_hash: str

@@ -32,7 +32,7 @@ EXIT_CODES: dict[Status, int] = {"finished": 0, "failed": 1, "collapsed": 3, "bu
 
 # How long a killed predecessor may take to release the run folder: its loader processes check for their parent every 5
 # s, and Ray ends the workers of a lost node within about the same time.
-# parent every 5 s, and Ray ends the workers of a lost node within about as long.
+# parent every 5 s, and Ray ends the workers of a lost node within about the same time.
 _PATIENCE = 30.0
 _TAIL_LINES = 30
 

@@ -43,10 +43,10 @@ def predictor(
     kernels: Annotated[str | None, typer.Option("--kernels", help="Kernel sides: 3,5,7.", metavar="LIST")] = None,
     convs: Annotated[str | None, typer.Option("--convs", help="separable,dense.", metavar="LIST")] = None,
 ) -> None:
-    """The predictor's depth, kernel and kind of convolution (the authors' ablation); a grid over the flags given.
+    """Compare the predictor's depth, kernel and kind of convolution (the authors' ablation), as a grid over the flags.
 
-    Without --preset it runs on the embedded images, in minutes. Finished trials are used again, begun ones go on.
-    Exit codes: 0 done, 1 a trial failed, 2 wrongly asked, 75 stopped (the same command goes on).
+    Without --preset it runs on the embedded images, in minutes. Finished trials are reused, begun ones are resumed.
+    Exit codes: 0 done, 1 a trial failed, 2 invalid request, 75 stopped (the same command resumes the study).
     """
     from cnnjepa.ablations.flag_studies import predictor_study
 
@@ -66,9 +66,9 @@ def masking(
     ] = None,
     blocks: Annotated[str | None, typer.Option("--blocks", help="Target blocks: 2,4,6.", metavar="LIST")] = None,
 ) -> None:
-    """Masking strategy, ratio and number of blocks (the authors' ablation); every strategy with the flags that it has.
+    """Compare masking strategies, ratios and numbers of blocks (the authors' ablation); each strategy has its flags.
 
-    Exit codes as of `ablate predictor`.
+    Exit codes as for `ablate predictor`.
     """
     from cnnjepa.ablations.flag_studies import masking_study
 
@@ -85,9 +85,9 @@ def file(
         typer.Argument(help="A YAML file, or a study that ships with the project.", metavar="FILE", callback=at_home),
     ],
 ) -> None:
-    """A study from a YAML file (docs/studies.md), or one that ships; the word `file` may be left out.
+    """Run a study from a YAML file (docs/studies.md), or one that ships with the project. The word `file` is optional.
 
-    Exit codes as of `ablate predictor`.
+    Exit codes as for `ablate predictor`.
     """
     from cnnjepa.ablations.study_files import read_study
 

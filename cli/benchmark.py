@@ -44,11 +44,11 @@ def benchmark(
 ) -> None:
     """Compare CNN-JEPA with other methods on the same images, each with its own preset (`demo-byol`): the main table.
 
-    Every method sees equally many images, but supervised training, whose epochs lack the images that the probes hold
-    out; with --equal-time, each trains for as long as CNN-JEPA does. A study like
-    those of `ablate`: planned, run, resumed and reported alike. `--set` holds for every method. With --cost, every
-    method's step at equal batch and image size instead: seconds, images/s, FLOPs, peak memory, each also as a ratio to
-    CNN-JEPA's. Exit codes as of `ablate predictor`.
+    Every method sees the same number of images, except supervised training, whose epochs lack the images that the
+    probes hold out. With --equal-time, each method trains for as long as CNN-JEPA. The comparison is a study like those
+    of `ablate`, and is planned, run, resumed and reported in the same way. `--set` applies to every method. With
+    --cost, only training steps are measured, at equal batch and image size: seconds, images/s, FLOPs and peak memory,
+    each also as a ratio to CNN-JEPA's. Exit codes as for `ablate predictor`.
     """
     if cost:
         from cnnjepa.cli.cost_table import measure

@@ -47,7 +47,7 @@ def check(
     ],
     threads: Annotated[int, typer.Option("--threads", help="Images decoded at once.", min=1)] = 2,
 ) -> None:
-    """Read every image and name the ones that cannot be; exit code 1 when there are any.
+    """Read every image and name the unreadable ones; exit code 1 if there are any.
 
     Files that are left out (in folders below a class, with other endings, hidden, …) are counted and named by reason.
     """
@@ -112,8 +112,8 @@ def pack(
 ) -> None:
     """Shrink images once and store them in tar shards that `--data DEST` reads: less to decode in every epoch.
 
-    Images that are small enough are copied byte for byte. Run again after an interruption, it goes on; at the end
-    everything is read back. A packed set counts as another data set than its source: its runs have other hashes.
+    Images that are small enough are copied byte for byte. After an interruption, the same command resumes. At the
+    end everything is read back. A packed data set is not the same data set as its source: its runs have other hashes.
     """
     config = _images_at(source, "SOURCE", train_split=train_split, val_split=val_split)
     from rich.progress import Progress

@@ -32,7 +32,7 @@ def export(
 ) -> None:
     """Write a run's encoder for use elsewhere, with a model card: config, data and its licence, probe figures.
 
-    What was written is loaded back by the other library and must give the same features (relative error 1e-5).
+    The other library loads the written files back, and they must give the same features (relative error 1e-5).
     """
     from cnnjepa.cli.terminal import console, say
     from cnnjepa.commands import quoted

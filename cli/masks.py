@@ -22,7 +22,7 @@ def masks(
 ) -> None:
     """Draw a config's masks: samples over images, how often each cell is context and target, and the counts.
 
-    Without --data the images are synthetic ones.
+    Without --data the images are synthetic.
     """
     asked = asked_config(preset, config, sets, data)
     from cnnjepa.places import refuse_missing_images

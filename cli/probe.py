@@ -22,13 +22,13 @@ def probe(
     ] = "last.pt",
     sets: SetOption = None,
 ) -> None:
-    """Probe a run again: linear and k-NN, both protocols, beside the floors.
+    """Probe a run again: linear and k-NN, both protocols, together with the floors.
 
     Results are added, never replaced: a finished run's last.pt with other probe settings gives a further file below
-    RUN/results/, and result.json stays. Anything else is only shown.
-    `--data PATH` probes on other images and is only shown; they inherit image size and normalisation from the run, and
-    how they are read (`data.resident`, `data.val_split`, `data.train_images`, …) may be set. The run's own images may
-    have been moved to PATH.
+    RUN/results/, and result.json stays. Any other result is only shown.
+    `--data PATH` probes on other images, and the result is only shown. They inherit image size and normalisation from
+    the run; settings for reading them (`data.resident`, `data.val_split`, `data.train_images`, …) may be set. PATH may
+    also be the new place of the run's own images.
     """
     from cnnjepa.places import refuse_missing_images, refuse_no_run
     from cnnjepa.schemas import load_config

@@ -30,10 +30,11 @@ def report(
         ),
     ] = None,
 ) -> None:  # fmt: skip
-    """Write what the studies found: tables (Markdown, CSV, LaTeX, HTML), pictures, and a page to open in a browser.
+    """Write a report of studies: tables (Markdown, CSV, LaTeX, HTML), pictures, and a page to open in a browser.
 
-    Each study's report goes to studies/NAME/report/; with several studies, or none named, there is one over all in
-    report/ too. Half-done studies are reported as they stand; what is missing or unreadable is named.
+    Each study's report goes to studies/NAME/report/; with several studies, or none named, a report over all of them
+    goes to report/ too. Unfinished studies are reported with their current results; missing or unreadable parts are
+    named.
     """
     from cnnjepa.ablations.study_folder import StudyFolder, refuse_no_studies
 

@@ -43,7 +43,7 @@ def search(
     ] = None,
     name: Annotated[str | None, typer.Option("--name", help="Folder below studies/.", metavar="NAME")] = None,
 ) -> None:
-    """Look for settings: Optuna proposes, Ray Tune tries, a probe on held-out training images judges.
+    """Search for settings: Optuna proposes them, Ray Tune runs them, a probe on held-out training images judges them.
 
     Every trial is a run in the pool and can be resumed with `train --resume`. The same command resumes a stopped
     search. Exit codes: 0 done, 1 no trial finished, 2 invalid request, 75 stopped.

@@ -17,7 +17,7 @@ def status(
     follow: Annotated[bool, typer.Option("--follow", help="Look again every two seconds until Ctrl-C.")] = False,
     root: RootOption = Path(),
 ) -> None:
-    """Where a study's trials stand, from any terminal or machine that sees its folder; changes nothing."""
+    """Show the status of a study's trials, from any terminal or machine with access to its folder; changes nothing."""
     from cnnjepa.ablations.study_folder import StudyFolder, refuse_no_studies
 
     if study is None:

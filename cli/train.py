@@ -32,10 +32,10 @@ def train(
         typer.Option("--max-hours", help="Stop with a checkpoint after so long (exit code 75).", min=0, metavar="H"),
     ] = None,
 ) -> None:
-    """Pretrain an encoder, probe it, and leave a run folder.
+    """Pretrain an encoder, probe it, and write a run folder.
 
-    Exit codes: 0 done, 1 failed, 2 wrongly asked, 3 collapsed, 75 stopped with a checkpoint (run again with
-    --resume to go on). Start it with torchrun for several GPUs.
+    Exit codes: 0 done, 1 failed, 2 invalid request, 3 collapsed, 75 stopped with a checkpoint (run again with
+    --resume to continue). Start it with torchrun for several GPUs.
     """
     from cnnjepa.errors import Stopped
     from cnnjepa.launcher import launched

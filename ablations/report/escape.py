@@ -39,9 +39,9 @@ _NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?")
 
 
 def latex_text(text: str) -> str:
-    """LaTeX that pdfLaTeX sets as the text. A letter that its standard fonts lack becomes its code: `\\u732b`."""
+    """Return LaTeX that pdfLaTeX sets as the text. A letter that its fonts lack becomes its code: `\\u732b`."""
     letters = unicodedata.normalize("NFC", one_line(text))
-    apart = re.sub(r"(?<=[-'`,?!])(?=[-'`,])", "\0", letters)  # pairs that fonts join: a dash from two hyphens
+    apart = re.sub(r"(?<=[-'`,?!])(?=[-'`,])", "\0", letters)  # pairs that fonts join, such as two hyphens to a dash
     return "".join("{}" if letter == "\0" else _latex_letter(letter) for letter in apart)
 
 

@@ -40,9 +40,9 @@ class Trial:
     record: TrialRecord
     standing: Standing
     folder: Path
-    """Its run folder, which a kept trial does not have."""
+    """Path of its run folder, which an archived trial does not have."""
     curves: Curves
-    """What it logged."""
+    """The figures that it logged."""
 
     @property
     def result(self) -> TrialResult | None:
