@@ -64,8 +64,8 @@ class _Run:
             return
         with file:
             found = os.fstat(file.fileno())
-            # A resumed trial writes a new file without the last lines. The size alone could look like that of the old
-            # file, grown.
+            # A resumed trial writes a new file without the last lines. By its size alone, it could look like the old
+            # file with more lines.
             if found.st_ino != self._inode or found.st_size < self._read:
                 self._anew()
                 self._inode = found.st_ino

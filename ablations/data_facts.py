@@ -36,8 +36,8 @@ class DataFacts(NamedTuple):
 
 
 class Resolver:
-    """Resolver of every `auto` of a config, and of its hashes, as in the trial itself: on `device_type` (`cpu` or
-    `cuda`, the device that a trial gets) with `world_size` processes."""
+    """Resolver of every `auto` setting of a config, and of its hashes. It decides as the trial itself does: on
+    `device_type` (`cpu` or `cuda`, the device that a trial gets) with `world_size` processes."""
 
     def __init__(self, device_type: str, world_size: int) -> None:
         self._device, self._world_size = torch.device(device_type), world_size

@@ -72,9 +72,9 @@ def run_study(
 ) -> dict[TrialKey, Outcome]:
     """Run the unfinished trials and return the outcome of every trial that was tried.
 
-    The executor is made only when a trial is to be run. It is made with a stack, onto which it puts the resources that
-    it needs while it works. Trials that another driver runs are waited for. They are taken over when that driver gives
-    them up.
+    The executor is made only when there is a trial to run. `make_executor` gets an exit stack for the resources that
+    the executor needs while it works. The function waits for trials that another driver runs, and takes them over when
+    that driver gives them up.
     """
     outcomes: dict[TrialKey, Outcome] = {}
     left = unfinished(pool, records, retry_failed)

@@ -33,7 +33,7 @@ class Estimate(NamedTuple):
 
 
 def training_of(config: PretrainConfig) -> str:
-    """Return a key that is equal for configs that are trained only once: everything but the probes."""
+    """Return a key that configs share if one training serves them all: everything but the probes."""
     return config.model_dump_json(exclude={"probe"}) + json.dumps(probe_settings_in_training(config))
 
 

@@ -9,7 +9,7 @@ from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any
 
 # A quoted path may contain spaces. An unquoted path ends at the first space, begins a word (`images/s` and `runs/x` are
-# no paths) and is not part of a web address.
+# not paths) and is not part of a web address.
 _QUOTED = re.compile(r"""(?P<quote>['"])(?P<path>(?:file://)?(?:~[\w.-]*)?/[^'"\n]*|[A-Za-z]:\\[^'"\n]*)(?P=quote)""")
 _PLAIN = re.compile(
     r"""(?<![\w.~/<])(?:(?:file://)?(?:~[\w.-]*)?(?:/[^\s/'"<>|:;,()\[\]{}]+)+/?|[A-Za-z]:\\[^\s'"<>|:;,()\[\]{}]+)"""

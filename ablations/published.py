@@ -16,8 +16,8 @@ def published() -> dict[str, Any]:
 
 
 def published_time_shares() -> dict[str, float]:
-    """Return method → fraction of its pretraining time, data loading included, that CNN-JEPA takes according to the
-    paper's text."""
+    """Return method → fraction of the method's pretraining time, data loading included, that CNN-JEPA takes according
+    to the paper's text."""
     return {name: 1 - less for name, less in published()["claims"]["less_pretraining_time_than"].items()}
 
 

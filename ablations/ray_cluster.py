@@ -14,7 +14,8 @@ from cnnjepa.ablations.ray_folder import ray_folder
 from cnnjepa.ablations.share import Capacity, this_machine
 from cnnjepa.schemas import ConfigError
 
-# An address without an answering Ray is reported within 30 s: 5 s for the connection, the rest for Ray's own checks.
+# Time limits for an address without an answering Ray, which is reported within 30 s: the first for the connection, the
+# second for Ray's own checks.
 _CONNECT_SECONDS = 5.0
 _JOIN_SECONDS = 20.0
 

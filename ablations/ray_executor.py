@@ -19,7 +19,8 @@ from cnnjepa.training.distributed import PATIENCE
 
 
 class RayExecutor:
-    """Executor in which every trial takes `share` of the cluster. Several processes per trial run through Ray Train."""
+    """Executor in which every trial takes the resources `share` of the cluster. Several processes per trial run through
+    Ray Train."""
 
     def __init__(self, folder: StudyFolder, pool: Pool, share: Share, capacity: Capacity) -> None:
         self._folder, self._pool, self._share = folder, pool, share

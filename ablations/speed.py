@@ -20,7 +20,7 @@ _CPU_BATCH = 16
 
 def calibrate(config: PretrainConfig, device_type: str, threads: int, side_by_side: int) -> float:
     """Return the images per second of a training step, measured over a few steps on random pixels without data loading.
-    As many steps run at the same time as trials will here (on a GPU, one).
+    On CPUs, `side_by_side` measurements run at the same time, as many as trials will run here; on a GPU, one runs.
 
     On a GPU the steps run in a separate process. A process that has used a GPU holds some of its memory until it ends,
     and a study's driver ends last. Raises RunError when the steps cannot run (for example, out of memory).

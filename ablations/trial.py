@@ -82,7 +82,7 @@ def run_trial(
 ) -> Outcome:
     """Train the trial to its end, from its checkpoint if there is one. Messages are appended to `log`. When `stop_file`
     appears, training stops with a checkpoint. A failure is written into the run folder with the end of the log. A lost
-    process is not, because the trial can be tried again (see `given_up`)."""
+    process is not recorded as a failure, because the trial can be tried again (see `given_up`)."""
     if record.world_size == 1:
         launcher.alone()
     with open_log(log) as out:

@@ -13,8 +13,8 @@ _PR_SET_PDEATHSIG = 1  # prctl(2), Linux
 
 
 def main() -> None:
-    """Request SIGTERM for this process when the process PID ends, and run COMMAND. Outside Linux, only check that PID
-    exists."""
+    """Request SIGTERM for this process when its parent PID ends, check that PID is still the parent, and run COMMAND.
+    Outside Linux there is only the check."""
     parent, *command = sys.argv[1:]
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)

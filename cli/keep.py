@@ -17,8 +17,8 @@ def keep(
     ],
     root: RootOption = Path(),
 ) -> None:
-    """Copy what a report needs of studies: results, configs, logged figures, measured steps; no checkpoints, no
-    images, no absolute paths, no names of machines. Of searches, their settings and table of trials.
+    """Copy the input of a report: results, configs, logged figures and measured steps of studies, settings and tables
+    of trials of searches. No checkpoints, images, absolute paths or host names are copied.
 
     A study becomes two files, study.yaml and trials.jsonl (one line per trial). `cnnjepa report --root DIR` and
     `cnnjepa status --root DIR` read the folder like any other root; a report has the same tables.

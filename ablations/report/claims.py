@@ -123,8 +123,9 @@ def _evidence(one: Answered) -> str:
 
 
 def _published(comparison: Comparison) -> tuple[str | None, dict[str, dict[str, float]]]:
-    """Return (published data set, arm → metric → published number). Only arms that match a published row alone are
-    included. Only differences between the numbers are compared, so the protocol and the images may differ from ours."""
+    """Return (published data set, arm → metric → published number). An arm is included if it is the only one of ours
+    that matches its row. Only differences between the numbers are compared, so the protocol and the images may differ
+    from ours."""
     name = comparison.study.study.published
     if name is None:
         return None, {}

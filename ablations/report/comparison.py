@@ -157,8 +157,8 @@ def _differences(
 
 
 def _agreements(rows: list[Row], ordering: dict[str, Beside]) -> dict[Metric, Agreement]:
-    """Return the agreement over the arms that match a published row alone and have a figure of ours. All rows belong to
-    one data set."""
+    """Return the agreement with the published ordering. An arm is included if it has a figure of ours and is the only
+    one that matches its published row. All rows belong to one data set."""
     found: dict[Metric, Agreement] = {}
     for metric in METRICS:
         pairs = [

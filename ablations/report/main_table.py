@@ -1,7 +1,7 @@
 """The main table: method x encoder x data set, over all studies, and the published table in full next to it.
 
-A study's baseline arm represents its method, encoder and images, and so does every arm that differs from it only in
-these. The best arm of each study would be the luckiest of many.
+The row of a method, encoder and data set is the study's baseline arm, or an arm that differs from it only in these.
+Each study's best arm would be the luckiest of many, so it is not used.
 """
 
 from collections.abc import Sequence

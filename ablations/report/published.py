@@ -5,8 +5,8 @@ A published row belongs to a data set and a setting. The setting is the preset o
 produced the numbers. An arm matches a row when its config has the row's values. If several arms do, those that differ
 least from the published setting match.
 
-A published accuracy appears only in a table of its own data set. Orderings and differences between arms are compared
-across data sets, and then with the rows of one published data set, which the report names.
+A published accuracy appears only in a table of its own data set. Orderings of arms and differences between arms are
+also compared across data sets, always with the rows of a single published data set, which the report names.
 """
 
 import re
@@ -43,7 +43,7 @@ ENCODER_PARAMS = {
     "vit_base": 85.8e6,
 }
 """Parameters without a classifier, for the area of a marker. torchvision's counts without the last layer for ResNet-50,
-ResNet-152 and Wide ResNet-50-2; timm's counts for ResNet-200 and for ViT at 16-pixel patches."""
+ResNet-152 and Wide ResNet-50-2; timm's count for ResNet-200; the common counts for ViT at 16-pixel patches."""
 
 # Settings with the largest effect on accuracy, in the order in which a note names them. Other settings are only
 # counted.

@@ -15,7 +15,7 @@ from scipy import optimize, stats
 from cnnjepa.probes.interval import wilson
 
 LEVEL = 0.05
-"""Probability of any false verdict in a table, and one minus the coverage of its intervals."""
+"""Allowed probability of any false verdict in a table, and one minus the coverage of its intervals."""
 
 LEAST_FOR_BOOTSTRAP = 8
 """Resampling fewer values with replacement gives intervals that are too narrow: with 3, one resample in 9 repeats one

@@ -82,7 +82,7 @@ class Proposals:
     ) -> None:
         """Propose until there are `trials` in all, earlier ones included. `name` returns the run of a point (the
         search's key → value), or raises ConfigError for a point that no trial can have. `holder` returns the process
-        that trains the run with a pretrain_hash now."""
+        that currently trains the run of a pretrain_hash, None if there is none."""
         self._study, self._space, self._trials = study, space, trials
         self._name, self._holder, self._told = name, holder, told
         self._distributions, self._size = distributions(space), space_size(space)
@@ -265,7 +265,7 @@ def exhausted(study: optuna.Study, space: SearchSpace) -> int | None:
 
 
 def seen(study: optuna.Study) -> list[FrozenTrial]:
-    """Return the trials whose points need no other trial: those that count, and those with the run of one that
+    """Return the trials whose points are settled: trials that count, and trials whose run belongs to a trial that
     counts."""
     counted = tried(study)
     names = {_name_of(trial) for trial in counted} - {None}

@@ -28,7 +28,7 @@ AGAIN = "again"
 # Attribute with the number of consecutive drivers that died while the point was trained and left no newer checkpoint of
 # it.
 LOST = "lost"
-# Value of HOW for a trial whose run is the run of another trial of the search. Such a trial does not count.
+# Value of HOW for a trial that has the same run as another trial of the search. Such a trial does not count.
 REPEATED = "repeated"
 
 
