@@ -30,8 +30,7 @@ was killed, or lost a process that it needs (a loader process, another rank)."""
 
 EXIT_CODES: dict[Status, int] = {"finished": 0, "failed": 1, "collapsed": 3, "busy": 4, "died": 5, "stopped": 75}
 
-# How long a killed predecessor may take to release the run folder: its loader processes check for their parent every 5
-# s, and Ray ends the workers of a lost node within about the same time.
+# How long a killed predecessor may take to release the run folder: its loader processes check for their
 # parent every 5 s, and Ray ends the workers of a lost node within about the same time.
 _PATIENCE = 30.0
 _TAIL_LINES = 30
