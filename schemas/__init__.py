@@ -1,6 +1,6 @@
-"""What can be asked for: frozen Pydantic models, preset files, and how text becomes a config.
+"""Configuration: frozen Pydantic models, preset files, and the conversion of text to a config.
 
-Imports nothing of the engine and no torch, so that `cnnjepa --help` and config errors are instant.
+This package imports neither the engine nor torch, so that `cnnjepa --help` and config errors appear at once.
 """
 
 from cnnjepa.schemas.config import PretrainConfig

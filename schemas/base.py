@@ -1,4 +1,4 @@
-"""The base of every section, and which kinds of values its fields take."""
+"""The base class of every section, and the kinds of values that fields accept."""
 
 import types
 import typing
@@ -12,10 +12,10 @@ from pydantic_core import InitErrorDetails, PydanticCustomError
 
 
 class Section(BaseModel):
-    """A frozen config section: unknown keys are refused, the docstring under a field documents it.
+    """A frozen config section. Unknown keys are refused; the docstring below a field documents it.
 
-    Text does not become a number or a boolean, nor a number text, because YAML distinguishes them. A single value
-    becomes a list of one where a field takes a list of any length.
+    Text is not converted to a number or a boolean, nor a number to text, because YAML distinguishes them. A single
+    value becomes a list of one element if the field accepts a list of any length.
     """
 
     model_config = ConfigDict(
@@ -46,7 +46,8 @@ class Section(BaseModel):
 
 
 def _other_kinds(value: Any, wanted: frozenset[Any]) -> Iterator[tuple[tuple[int, ...], str]]:
-    """(Place in a list, reason) of every scalar of another kind than a field takes. Pydantic judges the others."""
+    """Yield (index in a list, reason) for every scalar of a kind that the field does not accept. Pydantic checks all
+    other values."""
     if isinstance(value, list | tuple):
         for number, item in enumerate(value):
             yield from (((number, *place), reason) for place, reason in _other_kinds(item, wanted))
@@ -64,8 +65,8 @@ def _other_kinds(value: Any, wanted: frozenset[Any]) -> Iterator[tuple[tuple[int
 
 @cache
 def leaf_types(annotation: Any) -> frozenset[Any]:
-    """The types of the scalars that an annotation takes, in lists too, None left out; a choice among texts is
-    `Literal`."""
+    """Return the types of the scalars that an annotation accepts, also inside lists, without None. A choice among texts
+    is `Literal`."""
     origin = get_origin(annotation)
     if origin is typing.Literal:
         kinds = frozenset(type(value) for value in get_args(annotation))
@@ -80,7 +81,7 @@ def leaf_types(annotation: Any) -> frozenset[Any]:
 
 @cache
 def takes_a_list(annotation: Any) -> bool:
-    """Whether a field is a list of any length of scalars, and nothing else."""
+    """Return whether a field is a list of scalars of any length, and nothing else."""
     args = get_args(annotation)
     if get_origin(annotation) is not tuple or Ellipsis not in args:
         return False

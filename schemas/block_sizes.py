@@ -1,8 +1,8 @@
-"""Which block sizes a block strategy draws on a grid, and how often: exactly, by closed form.
+"""The block sizes that a block strategy draws on a grid, and their exact probabilities in closed form.
 
-Pure arithmetic, shared by the checks at load time and by the sampler. Source: docs/sources.md#block-sizes: one
-uniform draw u sets both the scale s = s0 + u(s1 - s0) and the aspect a = a0 + u(a1 - a0); then
-area = int(G²·s), h = round(√(area·a)), w = round(√(area/a)), both cut to the grid.
+This module is pure arithmetic, used by the checks at load time and by the sampler. Source: docs/sources.md#block-sizes:
+one uniform draw u determines both the scale s = s0 + u(s1 - s0) and the aspect a = a0 + u(a1 - a0); then area =
+int(G²·s), h = round(√(area·a)), w = round(√(area/a)), both limited to the grid.
 """
 
 import math
@@ -24,16 +24,16 @@ class BlockSize:
 
 
 def block_size_at(u: float, grid: int, scale: Range, aspect: Range) -> tuple[int, int]:
-    """(height, width) in cells for the uniform draw `u` in [0, 1) on a `grid` x `grid` map."""
+    """Return (height, width) in cells for the uniform draw `u` in [0, 1) on a `grid` x `grid` map."""
     s = scale[0] + u * (scale[1] - scale[0])
     a = aspect[0] + u * (aspect[1] - aspect[0])
     area = int(grid * grid * s)
-    most = max(grid - 1, 1)  # a block never spans the grid, so that it has at least one place to be
+    most = max(grid - 1, 1)  # a block never spans the grid, so that it has at least one possible position
     return min(round(math.sqrt(area * a)), most), min(round(math.sqrt(area / a)), most)
 
 
 def _breakpoints(grid: int, scale: Range, aspect: Range) -> list[float]:
-    """Every u in (0, 1) at which area, height or width can change."""
+    """Return every u in (0, 1) at which area, height or width can change."""
     points = {0.0, 1.0}
 
     def add(value: float, span: Range) -> None:
@@ -50,7 +50,7 @@ def _breakpoints(grid: int, scale: Range, aspect: Range) -> list[float]:
 
 
 class _Piece(NamedTuple):
-    """A span of the uniform draw over which the block size stays the same."""
+    """An interval of the uniform draw in which the block size is constant."""
 
     low: float
     high: float
@@ -60,7 +60,7 @@ class _Piece(NamedTuple):
 
 @cache
 def _pieces(grid: int, scale: Range, aspect: Range, min_keep: int) -> tuple[_Piece, ...]:
-    """The spans of [0, 1) whose blocks have more than `min_keep` cells, in order."""
+    """Return the intervals of [0, 1) whose blocks have more than `min_keep` cells, in order."""
     pieces = []
     for low, high in pairwise(_breakpoints(grid, scale, aspect)):
         height, width = block_size_at((low + high) / 2, grid, scale, aspect)
@@ -70,9 +70,9 @@ def _pieces(grid: int, scale: Range, aspect: Range, min_keep: int) -> tuple[_Pie
 
 
 def block_size_of(draw: float, grid: int, scale: Range, aspect: Range, min_keep: int) -> tuple[int, int]:
-    """(height, width) in cells for a `draw` in [0, 1), as if the authors' u were drawn again until the block has
-    more than `min_keep` cells: uniform over the spans of u that give such blocks, in one draw. Raises ValueError
-    when there is none."""
+    """Return (height, width) in cells for a `draw` in [0, 1). The distribution is that of the authors' u, redrawn until
+    the block has more than `min_keep` cells. A single draw suffices because it is mapped uniformly to the intervals of
+    u with such blocks. Raises ValueError if there is none."""
     pieces = _pieces(grid, scale, aspect, min_keep)
     if not pieces:
         raise ValueError(f"no block of scale {list(scale)} on a {grid}x{grid} grid has more than {min_keep} cells")
@@ -85,10 +85,10 @@ def block_size_of(draw: float, grid: int, scale: Range, aspect: Range, min_keep:
 
 
 def block_sizes(grid: int, scale: Range, aspect: Range, min_keep: int) -> list[BlockSize]:
-    """The sizes drawn on a `grid` x `grid` map with their exact probabilities, largest probability first.
+    """Return the sizes drawn on a `grid` x `grid` map with their exact probabilities, largest probability first.
 
-    Sizes of at most `min_keep` cells are drawn again, so the others share their probability. Empty when no
-    size exceeds `min_keep`.
+    Sizes of at most `min_keep` cells are drawn again, so their probability is divided among the others. The list is
+    empty if no size exceeds `min_keep`.
     """
     shares: dict[tuple[int, int], float] = {}
     for low, high, height, width in _pieces(grid, scale, aspect, min_keep):
@@ -99,7 +99,8 @@ def block_sizes(grid: int, scale: Range, aspect: Range, min_keep: int) -> list[B
 
 
 def positions(grid: int, side: int, faithful: bool) -> int:
-    """Number of first rows (or columns) a block of `side` cells is drawn from, starting at 0.
+    """Return the number of first rows (or columns), starting at 0, from which the position of a block of `side` cells
+    is drawn.
 
     `faithful` leaves the upper bound out, as the released code does, so that the last row and column are never covered
     (docs/sources.md#block-positions).
@@ -108,18 +109,18 @@ def positions(grid: int, side: int, faithful: bool) -> int:
 
 
 def cover_rates(grid: int, side: int, faithful: bool) -> list[float]:
-    """Probability that a block of `side` cells covers row (or column) i, for every i."""
+    """Return the probability that a block of `side` cells covers row (or column) i, for every i."""
     starts = positions(grid, side, faithful)
     return [sum(first <= i < first + side for first in range(starts)) / starts for i in range(grid)]
 
 
 def target_rates(grid: int, size: BlockSize, num_blocks: int, faithful: bool) -> list[list[float]]:
-    """Exact probability of every cell [row][column] to be a target, given the size, before any redraw."""
+    """Return the exact probability that each cell [row][column] is a target, given the size, before any redraw."""
     rows = cover_rates(grid, size.height, faithful)
     columns = cover_rates(grid, size.width, faithful)
     return [[1 - (1 - r * c) ** num_blocks for c in columns] for r in rows]
 
 
 def expected_targets(grid: int, sizes: list[BlockSize], num_blocks: int, faithful: bool) -> float:
-    """Exact expected number of target cells a sample, before any redraw for a small context."""
+    """Return the exact expected number of target cells per sample, before any redraw for a small context."""
     return sum(size.probability * sum(map(sum, target_rates(grid, size, num_blocks, faithful))) for size in sizes)

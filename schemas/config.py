@@ -1,4 +1,4 @@
-"""The whole of what a pretraining run is asked for, and the checks across its sections."""
+"""The complete config of a pretraining run, and the checks across its sections."""
 
 from typing import Literal, Self
 
@@ -18,7 +18,7 @@ class PretrainConfig(Section):
     """A pretraining run: method, encoder, data, optimiser, schedule, probe, runtime."""
 
     method: MethodConfig = CNNJEPAConfig()
-    """What is learned, and from what."""
+    """The pretraining method and its settings."""
 
     encoder: AnyEncoderConfig = EncoderConfig()
     """The network that is pretrained."""
@@ -27,20 +27,20 @@ class PretrainConfig(Section):
     """The images."""
 
     optimizer: OptimizerConfig = Field(default=AdamWConfig(), discriminator="name")
-    """How weights are updated."""
+    """The optimiser, which updates the weights."""
 
     schedule: ScheduleConfig = ScheduleConfig()
-    """How the learning rate moves."""
+    """The schedule of the learning rate."""
 
     probe: ProbeConfig = ProbeConfig()
-    """How the result is judged."""
+    """The evaluation of the frozen features."""
 
     runtime: RuntimeConfig = RuntimeConfig()
-    """Where and how long."""
+    """The device and the extent of the run."""
 
     @property
     def grid(self) -> int:
-        """Cells a side of the feature grid."""
+        """Cells per side of the feature grid."""
         return self.data.image_size // self.encoder.total_stride
 
     @property
@@ -50,24 +50,24 @@ class PretrainConfig(Section):
 
     @property
     def visible_share(self) -> float:
-        """Expected share of cells that the encoder with gradients sees; 1 where nothing is masked."""
+        """Expected fraction of cells that the encoder with gradients sees; 1 if nothing is masked."""
         masks = self.method.masks
         return masks.mean_context(self.grid) / self.grid**2 if masks else 1.0
 
     @property
     def computed_share(self) -> float:
-        """Expected share of cells that a context encoder computes: the visible ones when packed, all when masked."""
+        """Expected fraction of cells that a context encoder computes: the visible ones when packed, all when masked."""
         packed = not isinstance(self.encoder, ViTConfig) and self.encoder.backend == "packed"
         return self.visible_share if packed else 1.0
 
     @property
     def trained_epochs(self) -> int:
-        """Epochs of training: none for `random_init`."""
+        """Number of training epochs; 0 for `random_init`."""
         return self.runtime.epochs if self.method.TRAINS else 0
 
     @property
     def probed_encoder(self) -> Literal["target", "context"]:
-        """`probe.encoder` with `auto` decided: what the method's authors evaluate."""
+        """`probe.encoder` with `auto` resolved to the encoder that the method's authors evaluate."""
         if self.probe.encoder != "auto":
             return self.probe.encoder
         return self.method.PROBED
@@ -140,7 +140,7 @@ class PretrainConfig(Section):
         return self
 
     def cautions(self) -> list[str]:
-        """Things that are legal but seldom meant, one sentence each."""
+        """Return warnings about settings that are allowed but rarely intended, one sentence each."""
         found = self.method.warnings(self.encoder, self.grid)
         if self.runtime.accumulation > 1 and self.method.COMPARES_IMAGES:
             found.append(
@@ -151,7 +151,8 @@ class PretrainConfig(Section):
         return found + self._fine_grid()
 
     def _fine_grid(self) -> list[str]:
-        """An encoder for small images on large ones: the default size of photographs under the preset `demo`, say."""
+        """Warn about an encoder for small images that is applied to large ones, for example the default size of
+        photographs with the preset `demo`."""
         if self.grid < 28:
             return []
         size, stride = self.data.image_size, self.encoder.total_stride

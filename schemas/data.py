@@ -1,4 +1,4 @@
-"""Images: where they come from and how they are cropped."""
+"""Images: their source and how they are cropped."""
 
 from functools import partial
 from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
@@ -17,10 +17,10 @@ class AugmentationConfig(Section):
     """Random resized crop and horizontal flip; CNN-JEPA uses no other augmentation (paper III-F)."""
 
     crop_scale: tuple[float, float] = (0.2, 1.0)
-    """Least and greatest share of the image's area in a crop. Source: docs/sources.md#crop."""
+    """Smallest and largest share of the image's area in a crop. Source: docs/sources.md#crop."""
 
     crop_ratio: tuple[float, float] = (3 / 4, 4 / 3)
-    """Least and greatest aspect (width/height) of a crop. Source: torchvision's default."""
+    """Smallest and largest aspect (width/height) of a crop. Source: torchvision's default."""
 
     flip: float = Field(default=0.5, ge=0, le=1)
     """Probability of a horizontal flip. Source: docs/sources.md#flip."""
@@ -44,24 +44,24 @@ class AugmentationConfig(Section):
 
 
 class DataSection(ExtensibleSection):
-    """The config of a source of images: what every source has."""
+    """The config of a source of images: the fields that all sources share."""
 
     EXTENDS: ClassVar[Kind] = "data"
 
     source: str
-    """Which source this section configures."""
+    """The source that this section configures."""
 
     image_size: int = Field(default=224, ge=8)
     """Side of the training crop in pixels. Source: docs/sources.md#patch-grid."""
 
     augmentation: AugmentationConfig = AugmentationConfig()
-    """How training crops are drawn."""
+    """Cropping and flipping of training images."""
 
     mean: tuple[float, float, float] = IMAGENET_MEAN
-    """Channel means subtracted on the device, of pixels in [0, 1]. Source: docs/sources.md#normalisation."""
+    """Channel means, for pixels in [0, 1]; subtracted on the device. Source: docs/sources.md#normalisation."""
 
     std: tuple[float, float, float] = IMAGENET_STD
-    """Channel standard deviations divided by on the device. Source: docs/sources.md#normalisation."""
+    """Channel standard deviations; pixels are divided by them on the device. Source: docs/sources.md#normalisation."""
 
     @field_validator("std")
     @classmethod
@@ -71,15 +71,15 @@ class DataSection(ExtensibleSection):
         return value
 
     resident: Literal["auto", "always", "never"] = "auto"
-    """Whether the decoded training set is kept in device memory and augmented there. `auto`: when all images
-    share one size and take at most `resident_limit_gib`; resolved before hashing."""
+    """Whether the decoded training set is kept in device memory and augmented there. `auto`: if all images have the
+    same size and need at most `resident_limit_gib`; resolved before hashing."""
 
     resident_limit_gib: float = Field(default=2.0, gt=0)
     """Largest decoded training set, in GiB, that `resident: auto` keeps in memory. Not hashed."""
 
     on_error: Literal["raise", "skip"] = "raise"
-    """An unreadable image: `raise` stops the run and names the file; `skip` takes the next readable one,
-    counts it, logs it and reports it in result.json. Not hashed."""
+    """Treatment of an unreadable image: `raise` stops the run and names the file; `skip` uses the next readable image
+    instead, counts and logs the unreadable one, and reports it in result.json. Not hashed."""
 
     train_images: int | None = Field(default=None, ge=2)
     """Use only this many training images, evenly over classes; None = all."""
@@ -89,35 +89,38 @@ class DataSection(ExtensibleSection):
 
 
 class SyntheticData(DataSection):
-    """The embedded set: drawn by `cnnjepa.data.synthetic`, deterministic, no download."""
+    """The embedded data set: drawn by `cnnjepa.data.synthetic`, deterministic, no download."""
 
     LEFT_BEHIND: ClassVar[tuple[str, ...]] = ("image_size", "train_images", "val_images")
-    """How much is drawn says nothing about other images: these values are dropped where another source is chosen."""
+    """The number and size of drawn images do not apply to other images: these values are dropped if another source is
+    chosen."""
 
     source: Literal["synthetic"] = "synthetic"
-    """Which source this section configures."""
+    """The source that this section configures."""
 
     image_size: int = Field(default=32, ge=16, le=256)
     """Side of an image in pixels; images are drawn at this size."""
 
     train_images: int = Field(default=6000, ge=2)
-    """Training images drawn."""
+    """Number of training images drawn."""
 
     val_images: int = Field(default=2000, ge=2)
-    """Validation images drawn."""
+    """Number of validation images drawn."""
 
     drawing_seed: int = Field(default=0, ge=0, le=2**62)
-    """Seed of the set itself; independent of the run's seed."""
+    """Seed of the data set itself; independent of the run's seed."""
 
 
 class FolderData(DataSection):
-    """One folder a class under `train` and `val`, as a directory, a tar of one or a packed set, read in place."""
+    """One folder per class under `train` and `val`: a directory, a tar archive of one, or a packed set, read in
+    place."""
 
     source: Literal["folder"] = "folder"
-    """Which source this section configures."""
+    """The source that this section configures."""
 
     path: UserPath | None = None
-    """The directory, a `.tar`, `.tar.gz` or `.tgz` of one, or what `cnnjepa data pack` wrote. Given with `--data`."""
+    """The directory, a `.tar`, `.tar.gz` or `.tgz` archive of one, or the output of `cnnjepa data pack`. Given with
+    `--data`."""
 
     train_split: str = "train"
     """Name of the training folder. Not hashed."""
@@ -127,16 +130,16 @@ class FolderData(DataSection):
 
 
 class TorchvisionData(DataSection):
-    """A data set that torchvision knows how to read (and, if asked, to download)."""
+    """A data set that torchvision can read (and, on request, download)."""
 
     source: Literal["torchvision"] = "torchvision"
-    """Which source this section configures."""
+    """The source that this section configures."""
 
     name: Literal["cifar10", "cifar100", "stl10", "imagenette"] = "cifar10"
-    """Which data set."""
+    """Name of the data set."""
 
     path: UserPath | None = None
-    """Folder that holds, or will hold, the data set's files. Given with `--data`."""
+    """Folder of the data set's files, which need not exist before a download. Given with `--data`."""
 
     download: bool = False
     """Whether missing files may be downloaded."""
@@ -146,7 +149,7 @@ class HDF5Data(DataSection):
     """The authors' layout: groups `images` and `labels`, keys "0".."N-1", encoded bytes."""
 
     source: Literal["hdf5"] = "hdf5"
-    """Which source this section configures."""
+    """The source that this section configures."""
 
     path: UserPath | None = None
     """Folder that holds the two files. Given with `--data`."""

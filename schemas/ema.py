@@ -1,4 +1,4 @@
-"""The moving average by which a target network follows the one that learns."""
+"""The moving average by which a target network follows the trained network."""
 
 from typing import Literal, Self
 
@@ -18,7 +18,7 @@ class EMAConfig(Section):
 
     update: Literal["per_epoch", "per_step"] = "per_epoch"
     """When the momentum changes: after every epoch (it is 1 throughout the last one) or after every step. The average
-    itself is taken every step in both. Source: docs/sources.md#ema-schedule."""
+    itself is updated at every step in both cases. Source: docs/sources.md#ema-schedule."""
 
     @model_validator(mode="after")
     def _rises(self) -> Self:
@@ -28,8 +28,8 @@ class EMAConfig(Section):
 
 
 class StepwiseEMAConfig(EMAConfig):
-    """The same, moved every step: BYOL and I-JEPA."""
+    """The target encoder's momentum, changed at every step: BYOL and I-JEPA."""
 
     update: Literal["per_epoch", "per_step"] = "per_step"
     """When the momentum changes: after every epoch or after every step. Source: docs/sources.md#ijepa-ema; BYOL's
-    differs: docs/sources.md#byol-ema."""
+    schedule differs: docs/sources.md#byol-ema."""

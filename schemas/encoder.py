@@ -1,4 +1,4 @@
-"""The encoder: which network, how its stem and width are changed, how it computes sparsely."""
+"""The encoder: the network, changes to its stem and width, and the backend of the sparse computation."""
 
 from functools import partial
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self, get_args
@@ -23,7 +23,7 @@ class EncoderSection(ExtensibleSection):
     EXTENDS: ClassVar[Kind] = "encoder"
 
     KIND: ClassVar[EncoderKind] = "custom"
-    """Decides which methods can use it."""
+    """The kind of encoder, which decides which methods can use it."""
 
     SIGNED_FEATURES: ClassVar[bool] = False
     """Whether features are known to have negative values."""
@@ -36,7 +36,7 @@ class EncoderConfig(EncoderSection):
     SIGNED_FEATURES: ClassVar[bool] = False
 
     arch: Arch = "resnet50"
-    """Network of torchvision. Source: docs/sources.md#encoder-arch; wider and deeper ones:
+    """Name of the torchvision network. Source: docs/sources.md#encoder-arch; wider and deeper ones:
     docs/sources.md#log-encoder."""
 
     stem: Stem = "imagenet"
@@ -44,30 +44,31 @@ class EncoderConfig(EncoderSection):
     stride 1, no pooling. Source: docs/sources.md#encoder-arch; `small` is the usual choice for CIFAR."""
 
     stages: Literal[3, 4] = 4
-    """Residual stages kept; each after the first halves the resolution. 3 leaves out `layer4`, which gives
-    32 px images an 8x8 grid with the `small` stem. Source: 4 is torchvision's; 3 is ours, for the demo."""
+    """Number of residual stages; each after the first halves the resolution. 3 leaves out `layer4`, which gives 32 px
+    images an 8x8 grid with the `small` stem. Source: 4 is torchvision's; 3 is ours, for the demo."""
 
     width: float = Field(default=1.0, gt=0, le=4)
-    """Multiplies the channels of every layer (1 = torchvision's). 64·width must be a whole number of at least
-    4 (for resnext50_32x4d, 4·width a whole number). Source: ours, for encoders that a laptop can carry."""
+    """Factor on the channels of every layer (1 = torchvision's). 64·width must be a whole number of at least 4 (for
+    resnext50_32x4d, 4·width a whole number). Source: ours, for encoders that a laptop can train."""
 
     backend: Backend = "packed"
-    """How the context encoder computes: `packed` computes visible patches only; `masked` computes densely and
-    zeroes every layer's output, as the known implementations do. Both give the same numbers (float64: 1e-9)."""
+    """Backend of the context encoder: `packed` computes visible patches only; `masked` computes densely and sets every
+    layer's output to zero at masked cells, as the known implementations do. Both give the same numbers (float64:
+    1e-9)."""
 
     @property
     def total_stride(self) -> int:
-        """Input pixels to a side of one cell of the feature grid."""
+        """Side of a cell of the feature grid in input pixels."""
         return int(STEM_STRIDE[self.stem] * 2 ** (self.stages - 1))
 
     @property
     def stride_in_words(self) -> str:
-        """The settings that decide the total stride."""
+        """The settings that determine the total stride, in words."""
         return f"stem {self.stem}, {self.stages} stages"
 
     @property
     def smaller_stride(self) -> str:
-        """What a config of smaller total stride has."""
+        """The settings of a config with a smaller total stride, in words."""
         return "stem of smaller stride (half, small)"
 
     @model_validator(mode="after")
@@ -88,30 +89,30 @@ class ConvNeXtConfig(EncoderSection):
     layer norm over channels. Its total stride is 32."""
 
     KIND: ClassVar[EncoderKind] = "convolutional"
-    SIGNED_FEATURES: ClassVar[bool] = True  # it ends in a sum without ReLU
+    SIGNED_FEATURES: ClassVar[bool] = True  # the last layer is a sum without ReLU
 
     arch: Literal["convnext_tiny", "convnext_small"] = "convnext_tiny"
-    """Network of torchvision. Source: arXiv 2201.03545; not in the paper."""
+    """Name of the torchvision network. Source: arXiv 2201.03545; not in the paper."""
 
     width: float = Field(default=1.0, gt=0, le=4)
-    """Multiplies the channels of every layer (1 = torchvision's); 96·width must be a whole number of at least 8."""
+    """Factor on the channels of every layer (1 = torchvision's); 96·width must be a whole number of at least 8."""
 
     backend: Backend = "packed"
-    """How the context encoder computes; as of residual networks."""
+    """Backend of the context encoder: `packed` or `masked`, as for residual networks."""
 
     @property
     def total_stride(self) -> int:
-        """Input pixels to a side of one cell of the feature grid."""
+        """Side of a cell of the feature grid in input pixels."""
         return 32
 
     @property
     def stride_in_words(self) -> str:
-        """The settings that decide the total stride."""
+        """The settings that determine the total stride, in words."""
         return self.arch
 
     @property
     def smaller_stride(self) -> str:
-        """What a config of smaller total stride has."""
+        """The settings of a config with a smaller total stride, in words."""
         return "network of smaller stride"
 
     @model_validator(mode="after")
@@ -125,76 +126,77 @@ class ConvNeXtConfig(EncoderSection):
 
 
 class CustomEncoderConfig(EncoderSection):
-    """A convolutional network of your own; see docs/own_encoder.md."""
+    """A user-defined convolutional network; see docs/own_encoder.md."""
 
     KIND: ClassVar[EncoderKind] = "custom"
-    SIGNED_FEATURES: ClassVar[bool] = False  # not known
+    SIGNED_FEATURES: ClassVar[bool] = False  # unknown
 
     arch: Literal["custom"] = "custom"
-    """A class named by `module`."""
+    """`custom`: the class that `module` names."""
 
     module: str = Field(pattern=r"^[A-Za-z_][\w.]*:[A-Za-z_]\w*$")
-    """`package.module:Name` of a torch module that is made without arguments and maps images [B, 3, S, S] to features
-    [B, C, S / total_stride, S / total_stride]. Its code is not part of a run's name: rename it when it changes."""
+    """`package.module:Name` of a torch module that is created without arguments and maps images [B, 3, S, S] to
+    features [B, C, S / total_stride, S / total_stride]. Its code is not part of a run's name: rename the class when it
+    changes."""
 
     total_stride: int = Field(ge=2, le=64)
-    """Input pixels to a side of one cell of its feature map."""
+    """Side of a cell of its feature map in input pixels."""
 
     backend: Backend = "packed"
-    """How the context encoder computes; `cnnjepa doctor --encoder` says whether it can be packed."""
+    """Backend of the context encoder; `cnnjepa doctor --encoder` tests whether the network can be packed."""
 
     @property
     def stride_in_words(self) -> str:
-        """The settings that decide the total stride."""
+        """The settings that determine the total stride, in words."""
         return self.arch
 
     @property
     def smaller_stride(self) -> str:
-        """What a config of smaller total stride has."""
+        """The settings of a config with a smaller total stride, in words."""
         return "network of smaller stride"
 
 
 class OwnEncoderSection(EncoderSection):
-    """The config of a network of your own that `arch: package.module:Name` names: a torch module that maps images
-    [B, 3, S, S] to features [B, C, S / total_stride, S / total_stride], made without arguments, or with this section
-    where the class has a `Config`."""
+    """The config of a user-defined network, named by `arch: package.module:Name`. The network is a torch module that
+    maps images [B, 3, S, S] to features [B, C, S / total_stride, S / total_stride]. It is created without arguments, or
+    with this section if the class has a `Config`."""
 
     arch: str
     """`package.module:Name`."""
 
     total_stride: int = Field(ge=2, le=64)
-    """Input pixels to a side of one cell of its feature map."""
+    """Side of a cell of its feature map in input pixels."""
 
     backend: Backend = "packed"
-    """How the context encoder computes; `cnnjepa doctor --encoder` says whether it can be packed."""
+    """Backend of the context encoder; `cnnjepa doctor --encoder` tests whether the network can be packed."""
 
     @classmethod
     def fields_of(cls, implementation: Any) -> dict[str, Any]:
-        """The class's `total_stride`, where it has one."""
+        """Return the class's `total_stride`, if it has one."""
         stride = getattr(implementation, "total_stride", None)
         return {"total_stride": (Annotated[int, Field(ge=2, le=64)], stride)} if isinstance(stride, int) else {}
 
     @property
     def module(self) -> str:
-        """The class's name."""
+        """The name of the class."""
         return self.arch
 
     @property
     def stride_in_words(self) -> str:
-        """The settings that decide the total stride."""
+        """The settings that determine the total stride, in words."""
         return f"total_stride {self.total_stride}"
 
     @property
     def smaller_stride(self) -> str:
-        """What a config of smaller total stride has."""
+        """The settings of a config with a smaller total stride, in words."""
         return "network of smaller stride"
 
 
 class ViTConfig(EncoderSection):
-    """A vision transformer of timm's blocks with random weights: no class token, fixed sine-cosine positions."""
+    """A vision transformer made of timm's blocks with random weights: no class token, fixed sine-cosine positions."""
 
     KIND: ClassVar[EncoderKind] = "transformer"
-    SIGNED_FEATURES: ClassVar[bool] = True  # it ends in a layer norm
+    SIGNED_FEATURES: ClassVar[bool] = True  # the last layer is a layer norm
 
     arch: Literal["vit_tiny", "vit_small", "vit_base"] = "vit_small"
     """Width 192, 384 or 768 with 3, 6 or 12 heads. Source: docs/sources.md#ijepa-encoder; vit_tiny is ours, for small
@@ -204,26 +206,26 @@ class ViTConfig(EncoderSection):
     """Side of a patch in pixels. Source: docs/sources.md#ijepa-patch."""
 
     blocks: int = Field(default=12, ge=1, le=48)
-    """Transformer blocks. Source: docs/sources.md#ijepa-encoder; fewer are ours, for a CPU."""
+    """Number of transformer blocks. Source: docs/sources.md#ijepa-encoder; fewer are ours, for a CPU."""
 
     @property
     def heads(self) -> int:
-        """Attention heads of every block."""
+        """Number of attention heads of every block."""
         return VIT_HEADS[self.arch]
 
     @property
     def total_stride(self) -> int:
-        """Input pixels to a side of one cell of the feature grid."""
+        """Side of a cell of the feature grid in input pixels."""
         return self.patch_size
 
     @property
     def stride_in_words(self) -> str:
-        """The settings that decide the total stride."""
+        """The settings that determine the total stride, in words."""
         return f"patch_size {self.patch_size}"
 
     @property
     def smaller_stride(self) -> str:
-        """What a config of smaller total stride has."""
+        """The settings of a config with a smaller total stride, in words."""
         return "smaller patch_size"
 
 
@@ -241,6 +243,6 @@ else:
 
 
 def archs_of(kind: EncoderKind) -> list[str]:
-    """Names of our encoders of a kind."""
+    """Return the names of the built-in encoders of a kind."""
     models = (EncoderConfig, ConvNeXtConfig, ViTConfig)
     return [arch for m in models if kind == m.KIND for arch in get_args(m.model_fields["arch"].annotation)]

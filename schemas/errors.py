@@ -1,8 +1,8 @@
-"""The one error of this room."""
+"""The only error class of this package."""
 
 
 class ConfigError(ValueError):
-    """What was asked for is wrong: names the field, the value, what is legal and what to do.
+    """The request is wrong. The message names the field, its value, the allowed values and the remedy.
 
-    The command line prints it as one message and leaves with exit code 2.
+    The command line prints it as one message and exits with code 2.
     """

@@ -1,8 +1,8 @@
 """Classes from outside the repository, named `package.module:Class` in a config.
 
-One way for methods, encoders, masking strategies and data sources: the class may name a section as its `Config`, whose
-fields are then config fields like any other; the class and its module's source belong to the run's name. A module is
-imported when a config names it, and not before.
+Methods, encoders, masking strategies and data sources use the same mechanism. The class may name a section as its
+`Config`, whose fields are then config fields like any other. The class and the source of its module are part of the
+run's name. A module is imported only when a config names it.
 """
 
 import copyreg
@@ -24,53 +24,53 @@ from cnnjepa.schemas.errors import ConfigError
 
 Kind = Literal["method", "encoder", "masking", "data"]
 
-# The field that chooses among the sections of a kind.
+# The field that selects one of the sections of a kind.
 TAGS: dict[Kind, str] = {"method": "name", "encoder": "arch", "masking": "strategy", "data": "source"}
 
 NAMED = re.compile(r"^[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*$")
 
 
 class ExtensibleSection(Section):
-    """A section in whose place a user may put one of their own."""
+    """A section that a user may replace by their own."""
 
     EXTENDS: ClassVar[Kind]
-    """Which kind of extension stands here."""
+    """The kind of extension that can replace this section."""
 
     @classmethod
     def fields_of(cls, implementation: Any) -> dict[str, Any]:
-        """Fields (name → annotation and default) whose defaults a user's class gives."""
+        """Return the fields (name → annotation and default) whose defaults come from a user's class."""
         return {}
 
 
 BASES: dict[Kind, type[ExtensibleSection]] = {}
-"""What the Config of an extension must derive from, by kind; each is set where it is defined."""
+"""Base class of the Config of an extension, by kind. Each is set where it is defined."""
 
 
 @dataclass(frozen=True)
 class Extension:
-    """A class from outside the repository, and the section of a config that it takes."""
+    """A class from outside the repository, and the config section that it uses."""
 
     named: str
     """`package.module:Class`."""
     implementation: Any
     """The class itself."""
     section: type[ExtensibleSection]
-    """Its `Config`, with the field that names it."""
+    """The `Config` of the class, with the field that names the class."""
     fingerprint: str
-    """SHA-256 of the file of its module."""
+    """SHA-256 of the file that defines its module."""
 
 
 _met: dict[tuple[Kind, str], Extension] = {}
 
 
 def is_named(value: Any) -> bool:
-    """Whether a value has the form `package.module:Class`."""
+    """Return whether a value has the form `package.module:Class`."""
     return isinstance(value, str) and NAMED.match(value) is not None
 
 
 def extension(kind: Kind, named: str) -> Extension:
-    """The extension of that name, imported once. Raises ConfigError when it cannot be imported or its Config is no
-    section of this kind."""
+    """Return the extension with this name, imported once. Raises ConfigError if it cannot be imported, or if its Config
+    is not a section of this kind."""
     if (kind, named) not in _met:
         implementation, fingerprint = import_class(named, kind)
         base = BASES[kind]
@@ -85,7 +85,7 @@ def extension(kind: Kind, named: str) -> Extension:
 
 
 def extension_of(section: Any) -> Extension | None:
-    """The extension that a section of a config belongs to; None for one of ours."""
+    """Return the extension to which a section of a config belongs; None for a built-in section."""
     if not isinstance(section, ExtensibleSection):
         return None
     found = _met.get((section.EXTENDS, getattr(section, TAGS[section.EXTENDS])))
@@ -93,12 +93,12 @@ def extension_of(section: Any) -> Extension | None:
 
 
 def met(kind: Kind) -> list[type[ExtensibleSection]]:
-    """Sections of the extensions of this kind that configs have named so far."""
+    """Return the sections of this kind's extensions that configs have named so far."""
     return [found.section for (other, _), found in _met.items() if other == kind]
 
 
 def validated_as(kind: Kind, value: Any, ours: Any) -> Any:
-    """A section of an extension where `value` names one, else what `ours` makes of it."""
+    """Return the section of an extension if `value` names one, else the result of `ours`."""
     if extension_of(value):
         return value
     named = value.get(TAGS[kind]) if isinstance(value, dict) else None
@@ -106,7 +106,7 @@ def validated_as(kind: Kind, value: Any, ours: Any) -> Any:
 
 
 def extensions_in(section: BaseModel) -> Iterator[Extension]:
-    """Every extension that a config or a section uses."""
+    """Yield every extension that a config or a section uses."""
     if found := extension_of(section):
         yield found
     for name in type(section).model_fields:
@@ -115,8 +115,8 @@ def extensions_in(section: BaseModel) -> Iterator[Extension]:
 
 
 def import_class(named: str, kind: str) -> tuple[Any, str]:
-    """The class `package.module:Class`, looked for in the working directory too, and the SHA-256 of its module's file.
-    Raises ConfigError when there is none."""
+    """Import the class `package.module:Class`, which may also be in the working directory. Returns it together with the
+    SHA-256 of its module's file. Raises ConfigError if there is no such class."""
     module, _, name = named.partition(":")
     if os.getcwd() not in sys.path:
         sys.path.insert(0, os.getcwd())
@@ -127,7 +127,7 @@ def import_class(named: str, kind: str) -> tuple[Any, str]:
         raise ConfigError(f"{kind} {named}: {missing}{where}") from None
     except AttributeError as error:
         raise ConfigError(f"{kind} {named}: {error}") from None
-    except (Exception, SystemExit) as error:  # whatever a user's module raises while it is imported
+    except (Exception, SystemExit) as error:  # a user's module may raise anything while it is imported
         raise ConfigError(f"{kind} {named}: importing {module} failed: {type(error).__name__}: {error}") from None
     if not isinstance(found, type):
         raise ConfigError(f"{kind} {named} is a {type(found).__name__}; it must be a class")
@@ -139,12 +139,12 @@ def import_class(named: str, kind: str) -> tuple[Any, str]:
 
 @cache
 def _sha256(file: str) -> str:
-    """Of a file when it was first asked for, as it was imported."""
+    """Return the digest of a file as it was at the first call, when it was imported."""
     return hashlib.sha256(Path(file).read_bytes()).hexdigest()
 
 
 def _section(kind: Kind, named: str, implementation: Any, config: type[ExtensibleSection]) -> type[ExtensibleSection]:
-    """`config` with the field that names the extension; its instances can be pickled."""
+    """Return `config` with the field that names the extension. Its instances can be pickled."""
     fields: dict[str, Any] = {**config.fields_of(implementation), TAGS[kind]: (Literal[named], named)}
     made: type[ExtensibleSection] = create_model(
         named.partition(":")[2] + "Config", __base__=config, __module__=config.__module__, __doc__=config.__doc__,

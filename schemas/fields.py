@@ -1,4 +1,4 @@
-"""The legal config paths, read off the models themselves."""
+"""The valid config paths, derived from the models."""
 
 import difflib
 import types
@@ -16,7 +16,7 @@ from cnnjepa.schemas.extension import TAGS, ExtensibleSection, Kind, extension, 
 
 @dataclass(frozen=True)
 class ConfigField:
-    """One leaf of the config: its full path, its owner (one arm of a union, perhaps) and its declaration."""
+    """One leaf of the config: its full path, its owner (possibly one variant of a union) and its declaration."""
 
     path: str
     owner: type[BaseModel]
@@ -24,14 +24,14 @@ class ConfigField:
 
 
 def arms(annotation: Any) -> list[type[BaseModel]]:
-    """The models an annotation admits: one for a plain section, several for a discriminated union, with those of
-    extensions that a config has named."""
+    """Return the models that an annotation admits: one for a plain section, several for a discriminated union,
+    including those of extensions that a config has named."""
     found = _arms(annotation)
     return found + list(met(kind)) if len(found) > 1 and (kind := _extended(found)) else found
 
 
 def _extended(models: list[type[BaseModel]]) -> Kind | None:
-    """The kind of extension that can stand in the place of these; None where there is none."""
+    """Return the kind of extension that can replace these models; None if there is none."""
     return models[0].EXTENDS if models and issubclass(models[0], ExtensibleSection) else None
 
 
@@ -46,7 +46,7 @@ def _arms(annotation: Any) -> list[type[BaseModel]]:
 
 
 def config_fields(model: type[BaseModel] = PretrainConfig, prefix: str = "") -> Iterator[ConfigField]:
-    """Every leaf below `model`, the arms of unions one after the other."""
+    """Yield every leaf below `model`. The variants of a union follow one another."""
     for name, info in model.model_fields.items():
         sections = arms(info.annotation)
         if not sections:
@@ -56,8 +56,8 @@ def config_fields(model: type[BaseModel] = PretrainConfig, prefix: str = "") -> 
 
 
 def discriminator(model: type[BaseModel]) -> str | None:
-    """The field that tells the arms of a union apart, for a model that is such an arm; `arch` of encoders, where an arm
-    has several values."""
+    """Return the field that distinguishes the variants of a union, for a model that is one of them; `arch` for
+    encoders, where a variant has several values."""
     for name in ("strategy", "source", "name"):
         info = model.model_fields.get(name)
         if info is not None and len(get_args(info.annotation)) == 1 and isinstance(info.default, str):
@@ -66,13 +66,13 @@ def discriminator(model: type[BaseModel]) -> str | None:
 
 
 def tag_values(model: type[BaseModel]) -> tuple[str, ...]:
-    """The values of its discriminator that mean this arm."""
+    """Return the values of the discriminator that select this model."""
     tag = discriminator(model)
     return () if tag is None else get_args(model.model_fields[tag].annotation)
 
 
 def arm_of(section: dict[str, Any], models: list[type[BaseModel]]) -> type[BaseModel] | None:
-    """The model that `section` asks for among `models`; None when it names none of them."""
+    """Return the model among `models` that `section` selects; None if it names none of them."""
     if len(models) == 1:
         return models[0]
     for model in models:
@@ -85,6 +85,6 @@ def arm_of(section: dict[str, Any], models: list[type[BaseModel]]) -> type[BaseM
 
 
 def nearest(given: str, legal: typing.Iterable[str]) -> str:
-    """`; nearest is 'x'` for an error message, or nothing when no legal name is close."""
+    """Return `; nearest is 'x'` for an error message, or an empty text if no valid name is close."""
     match = difflib.get_close_matches(given, list(legal), n=1, cutoff=0.5)
     return f"; nearest is {match[0]!r}" if match else ""

@@ -1,4 +1,4 @@
-"""Names for what was asked: two configs with the same hash give the same numbers."""
+"""Hashes of configs: two configs with the same hash give the same numbers."""
 
 import hashlib
 import json
@@ -7,7 +7,7 @@ from typing import Any
 from cnnjepa.schemas.config import PretrainConfig
 from cnnjepa.schemas.extension import extensions_in
 
-# Settings that change how a run is executed or watched, not its numbers.
+# Settings that change how a run is executed or observed, not its numbers.
 _NOT_HASHED = {
     "runtime": (
         "workers",
@@ -18,8 +18,8 @@ _NOT_HASHED = {
         "images_every_epochs",
     ),
     "optimizer": ("lr_at_batch",),
-    # The place of the images; a fingerprint of the set stands for it. `on_error: raise` finishes only where nothing
-    # was to be skipped, so it names the same numbers.
+    # The path of the images is left out; a fingerprint of the set represents them. `on_error: raise` finishes only if
+    # no image had to be skipped, so both values give the same numbers.
     "data": (
         "path",
         "download",
@@ -32,7 +32,7 @@ _NOT_HASHED = {
     ),
 }
 
-# Settings that are newer than the first runs, each with the value that those runs had. At that value a setting is left
+# Settings that are newer than the first runs, each with the value that those runs used. At that value a setting is left
 # out of the hash, so that those runs keep their names.
 _CAME_LATER: dict[str, dict[str, Any]] = {
     "encoder": {"blocks": 12},
@@ -40,8 +40,8 @@ _CAME_LATER: dict[str, dict[str, Any]] = {
     "schedule": {"warmup_start_factor": 0.0},
 }
 
-# Probe settings on which no figure of a result depends, at their defaults: the hash holds these values whatever the
-# config says, so results made with the defaults keep their names.
+# Default values of probe settings that do not affect any figure of a result. The hash always contains these values, so
+# that results made with the defaults keep their names.
 _NOT_JUDGED = {"every_epochs": 0, "online_images": 20_000, "feature_batch_size": 256}
 
 
@@ -51,14 +51,14 @@ def _sha256(value: Any) -> str:
 
 
 def probe_settings_in_training(config: PretrainConfig) -> dict[str, Any]:
-    """The probe settings that decide what the method's checkpoint holds: name → value. Most methods have none. None
-    counts as absent: `probe.resize` was once left out, and runs without it keep their names."""
+    """Return the probe settings that affect the content of the method's checkpoint: name → value. Most methods have
+    none. None counts as absent: `probe.resize` was once left out, and runs without it keep their names."""
     probe = config.probe.model_dump(mode="json")
     return {name: probe[name] for name in config.method.PROBE_SETTINGS_IN_TRAINING if probe[name] is not None}
 
 
 def hashed_settings(config: PretrainConfig, dataset_fingerprint: str, world_size: int) -> dict[str, Any]:
-    """Every resolved setting that changes the numbers of pretraining.
+    """Return every resolved setting that changes the numbers of pretraining.
 
     `config` must be resolved: no `auto` is left. Raises ValueError otherwise.
     """
@@ -89,14 +89,16 @@ def hashed_settings(config: PretrainConfig, dataset_fingerprint: str, world_size
 
 
 def pretrain_hash(config: PretrainConfig, dataset_fingerprint: str, world_size: int) -> str:
-    """SHA-256 (64 hex digits) of `hashed_settings`: what a checkpoint belongs to."""
+    """Return the SHA-256 (64 hex digits) of `hashed_settings`, which identifies the run to which a checkpoint
+    belongs."""
     return _sha256(hashed_settings(config, dataset_fingerprint, world_size))
 
 
 def probe_hash(config: PretrainConfig) -> str:
-    """SHA-256 (64 hex digits) of the probe settings that change a result's figures."""
+    """Return the SHA-256 (64 hex digits) of the probe settings that change a result's figures."""
     settings = {**config.probe.model_dump(mode="json"), **_NOT_JUDGED, "encoder": config.probed_encoder}
     if config.runtime.precision == "bf16":
-        # Runs that train in bf16 were once probed on bf16 features; those results do not answer for float32 ones.
+        # Runs that train in bf16 were once probed on bf16 features. Their hash differs from that of results on float32
+        # features.
         settings["features"] = "float32"
     return _sha256(settings)

@@ -10,29 +10,29 @@ from cnnjepa.schemas.encoder import AnyEncoderConfig
 from cnnjepa.schemas.method_section import MethodSection
 from cnnjepa.schemas.views import BYOLFirstView, BYOLSecondView, LeJEPAView, SimCLRView, VICRegView, View, ViewConfig
 
-_LOCAL_SHARE = 98 / 224  # sides of LeJEPA's local and global views in its paper
+_LOCAL_SHARE = 98 / 224  # ratio of the sides of LeJEPA's local and global views in its paper
 
 
 class _TwoViews(MethodSection):
-    """What methods of two views share."""
+    """Settings shared by the methods that compare views."""
 
     sync_batch_norm: bool = True
-    """Compute batch-norm statistics over the global batch: with torch's SyncBatchNorm on GPUs, with an equivalent of
-    ours on CPUs (cnnjepa/methods/synchronised.py). No effect with one process. Source:
+    """Whether batch-norm statistics are computed over the global batch: with torch's SyncBatchNorm on GPUs, with an
+    equivalent on CPUs (cnnjepa/methods/synchronised.py). No effect with one process. Source:
     docs/sources.md#sync-batch-norm."""
 
 
 class SimCLRConfig(_TwoViews):
-    """Tell an image's two views from all other views of the batch (arXiv 2002.05709)."""
+    """Distinguish an image's two views from all other views of the batch (arXiv 2002.05709)."""
 
     OWN_FIELDS: ClassVar[tuple[str, ...]] = ("view", "hidden_dim", "output_dim")
     COMPARES_IMAGES: ClassVar[bool] = True
 
     name: Literal["simclr"] = "simclr"
-    """Which method this section configures."""
+    """The method that this section configures."""
 
     view: SimCLRView = SimCLRView()
-    """Colours of both views."""
+    """Colour augmentation of both views."""
 
     hidden_dim: int = Field(default=2048, ge=8)
     """Width of the projector's hidden layer. Source: docs/sources.md#simclr-head."""
@@ -45,23 +45,23 @@ class SimCLRConfig(_TwoViews):
 
     @property
     def views(self) -> tuple[ViewConfig, ...]:
-        """The colours of every image's views, in order."""
+        """The colour settings of every image's views, in order."""
         return (self.view, self.view)
 
 
 class BYOLConfig(_TwoViews):
-    """Predict a moving average's projection of the other view (arXiv 2006.07733)."""
+    """Predict the moving-average projection of the other view (arXiv 2006.07733)."""
 
     OWN_FIELDS: ClassVar[tuple[str, ...]] = ("hidden_dim", "output_dim", "ema")
 
     name: Literal["byol"] = "byol"
-    """Which method this section configures."""
+    """The method that this section configures."""
 
     first_view: BYOLFirstView = BYOLFirstView()
-    """Colours of the first view."""
+    """Colour augmentation of the first view."""
 
     second_view: BYOLSecondView = BYOLSecondView()
-    """Colours of the second view."""
+    """Colour augmentation of the second view."""
 
     hidden_dim: int = Field(default=4096, ge=8)
     """Width of the projector's hidden layer. Source: docs/sources.md#byol-head (4096 on in1k, 1024 on in100)."""
@@ -78,21 +78,21 @@ class BYOLConfig(_TwoViews):
 
     @property
     def views(self) -> tuple[ViewConfig, ...]:
-        """The colours of every image's views, in order."""
+        """The colour settings of every image's views, in order."""
         return (self.first_view, self.second_view)
 
 
 class VICRegConfig(_TwoViews):
-    """Equal projections of both views, held apart by their variance and covariance (arXiv 2105.04906)."""
+    """Make the projections of both views equal; variance and covariance terms prevent collapse (arXiv 2105.04906)."""
 
     OWN_FIELDS: ClassVar[tuple[str, ...]] = ("view", "hidden_dim", "output_dim")
     COMPARES_IMAGES: ClassVar[bool] = True
 
     name: Literal["vicreg"] = "vicreg"
-    """Which method this section configures."""
+    """The method that this section configures."""
 
     view: VICRegView = VICRegView()
-    """Colours of both views."""
+    """Colour augmentation of both views."""
 
     hidden_dim: int = Field(default=8192, ge=8)
     """Width of the projector's two hidden layers. Source: docs/sources.md#vicreg-head."""
@@ -112,39 +112,40 @@ class VICRegConfig(_TwoViews):
 
     @property
     def views(self) -> tuple[ViewConfig, ...]:
-        """The colours of every image's views, in order."""
+        """The colour settings of every image's views, in order."""
         return (self.view, self.view)
 
 
 class LeJEPAConfig(_TwoViews):
-    """Views whose projections agree and are, over the batch, distributed as an isotropic Gaussian: no teacher, no
-    negatives (arXiv 2511.08544). Global views are cropped as `data.augmentation` says; local ones are smaller crops."""
+    """Make the projections of all views agree and, over the batch, follow an isotropic Gaussian distribution: no
+    teacher, no negatives (arXiv 2511.08544). Global views are cropped according to `data.augmentation`; local ones are
+    smaller crops."""
 
     OWN_FIELDS: ClassVar[tuple[str, ...]] = ("view", "hidden_dim", "output_dim")
     COMPARES_IMAGES: ClassVar[bool] = True
 
     name: Literal["lejepa"] = "lejepa"
-    """Which method this section configures."""
+    """The method that this section configures."""
 
     view: LeJEPAView = LeJEPAView()
-    """Colours of all views, global and local."""
+    """Colour augmentation of all views, global and local."""
 
     global_views: int = Field(default=2, ge=1, le=16)
-    """Views of `data.image_size`. Source: docs/sources.md#lejepa-views."""
+    """Number of views of size `data.image_size`. Source: docs/sources.md#lejepa-views."""
 
     local_views: int = Field(default=6, ge=0, le=16)
-    """Further, smaller views; 0 leaves the global views only. Source: docs/sources.md#lejepa-views."""
+    """Number of further, smaller views; 0 means global views only. Source: docs/sources.md#lejepa-views."""
 
     local_size: int | None = Field(default=None, ge=8)
-    """Side of a local view in pixels, a multiple of the encoder's total stride. None: 98/224 of `data.image_size`, to
-    the nearest multiple. Source: docs/sources.md#lejepa-views (98 next to 224)."""
+    """Side of a local view in pixels, a multiple of the encoder's total stride. None: 98/224 of `data.image_size`,
+    rounded to the nearest multiple. Source: docs/sources.md#lejepa-views (98 for global views of 224)."""
 
     local_scale: tuple[float, float] = (0.05, 0.3)
-    """Least and greatest share of the image's area in a local crop; `data.augmentation.crop_scale` is the global
-    crops'. Source: docs/sources.md#lejepa-views."""
+    """Smallest and largest share of the image's area in a local crop; for global crops see
+    `data.augmentation.crop_scale`. Source: docs/sources.md#lejepa-views."""
 
     centre: Literal["auto", "global", "all"] = "auto"
-    """Views whose mean all views are drawn to: the global ones or all. `auto`: global for vision transformers, all for
+    """Views whose mean attracts all views: the global ones or all. `auto`: global for vision transformers, all for
     other encoders. Source: docs/sources.md#lejepa-loss (Algorithm 2)."""
 
     hidden_dim: int = Field(default=2048, ge=8)
@@ -154,15 +155,16 @@ class LeJEPAConfig(_TwoViews):
     """Width of the projector's output. Source: docs/sources.md#lejepa-head."""
 
     regularization: float = Field(default=0.05, gt=0, lt=1)
-    """Share λ of the Gaussian regularisation in the loss; 1 − λ is the views' agreement. Source:
+    """Weight λ of the Gaussian regularisation in the loss; the agreement of the views has weight 1 − λ. Source:
     docs/sources.md#lejepa-loss."""
 
     slices: int = Field(default=256, ge=1)
-    """Random directions onto which projections are projected, new at every step. Source:
+    """Number of random directions onto which the projector's outputs are projected, drawn again at every step. Source:
     docs/sources.md#lejepa-loss."""
 
     knots: int = Field(default=17, ge=3)
-    """Points at which characteristic functions are compared, odd, over [−5, 5]. Source: docs/sources.md#lejepa-loss."""
+    """Number of points at which characteristic functions are compared, odd, over [−5, 5]. Source:
+    docs/sources.md#lejepa-loss."""
 
     @field_validator("knots")
     @classmethod
@@ -200,24 +202,25 @@ class LeJEPAConfig(_TwoViews):
 
     @property
     def views(self) -> tuple[ViewConfig, ...]:
-        """The colours of every image's views, in order: global ones first."""
+        """The colour settings of every image's views, in order: global ones first."""
         return (self.view,) * (self.global_views + self.local_views)
 
     def side_of_local_views(self, image_size: int, stride: int) -> int:
-        """`local_size` in pixels, decided; `image_size` where there are no local views."""
+        """Return `local_size` in pixels with None resolved; `image_size` if there are no local views."""
         if not self.local_views:
             return image_size
         return self.local_size or stride * max(1, int(_LOCAL_SHARE * image_size / stride + 0.5))
 
     def image_views(self, data: DataConfig, stride: int) -> tuple[View, ...]:
-        """Global views as `data` has them, then the local ones."""
+        """Return the global views, with the crops of `data`, then the local ones."""
         small = data.augmentation.model_copy(update={"crop_scale": self.local_scale})
         local = View(self.view, self.side_of_local_views(data.image_size, stride), small)
         whole = View(self.view, data.image_size, data.augmentation)
         return (whole,) * self.global_views + (local,) * self.local_views
 
     def check_sizes(self, data: DataConfig, encoder: AnyEncoderConfig) -> None:
-        """Raise ValueError for local views that the encoder cannot divide into cells, or larger than global ones."""
+        """Raise ValueError for local views that the encoder cannot divide into cells, or that are larger than global
+        ones."""
         stride, largest = encoder.total_stride, data.image_size
         size = self.side_of_local_views(largest, stride)
         if size % stride or size > largest:

@@ -1,4 +1,5 @@
-"""The JSON Schema of config files, for editors: what `--config` reads, presets and runs' `config.yaml` among it."""
+"""The JSON Schema of config files, for editors. It covers every file that `--config` reads, presets and the
+`config.yaml` of runs included."""
 
 from typing import Any
 
@@ -10,8 +11,9 @@ Schema = dict[str, Any]
 
 
 def config_file_schema() -> Schema:
-    """JSON Schema (draft 2020-12) of a config file. Unlike the model's own, it has `extends`, a section may leave out
-    the field that chooses its kind (a preset below it has one), and a single value may stand for a list."""
+    """Return the JSON Schema (draft 2020-12) of a config file. It differs from the model's own schema: it has
+    `extends`, a section may leave out the field that selects its kind (the preset below it has one), and a single value
+    may replace a list."""
     whole: Schema = _as_files_have_it(PretrainConfig.model_json_schema())
     extends: Schema = {
         "description": "A preset, over which the file's sections are laid.",

@@ -1,4 +1,4 @@
-"""From a preset, a YAML file and flags to one validated config, with errors a person can act on."""
+"""Loading of a config from a preset, a YAML file and flags, with errors that say what to do."""
 
 import copy
 import json
@@ -24,14 +24,14 @@ _HDF5 = (".h5", ".hdf5")
 
 @cache
 def preset_names() -> tuple[str, ...]:
-    """Names of the preset files."""
+    """Return the names of the preset files."""
     return tuple(
         sorted(entry.name.removesuffix(".yaml") for entry in _PRESETS.iterdir() if entry.name.endswith(".yaml"))
     )
 
 
 def preset_text(name: str) -> str:
-    """The preset's file as it is, head comment included. Raises ConfigError for an unknown name."""
+    """Return the text of the preset's file, head comment included. Raises ConfigError for an unknown name."""
     if name not in preset_names():
         raise ConfigError(
             f"preset {name!r} does not exist; legal are {', '.join(preset_names())}{nearest(name, preset_names())}"
@@ -53,7 +53,7 @@ def _file_tree(path: Path) -> Tree:
 
 
 def _extended(tree: Any, origin: str) -> Tree:
-    """The sections of a file, laid over the preset that it extends."""
+    """Return the sections of a file, merged over the preset that it extends."""
     if tree is None:
         return {}
     if not isinstance(tree, dict):
@@ -63,7 +63,7 @@ def _extended(tree: Any, origin: str) -> Tree:
 
 
 def read_config(path: Path) -> PretrainConfig:
-    """The config in a YAML file (a run's `config.yaml`, say)."""
+    """Read the config in a YAML file (for example a run's `config.yaml`)."""
     return _validate(_file_tree(path))
 
 
@@ -74,11 +74,12 @@ def load_config(
     data: Path | None = None,
     changes: Mapping[str, Any] | None = None,
 ) -> PretrainConfig:
-    """A preset, then a YAML file, then `--data`, then `--set` flags, each laid over the one before; then `changes`,
-    full config paths with their values (an arm of a study, say). Where `--data` or a file replaces the synthetic source
-    of a preset, the preset's image size and numbers of images go with that source.
+    """Load a config from a preset, then a YAML file, then `--data`, then `--set` flags; each is merged over the
+    previous one. `changes` come last: full config paths with their values (for example an arm of a study). If `--data`
+    or a file replaces the synthetic source of a preset, the preset's image size and numbers of images are dropped with
+    that source.
 
-    Raises ConfigError naming the field, the value, what is legal and the nearest legal name.
+    Raises ConfigError, which names the field, the value, the allowed values and the nearest valid name.
     """
     tree: Tree = _preset_tree(preset) if preset else {}
     if file:
@@ -89,7 +90,7 @@ def load_config(
         limits = _own_limits(file) if file else {}
         tree = merge(tree, {"data": {**limits, **_data_at(data, tree, dict(parsed).get("data.source"))}})
     for assignments in (parsed, list((changes or {}).items())):
-        # Choices between arms first, so that the order of flags does not matter.
+        # Fields that select a variant come first, so that the order of flags does not matter.
         for path, value in sorted(
             assignments, key=lambda item: not item[0].endswith((".strategy", ".source", ".name", ".arch"))
         ):
@@ -98,8 +99,8 @@ def load_config(
 
 
 def _own_limits(file: Path) -> Tree:
-    """Image size and numbers of images that a file states without naming the source they are meant for. They hold for
-    `--data` too; those of the preset that it extends belong to the preset's source."""
+    """Return the image size and the numbers of images that a file states without naming their source. They also apply
+    to the images of `--data`; the values of the preset that the file extends apply only to the preset's source."""
     section = (read_yaml_file(file, "config file") or {}).get("data")
     if not isinstance(section, dict) or "source" in section:
         return {}
@@ -107,7 +108,7 @@ def _own_limits(file: Path) -> Tree:
 
 
 def _data_at(path: Path, tree: Tree, asked: Any) -> Tree:
-    """The data section that `--data PATH` means: HDF5 where it lies there, else the source in force if it reads a path,
+    """Return the data section for `--data PATH`: HDF5 if the path holds it, else the current source if it reads a path,
     else a folder of images."""
     section = tree.get("data")
     in_force = section.get("source") if isinstance(section, dict) else None
@@ -115,7 +116,8 @@ def _data_at(path: Path, tree: Tree, asked: Any) -> Tree:
 
 
 def data_at(path: Path, source: Any = None) -> Tree:
-    """Source and place of the images at `path`; the source by looking where none, or the synthetic one, is given."""
+    """Return source and path of the images at `path`. The source is detected if none, or the synthetic one, is
+    given."""
     if source in (None, "synthetic"):
         source = "hdf5" if _holds_hdf5(path) else "folder"
     if source == "hdf5" and path.suffix in _HDF5:
@@ -124,7 +126,8 @@ def data_at(path: Path, source: Any = None) -> Tree:
 
 
 def _holds_hdf5(path: Path) -> bool:
-    """Whether PATH is an HDF5 file or a folder of such; one of images (`train/`, …) may hold such a file too."""
+    """Return whether PATH is an HDF5 file or a folder of such files. A folder of images (`train/`, …) may hold such a
+    file too."""
     if path.suffix in _HDF5:
         return True
     if not path.is_dir() or any((path / name).is_dir() for name in ("train", "val")):
@@ -135,7 +138,8 @@ def _holds_hdf5(path: Path) -> bool:
 def with_sections(
     config: PretrainConfig, sections: Tree, overrides: list[str] | tuple[str, ...] = ()
 ) -> PretrainConfig:
-    """`config` with whole sections replaced, then `--set` flags laid over it. Raises ConfigError as `load_config`."""
+    """Return `config` with whole sections replaced, and then with `--set` flags applied. Raises ConfigError like
+    `load_config`."""
     tree = {**config.model_dump(mode="json"), **sections}
     for path, value in parse_overrides(overrides):
         tree = merge(tree, nested(path, value))
@@ -150,7 +154,7 @@ def _validate(tree: Tree) -> PretrainConfig:
 
 
 def _with_tags(tree: Tree) -> Tree:
-    """Fills in discriminators left out, from the defaults, so that `masking: {ratio: 0.5}` is understood."""
+    """Fill in missing discriminators from the defaults, so that `masking: {ratio: 0.5}` is understood."""
     return _tagged(json.loads(json.dumps(tree, default=str)), PretrainConfig)
 
 
@@ -170,9 +174,10 @@ def _tagged(section: Tree, model: type[BaseModel]) -> Tree:
 
 
 def explain(error: ValidationError, root: type[BaseModel], tree: Tree) -> str:
-    """Pydantic's findings as one message: a line a finding, with field, value, what is legal, nearest name."""
+    """Return pydantic's findings as one message, one line per finding, with field, value, allowed values and nearest
+    name."""
     findings = error.errors(include_url=False)
-    # A list whose items are wrong is reported again as too short; one line says it.
+    # A list with wrong items is also reported as too short. One line suffices.
     wrong = {finding["loc"][:-1] for finding in findings}
     kept = [f for f in findings if not (f["type"] == "too_short" and f["loc"] in wrong)]
     return "\n".join(_line(finding, root, tree) for finding in kept)
@@ -201,7 +206,7 @@ def _line(finding: Any, root: type[BaseModel], tree: Tree) -> str:
 
 
 def _owner(location: tuple[Any, ...], root: type[BaseModel], tree: Tree) -> tuple[type[BaseModel], str]:
-    """The model in which the finding lies, and its path without the union tags that pydantic inserts."""
+    """Return the model that contains the finding, and its path without the union tags that pydantic inserts."""
     model, names, owner = root, [], root
     steps = list(location)
     while steps:
@@ -221,7 +226,7 @@ def _owner(location: tuple[Any, ...], root: type[BaseModel], tree: Tree) -> tupl
 
 
 def _at(tree: Tree, names: list[str]) -> Tree:
-    """The section at a path."""
+    """Return the section at a path."""
     for name in names:
         tree = tree[name]
     return tree

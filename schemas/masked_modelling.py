@@ -1,4 +1,4 @@
-"""Methods beside CNN-JEPA that learn from hidden patches: I-JEPA and SparK."""
+"""Methods other than CNN-JEPA that learn from hidden patches: I-JEPA and SparK."""
 
 from typing import ClassVar, Literal
 
@@ -12,18 +12,18 @@ from cnnjepa.schemas.method_section import MethodSection
 
 
 class TransformerPredictorConfig(Section):
-    """I-JEPA's predictor: a narrow vision transformer on context tokens and position-marked mask tokens."""
+    """I-JEPA's predictor: a narrow vision transformer on context tokens and on mask tokens with positions."""
 
     depth: int = Field(default=6, ge=1, le=32)
-    """Transformer blocks. Source: docs/sources.md#ijepa-predictor."""
+    """Number of transformer blocks. Source: docs/sources.md#ijepa-predictor."""
 
     dim: int = Field(default=384, ge=16)
-    """Channels; a multiple of four times the encoder's heads. Source: docs/sources.md#ijepa-predictor."""
+    """Number of channels; a multiple of four times the encoder's heads. Source: docs/sources.md#ijepa-predictor."""
 
 
 class IJEPAConfig(MethodSection):
-    """Predict a moving average's features of several blocks from one context block, with vision transformers
-    (arXiv 2301.08243)."""
+    """Predict the moving-average features of several blocks from one context block, with vision transformers (arXiv
+    2301.08243)."""
 
     OWN_FIELDS: ClassVar[tuple[str, ...]] = ("predictor", "masking", "ema")
     PROBED: ClassVar[Literal["target", "context"]] = "target"
@@ -33,7 +33,7 @@ class IJEPAConfig(MethodSection):
     }
 
     name: Literal["ijepa"] = "ijepa"
-    """Which method this section configures."""
+    """The method that this section configures."""
 
     predictor: TransformerPredictorConfig = TransformerPredictorConfig()
     """The transformer predictor."""
@@ -45,7 +45,8 @@ class IJEPAConfig(MethodSection):
     """The target encoder's moving average. Source: docs/sources.md#ijepa-ema."""
 
     def check_encoder(self, encoder: AnyEncoderConfig) -> None:
-        """Raise ValueError for networks that are no transformer, and for a predictor that its heads do not divide."""
+        """Raise ValueError for a network that is not a transformer, and for a predictor width that its heads do not
+        divide."""
         super().check_encoder(encoder)
         assert isinstance(encoder, ViTConfig)
         heads = 4 * encoder.heads
@@ -68,22 +69,24 @@ class SparKConfig(MethodSection):
     }
 
     name: Literal["spark"] = "spark"
-    """Which method this section configures."""
+    """The method that this section configures."""
 
     masking: RandomMasking = RandomMasking()
-    """Which cells are hidden. Source: docs/sources.md#spark-masks."""
+    """The cells that are hidden. Source: docs/sources.md#spark-masks."""
 
     decoder_dim: int | None = Field(default=None, ge=4)
-    """Channels of the decoder before the first upsampling; each halves them, so it is a multiple of the encoder's total
-    stride. None: three eighths of the encoder's channels, at least 4·stride. Source: docs/sources.md#spark-decoder
-    (768 for ResNet-50's 2048); the share for narrower encoders is ours, so that the decoder does not outweigh them."""
+    """Channels of the decoder before the first upsampling. Each upsampling halves them, so the value must be a multiple
+    of the encoder's total stride. None: three eighths of the encoder's channels, at least 4·stride. Source:
+    docs/sources.md#spark-decoder (768 for ResNet-50's 2048); the fraction for narrower encoders is ours, so that the
+    decoder is not larger than the encoder."""
 
     sync_batch_norm: bool = True
-    """Compute batch-norm statistics over the global batch, as two-view methods do. Source:
+    """Whether batch-norm statistics are computed over the global batch, as in two-view methods. Source:
     docs/sources.md#spark-batch-norm."""
 
     def check_encoder(self, encoder: AnyEncoderConfig) -> None:
-        """Raise ValueError for networks without stages, and for a decoder that cannot be halved often enough."""
+        """Raise ValueError for networks without stages, and for a decoder whose channels cannot be halved often
+        enough."""
         super().check_encoder(encoder)
         stride, width = encoder.total_stride, self.decoder_dim
         if width is not None and width % stride:

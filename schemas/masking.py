@@ -1,4 +1,4 @@
-"""Masking: which cells of the feature grid are context and which are targets, by strategy."""
+"""Masking: the strategies that divide the cells of the feature grid into context and targets."""
 
 from functools import partial
 from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
@@ -11,7 +11,7 @@ from cnnjepa.schemas.extension import BASES, ExtensibleSection, Kind, validated_
 Sampler = Literal["faithful", "unbiased"]
 
 # A draw must leave enough context at least this often, so that redrawing ends. With mean context E, at most M cells
-# (all blocks on one place) and min_keep k, P(context > k) >= (E - k) / (M - k), because E <= k (1 - P) + M P.
+# (all blocks at one position) and min_keep k, P(context > k) >= (E - k) / (M - k), because E <= k (1 - P) + M P.
 _LEAST_CHANCE = 0.05
 
 
@@ -21,42 +21,42 @@ class MaskingSection(ExtensibleSection):
     EXTENDS: ClassVar[Kind] = "masking"
 
     DRAWS_CELLS: ClassVar[bool] = True
-    """Whether a draw is two boolean maps of cells, context and target."""
+    """Whether a draw consists of two boolean maps of cells, context and target."""
 
     strategy: str
-    """Which strategy this section configures."""
+    """The strategy that this section configures."""
 
     def mean_context(self, grid: int) -> float:
-        """Expected visible cells per sample on a `grid` x `grid` map."""
+        """Return the expected number of visible cells per sample on a `grid` x `grid` map."""
         raise NotImplementedError(f"{type(self).__name__} must define mean_context(grid)")
 
     def check(self, grid: int) -> None:
-        """Raise ValueError when masks on this grid would have no context or no target."""
+        """Raise ValueError if masks on this grid would have no context or no target."""
 
     def facts(self, grid: int) -> dict[str, str]:
-        """Further figures of the masks on a grid, by name, for printing."""
+        """Return further figures of the masks on a grid, by name, for printing."""
         return {}
 
 
 class RandomMasking(MaskingSection):
-    """A fixed number of cells, drawn uniformly, is visible; the rest are targets."""
+    """A fixed number of cells, drawn uniformly, is visible. All other cells are targets."""
 
     strategy: Literal["random"] = "random"
-    """Which strategy this section configures."""
+    """The strategy that this section configures."""
 
     ratio: float = Field(default=0.6, gt=0, lt=1)
-    """Share of cells masked; round(G²·(1 − ratio)) stay visible. Source: docs/sources.md#mask-ratio."""
+    """Share of cells that are masked; round(G²·(1 − ratio)) stay visible. Source: docs/sources.md#mask-ratio."""
 
     def kept(self, grid: int) -> int:
-        """Visible cells of a `grid` x `grid` map."""
+        """Return the number of visible cells of a `grid` x `grid` map."""
         return round(grid * grid * (1 - self.ratio))
 
     def mean_context(self, grid: int) -> float:
-        """Expected visible cells a sample."""
+        """Return the expected number of visible cells per sample."""
         return self.kept(grid)
 
     def check(self, grid: int) -> None:
-        """Raises ValueError when this grid would have no context or no target."""
+        """Raise ValueError if this grid would have no context or no target."""
         kept = self.kept(grid)
         if not 1 <= kept <= grid * grid - 1:
             raise ValueError(
@@ -67,20 +67,20 @@ class RandomMasking(MaskingSection):
 
 
 class _Blocks(MaskingSection):
-    """What block strategies share."""
+    """Settings shared by the block strategies."""
 
     scale: tuple[float, float] = (0.15, 0.2)
-    """Least and greatest share of the grid's cells in one block. Source: docs/sources.md#block-sizes."""
+    """Smallest and largest share of the grid's cells in one block. Source: docs/sources.md#block-sizes."""
 
     aspect: tuple[float, float] = (0.75, 1.5)
-    """Least and greatest height/width of a block. Source: docs/sources.md#block-sizes."""
+    """Smallest and largest height/width of a block. Source: docs/sources.md#block-sizes."""
 
     min_keep: int = Field(default=5, ge=0)
     """A block or a context of at most this many cells is drawn again. Source: docs/sources.md#min-keep."""
 
     sampler: Sampler = "faithful"
-    """`faithful`: the authors' positions, which never reach the last row and column; `unbiased`: every position.
-    Source: docs/sources.md#block-positions."""
+    """`faithful`: the positions of the authors' code, which never reach the last row and column; `unbiased`: all
+    positions. Source: docs/sources.md#block-positions."""
 
     @field_validator("scale", "aspect")
     @classmethod
@@ -98,25 +98,25 @@ class _Blocks(MaskingSection):
 
     @property
     def blocks(self) -> int:
-        """Target blocks a sample."""
+        """Target blocks per sample."""
         return 1
 
     def expected_targets(self, grid: int) -> float:
-        """Exact expected target cells a sample, before any redraw for a small context."""
+        """Return the exact expected number of target cells per sample, before any redraw for a small context."""
         sizes = block_sizes(grid, self.scale, self.aspect, self.min_keep)
         return expected_targets(grid, sizes, self.blocks, self.sampler == "faithful")
 
     def facts(self, grid: int) -> dict[str, str]:
-        """The exact number of target cells, and the sampler."""
+        """Return the exact number of target cells, and the sampler."""
         exact = f"{self.expected_targets(grid):.4f}"
         return {"target cells of block batches, exact": exact, "sampler": self.sampler}
 
     def mean_context(self, grid: int) -> float:
-        """Expected visible cells a sample."""
+        """Return the expected number of visible cells per sample."""
         return grid * grid - self.expected_targets(grid)
 
     def check(self, grid: int) -> None:
-        """Raises ValueError when no block can exceed min_keep or when too little context is left."""
+        """Raise ValueError if no block can exceed min_keep or if too little context is left."""
         sizes = block_sizes(grid, self.scale, self.aspect, self.min_keep)
         if not sizes:
             largest = int(grid * grid * self.scale[1])
@@ -127,7 +127,7 @@ class _Blocks(MaskingSection):
             )
         for size in sizes:
             context = grid**2 - sum(map(sum, target_rates(grid, size, self.blocks, self.sampler == "faithful")))
-            most = grid**2 - size.height * size.width  # all blocks on one place
+            most = grid**2 - size.height * size.width  # all blocks at one position
             if most <= self.min_keep or context < self.min_keep + _LEAST_CHANCE * (most - self.min_keep):
                 raise ValueError(
                     f"{self.blocks} block(s) of {size.height}x{size.width} cells leave about {context:.1f} of "
@@ -138,26 +138,26 @@ class _Blocks(MaskingSection):
 
 
 class BlockMasking(_Blocks):
-    """One larger target block a sample; everything else is context (I-JEPA's comparison)."""
+    """One larger target block per sample. All other cells are context (I-JEPA's comparison)."""
 
     OWN_FIELDS: ClassVar[tuple[str, ...]] = ("scale",)
 
     strategy: Literal["block"] = "block"
-    """Which strategy this section configures."""
+    """The strategy that this section configures."""
 
     scale: tuple[float, float] = (0.6, 0.6)
-    """Least and greatest share of the grid's cells in the block. Source: arXiv 2301.08243, its comparison of
-    masks (0.6)."""
+    """Smallest and largest share of the grid's cells in the block. Source: arXiv 2301.08243, its comparison of masks
+    (0.6)."""
 
 
 class MultiBlockMasking(_Blocks):
-    """The union of several blocks is the target, everything else is context."""
+    """The union of several blocks is the target. All other cells are context."""
 
     strategy: Literal["multi_block"] = "multi_block"
-    """Which strategy this section configures."""
+    """The strategy that this section configures."""
 
     num_blocks: int = Field(default=4, ge=1, le=64)
-    """Target blocks per sample. Source: docs/sources.md#block-count."""
+    """Number of target blocks per sample. Source: docs/sources.md#block-count."""
 
     @property
     def blocks(self) -> int:
@@ -165,18 +165,19 @@ class MultiBlockMasking(_Blocks):
 
 
 class IJEPAMasking(_Blocks):
-    """I-JEPA's: several target blocks, and a larger context block without their cells (arXiv 2301.08243)."""
+    """I-JEPA's masks: several target blocks, and a larger context block without their cells (arXiv 2301.08243)."""
 
-    DRAWS_CELLS: ClassVar[bool] = False  # but lists of cells, block by block
+    DRAWS_CELLS: ClassVar[bool] = False  # a draw gives lists of cells, block by block
 
     strategy: Literal["ijepa"] = "ijepa"
-    """Which strategy this section configures."""
+    """The strategy that this section configures."""
 
     num_blocks: int = Field(default=4, ge=1, le=64)
-    """Target blocks per sample, each predicted on its own. Source: docs/sources.md#ijepa-masks."""
+    """Number of target blocks per sample; each is predicted independently. Source: docs/sources.md#ijepa-masks."""
 
     context_scale: tuple[float, float] = (0.85, 1.0)
-    """Least and greatest share of the grid's cells in the square context block. Source: docs/sources.md#ijepa-masks."""
+    """Smallest and largest share of the grid's cells in the square context block. Source:
+    docs/sources.md#ijepa-masks."""
 
     min_keep: int = Field(default=10, ge=0)
     """A block or a context of at most this many cells is drawn again. Source: docs/sources.md#ijepa-masks."""
@@ -193,13 +194,14 @@ class IJEPAMasking(_Blocks):
         return self.num_blocks
 
     def mean_context(self, grid: int) -> float:
-        """Expected visible cells a sample, with context and targets taken as placed independently."""
+        """Return the expected number of visible cells per sample, with context and targets assumed to be placed
+        independently."""
         blocks = block_sizes(grid, self.context_scale, (1.0, 1.0), self.min_keep)
         share = sum(block.height * block.width * block.probability for block in blocks) / grid**2
         return share * super().mean_context(grid)
 
     def check(self, grid: int) -> None:
-        """Raises ValueError when no block can exceed min_keep or when too little context is left."""
+        """Raise ValueError if no block can exceed min_keep or if too little context is left."""
         super().check(grid)
         if not block_sizes(grid, self.context_scale, (1.0, 1.0), self.min_keep):
             raise ValueError(
@@ -210,16 +212,16 @@ class IJEPAMasking(_Blocks):
 
 
 class MixedMasking(_Blocks):
-    """Each batch is multi-block with a probability, else random: the published setting."""
+    """Each batch is multi-block with a given probability, otherwise random: the published setting."""
 
     strategy: Literal["mixed"] = "mixed"
-    """Which strategy this section configures."""
+    """The strategy that this section configures."""
 
     num_blocks: int = Field(default=4, ge=1, le=64)
-    """Target blocks per sample in multi-block batches. Source: docs/sources.md#block-count."""
+    """Number of target blocks per sample in multi-block batches. Source: docs/sources.md#block-count."""
 
     ratio: float = Field(default=0.6, gt=0, lt=1)
-    """Share of cells masked in random batches. Source: docs/sources.md#mask-ratio."""
+    """Share of cells that are masked in random batches. Source: docs/sources.md#mask-ratio."""
 
     multi_block_probability: float = Field(default=0.75, ge=0, le=1)
     """Probability of a multi-block batch. Source: docs/sources.md#mixed-masking."""

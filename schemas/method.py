@@ -1,4 +1,4 @@
-"""CNN-JEPA, the ceiling and the floor; and the registry of all methods."""
+"""CNN-JEPA, the upper and lower references (`supervised`, `random_init`), and the registry of all methods."""
 
 from functools import partial
 from typing import TYPE_CHECKING, Annotated, ClassVar, Literal, Self, Union
@@ -17,14 +17,14 @@ from cnnjepa.schemas.predictor import PredictorConfig
 
 
 class LossConfig(Section):
-    """How prediction and target are compared at target cells; mean over all target cells of the global batch."""
+    """Comparison of prediction and target at target cells; the mean over all target cells of the global batch."""
 
     name: Literal["smooth_l1", "l2", "cosine"] = "smooth_l1"
     """`smooth_l1` (β = 1) and `l2` (½ squared distance) are summed over channels, `cosine` is 1 − cos. On unit vectors
     all three agree (docs/method.md). Source: docs/sources.md#loss."""
 
     normalized: bool = True
-    """Scale both vectors to unit length over channels first; `cosine` is scale-free, so it
+    """Whether both vectors are first scaled to unit length over channels. `cosine` does not depend on scale, so it
     requires true. Source: docs/sources.md#loss."""
 
     @model_validator(mode="after")
@@ -45,13 +45,13 @@ class CNNJEPAConfig(MethodSection):
     REFUSED_ENCODERS: ClassVar[dict[EncoderKind, str]] = {"transformer": "hides patches of convolutional networks"}
 
     name: Literal["cnnjepa"] = "cnnjepa"
-    """Which method this section configures."""
+    """The method that this section configures."""
 
     predictor: PredictorConfig = PredictorConfig()
     """The convolutional predictor."""
 
     masking: MaskingConfig = MixedMasking()
-    """Which cells are context and which are targets."""
+    """The cells that are context and those that are targets."""
 
     ema: EMAConfig = EMAConfig()
     """The target encoder's moving average."""
@@ -60,7 +60,7 @@ class CNNJEPAConfig(MethodSection):
     """The comparison of prediction and target."""
 
     def warnings(self, encoder: AnyEncoderConfig, grid: int) -> list[str]:
-        """Kernels wider than the grid, and targets that the predictor cannot reach."""
+        """Warn about kernels wider than the grid, and about targets that the predictor cannot reach."""
         kernel, found = self.predictor.kernel_size, []
         if kernel > 2 * grid - 1:
             found.append(
@@ -75,31 +75,32 @@ class CNNJEPAConfig(MethodSection):
         return found
 
     def _signed_targets(self, encoder: AnyEncoderConfig) -> str:
-        """Which setting makes features signed; empty when they end in a ReLU, as the predictor does."""
+        """Return the setting that makes features signed; an empty text if they end in a ReLU, as the predictor does."""
         if self.predictor.projection_dim:
             return f"predictor.projection_dim {self.predictor.projection_dim} ends in a 1x1 convolution"
         return f"encoder.arch={encoder.arch} ends in a sum without ReLU" if encoder.SIGNED_FEATURES else ""
 
 
 class SupervisedConfig(MethodSection):
-    """A linear classifier on pooled features, trained together with the encoder on the labels: the ceiling. It learns
-    from the training images that the probes do not hold out (`probe.held_out_fraction`, `probe.split_seed`)."""
+    """A linear classifier on pooled features, trained together with the encoder on the labels: the upper reference
+    (ceiling). It learns from the training images that the probes do not hold out (`probe.held_out_fraction`,
+    `probe.split_seed`)."""
 
     LEARNS_FROM_LABELS: ClassVar[bool] = True
     PROBE_SETTINGS_IN_TRAINING: ClassVar[tuple[str, ...]] = ("held_out_fraction", "split_seed")
 
     name: Literal["supervised"] = "supervised"
-    """Which method this section configures."""
+    """The method that this section configures."""
 
 
 class RandomInitConfig(MethodSection):
-    """No training: random weights, batch-norm statistics calibrated on training images. The floor."""
+    """No training: random weights, batch-norm statistics calibrated on training images. The lower reference (floor)."""
 
     TRAINS: ClassVar[bool] = False
     PROBE_SETTINGS_IN_TRAINING: ClassVar[tuple[str, ...]] = ("resize",)  # of the images that calibrate the statistics
 
     name: Literal["random_init"] = "random_init"
-    """Which method this section configures."""
+    """The method that this section configures."""
 
 
 IMPLEMENTATIONS: dict[type[MethodSection], str] = {
@@ -113,7 +114,7 @@ IMPLEMENTATIONS: dict[type[MethodSection], str] = {
     SupervisedConfig: "cnnjepa.methods.supervised:Supervised",
     RandomInitConfig: "cnnjepa.methods.supervised:RandomInit",
 }
-"""Every method's config class, and the class that trains with it, which is imported when a run needs it."""
+"""Config class of every method, and the class that trains with it, which is imported when a run needs it."""
 
 if TYPE_CHECKING:
     MethodConfig = MethodSection

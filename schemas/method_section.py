@@ -1,4 +1,4 @@
-"""What other code must know of a method, declared by the method's config."""
+"""The facts about a method that other code needs, declared by the method's config."""
 
 from typing import ClassVar, Literal
 
@@ -11,13 +11,13 @@ from cnnjepa.schemas.views import PLAIN, View, ViewConfig
 
 
 class MethodSection(ExtensibleSection):
-    """The config of a method. Everything outside the method's own module reads these declarations and hooks, never the
+    """The config of a method. All code outside the method's own module reads these declarations and hooks, never the
     class. The defaults describe a method that trains on one view, has no masking and learns without labels."""
 
     EXTENDS: ClassVar[Kind] = "method"
 
     PROBED: ClassVar[Literal["target", "context"]] = "context"
-    """The encoder that `probe.encoder: auto` means: the one that the method's authors evaluate."""
+    """The encoder that `probe.encoder: auto` selects: the one that the method's authors evaluate."""
 
     REFUSED_ENCODERS: ClassVar[dict[EncoderKind, str]] = {}
     """Kinds of encoders that the method cannot use, each with the reason, which follows "method NAME" in an error."""
@@ -35,11 +35,11 @@ class MethodSection(ExtensibleSection):
     """Probe settings that decide what the checkpoint holds, and so belong to the run's name."""
 
     name: str
-    """Which method this section configures."""
+    """The method that this section configures."""
 
     @property
     def views(self) -> tuple[ViewConfig, ...]:
-        """The colours of every image's views, in order: by default one crop, its colours untouched."""
+        """The colour settings of every image's views, in order. The default is one crop with unchanged colours."""
         return (PLAIN,)
 
     @property
@@ -58,7 +58,8 @@ class MethodSection(ExtensibleSection):
         return getattr(self, "sync_batch_norm", False)
 
     def image_views(self, data: DataConfig, stride: int) -> tuple[View, ...]:
-        """The views of every image with sizes and crops, in the order of `views`; `stride` is the encoder's."""
+        """Return the views of every image with sizes and crops, in the order of `views`. `stride` is the encoder's
+        total stride."""
         return tuple(View(colours, data.image_size, data.augmentation) for colours in self.views)
 
     def check_encoder(self, encoder: AnyEncoderConfig) -> None:
@@ -72,7 +73,8 @@ class MethodSection(ExtensibleSection):
             )
 
     def check_sizes(self, data: DataConfig, encoder: AnyEncoderConfig) -> None:
-        """Raise ValueError for sizes of views that do not fit the encoder's stride. `data.image_size` fits it."""
+        """Raise ValueError for sizes of views that do not fit the encoder's stride. `data.image_size` is known to
+        fit."""
 
     def warnings(self, encoder: AnyEncoderConfig, grid: int) -> list[str]:
         """Settings that are allowed but rarely meant, one sentence each; `grid` is the number of cells per side."""

@@ -8,7 +8,7 @@ from cnnjepa.schemas.base import Section
 
 
 class _Optimizer(Section):
-    """What all optimisers have."""
+    """Settings shared by all optimisers."""
 
     OWN_FIELDS: ClassVar[tuple[str, ...]] = ("lr", "lr_at_batch", "weight_decay", "weight_decay_end")
 
@@ -18,7 +18,7 @@ class _Optimizer(Section):
 
     lr_at_batch: tuple[PositiveFloat, PositiveInt] | None = None
     """A learning rate and the global batch for which it was published or chosen. A run with this `lr` and another
-    global batch gets a warning. Not hashed. Source: the preset's head."""
+    global batch gets a warning. Not hashed. Source: the head comment of the preset."""
 
     clip_norm: float | None = Field(default=None, gt=0)
     """Global gradient norm above which gradients are scaled down; None = no clipping. Source:
@@ -29,7 +29,7 @@ class AdamWConfig(_Optimizer):
     """Adam with decoupled weight decay."""
 
     name: Literal["adamw"] = "adamw"
-    """Which optimiser this section configures. Source: docs/sources.md#optimizer."""
+    """The optimiser that this section configures. Source: docs/sources.md#optimizer."""
 
     lr: float = Field(default=0.01, gt=0)
     """Peak learning rate; not scaled by the batch size. Source: docs/sources.md#learning-rate (at a global batch of
@@ -42,8 +42,8 @@ class AdamWConfig(_Optimizer):
     """AdamW's moment decays. Source: docs/sources.md#optimizer (torch's defaults)."""
 
     decays: Literal["all", "matrices"] = "all"
-    """Which parameters decay: `all`, biases and norms too, or `matrices`, those of at least two dimensions. Source:
-    docs/sources.md#optimizer, docs/sources.md#ijepa-optimizer."""
+    """Parameters that decay: `all` (also biases and norms), or `matrices` (only those of at least two dimensions).
+    Source: docs/sources.md#optimizer, docs/sources.md#ijepa-optimizer."""
 
     @field_validator("betas")
     @classmethod
@@ -57,7 +57,8 @@ class LARSConfig(_Optimizer):
     """Momentum SGD whose step is scaled by each layer's weight and gradient norms (arXiv 1708.03888)."""
 
     name: Literal["lars"] = "lars"
-    """Which optimiser this section configures. SimCLR, VICReg and BYOL on in1k use it. Source: docs/sources.md#lars."""
+    """The optimiser that this section configures. SimCLR, VICReg and BYOL on in1k use it. Source:
+    docs/sources.md#lars."""
 
     lr: float = Field(default=0.5, gt=0)
     """Peak learning rate; not scaled by the batch size. Source: docs/sources.md#simclr-optimizer (1.7),
@@ -70,12 +71,12 @@ class LARSConfig(_Optimizer):
     """Decay of the accumulated steps. Source: docs/sources.md#lars."""
 
     trust: float = Field(default=0.001, gt=0)
-    """Trust coefficient: a layer's step is at most about this share of its weights' norm, times the learning rate.
+    """Trust coefficient: a layer's step is at most about this fraction of its weights' norm, times the learning rate.
     Source: docs/sources.md#lars."""
 
     excluded: tuple[str, ...] = ("bias", "bn", "norm")
-    """Parameters whose name holds one of these are neither decayed nor scaled. By name, so `downsample.1.weight` and a
-    projector's norms are not among them. Source: docs/sources.md#lars-excluded."""
+    """Parameters whose name contains one of these are neither decayed nor scaled. The test is by name, so
+    `downsample.1.weight` and a projector's norms are not excluded. Source: docs/sources.md#lars-excluded."""
 
     @model_validator(mode="after")
     def _decay_stays_above_zero(self) -> Self:
@@ -91,14 +92,14 @@ OptimizerConfig = Annotated[AdamWConfig | LARSConfig, Field(discriminator="name"
 
 
 class ScheduleConfig(Section):
-    """Linear warm-up, then cosine, stepped every iteration."""
+    """Linear warm-up, then a cosine, updated at every step."""
 
     warmup_epochs: float = Field(default=10, ge=0)
     """Epochs of linear warm-up, lr·(step+1)/warm-up steps. Source: docs/sources.md#warmup."""
 
     warmup_start_factor: float = Field(default=0.0, ge=0, le=1)
-    """Where the warm-up begins, as a share of the peak. Source: docs/sources.md#warmup (0),
+    """Learning rate at the start of the warm-up, as a fraction of the peak. Source: docs/sources.md#warmup (0),
     docs/sources.md#ijepa-optimizer (0.2)."""
 
     final_lr_factor: float = Field(default=0.001, ge=0, le=1)
-    """The last step's learning rate as a share of the peak. Source: docs/sources.md#final-lr."""
+    """Learning rate of the last step, as a fraction of the peak. Source: docs/sources.md#final-lr."""

@@ -1,4 +1,4 @@
-"""`--set key=value`: a key shortened to any unambiguous ending, laid over a nested dict."""
+"""`--set key=value`: a key that may be shortened to any unambiguous ending, merged into a nested dict."""
 
 import contextlib
 from collections.abc import Iterable, Mapping
@@ -18,7 +18,8 @@ Tree = dict[str, Any]
 
 
 def full_path(key: str, asked_by: str = "--set") -> str:
-    """The one config path that ends in `key`. Raises ConfigError, naming who asked, when none or several do."""
+    """Return the only config path that ends in `key`. Raises ConfigError, which names the option that gave the key, if
+    no path or several paths do."""
     legal = sorted({field.path for field in config_fields()})
     if key in legal:
         return key
@@ -35,8 +36,8 @@ def full_path(key: str, asked_by: str = "--set") -> str:
 
 
 def parse_override(text: str) -> tuple[str, Any]:
-    """`predictor.depth=2` → (full path, 2). The value is read as YAML, that of a field of text as it stands (a folder
-    named 2012). Raises ConfigError."""
+    """Parse `predictor.depth=2` → (full path, 2). The value is read as YAML; for a text field it is taken literally (a
+    folder named 2012). Raises ConfigError."""
     key, separator, value = text.partition("=")
     if not separator or not key.strip():
         raise ConfigError(f"--set {text}: write key=value, for example --set predictor.depth=2")
@@ -47,7 +48,7 @@ def parse_override(text: str) -> tuple[str, Any]:
 
 
 def parse_overrides(texts: Iterable[str]) -> list[tuple[str, Any]]:
-    """`parse_override` of each. Fields of an extension may be set before the field that names it."""
+    """Apply `parse_override` to each text. Fields of an extension may be set before the field that names it."""
     texts = list(texts)
     _meet((key.strip(), value.strip()) for key, _, value in (text.partition("=") for text in texts))
     return [parse_override(text) for text in texts]
@@ -69,8 +70,8 @@ def _path_or_nothing(key: str) -> str:
 
 
 def full_paths(changes: Mapping[str, Any], asked_by: str) -> dict[str, Any]:
-    """Keys of any unambiguous ending → full config paths, values as they are. Raises ConfigError, naming who asked, for
-    a path that does not exist, and for one field under two spellings."""
+    """Expand keys that are unambiguous endings to full config paths; values are unchanged. Raises ConfigError, which
+    names the option that gave the keys, for a path that does not exist and for one field under two spellings."""
     spelt: dict[str, str] = {}
     _meet(changes.items())
     for key in changes:
@@ -82,21 +83,21 @@ def full_paths(changes: Mapping[str, Any], asked_by: str) -> dict[str, Any]:
 
 
 def replaced(written: Mapping[str, Any], over: Mapping[str, Any], asked_by: str) -> dict[str, Any]:
-    """`written`, whose keys may be endings of paths, with the values of `over`, whose keys are full paths. Keys that
-    are not replaced keep their spelling. Raises ConfigError as `full_paths`."""
+    """Return `written`, whose keys may be endings of paths, with the values of `over`, whose keys are full paths. Keys
+    that are not replaced keep their spelling. Raises ConfigError like `full_paths`."""
     paths = {key: path for path, key in zip(full_paths(written, asked_by), written, strict=True)}
     return {key: value for key, value in written.items() if paths[key] not in over} | dict(over)
 
 
 def _is_text(path: str) -> bool:
-    """Whether a config field takes one text, in every section that has it."""
+    """Return whether a config field accepts a single text, in every section that has it."""
     annotations: list[Any] = [field.info.annotation for field in config_fields() if field.path == path]
     return all(leaf_types(a) <= {str, Path, Literal} and not takes_a_list(a) for a in annotations)
 
 
 def merge(base: Tree, over: Tree) -> Tree:
-    """`over` laid on `base`, section by section. Where `over` chooses another arm of a union (another
-    `strategy`, `source` or `name`), keys of `base` that the new arm lacks, or that mean something else there, go."""
+    """Merge `over` into `base`, section by section. If `over` selects another variant of a union (another `strategy`,
+    `source` or `name`), keys of `base` that the new variant lacks, or that have another meaning there, are dropped."""
     return _merge(base, over, [PretrainConfig])
 
 
@@ -106,7 +107,7 @@ def _merge(base: Tree, over: Tree, models: list[type[BaseModel]]) -> Tree:
     tag = discriminator(model) if model and len(models) > 1 else None
     if model and tag and tag in over and over[tag] != base.get(tag, over[tag]):
         left = arm_of(base, models)
-        # A section derived from the one before it means the same by its fields.
+        # Fields have the same meaning in a section that is derived from the previous one.
         changed = () if left and issubclass(model, left) else (*_own(model), *_own(left))
         own = {*changed, *getattr(left, "LEFT_BEHIND", ())}
         merged = {key: value for key, value in base.items() if key in model.model_fields and key not in own}
@@ -120,19 +121,19 @@ def _merge(base: Tree, over: Tree, models: list[type[BaseModel]]) -> Tree:
 
 
 def _own(model: type[BaseModel] | None) -> tuple[str, ...]:
-    """Fields of an arm that mean something else in the others, so that they are never carried over."""
+    """Return the fields of a variant that have another meaning in the others and are therefore never carried over."""
     return getattr(model, "OWN_FIELDS", ())
 
 
 def nested(path: str, value: Any) -> Tree:
-    """`a.b.c`, 1 → {a: {b: {c: 1}}}."""
+    """Convert `a.b.c`, 1 → {a: {b: {c: 1}}}."""
     for name in reversed(path.split(".")):
         value = {name: value}
     return dict(value)
 
 
 def flat(tree: Tree, prefix: str = "") -> Tree:
-    """{a: {b: 1}} → {"a.b": 1}."""
+    """Convert {a: {b: 1}} → {"a.b": 1}."""
     leaves: Tree = {}
     for name, value in tree.items():
         leaves |= flat(value, f"{prefix}{name}.") if isinstance(value, dict) else {f"{prefix}{name}": value}

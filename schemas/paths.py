@@ -1,4 +1,4 @@
-"""Paths as a person writes them."""
+"""Paths in the form in which users write them."""
 
 import os
 from pathlib import Path
@@ -8,9 +8,9 @@ from pydantic import BeforeValidator
 
 
 def user_path(given: str | Path) -> Path:
-    """The path with a leading `~` or `~user` replaced by that home, which no shell does in YAML or in `--data=~/d`.
-    A file named `~user` in the working
-    directory is that file. Raises ValueError where there is no such home, and for a null character."""
+    """Return the path with a leading `~` or `~user` replaced by that home folder. No shell does so in YAML or in
+    `--data=~/d`. If the working directory has a file named `~user`, that file is meant. Raises ValueError if there is
+    no such home folder, and for a null character."""
     text = os.fspath(given)
     if "\0" in text:
         raise ValueError(f"{text!r} holds a null character, which no path has")

@@ -11,14 +11,14 @@ class PredictorConfig(Section):
     """depth x [convolution kxk → (pointwise 1x1) → batch norm → ReLU] at the encoder's width."""
 
     depth: int = Field(default=3, ge=1, le=32)
-    """Layers. Source: docs/sources.md#predictor-layers; the authors' ablation spans 1 to 6."""
+    """Number of layers. Source: docs/sources.md#predictor-layers; the authors' ablation covers 1 to 6."""
 
     kernel_size: int = Field(default=3, ge=1, le=31)
-    """Side of the convolution's kernel in cells, odd. Source: docs/sources.md#predictor-layers; the authors'
-    ablation spans 3 to 9."""
+    """Side of the convolution's kernel in cells, odd. Source: docs/sources.md#predictor-layers; the authors' ablation
+    covers 3 to 9."""
 
     conv: Literal["separable", "dense"] = "separable"
-    """`separable`: depthwise kxk then pointwise 1x1; `dense`: an ordinary kxk convolution (about nine times the
+    """`separable`: depthwise kxk, then pointwise 1x1; `dense`: an ordinary kxk convolution (about nine times the
     parameters at k 3). Source: docs/sources.md#predictor-conv."""
 
     projection_dim: int | None = Field(default=None, ge=8)

@@ -1,4 +1,4 @@
-"""How frozen features are judged."""
+"""Evaluation of frozen features."""
 
 from typing import Annotated, Any, Literal, get_args
 
@@ -14,20 +14,23 @@ class ProbeConfig(Section):
     """Linear and k-NN probes on globally average-pooled features of the frozen encoder."""
 
     every_epochs: int = Field(default=0, ge=0)
-    """Epochs between probes during training (k-NN on the held-out tenth of the training set; validation is not
-    touched); 0 = only at the end. `checkpoints/best.pt` follows this figure. Not in the probe hash."""
+    """Epochs between probes during training (k-NN on the held-out tenth of the training set; validation images are not
+    used); 0 = only at the end. `checkpoints/best.pt` is the checkpoint with the best such figure. Not in the probe
+    hash."""
 
     online_images: int = Field(default=20_000, ge=100)
-    """Most training images used by a probe during training, evenly over classes; keeps it cheap on large sets. Not in
-    the probe hash."""
+    """Maximum number of training images used by a probe during training, spread evenly over classes; limits its cost on
+    large sets. Not in the probe hash."""
 
     encoder: Literal["auto", "target", "context"] = "auto"
-    """Which encoder is probed: `target` (the moving average) or `context` (the one with gradients). `auto` is what the
-    method's authors evaluate: the target of CNN-JEPA, the context encoder of SimCLR, BYOL and VICReg."""
+    """The encoder that is probed: `target` (the moving average) or `context` (the one with gradients). `auto` selects
+    the one that the method's authors evaluate: the target of CNN-JEPA, the context encoder of SimCLR, BYOL and
+    VICReg."""
 
     protocols: tuple[Protocol, ...] = Field(default=("published", "held_out"), min_length=1)
-    """`published`: best of all epochs on the validation set, as in the paper (optimistic). `held_out`: epoch,
-    learning rate and k chosen on a stratified tenth of the training set, refit, validation touched once."""
+    """`published`: best of all epochs on the validation set, as in the paper (optimistic). `held_out`: epoch, learning
+    rate and k are chosen on a stratified tenth of the training set, the probe is refit, and the validation set is used
+    once."""
 
     linear_epochs: int = Field(default=90, ge=1)
     """Epochs of the linear probe. Source: docs/sources.md#probe-linear."""
@@ -43,10 +46,11 @@ class ProbeConfig(Section):
     """Adam's learning rates among which protocol `held_out` chooses. Source: ours, half decades around 1e-3."""
 
     knn_k: int = Field(default=200, ge=1)
-    """Neighbours; at most a tenth of the training set is used. Source: docs/sources.md#probe-knn."""
+    """Number of neighbours; at most a tenth of the training set is used. Source: docs/sources.md#probe-knn."""
 
     knn_temperature: float = Field(default=0.1, gt=0)
-    """A neighbour of cosine similarity s votes with exp(s / temperature). Source: docs/sources.md#probe-knn."""
+    """Temperature of the votes: a neighbour of cosine similarity s votes with exp(s / temperature). Source:
+    docs/sources.md#probe-knn."""
 
     held_out_ks: tuple[PositiveInt, ...] = Field(default=(5, 10, 20, 50, 100, 200), min_length=1)
     """Neighbour counts among which protocol `held_out` chooses. Source: ours."""
@@ -58,16 +62,16 @@ class ProbeConfig(Section):
     """Seed of that split; the same for all training seeds, so that runs are compared on the same images."""
 
     floors: bool | Annotated[tuple[FloorName, ...], Field(min_length=1)] = True
-    """What else is probed for comparison: the `untrained` encoder (batch-norm statistics calibrated), the raw `pixels`;
-    true = both. Raw pixels are many features: on ten thousands of images their linear probe takes half an hour of a
-    core."""
+    """Further features that are probed for comparison: the `untrained` encoder (batch-norm statistics calibrated) and
+    the raw `pixels`; true = both. Raw pixels are many features: on tens of thousands of images their linear probe takes
+    half an hour on one core."""
 
     feature_batch_size: int = Field(default=256, ge=1)
-    """Images a forward pass of feature extraction. Not in the probe hash."""
+    """Images per forward pass of feature extraction. Not in the probe hash."""
 
     resize: int | None = Field(default=None, ge=8)
-    """Shorter side before the centre crop, in pixels; None = image_size (small images are probed at their own
-    size). Source: docs/sources.md#probe-features (256 for a crop of 224)."""
+    """Length of the shorter side before the centre crop, in pixels; None = image_size (small images are probed at their
+    own size). Source: docs/sources.md#probe-features (256 for a crop of 224)."""
 
     @field_validator("floors", mode="before")
     @classmethod
@@ -76,11 +80,11 @@ class ProbeConfig(Section):
         if not isinstance(value, bool) and not (names and all(name in get_args(FloorName) for name in names)):
             raise ValueError(f"must be true, false, or a list of {', '.join(get_args(FloorName))}")
         asked = [name for name in get_args(FloorName) if name in names]
-        return asked == list(get_args(FloorName)) or asked or value  # one wish, one value: it is hashed
+        return asked == list(get_args(FloorName)) or asked or value  # one value per request: it is hashed
 
     @property
     def floors_asked(self) -> tuple[FloorName, ...]:
-        """The floors that `floors` asks for."""
+        """The floors that `floors` requests."""
         if isinstance(self.floors, bool):
             return get_args(FloorName) if self.floors else ()
         return self.floors

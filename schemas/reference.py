@@ -1,4 +1,4 @@
-"""The configuration reference, written from the models themselves."""
+"""The configuration reference, generated from the models."""
 
 import typing
 from typing import Annotated, Any, Literal, get_args, get_origin
@@ -11,7 +11,7 @@ from cnnjepa.schemas.fields import arms, discriminator, tag_values
 
 
 def config_reference() -> str:
-    """Markdown: every section, every field with type, default and documentation."""
+    """Return the reference as Markdown: every section, and every field with type, default and documentation."""
     lines = [
         "# Configuration reference",
         "",

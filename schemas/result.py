@@ -1,4 +1,4 @@
-"""`result.json`: what a run found. Read by studies and reports, so its names are a contract."""
+"""`result.json`: the outcome of a run. Studies and reports read it, so its names are a contract."""
 
 from typing import Any, Literal
 
@@ -8,7 +8,7 @@ from cnnjepa.schemas.base import Section
 
 
 class ProbeFigures(Section):
-    """Accuracies on the validation set in percent; None where a probe was not made."""
+    """Accuracies on the validation set in percent; None if a probe was not run."""
 
     linear_top1: float | None = None
     """Linear probe, top-1."""
@@ -21,31 +21,31 @@ class ProbeFigures(Section):
 
 
 class Probes(Section):
-    """The two protocols; never mixed in one column."""
+    """Figures of the two protocols, which are never mixed in one column."""
 
     published: ProbeFigures | None = None
-    """Best of the linear probe's epochs on the validation set, as the paper."""
+    """Best of the linear probe's epochs on the validation set, as in the paper."""
     held_out: ProbeFigures | None = None
-    """Everything chosen on a tenth of the training set, validation touched once."""
+    """All choices made on a tenth of the training set; the validation set is used once."""
 
 
 class Selection(Section):
-    """What protocol `held_out` chose, with its accuracies in percent on the held-out tenth."""
+    """The choices of protocol `held_out`, with their accuracies in percent on the held-out tenth."""
 
     linear_top1: float
     """Best linear accuracy on the held-out tenth."""
     linear_lr: float
-    """The learning rate that gave it."""
+    """The learning rate of that accuracy."""
     linear_epoch: int
-    """The epoch that gave it, from 1."""
+    """The epoch of that accuracy, counted from 1."""
     knn_top1: float
     """Best k-NN accuracy on the held-out tenth."""
     knn_k: int
-    """The neighbour count that gave it."""
+    """The neighbour count of that accuracy."""
 
 
 class Floors(Section):
-    """What is reached without pretraining."""
+    """Accuracy without pretraining."""
 
     untrained: Probes | None = None
     """The same network untrained, batch-norm statistics calibrated on training images."""
@@ -54,88 +54,90 @@ class Floors(Section):
 
 
 class Diagnostics(Section):
-    """The health of the features on validation images."""
+    """Diagnostics of the features on validation images."""
 
     rankme: float
     """Effective rank: exp of the entropy of the normalised singular values (arXiv 2210.02885)."""
     feature_std: float
     """Spread of unit-length features: √(mean squared distance to their mean); 0 = all equal, about 1 = spread."""
     feature_dim: int
-    """Channels of a feature."""
+    """Number of channels of the features."""
     collapse_evidence: str | None = None
-    """Why the features count as collapsed, in words; None when they do not."""
+    """Reason in words why the features count as collapsed; None if they do not."""
 
 
 class Cost(Section):
-    """What it took. Everything measured here is volatile: it differs between equal runs."""
+    """Computational cost of the run. All measured values are volatile: they differ between equal runs."""
 
     encoder_params: int
     """Parameters of one encoder."""
     predictor_params: int
     """Parameters of predictor, token and projection head."""
     flops_per_image: float
-    """FLOPs (2 x multiply-adds) of a training step an image, forward and backward, at the mean visible share."""
+    """FLOPs (2 x multiply-adds) of a training step per image, forward and backward, at the mean fraction of visible
+    cells."""
     train_seconds: float
     """Wall time of training steps over all sessions of the run, in seconds."""
     gpu_hours: float
     """train_seconds x GPUs / 3600; 0 on the CPU."""
     images_per_s: float
-    """Training throughput over all processes."""
+    """Training throughput over all processes, in images per second."""
     peak_memory_bytes: int | None
-    """Peak device memory (GPU) or resident set (CPU) of training, over all sessions of the first process; probes and
-    floors are left out. None where it is not known: training by an earlier version, judged by this one."""
+    """Peak device memory (GPU) or resident set (CPU) during training, over all sessions of the first process; probes
+    and floors are not included. None if unknown: training by an earlier version, probed by this one."""
 
 
 class TrialResult(Section):
-    """The outcome of one run. 'The same result' means everything but cost, software, started and finished."""
+    """The outcome of one run. 'The same result' means equality of everything but cost, software, started and
+    finished."""
 
     pretrain_hash: str
-    """Name of every setting that changes the numbers."""
+    """Hash of every setting that changes the numbers."""
     probe_hash: str
-    """Name of the probe settings."""
+    """Hash of the probe settings."""
     method: str
-    """Which method."""
+    """Name of the method."""
     encoder: str
-    """Which encoder: arch, stem, stages and width."""
+    """The encoder: arch, stem, stages and width."""
     dataset: str
     """Source and name of the images."""
     seed: int
     """runtime.seed."""
     status: Literal["finished", "failed", "collapsed"]
-    """How it ended."""
+    """The status of the run at its end."""
     error: str | None = None
-    """What went wrong, when it failed."""
+    """The error, if the run failed."""
     log_tail: str | None = None
     """The last lines that a failed trial of a study printed. Volatile."""
     epochs: int | None = None
-    """Epochs trained."""
+    """Number of epochs trained."""
     final_loss: float | None = None
     """Mean loss of the last logged interval."""
     train_images: int | None = None
-    """Images of the training set used."""
+    """Number of images used from the training set."""
     val_images: int | None = None
-    """Images of the validation set used; gives the accuracies' binomial intervals."""
+    """Number of images used from the validation set, from which the accuracies' binomial intervals are computed."""
     skipped_images: tuple[str, ...] = ()
     """Images left out as unreadable (`data.on_error: skip`)."""
     probed_encoder: Literal["target", "context"] | None = None
-    """Which encoder the probes saw."""
+    """The encoder that was probed."""
     probe: dict[str, Any] | None = None
-    """The config's probe section, which `probe_hash` names."""
+    """The config's probe section, which `probe_hash` identifies."""
     probes: Probes = Probes()
-    """The accuracies."""
+    """Accuracies of the trained encoder."""
     selection: Selection | None = None
-    """What the held-out tenth chose."""
+    """Choices made on the held-out tenth."""
     floors: Floors = Floors()
-    """What is reached without pretraining."""
+    """Accuracies without pretraining."""
     diagnostics: Diagnostics | None = None
-    """Feature health."""
+    """Diagnostics of the features."""
     cost: Cost | None = None
-    """Volatile."""
+    """Cost of the run. Volatile."""
     software: dict[str, str] = Field(default_factory=dict)
     """Versions, commit and hardware of the last session that trained; `trained_at`: the commit or commits that trained
     the run. Volatile."""
     probe_software: dict[str, str] = Field(default_factory=dict)
-    """The same of the session that probed, where it differs; empty otherwise. Volatile."""
+    """The same for the session that probed, if it differs; empty otherwise. Volatile."""
     started: str = ""
     """When the run began, ISO 8601 UTC. Volatile."""
     finished: str = ""
@@ -143,10 +145,11 @@ class TrialResult(Section):
 
     @property
     def has_figures(self) -> bool:
-        """Whether the run was judged: it finished or collapsed."""
+        """Return whether the run has accuracies: it finished or collapsed."""
         return self.status != "failed"
 
     def lasting(self) -> dict[str, object]:
-        """Everything that two equal runs must share (final_loss is a mean over the logging interval, which is free)."""
+        """Return everything that must be equal for two equal runs. (final_loss is left out: it is a mean over the
+        logging interval, which may be chosen freely.)"""
         volatile = {"cost", "software", "probe_software", "started", "finished", "final_loss", "log_tail"}
         return self.model_dump(mode="json", exclude=volatile)

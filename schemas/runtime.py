@@ -1,4 +1,4 @@
-"""Where and how long: device, precision, batch, seed, and how often things are written."""
+"""Execution: device, precision, batch size, seed, and the intervals of records."""
 
 from typing import Any, Literal, Self
 
@@ -11,7 +11,7 @@ class RuntimeConfig(Section):
     """Everything about the execution; fields marked 'not hashed' do not change the numbers."""
 
     device: Literal["auto", "cpu", "cuda"] = "auto"
-    """`auto` takes a GPU where there is one; resolved before hashing."""
+    """The device; `auto` selects a GPU if there is one; resolved before hashing."""
 
     precision: Literal["float32", "bf16"] = "float32"
     """`bf16` is autocast of the forward pass; weights, losses and optimiser stay float32. Source:
@@ -22,36 +22,38 @@ class RuntimeConfig(Section):
     (128 x 4)."""
 
     accumulation: int = Field(default=1, ge=1)
-    """Equal parts into which a process's batch is split, one after the other, to save memory. Batch-norm
-    statistics are then a part's. Must divide batch_size."""
+    """Number of equal parts into which a process's batch is split to save memory; they are processed one after the
+    other. Batch-norm statistics are then computed per part. Must divide batch_size."""
 
     epochs: int = Field(default=200, ge=1)
     """Passes over the training set. Source: docs/sources.md#epochs (201 on ImageNet-100, 101 on ImageNet-1k)."""
 
     compile: bool = False
-    """Whether torch.compile is used for the dense target encoder and the predictor; costs a minute at start."""
+    """Whether torch.compile is used for the dense target encoder and the predictor; this costs a minute at the
+    start."""
 
     channels_last: bool = True
-    """Memory format of activations and convolution weights; channels-last is faster on CPUs and tensor cores."""
+    """Whether activations and convolution weights are stored in channels-last memory format, which is faster on CPUs
+    and tensor cores."""
 
     workers: int = Field(default=2, ge=0)
-    """Loader processes where the data set is not resident; 0 = in the training process. Not hashed."""
+    """Number of loader processes, if the data set is not resident; 0 = loading in the training process. Not hashed."""
 
     threads: int | None = Field(default=None, ge=1, le=1024)
     """CPU threads of the process; None = the framework's choice. Not hashed, but recorded: bitwise claims hold
     for the same number."""
 
     seed: int = Field(default=0, ge=0)
-    """Everything random is a function of this seed."""
+    """Seed of all random choices."""
 
     log_every_steps: int = Field(default=10, ge=1)
-    """Steps a line of metrics.jsonl. Not hashed."""
+    """Steps per line of metrics.jsonl. Not hashed."""
 
     checkpoint_every_steps: int = Field(default=500, ge=1)
     """Steps between checkpoints; one is also written after every epoch. Not hashed."""
 
     keep_epochs: tuple[int, ...] = ()
-    """Epochs after which a checkpoint is kept for good as `epoch_N.pt`. Not hashed."""
+    """Epochs after which a checkpoint is kept permanently as `epoch_N.pt`. Not hashed."""
 
     images_every_epochs: int = Field(default=10, ge=0)
     """Epochs between TensorBoard panels of image, context and target; 0 = none. Not hashed."""

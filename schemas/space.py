@@ -1,4 +1,4 @@
-"""A search: which settings are looked for, between what bounds, and by what figure."""
+"""A search: the settings that are varied, their bounds, and the figure that is maximised."""
 
 import re
 from typing import Annotated, Any, Literal
@@ -11,7 +11,7 @@ from cnnjepa.schemas.study import NamedArms, arm_named
 from cnnjepa.schemas.yaml_text import read_yaml, write_inline
 
 _FORM = re.compile(r"^(log|uniform|int|choice)\((.*)\)$", re.DOTALL)
-# Of named arms; Ray takes a name with a slash apart.
+# In the names of arms; Ray splits a name at a slash.
 _NAME = re.compile(r"^[A-Za-z0-9][A-Za-z0-9 _-]*$")
 _FORMS = (
     "log(LOW, HIGH), uniform(LOW, HIGH), int(LOW, HIGH), choice(A, B, …) or, in a file, named arms "
@@ -20,19 +20,19 @@ _FORMS = (
 
 
 class Range(Section):
-    """What a setting may be: numbers between bounds, one of several values, or one of several named arms."""
+    """The allowed values of a setting: numbers between bounds, one of several values, or one of several named arms."""
 
     kind: Literal["log", "uniform", "int", "choice", "arms"]
     """`log`: real, uniform in the logarithm; `uniform`: real; `int`: whole, both bounds included; `choice`; `arms`."""
 
     bounds: tuple[float, ...] = ()
-    """Least and greatest, of numbers."""
+    """Smallest and largest value, for numbers."""
 
     values: tuple[Any, ...] = ()
-    """Of `choice`."""
+    """The values of a `choice`."""
 
     arms: NamedArms = Field(default_factory=dict)
-    """Of `arms`: name → the fields that it changes together, as in a study's axis."""
+    """The named arms of `arms`: name → the fields that it changes together, as in a study's axis."""
 
     @model_validator(mode="after")
     def _is_a_range(self) -> "Range":
@@ -57,15 +57,16 @@ class Range(Section):
 
     @property
     def ends(self) -> tuple[Any, ...]:
-        """Values that must all be legal: both bounds, and a number between them, every choice, or every arm's name."""
+        """Return the values that must all be valid: both bounds and a number between them, every choice, or every arm's
+        name."""
         if self.kind in ("choice", "arms"):
             return self.values or tuple(self.arms)
         low, high = self.bounds
         return (int(low), int(high)) if self.kind == "int" else (low, low + (high - low) / 2**0.5, high)
 
     def read(self, value: Any) -> Any:
-        """A value as YAML has it (4 is a number there, though an arm's name), as this range has it. Raises ValueError
-        for one that is not in it."""
+        """Convert a value from YAML (4 is a number there, even if it is an arm's name) to a value of this range. Raises
+        ValueError for one that is not in the range."""
         if self.kind in ("choice", "arms"):
             value = arm_named(value, self.arms) if self.kind == "arms" else value
             if value not in self.ends:
@@ -87,7 +88,8 @@ class Range(Section):
 
 
 def _range(given: Any) -> Any:
-    """`log(1e-4, 1e-1)`, a list for `choice`, or a mapping of mappings for named arms, as a Range's fields."""
+    """Convert `log(1e-4, 1e-1)`, a list for `choice`, or a mapping of mappings for named arms to the fields of a
+    Range."""
     if isinstance(given, list | tuple):
         return {"kind": "choice", "values": tuple(given)}
     if isinstance(given, dict) and "kind" not in given:
@@ -119,10 +121,11 @@ Ranged = Annotated[Range, BeforeValidator(_range), PlainSerializer(_written)]
 
 
 class SearchSpace(Section):
-    """What is searched. The figure is taken on the held-out tenth of the training set; validation is not looked at."""
+    """A search over settings. The figure is measured on the held-out tenth of the training set; validation images are
+    not used."""
 
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=80)
-    """Folder below `studies/`."""
+    """Name of the folder below `studies/`."""
 
     preset: str = "demo"
     """The base config."""
@@ -131,31 +134,34 @@ class SearchSpace(Section):
     """Changes to the base config for every trial: config path (or an unambiguous ending) → value."""
 
     space: dict[str, Ranged] = Field(min_length=1)
-    """Config path (or an unambiguous ending) → `log(1e-4, 1e-1)`, `uniform(0.9, 1)`, `int(1, 4)`,
-    `choice(mixed, random)` or a list of values; or a name → named arms, each of which changes several fields."""
+    """Settings that are varied. Either a config path (or an unambiguous ending) → `log(1e-4, 1e-1)`, `uniform(0.9, 1)`,
+    `int(1, 4)`, `choice(mixed, random)` or a list of values; or a name → named arms, each of which changes several
+    fields."""
 
     first: tuple[dict[str, Any], ...] = ()
-    """Points that are tried before any is proposed: setting, as `space` has it → its value, or the arm's name. What a
-    point leaves out is proposed. Together they may be a design that no sampler would choose (an orthogonal array)."""
+    """Points that are tried before any is proposed: setting, as in `space` → its value, or the arm's name. Settings
+    that a point leaves out are proposed by the sampler. Together the points may be a design that no sampler would
+    choose (an orthogonal array)."""
 
     objective: Literal["knn", "linear"] = "knn"
-    """The figure to be made large: `selection.knn_top1` or `selection.linear_top1` of result.json."""
+    """The figure that is maximised: `selection.knn_top1` or `selection.linear_top1` of result.json."""
 
     sampler: Literal["tpe", "random", "grid"] = "tpe"
     """`tpe`: tree-structured Parzen estimator (Bergstra et al., 2011); `grid` tries every combination of `choice`,
     `int` and named arms once."""
 
     seed: int = Field(default=0, ge=0)
-    """Of the sampler."""
+    """Seed of the sampler."""
 
     prune: bool = True
-    """Whether trials that are behind at an intermediate probe are given up (ASHA, arXiv 1810.05934)."""
+    """Whether trials that are worse than others at an intermediate probe are stopped (ASHA, arXiv 1810.05934)."""
 
     grace_epochs: int | None = Field(default=None, ge=1)
-    """Epochs that every trial is granted; None = a sixth of the run, and at least the first probe."""
+    """Minimum number of epochs of every trial; None = a sixth of the run, and at least up to the first probe."""
 
     reduction: int = Field(default=3, ge=2)
-    """ASHA keeps one in so many at each rung. Source: the paper uses 4; ours is milder, for few trials."""
+    """Reduction factor of ASHA, which keeps one in so many trials at each rung. Source: the paper uses 4; ours is
+    milder, for few trials."""
 
     @field_validator("space")
     @classmethod

@@ -1,4 +1,5 @@
-"""A study: which configs are compared. One file an experiment in `ablations/studies/`; a user's own works the same."""
+"""A study: the configs that are compared. There is one file per experiment in `ablations/studies/`; users can write
+their own in the same form."""
 
 from collections.abc import Iterable
 from typing import Any, Literal, Self
@@ -23,8 +24,8 @@ NamedArms = dict[str, dict[str, Any]]
 
 
 def arm_named(given: Any, names: Iterable[str]) -> Any:
-    """The arm's name that a value of a YAML file means: names are text as they are written, values may be numbers.
-    Gives back the value when it is none of the names."""
+    """Return the arm's name for a value from a YAML file: names are text as written, while YAML values may be numbers.
+    Returns the value itself if it matches none of the names."""
     if given in (names := list(names)):
         return given
     return next((name for name in names if not isinstance(given, str) and read_yaml(name, "") == given), given)
@@ -34,17 +35,18 @@ Expected = Literal["worse", "better", "level", "not_worse"]
 
 
 class Claim(Section):
-    """What is expected of an arm against the baseline, written down before the study is run; the report answers it."""
+    """An expected relation of an arm to the baseline, written down before the study is run. The report says whether it
+    holds."""
 
     says: str = Field(min_length=1)
     """The claim, in a sentence."""
 
     arm: dict[str, Any] = Field(min_length=1)
-    """The arm that it speaks of: axis → value, or axis → name of an arm."""
+    """The arm of the claim: axis → value, or axis → name of an arm."""
 
     expect: Expected
-    """How the arm is said to stand to the baseline: `worse` or `better` by the study's test; `level` or `not_worse` by
-    the difference's 95 % interval, which must lie within, or not below, the margin."""
+    """The expected relation of the arm to the baseline: `worse` or `better` by the study's test; `level` or `not_worse`
+    by the 95 % interval of the difference, which must lie within the margin (`level`) or not below it (`not_worse`)."""
 
     margin: float | None = Field(default=None, gt=0)
     """Percentage points of accuracy that count as no difference; for `level` and `not_worse` only."""
@@ -60,16 +62,16 @@ class Claim(Section):
 
 
 class Study(Section):
-    """A base config, axes along which it is changed, and seeds; a trial is one arm with one seed."""
+    """A base config, axes along which it is changed, and seeds. A trial is one arm with one seed."""
 
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=80)
-    """Folder below `studies/`; letters, digits, `.`, `_` and `-`."""
+    """Name of the folder below `studies/`; letters, digits, `.`, `_` and `-`."""
 
     question: str = ""
-    """What the study asks, in a sentence."""
+    """The question of the study, in a sentence."""
 
     published: PublishedTable | None = None
-    """The table of `ablations/published.yaml` whose numbers stand beside ours."""
+    """The table of `ablations/published.yaml` whose numbers are shown next to ours."""
 
     preset: str = "demo"
     """The base config."""
@@ -78,19 +80,19 @@ class Study(Section):
     """Changes to the base config for every trial: config path (or an unambiguous ending of one) → value."""
 
     axes: dict[str, Values | NamedArms] = Field(min_length=1)
-    """What varies. Either a config path (or an unambiguous ending) → its values, or a name → named arms, each of
-    which changes several fields: `{loss: {l2: {loss.name: l2, loss.normalized: false}, …}}`. Several axes make a
-    grid: every combination is an arm."""
+    """Settings that are varied. Either a config path (or an unambiguous ending) → its values, or a name → named arms,
+    each of which changes several fields: `{loss: {l2: {loss.name: l2, loss.normalized: false}, …}}`. Several axes form
+    a grid: every combination is an arm."""
 
     baseline: dict[str, Any] | None = None
-    """The arm that the others are compared with: axis → value, or axis → name of an arm. None = the arm that
-    equals the base config, else the first."""
+    """The arm with which the others are compared: axis → value, or axis → name of an arm. None = the arm that equals
+    the base config, else the first."""
 
     seeds: tuple[int, ...] = Field(default=(0,), min_length=1)
-    """`runtime.seed` of an arm's trials."""
+    """Values of `runtime.seed`; every arm has one trial per seed."""
 
     claims: tuple[Claim, ...] = ()
-    """What is expected of the arms; the report says of each whether it holds."""
+    """Expected results of arms; the report says whether each claim holds."""
 
     @field_validator("axes")
     @classmethod

@@ -1,7 +1,7 @@
-"""Views: what happens to a crop's colours, drawn for every image and view anew.
+"""Views: colour augmentation of crops, drawn independently for every image and view.
 
-Crop and flip are `data.augmentation`'s; only local views have a size and a scale of their own. In this order: jitter
-(its four parts in an order of its own for every image), grey, blur and solarisation.
+Crop and flip are settings of `data.augmentation`; only local views have their own size and scale. The operations are
+applied in this order: jitter (its four parts in a random order per image), grey, blur and solarisation.
 """
 
 from typing import NamedTuple, Self
@@ -19,28 +19,28 @@ class ViewConfig(Section):
     """Probability of colour jitter. Source: 0.8 in SimCLR, BYOL and VICReg."""
 
     brightness: float = Field(default=0.0, ge=0)
-    """Brightness is multiplied by a factor within 1 ± this (not below 0). Source: torchvision's meaning."""
+    """Range of the brightness factor, 1 ± this (not below 0). Source: torchvision's meaning."""
 
     contrast: float = Field(default=0.0, ge=0)
-    """Contrast is multiplied by a factor within 1 ± this (not below 0). Source: torchvision's meaning."""
+    """Range of the contrast factor, 1 ± this (not below 0). Source: torchvision's meaning."""
 
     saturation: float = Field(default=0.0, ge=0)
-    """Saturation is multiplied by a factor within 1 ± this (not below 0). Source: torchvision's meaning."""
+    """Range of the saturation factor, 1 ± this (not below 0). Source: torchvision's meaning."""
 
     hue: float = Field(default=0.0, ge=0, le=0.5)
-    """Hue is turned by up to this share of the circle either way. Source: torchvision's meaning."""
+    """Largest rotation of the hue in either direction, as a fraction of the circle. Source: torchvision's meaning."""
 
     grey: float = Field(default=0.0, ge=0, le=1)
-    """Probability that the view loses its colours. Source: 0.2 in SimCLR, BYOL and VICReg."""
+    """Probability that the view becomes grey. Source: 0.2 in SimCLR, BYOL and VICReg."""
 
     blur: float = Field(default=0.0, ge=0, le=1)
     """Probability of a Gaussian blur; its kernel spans a tenth of the view's side. Source: SimCLR, appendix A."""
 
     blur_sigma: tuple[float, float] = (0.1, 2.0)
-    """Least and greatest standard deviation of the blur in pixels. Source: SimCLR, 0.1 to 2."""
+    """Smallest and largest standard deviation of the blur in pixels. Source: SimCLR, 0.1 to 2."""
 
     solarise: float = Field(default=0.0, ge=0, le=1)
-    """Probability that pixels of at least half the greatest value are inverted. Source: BYOL and VICReg."""
+    """Probability of solarisation: pixels of at least half the largest value are inverted. Source: BYOL and VICReg."""
 
     solarise_first: bool = False
     """Whether solarisation comes before the blur (VICReg) or after it (BYOL)."""
@@ -63,7 +63,7 @@ class ViewConfig(Section):
 
     @property
     def plain(self) -> bool:
-        """Whether colours stay as they are."""
+        """Return whether colours are unchanged."""
         return not any((self.jitter, self.grey, self.blur, self.solarise))
 
 
@@ -83,10 +83,10 @@ class SimCLRView(ViewConfig):
     """Range of the saturation factor, 1 ± this."""
 
     hue: float = Field(default=0.2, ge=0, le=0.5)
-    """Greatest turn of the hue, a share of the circle."""
+    """Largest rotation of the hue, as a fraction of the circle."""
 
     grey: float = Field(default=0.2, ge=0, le=1)
-    """Probability that the view loses its colours."""
+    """Probability that the view becomes grey."""
 
     blur: float = Field(default=0.5, ge=0, le=1)
     """Probability of a Gaussian blur."""
@@ -105,7 +105,7 @@ class BYOLFirstView(SimCLRView):
     """Range of the saturation factor, 1 ± this."""
 
     hue: float = Field(default=0.1, ge=0, le=0.5)
-    """Greatest turn of the hue, a share of the circle."""
+    """Largest rotation of the hue, as a fraction of the circle."""
 
     blur: float = Field(default=1.0, ge=0, le=1)
     """Probability of a Gaussian blur."""
@@ -148,10 +148,10 @@ PLAIN = ViewConfig()
 
 
 class View(NamedTuple):
-    """One view of every image, everything decided."""
+    """One view of every image, with all settings resolved."""
 
     colours: ViewConfig
     size: int
     """Side in pixels."""
     augmentation: AugmentationConfig
-    """How it is cropped and flipped."""
+    """Crop and flip settings."""

@@ -1,7 +1,8 @@
-"""YAML in and out, for every file of the project and every word of the command line.
+"""Reading and writing of YAML, for every file of the project and every word of the command line.
 
-Read by the core schema of YAML 1.2 (yaml.org/spec/1.2.2, chapter 10.3), which is how people write numbers: `1e-4` is a
-number, `010` is ten, and `1:30`, `no` and `2012-01-01` are text. A key is text as it is written, and stands once.
+Text is read with the core schema of YAML 1.2 (yaml.org/spec/1.2.2, chapter 10.3), which matches how people write
+numbers: `1e-4` is a number, `010` is ten, and `1:30`, `no` and `2012-01-01` are text. A key is always text, exactly as
+written, and may occur only once.
 """
 
 import re
@@ -30,7 +31,7 @@ _CORE = (
 
 
 class _Refused(yaml.constructor.ConstructorError):
-    """Valid YAML that these files may not hold."""
+    """Valid YAML that these files must not contain."""
 
     def __init__(self, problem: str, node: Any = None) -> None:
         line = f" (line {node.start_mark.line + 1})" if node else ""
@@ -41,7 +42,7 @@ class _Reader(yaml.SafeLoader):
     yaml_constructors: ClassVar[dict[Any, Any]] = {}
 
     def compose_mapping_node(self, anchor: Any) -> Any:
-        """A mapping whose keys are text, each there once."""
+        """Compose a mapping whose keys are text and occur once each."""
         node: MappingNode = super().compose_mapping_node(anchor)
         lines: dict[str, int] = {}
         for key, _ in node.value:
@@ -57,7 +58,7 @@ class _Reader(yaml.SafeLoader):
     def mapping(self, node: Any) -> dict[str, Any]:
         if not isinstance(node, MappingNode):
             raise _Refused(f"a {node.id} is marked as a mapping", node)
-        self.flatten_mapping(node)  # `<<: *base` takes over what another mapping has
+        self.flatten_mapping(node)  # `<<: *base` inherits the content of another mapping
         return {key.value: self.construct_object(value, deep=True) for key, value in node.value}
 
     def sequence(self, node: Any) -> list[Any]:
@@ -76,11 +77,11 @@ class _Reader(yaml.SafeLoader):
             return float(text.lower().replace(".inf", "inf").replace(".nan", "nan"))
         try:
             return int(text, {"0o": 8, "0x": 16}.get(text[:2], 10))
-        except ValueError:  # more digits than Python reads
+        except ValueError:  # more digits than Python accepts
             raise _Refused(f"a number of {len(text):,} digits", node) from None
 
 
-_reader: Any = _Reader  # the library's types know its own classes alone
+_reader: Any = _Reader  # the type stubs know only PyYAML's own loader classes
 _reader.yaml_implicit_resolvers = {}
 for _name, _form, _first in _CORE:
     _Reader.add_implicit_resolver(_TAG + _name, _form, _first)
@@ -94,10 +95,10 @@ _reader.add_constructor(None, yaml.SafeLoader.construct_undefined)
 
 
 class _Writer(yaml.SafeDumper):
-    """Quotes text that YAML 1.2 or 1.1 would read as something else, so that other programs read it too."""
+    """Quotes text that YAML 1.2 or 1.1 would read as another type, so that other programs read it correctly too."""
 
     def ignore_aliases(self, data: Any) -> bool:
-        """Every value is written out where it stands."""
+        """Write every value in full instead of an alias."""
         return True
 
 
@@ -106,10 +107,11 @@ for _name, _form, _first in _CORE:
 
 
 def read_yaml(text: str, origin: str) -> Any:
-    """The value that YAML text describes: keys as text, numbers by YAML 1.2. `origin` names the text in messages.
+    """Return the value that YAML text describes: keys as text, numbers by YAML 1.2. `origin` names the text in
+    messages.
 
-    Raises ConfigError naming origin and line for text that is not YAML, a key given twice (with both lines), a key that
-    is no scalar, and tags beyond the core schema.
+    Raises ConfigError, which names origin and line, for text that is not YAML, a key that occurs twice (with both
+    lines), a key that is not a scalar, and tags outside the core schema.
     """
     try:
         return yaml.load(text, Loader=_Reader)
@@ -126,7 +128,7 @@ def read_yaml(text: str, origin: str) -> Any:
 
 
 def read_yaml_file(path: Path, kind: str) -> Any:
-    """As `read_yaml`, for a file in UTF-8; `kind` (config file, study file) names it in messages. Raises ConfigError
+    """Read a UTF-8 file like `read_yaml`. `kind` (config file, study file) names it in messages. Raises ConfigError
     also for a file that cannot be read."""
     try:
         text = path.read_text(encoding="utf-8")
@@ -139,19 +141,19 @@ def read_yaml_file(path: Path, kind: str) -> Any:
 
 
 def read_word(text: str, asked_by: str) -> Any:
-    """The value of a word of the command line, read as YAML on one line. A `#` begins no comment there. Raises
-    ConfigError naming `asked_by` (`--set optimizer.lr`)."""
+    """Read a word of the command line as YAML on one line. A `#` does not start a comment there. Raises ConfigError,
+    which names `asked_by` (`--set optimizer.lr`)."""
     value = read_yaml(text, f"{asked_by}={text[:80]}")
     commented = re.search(r"(?:^|\s)#", text) and not isinstance(value, list | dict)
     return text.strip() if commented and text.lstrip()[0] not in "'\"" else value
 
 
 def write_yaml(tree: Any) -> str:
-    """YAML that `read_yaml` reads back as the same value; keys stay in order."""
+    """Return YAML that `read_yaml` reads back as the same value. Keys keep their order."""
     return str(yaml.dump(tree, Dumper=_Writer, sort_keys=False, default_flow_style=None, width=100))
 
 
 def write_inline(value: Any) -> str:
-    """A value as YAML on one line."""
+    """Return a value as YAML on one line."""
     text = str(yaml.dump(value, Dumper=_Writer, sort_keys=False, default_flow_style=True, width=10**6))
     return text.removesuffix("\n").removesuffix("\n...")
