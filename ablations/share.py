@@ -7,7 +7,7 @@ import torch
 from cnnjepa.cpus import usable_cpus
 from cnnjepa.schemas import ConfigError
 
-# Most CPUs of a process that has a GPU: for its loader processes and itself. Assumption.
+# Maximum CPUs of a process that has a GPU: for its loader processes and itself. Assumption.
 _MOST_CPUS_BESIDE_A_GPU = 16
 
 

@@ -89,8 +89,8 @@ def _row(one: Answered, sets: list[str | None]) -> tuple[Cell, ...]:
 
 
 def _where(one: Answered) -> str:
-    """Return whether the published difference lies inside or outside the interval, in words; an empty text if either is
-    unknown."""
+    """Return `inside` or `outside`: whether the published difference lies in the interval. The text is empty if either
+    is unknown."""
     low, high = one.difference.low, one.difference.high
     if one.published is None or low is None or high is None:
         return ""

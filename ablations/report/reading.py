@@ -124,8 +124,8 @@ class StudyData:
 
 
 def read_studies(root: Path, names: list[str]) -> tuple[list[StudyData], list[str]]:
-    """Return (the named studies, or all below `root` if none is named; a warning for each of all studies that cannot be
-    read). Raises ConfigError when there is no study, or when a named one cannot be read."""
+    """Return (the named studies, warnings). If no study is named, return all below `root`, and one warning for each
+    that cannot be read. Raises ConfigError when there is no study, or when a named one cannot be read."""
     if not names:
         refuse_no_studies(root)
     if names:

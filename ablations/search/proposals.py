@@ -156,7 +156,7 @@ class Proposals:
             self._names.add(name)
 
     def close(self) -> None:
-        """Return the trials that still wait for another process to the queue."""
+        """Queue the trials again that still wait for another process."""
         while self._held:
             trial, name = self._held.pop()
             self._open[trial.number] = trial, name

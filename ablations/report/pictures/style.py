@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from cnnjepa.ablations.report.pictures.text import FONTS
 
 # Okabe and Ito's palette (jfly.uni-koeln.de/color), which people with any of the usual colour deficiencies can
-# distinguish. Yellow is left out, because it is invisible on white.
+# distinguish. Yellow is left out, because it is hard to see on white.
 PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#7F7F7F")
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
 MOST_SERIES = len(PALETTE)
