@@ -1,6 +1,7 @@
 """A method, a masking strategy, an encoder and a data source from outside the repository, as the recipes show them."""
 
 import itertools
+import json
 import pickle
 import sys
 from pathlib import Path
@@ -9,6 +10,7 @@ import pytest
 import torch
 from recipes import DOCS, shown, written
 from runs import assert_same_run, in_process, small_config, train_alone, train_and_die
+from study_runs import SMALL, environment, run
 
 import cnnjepa
 from cnnjepa.errors import Stopped
@@ -144,3 +146,32 @@ def test_an_encoder_of_ones_own_is_named_by_arch(own: str, tmp_path: Path) -> No
     assert cnnjepa.load_encoder(tmp_path / "run")(torch.zeros(1, 3, 32, 32)).shape == (1, 24, 8, 8)
     old = small_config("arch=custom", f"encoder.module={own}:Net", "total_stride=4")
     assert list(extensions_in(old)) == []  # its name holds the class alone, as before
+
+
+@pytest.mark.slow
+def test_extensions_are_ablated_over_two_seeds_and_reported_beside_ours(own: str, tmp_path: Path) -> None:
+    """Ours, a method and a masking strategy of one's own: one study, two seeds, one report."""
+    written("extend_method.md", tmp_path, f"{own}_method")
+    written("extend_masking.md", tmp_path, f"{own}_masks")
+    arms = {
+        "ours": {},
+        "regularised": {"variance": 0.2, "method.name": f"{own}_method:RegularisedJEPA"},
+        "halves": {"masking.strategy": f"{own}_masks:Halves"},
+    }
+    short = ["epochs=1", "warmup_epochs=0", *(text for text in SMALL if not text.startswith("epochs"))]
+    study = {"name": "mine", "preset": "smoke", "axes": {"method": arms}, "seeds": [0, 1]}
+    (tmp_path / "mine.yaml").write_text(json.dumps(study), encoding="utf-8")
+    flags = [word for text in short for word in ("--set", text)]
+    env = environment(tmp_path / "root")
+    code, out = run(
+        ["ablate", "mine.yaml", *flags, "--cpus-per-trial", "1", "--images-per-s", "100", "--root", "root"], env, 600
+    )
+    assert code == 0, out
+    results = [json.loads(path.read_text()) for path in (tmp_path / "root" / "runs").rglob("result.json")]
+    methods = sorted((result["method"], result["seed"], result["status"]) for result in results)
+    mine = f"{own}_method:RegularisedJEPA"
+    assert methods == sorted((name, seed, "finished") for name in ("cnnjepa", "cnnjepa", mine) for seed in (0, 1))
+    code, out = run(["report", "mine", "--root", "root"], env, 600)
+    assert code == 0, out
+    text = (tmp_path / "root" / "studies" / "mine" / "report" / "report.md").read_text(encoding="utf-8")
+    assert all(f"| {arm} " in text for arm in arms), text[:3000]
