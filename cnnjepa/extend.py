@@ -1,4 +1,4 @@
-"""What a method, an encoder, a masking strategy or a data source of one's own is written with."""
+"""The public classes and functions for user-defined methods, encoders, masking strategies and data sources."""
 
 from cnnjepa.data import ImageSource
 from cnnjepa.encoders import Trunk

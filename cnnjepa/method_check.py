@@ -1,4 +1,5 @@
-"""Is a method fit to train with? Gradients, terms, repetition after a resume, and two processes against one."""
+"""Checks of whether a method is fit for training: gradients, terms, reproducibility after a resume, and two processes
+compared with one."""
 
 import copy
 import datetime
@@ -25,12 +26,14 @@ from cnnjepa.training.step import train_step
 _BATCH = 8
 _STEPS = 4
 _CPU = torch.device("cpu")
-# Largest relative difference of gradients between two processes and one, float64. Ours measure below 1e-15.
+# Largest relative difference of gradients between two processes and one, float64. The built-in methods measure below
+# 1e-15.
 _TOLERANCE = 1e-6
 
 
 def examine_method(config: PretrainConfig) -> Iterator[Finding]:
-    """Findings about the config's method on a batch of 8 random images, as they are made. Needs no data."""
+    """Examine the config's method on a batch of 8 random images and yield the findings as they are made. Needs no
+    data."""
     found = extension_of(config.method)
     method = build_method(config)
     count = sum(p.numel() for p in method.parameters() if p.requires_grad)
@@ -46,7 +49,8 @@ def examine_method(config: PretrainConfig) -> Iterator[Finding]:
 
 
 def _inputs(config: PretrainConfig, method: Method, step: int, slots: range = range(_BATCH)) -> tuple[Tensor, ...]:
-    """What the method's forward takes at a step: the images depend on the step and the global batch index alone."""
+    """Return the arguments of the method's forward pass at a step. The images depend only on the step and on the global
+    batch indices."""
     dtype = next(method.parameters()).dtype
     generator = torch.Generator().manual_seed(step)
     views = tuple(
@@ -58,7 +62,7 @@ def _inputs(config: PretrainConfig, method: Method, step: int, slots: range = ra
 
 
 def _target(config: PretrainConfig, method: Method) -> Finding:
-    """Whether the encoders that can be probed are those that the config speaks of."""
+    """Check that the encoders that can be probed are those that the config declares."""
     name = "encoders that can be probed"
     wanted = {"context", "target"} if config.method.moving_average else {"context"}
     if set(method.encoders) != wanted:
@@ -72,7 +76,7 @@ def _target(config: PretrainConfig, method: Method) -> Finding:
 
 
 def _gradients(config: PretrainConfig) -> Finding:
-    """Whether every parameter of the encoder has a gradient, and some of it is not 0."""
+    """Check that every parameter of the encoder has a finite gradient, and that not all gradients are 0."""
     method = build_method(config).train()
     loss = method(*_inputs(config, method, 0))
     loss.mean.backward()
@@ -87,7 +91,7 @@ def _gradients(config: PretrainConfig) -> Finding:
 
 
 def _terms(config: PretrainConfig) -> Finding:
-    """Whether `terms` counts what `forward` divides by."""
+    """Check that `terms` returns the weight by which the loss of `forward` is divided."""
     method = build_method(config).train()
     inputs = _inputs(config, method, 0)
     told, weight = float(method.terms(*inputs)), float(method(*inputs).weight)
@@ -106,7 +110,8 @@ def _train(config: PretrainConfig, method: Method, optimizer: torch.optim.Optimi
 
 
 def _resumes(config: PretrainConfig) -> Finding:
-    """Whether steps after a restart from the state dicts repeat those of a run without one, bit for bit."""
+    """Check that the steps after a restart from the state dicts are equal, bit for bit, to those of a run without a
+    restart."""
     config = config.model_copy(update={"runtime": config.runtime.model_copy(update={"accumulation": 1})})
     states = []
     for stops in ((), (_STEPS // 2,)):
@@ -132,7 +137,7 @@ def _resumes(config: PretrainConfig) -> Finding:
 
 
 def _two_processes(config: PretrainConfig) -> Finding:
-    """Whether the gradients of two processes with half a batch each are those of one. Norms use their running
+    """Check that two processes with half a batch each have the gradients of one process. Norms use their running
     statistics, which processes do not share."""
     one = _gradient_of(config, range(_BATCH), 1)
     with tempfile.TemporaryDirectory() as scratch:
@@ -149,7 +154,7 @@ def _two_processes(config: PretrainConfig) -> Finding:
 
 
 def _half(rank: int, config: PretrainConfig, scratch: str) -> None:
-    """One of two processes; the first keeps the gradient."""
+    """Run one of the two processes. The first saves the gradient."""
     torch.set_num_threads(1)
     meet = f"file://{scratch}/store"
     dist.init_process_group("gloo", meet, rank=rank, world_size=2, timeout=datetime.timedelta(seconds=60))
@@ -161,7 +166,8 @@ def _half(rank: int, config: PretrainConfig, scratch: str) -> None:
 
 
 def _gradient_of(config: PretrainConfig, slots: range, processes: int) -> Tensor:
-    """The gradient of step 0's loss over the global batch, one float64 vector; this process has `slots` of it."""
+    """Return the gradient of step 0's loss over the global batch as one float64 vector. This process computes the
+    images at `slots`."""
     method = build_method(config).double().train()
     for module in method.modules():
         if isinstance(module, nn.modules.batchnorm._BatchNorm):

@@ -71,8 +71,8 @@ class DataSection(ExtensibleSection):
         return value
 
     resident: Literal["auto", "always", "never"] = "auto"
-    """Whether the decoded training set is kept in device memory and augmented there. `auto`: if all images have the
-    same size and need at most `resident_limit_gib`; resolved before hashing."""
+    """Keep the decoded training set in device memory and augment it there. `auto`: if all images have the same size and
+    need at most `resident_limit_gib`; resolved before hashing."""
 
     resident_limit_gib: float = Field(default=2.0, gt=0)
     """Largest decoded training set, in GiB, that `resident: auto` keeps in memory. Not hashed."""
@@ -142,7 +142,7 @@ class TorchvisionData(DataSection):
     """Folder of the data set's files, which need not exist before a download. Given with `--data`."""
 
     download: bool = False
-    """Whether missing files may be downloaded."""
+    """Download missing files."""
 
 
 class HDF5Data(DataSection):

@@ -26,7 +26,7 @@ class EncoderSection(ExtensibleSection):
     """The kind of encoder, which decides which methods can use it."""
 
     SIGNED_FEATURES: ClassVar[bool] = False
-    """Whether features are known to have negative values."""
+    """True if features are known to have negative values."""
 
 
 class EncoderConfig(EncoderSection):

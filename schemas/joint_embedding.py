@@ -17,9 +17,8 @@ class _TwoViews(MethodSection):
     """Settings shared by the methods that compare views."""
 
     sync_batch_norm: bool = True
-    """Whether batch-norm statistics are computed over the global batch: with torch's SyncBatchNorm on GPUs, with an
-    equivalent on CPUs (cnnjepa/methods/synchronised.py). No effect with one process. Source:
-    docs/sources.md#sync-batch-norm."""
+    """Compute batch-norm statistics over the global batch: with torch's SyncBatchNorm on GPUs, with an equivalent on
+    CPUs (cnnjepa/methods/synchronised.py). No effect with one process. Source: docs/sources.md#sync-batch-norm."""
 
 
 class SimCLRConfig(_TwoViews):

@@ -27,7 +27,8 @@ def config_file_schema() -> Schema:
 
 
 def _as_files_have_it(node: Any, called: str = "") -> Any:
-    """A schema, or part of one; `called` is the name of the property that it describes."""
+    """Convert a schema, or part of one, to the form of config files. `called` is the name of the property that it
+    describes."""
     if isinstance(node, list):
         return [_as_files_have_it(item) for item in node]
     if not isinstance(node, dict):
@@ -41,8 +42,9 @@ def _as_files_have_it(node: Any, called: str = "") -> Any:
 
 
 def _one_of_several_kinds(node: Schema, extensible: bool) -> Schema:
-    """A section whose kind the field `discriminator` chooses; without that field it is a part of any kind. The fields
-    of an extension, which is named `package.module:Class`, are its own."""
+    """Return the schema of a section whose kind is selected by the field `discriminator`. Without that field, the
+    section may be part of any kind. The fields of an extension, which is named `package.module:Class`, are not
+    checked."""
     tag, mapping = node["discriminator"]["propertyName"], node["discriminator"]["mapping"]
     kinds: dict[str, list[str]] = {}
     for name, reference in mapping.items():

@@ -81,7 +81,7 @@ class SparKConfig(MethodSection):
     decoder is not larger than the encoder."""
 
     sync_batch_norm: bool = True
-    """Whether batch-norm statistics are computed over the global batch, as in two-view methods. Source:
+    """Compute batch-norm statistics over the global batch, as in two-view methods. Source:
     docs/sources.md#spark-batch-norm."""
 
     def check_encoder(self, encoder: AnyEncoderConfig) -> None:

@@ -21,7 +21,7 @@ class MaskingSection(ExtensibleSection):
     EXTENDS: ClassVar[Kind] = "masking"
 
     DRAWS_CELLS: ClassVar[bool] = True
-    """Whether a draw consists of two boolean maps of cells, context and target."""
+    """True if a draw consists of two boolean maps of cells, context and target."""
 
     strategy: str
     """The strategy that this section configures."""

@@ -24,8 +24,8 @@ class LossConfig(Section):
     all three agree (docs/method.md). Source: docs/sources.md#loss."""
 
     normalized: bool = True
-    """Whether both vectors are first scaled to unit length over channels. `cosine` does not depend on scale, so it
-    requires true. Source: docs/sources.md#loss."""
+    """Scale both vectors to unit length over channels first. `cosine` does not depend on scale, so it requires true.
+    Source: docs/sources.md#loss."""
 
     @model_validator(mode="after")
     def _cosine_is_normalized(self) -> Self:

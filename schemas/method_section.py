@@ -23,16 +23,16 @@ class MethodSection(ExtensibleSection):
     """Kinds of encoders that the method cannot use, each with the reason, which follows "method NAME" in an error."""
 
     COMPARES_IMAGES: ClassVar[bool] = False
-    """Whether an image's loss depends on the other images of its batch."""
+    """True if an image's loss depends on the other images of its batch."""
 
     LEARNS_FROM_LABELS: ClassVar[bool] = False
-    """Whether training sees labels. Such a method trains without the images that the probes hold out."""
+    """True if training uses labels. Such a method trains without the images that the probes hold out."""
 
     TRAINS: ClassVar[bool] = True
-    """Whether there are training steps."""
+    """True if there are training steps."""
 
     PROBE_SETTINGS_IN_TRAINING: ClassVar[tuple[str, ...]] = ()
-    """Probe settings that decide what the checkpoint holds, and so belong to the run's name."""
+    """Probe settings that affect the content of the checkpoint and are therefore part of the run's name."""
 
     name: str
     """The method that this section configures."""
@@ -54,7 +54,7 @@ class MethodSection(ExtensibleSection):
 
     @property
     def synchronises_batch_norm(self) -> bool:
-        """The field `sync_batch_norm`: whether batch-norm statistics are those of the global batch."""
+        """The field `sync_batch_norm`: true if batch-norm statistics are those of the global batch."""
         return getattr(self, "sync_batch_norm", False)
 
     def image_views(self, data: DataConfig, stride: int) -> tuple[View, ...]:
@@ -77,7 +77,8 @@ class MethodSection(ExtensibleSection):
         fit."""
 
     def warnings(self, encoder: AnyEncoderConfig, grid: int) -> list[str]:
-        """Settings that are allowed but rarely meant, one sentence each; `grid` is the number of cells per side."""
+        """Return warnings about settings that are allowed but rarely intended, one sentence each. `grid` is the number
+        of cells per side."""
         return []
 
 

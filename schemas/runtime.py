@@ -29,12 +29,11 @@ class RuntimeConfig(Section):
     """Passes over the training set. Source: docs/sources.md#epochs (201 on ImageNet-100, 101 on ImageNet-1k)."""
 
     compile: bool = False
-    """Whether torch.compile is used for the dense target encoder and the predictor; this costs a minute at the
-    start."""
+    """Use torch.compile for the dense target encoder and the predictor; this costs a minute at the start."""
 
     channels_last: bool = True
-    """Whether activations and convolution weights are stored in channels-last memory format, which is faster on CPUs
-    and tensor cores."""
+    """Store activations and convolution weights in channels-last memory format, which is faster on CPUs and tensor
+    cores."""
 
     workers: int = Field(default=2, ge=0)
     """Number of loader processes, if the data set is not resident; 0 = loading in the training process. Not hashed."""

@@ -154,7 +154,7 @@ class SearchSpace(Section):
     """Seed of the sampler."""
 
     prune: bool = True
-    """Whether trials that are worse than others at an intermediate probe are stopped (ASHA, arXiv 1810.05934)."""
+    """Stop trials that are worse than others at an intermediate probe (ASHA, arXiv 1810.05934)."""
 
     grace_epochs: int | None = Field(default=None, ge=1)
     """Minimum number of epochs of every trial; None = a sixth of the run, and at least up to the first probe."""

@@ -43,7 +43,7 @@ class ViewConfig(Section):
     """Probability of solarisation: pixels of at least half the largest value are inverted. Source: BYOL and VICReg."""
 
     solarise_first: bool = False
-    """Whether solarisation comes before the blur (VICReg) or after it (BYOL)."""
+    """Apply solarisation before the blur (true, VICReg) or after it (false, BYOL)."""
 
     @field_validator("blur_sigma")
     @classmethod
@@ -131,7 +131,7 @@ class VICRegView(BYOLFirstView):
     """Probability of solarisation."""
 
     solarise_first: bool = True
-    """Whether solarisation comes before the blur."""
+    """Apply solarisation before the blur."""
 
 
 class LeJEPAView(BYOLFirstView):

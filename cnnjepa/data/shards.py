@@ -2,9 +2,9 @@
 
     pack.json           what was packed and how; `finished` once every image has been read back
     shard-00000.tar     images as <split>/<class>/<file>; any tar program reads them
-    shard-00000.json    where each image lies, with the shard's size and SHA-256
+    shard-00000.json    position of each image, and the shard's size and SHA-256
 
-A shard's index is written after the shard is on disk whole: a shard without one does not count.
+A shard's index is written after the complete shard is on disk. A shard without an index does not count.
 """
 
 import os

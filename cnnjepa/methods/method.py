@@ -50,9 +50,9 @@ class Pass(NamedTuple):
     forwards: float
     """Number of forward passes per image; a fraction if only part of the input is computed."""
     trained: bool = True
-    """Whether it has a backward pass, which costs twice the forward pass."""
+    """True if the part has a backward pass, which costs twice the forward pass."""
     sees_images: bool = False
-    """Whether its input needs no gradient, which saves the gradient of the first layer's input."""
+    """True if the input needs no gradient, which saves the gradient of the first layer's input."""
 
 
 class Method(nn.Module, ABC):

@@ -9,10 +9,11 @@ _EPSILON = 1e-8  # keeps the ratio finite where both norms nearly vanish
 
 
 class LARS(torch.optim.Optimizer):
-    """v ← μ v + λ (g + β w), w ← w − η v, with λ = trust · ‖w‖ / (‖g‖ + β ‖w‖) (equation 6).
+    """Momentum SGD with layer-wise scaling: v ← μ v + λ (g + β w), w ← w − η v (equation 6).
 
-    λ is 1 in groups whose weight decay β is 0, and for a parameter whose weights or gradient are all zero, as in the
-    authors' runs (docs/sources.md#lars). The learning rate η is applied to v, not to what is added to it.
+    The scale of a layer is λ = trust · ‖w‖ / (‖g‖ + β ‖w‖). λ is 1 in groups whose weight decay β is 0, and for a
+    parameter whose weights or gradient are all zero, as in the authors' runs (docs/sources.md#lars). The learning rate
+    η is applied to v, not to what is added to it.
     """
 
     def __init__(
