@@ -132,7 +132,8 @@ def test_a_masking_flag_changes_the_strategies_that_have_it() -> None:
 @pytest.mark.parametrize("name", shipped_studies())
 def test_a_shipped_study_is_headed_and_legal(name: str) -> None:
     head = [line for line in shipped_text(name).splitlines() if line.startswith("# ")]
-    assert [line.split()[1] for line in head[-3:]] == ["Paper:", "Cost:", "Run:"] and ("?" in head[0] or head[0].endswith("needed."))
+    assert [line.split()[1] for line in head[-3:]] == ["Paper:", "Cost:", "Run:"]
+    assert "?" in head[0] or head[0].endswith("needed.")
     assert f"cnnjepa ablate {name} " in head[-1]
     asked = read_study(name)
     assert asked.name == name and asked.question.endswith("?")
