@@ -27,7 +27,7 @@ ALL = (224, None, None)
 def test_other_images_are_used_whole_and_at_their_own_size(preset: str, tmp_path: Path) -> None:
     assert load_config(preset).data.train_images in (640, 6000)
     assert limits(load_config(preset, data=tmp_path).data) == ALL
-    assert limits(asked_config(preset, None, None, tmp_path).data) == ALL  # train, masks, doctor, config show
+    assert limits(asked_config(preset, None, None, [tmp_path]).data) == ALL  # train, masks, doctor, config show
     chosen = ["data.source=folder", f"data.path={tmp_path}"]
     assert limits(load_config(preset, overrides=chosen).data) == ALL
     wished = ["train_images=500", "image_size=64"]
