@@ -1,5 +1,6 @@
 """Probing a run again: results are added, and what is known of the training stays with them."""
 
+import gc
 import json
 from pathlib import Path
 
@@ -178,14 +179,15 @@ def test_memory_that_an_earlier_version_did_not_write_down_is_not_known(run: Pat
 
 def test_the_peak_of_a_process_rises_with_what_it_holds_and_can_be_forgotten() -> None:
     device = torch.device("cpu")
+    gc.collect()  # what earlier tests left must not be freed in between
     environment.forget_peak_memory(device)
     before = environment.peak_memory_bytes(device)
-    held = torch.ones(64 << 18)  # 64 MiB
+    held = torch.ones(256 << 18)  # 256 MiB: other changes of the process are small next to it
     high = environment.peak_memory_bytes(device)
-    assert 60 << 20 < high - before < 200 << 20
+    assert 200 << 20 < high - before < 400 << 20
     del held
     assert environment.peak_memory_bytes(device) > high - (8 << 20)  # the system counts in batches of pages
     environment.forget_peak_memory(device)
     if not Path("/proc/self/clear_refs").exists():
         pytest.skip("this system does not let a process forget its peak")
-    assert environment.peak_memory_bytes(device) < high - (30 << 20)
+    assert environment.peak_memory_bytes(device) < high - (150 << 20)
