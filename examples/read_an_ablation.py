@@ -31,8 +31,8 @@ STUDY = "example-depths"
 command = [
     sys.executable, "-m", "cnnjepa", "ablate", "predictor", "--depths", "1,2", "--seeds", "0,1,2",
     "--preset", "smoke", "--executor", "local", "--name", STUDY, "--root", str(ROOT),
-    "--set", "train_images=160", "--set", "val_images=160", "--set", "runtime.batch_size=32",
-    "--set", "runtime.epochs=1", "--set", "warmup_epochs=0", "--set", "linear_epochs=5",
+    "--set", "train_images=96", "--set", "val_images=160", "--set", "runtime.batch_size=16",
+    "--set", "runtime.epochs=1", "--set", "warmup_epochs=0", "--set", "linear_epochs=5", "--set", "held_out_lrs=[0.01]",
 ]  # fmt: skip
 subprocess.run(command, check=True)
 
@@ -58,16 +58,13 @@ for row in comparison.rows:
 # how large a difference these seeds may hide.
 
 # %%
-tests = comparison.comparisons
 for row in comparison.rows:
-    for metric, difference in row.differences.items():
-        if difference.mean is None or difference.low is None:
+    for metric, one in row.differences.items():
+        if one.mean is None:  # the baseline itself
             continue
-        p = f"p = {difference.p_holm:.3f}" if difference.p_holm is not None else "no p value"
-        print(
-            f"{row.arm.label}, {metric}: {difference.mean:+.1f} points "
-            f"[{difference.low:+.1f}, {difference.high:+.1f}], {p}: {difference.verdict}"
-        )
+        interval = f" [{one.low:+.1f}, {one.high:+.1f}]" if one.low is not None else ""
+        p = f", p = {one.p_holm:.3f}" if one.p_holm is not None else ""
+        print(f"{row.arm.label}, {metric}: {one.mean:+.1f} points{interval}{p}: {one.verdict}")
 
 # %% [markdown]
 # ## What more seeds would show
@@ -76,7 +73,7 @@ for row in comparison.rows:
 
 # %%
 for n in (3, 5, 8):
-    print(f"{n} seeds: {smallest_effect(n, tests):.1f} standard deviations")
+    print(f"{n} seeds: {smallest_effect(n, comparison.comparisons):.1f} standard deviations")
 
 # %% [markdown]
 # `cnnjepa report example-depths` writes all of this as tables, figures and one HTML page.

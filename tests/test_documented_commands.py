@@ -1,0 +1,171 @@
+"""Every command that README and docs show is run, smaller where it is heavy; the others are checked word by word."""
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tarfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import documented
+import pytest
+import typer
+from runs import small_config, train_alone, write_images
+from studies import write_study
+from test_report import DEPTHS, outcome
+from typer.testing import CliRunner
+
+from cnnjepa.cli.app import app
+from cnnjepa.schemas.study import Study
+
+ROOT = documented.ROOT
+COMMANDS = documented.commands()
+OWN_NETWORK = """
+from torch import nn
+
+class Net(nn.Sequential):
+    def __init__(self):
+        super().__init__(nn.Conv2d(3, 8, 3, stride=2, padding=1), nn.BatchNorm2d(8), nn.ReLU(),
+                         nn.Conv2d(8, 8, 3, stride=2, padding=1), nn.BatchNorm2d(8), nn.ReLU())
+"""
+MY_STUDY = "preset: smoke\naxes: {predictor.depth: [1, 2]}\n"
+MY_SEARCH = "preset: smoke\nspace: {optimizer.lr: 'log(1e-4, 1e-1)'}\nset: {%s}\n"
+# Studies that the documents have run before they are reported.
+REPORTED = ("predictor-ablation", "predictor-smoke", "masking-smoke", "my_study")
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with everything that the commands name: images, a run, studies, files."""
+    folder = tmp_path_factory.mktemp("documented")
+    write_images(folder / "images")
+    with tarfile.open(folder / "photos.tar", "w") as archive:
+        for split in ("train", "val"):
+            archive.add(folder / "images" / split, split)
+    shutil.copytree(folder / "images", folder / "packed")
+    train_alone(small_config(), folder / "runs" / "demo")
+    shutil.copytree(folder / "runs" / "demo", folder / "runs" / "first")
+    for name in REPORTED:
+        for root in (folder, folder / "results"):
+            write_study(root, Study(**{**DEPTHS.model_dump(), "name": name}), outcome)
+    (folder / "mine.py").write_text(OWN_NETWORK, encoding="utf-8")
+    (folder / "my_study.yaml").write_text(MY_STUDY, encoding="utf-8")
+    (folder / "best.yaml").write_text("extends: smoke\noptimizer: {lr: 0.001}\n", encoding="utf-8")
+    settings = ", ".join(setting.replace("=", ": ") for setting in documented.TINY)
+    (folder / "space.yaml").write_text(MY_SEARCH % settings, encoding="utf-8")
+    costs = json.loads((ROOT / "results/photos/benchmarks/method_cost.json").read_bytes())
+    costs.update(preset="demo", batch=32, image_size=32)  # as if `demo` had been measured
+    (folder / "costs.json").write_text(json.dumps(costs), encoding="utf-8")
+    return folder
+
+
+def after(words: tuple[str, ...], option: str) -> list[str]:
+    """The word that follows an option, if it is there."""
+    return [words[words.index(option) + 1]] if option in words else []
+
+
+# Folders that a command writes, which must not hold what another command left.
+WRITTEN: dict[str, Callable[[tuple[str, ...]], list[str]]] = {
+    "train": lambda words: after(words, "--out"),
+    "data": lambda words: ["packed"] if words[1] == "pack" else [],
+    "keep": lambda words: after(words, "--to"),
+    "ablate": lambda words: [] if "--plan" in words else ["runs/by_hash", "studies"],
+}
+
+
+def cases() -> list[Any]:
+    """One per different command of this program; those that train, draw or measure are marked slow."""
+    different: dict[tuple[str, ...], documented.Command] = {}
+    for command in COMMANDS:
+        if command.program in ("cnnjepa", "torchrun") and "…" not in command.text:
+            different.setdefault(documented.substituted(command), command)
+    return [
+        pytest.param(
+            arguments, id=f"{command.document}:{command.line}",
+            marks=[] if arguments[0] in ("config", "status") or "--plan" in arguments else pytest.mark.slow,
+        )
+        for arguments, command in different.items()
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("arguments", cases())
+def test_a_documented_command_runs(
+    arguments: tuple[str, ...], made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "folder"
+    shutil.copytree(made, folder)
+    monkeypatch.chdir(folder)
+    for written in WRITTEN.get(arguments[0], lambda words: [])(arguments):
+        shutil.rmtree(written, ignore_errors=True)
+    trial = next(path.name for path in (made / "runs" / "by_hash").iterdir() if path.is_dir())
+    words = [trial[:8] if word == "TRIAL" else word for word in arguments]
+    done = subprocess.run(
+        [sys.executable, "-m", "cnnjepa", *words], capture_output=True, text=True, timeout=500,
+        env={**os.environ, "COLUMNS": "120"},
+    )  # fmt: skip
+    # 3: so short a training may collapse.
+    assert done.returncode in ((0, 3) if arguments[0] == "train" else (0,)), f"{words}\n{done.stdout}\n{done.stderr}"
+
+
+def group_of(words: list[str]) -> tuple[Any, list[str]]:
+    """(the command that the words name, the words after its name)."""
+    command: Any = typer.main.get_command(app)
+    rest = words[1:]
+    while rest and rest[0] in getattr(command, "commands", {}):
+        command = command.commands[rest.pop(0)]
+    return command, rest
+
+
+@pytest.mark.parametrize("command", [*COMMANDS, *documented.inline()], ids=lambda c: f"{c.document}:{c.line}")
+def test_a_documented_command_exists_with_its_options(command: documented.Command) -> None:
+    if command.program == "make":
+        makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
+        targets = [word for word in command.words[1:] if "=" not in word]
+        assert [t for t in targets if not re.search(rf"^{re.escape(t)}:", makefile, re.MULTILINE)] == []
+    elif command.program in ("python", "pytest"):
+        files = [word for word in command.words[1:] if word.endswith(".py")]
+        assert files or command.program == "pytest"
+        assert all((ROOT / file).is_file() for file in files), command.text
+        scripts = {path: path.read_text(encoding="utf-8") for path in (ROOT / "benchmarks").glob("*.py")}
+        shared = [text for text in scripts.values() if "def add_options" in text]
+        sources = "".join([*shared, *((ROOT / file).read_text(encoding="utf-8") for file in files)])
+        flags = [word for word in command.words if word.startswith("--") and command.program == "python"]
+        assert all(f'"{flag}"' in sources for flag in flags), command.text
+    elif command.program in ("cnnjepa", "torchrun"):
+        words = command.words[command.words.index("cnnjepa") :]
+        found, rest = group_of(words)
+        known = {name for parameter in found.params for name in (*parameter.opts, *parameter.secondary_opts)}
+        if getattr(found, "commands", {}):  # `ablate NAME` stands for `ablate file NAME`
+            known |= {name for inner in found.commands.values() for p in inner.params for name in p.opts}
+            names = [word for word in rest if not word.startswith("-")]
+            assert not names or words[1] == "ablate", f"{names[0]} is no command"
+        unknown = [
+            word
+            for word in rest
+            if word.startswith("--") and word.partition("=")[0] not in {*known, "--debug", "--help"}
+        ]
+        assert unknown == [], command.text
+    else:
+        assert command.program in documented.OTHERS
+
+
+def test_the_documents_show_commands_of_every_kind() -> None:
+    """Guards the reading of the documents: a block that is not recognised would be tested by nobody."""
+    shown = {command.words[1] for command in COMMANDS if command.program == "cnnjepa"}
+    assert shown >= set(typer.main.get_command(app).commands), "a command is shown nowhere"  # type: ignore[attr-defined]
+    assert len(COMMANDS) > 80 and {command.program for command in COMMANDS} >= {"make", "torchrun", "ray"}
+    assert CliRunner().invoke(app, ["--help"]).exit_code == 0
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("code", [pytest.param(code, id=where) for where, code in documented.python_blocks()])
+def test_documented_python_runs_as_it_is_written(code: str, tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-W", "ignore::DeprecationWarning", "-c", code],
+        capture_output=True, text=True, cwd=tmp_path, timeout=300,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
