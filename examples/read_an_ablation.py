@@ -30,7 +30,7 @@ STUDY = "example-depths"
 # %%
 command = [
     sys.executable, "-m", "cnnjepa", "ablate", "predictor", "--depths", "1,2", "--seeds", "0,1,2",
-    "--preset", "smoke", "--executor", "local", "--name", STUDY, "--root", str(ROOT),
+    "--preset", "smoke", "--executor", "local", "--cpus-per-trial", "1", "--name", STUDY, "--root", str(ROOT),
     "--set", "train_images=96", "--set", "val_images=160", "--set", "runtime.batch_size=16",
     "--set", "runtime.epochs=1", "--set", "warmup_epochs=0", "--set", "linear_epochs=5", "--set", "held_out_lrs=[0.01]",
 ]  # fmt: skip

@@ -139,7 +139,7 @@ def substituted(command: Command) -> tuple[str, ...]:
                 "demo",
             ]
         elif verb == "ablate" and "smoke" in kept and "--plan" not in kept:
-            kept += ["--executor", "local", "--seeds", "0", *tiny]
+            kept += ["--executor", "local", "--cpus-per-trial", "1", "--seeds", "0", *tiny]
         else:  # every trial of the plan is built and validated; none is trained
             kept += [] if "--plan" in kept else ["--plan"]
             kept += ["--images-per-s", "100", "--executor", "local"]
