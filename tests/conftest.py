@@ -5,10 +5,13 @@ import os
 # Before torch is imported. Tests compare bits, so the number of threads is fixed; one, because runs are small.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import torch
+
+from cnnjepa.schemas import extension
 
 PHOTOGRAPHS = Path(__file__).parents[2] / "shared" / "data" / "tinyimagenet100.tar.gz"
 
@@ -16,6 +19,15 @@ PHOTOGRAPHS = Path(__file__).parents[2] / "shared" / "data" / "tinyimagenet100.t
 @pytest.fixture(autouse=True)
 def _same_global_state() -> None:
     torch.manual_seed(0)
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _extensions_of_this_file_only() -> Iterator[None]:
+    """The schemas list the extensions that configs have named; a file of tests must not see another's."""
+    before = dict(extension._met)
+    yield
+    extension._met.clear()
+    extension._met.update(before)
 
 
 @pytest.fixture(scope="session")
