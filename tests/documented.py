@@ -181,6 +181,5 @@ def python_blocks() -> list[tuple[str, str]]:
     for document in DOCUMENTS:
         text = document.read_text(encoding="utf-8")
         for match in re.finditer(r"^```python\n(.*?)^```$", text, flags=re.DOTALL | re.MULTILINE):
-            if "--8<--" not in match[1]:  # a file of its own, run as such
-                found.append((f"{document.name}:{text[: match.start()].count(chr(10)) + 1}", match[1]))
+            found.append((f"{document.name}:{text[: match.start()].count(chr(10)) + 1}", match[1]))
     return found

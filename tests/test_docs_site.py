@@ -97,6 +97,13 @@ def test_the_python_reference_has_every_public_name(site: Path) -> None:
         assert [a for a in anchors if a.startswith("cnnjepa.") and a.endswith(f".{name}")], name
 
 
+def test_the_page_of_examples_shows_their_code(site: Path) -> None:
+    page = (site / "examples" / "index.html").read_text(encoding="utf-8")
+    for example in (ROOT / "examples").glob("*.py"):
+        title = re.search(r"^# # (.+)$", example.read_text(encoding="utf-8"), re.MULTILINE)
+        assert title and title[1] in page, example.name
+
+
 def drawing() -> ModuleType:
     spec = importlib.util.spec_from_file_location("draw", DOCS / "draw.py")
     assert spec and spec.loader
