@@ -48,7 +48,8 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
             archive.add(folder / "images" / split, split)
     shutil.copytree(folder / "images", folder / "packed")
     train_alone(small_config(), folder / "runs" / "demo")
-    shutil.copytree(folder / "runs" / "demo", folder / "runs" / "first")
+    for name in ("first", "photos"):
+        shutil.copytree(folder / "runs" / "demo", folder / "runs" / name)
     for name in REPORTED:
         for root in (folder, folder / "results"):
             write_study(root, Study(**{**DEPTHS.model_dump(), "name": name}), outcome)
