@@ -55,7 +55,7 @@ def probed(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[TrialRe
     """A study over the probed encoder and a probe's setting, brought to its end."""
     from cnnjepa.ablations.data_facts import Resolver
     from cnnjepa.ablations.plan import baseline_arm, plan
-    from cnnjepa.schemas.load import parse_override
+    from cnnjepa.schemas.overrides import parse_override
 
     root = tmp_path_factory.mktemp("probed")
     study = Study(
