@@ -95,7 +95,7 @@ def pack(
     source: Annotated[
         Path, typer.Argument(help="A directory, a .tar(.gz) of one, or a folder of HDF5 files.", callback=at_home)
     ],
-    dest: Annotated[Path, typer.Argument(help="A new folder for the shards, or one to go on with.", callback=at_home)],
+    dest: Annotated[Path, typer.Argument(help="A new folder for the shards, or one to resume.", callback=at_home)],
     shorter_side: Annotated[
         int, typer.Option("--shorter-side", help="Pixels; larger images are shrunk to it.", min=8)
     ] = 256,

@@ -58,7 +58,7 @@ class TerminalWatcher(Watcher):
         for caution in plan.cautions:
             self.warned(caution)
         if plan.first_step:
-            say(self._console, f"going on from step {plan.first_step:,}")
+            say(self._console, f"resuming from step {plan.first_step:,}")
         if plan.first_step < total:
             self._task = self._progress.add_task(
                 "training",

@@ -25,7 +25,7 @@ def train(
     resume: Annotated[bool, typer.Option("--resume", help="Go on from the last checkpoint, if there is one.")] = False,
     checkpoint: Annotated[
         Path | None,
-        typer.Option("--checkpoint", help="With --resume: go on from this one.", metavar="FILE", callback=at_home),
+        typer.Option("--checkpoint", help="With --resume: start from this one.", metavar="FILE", callback=at_home),
     ] = None,
     max_hours: Annotated[
         float | None,
@@ -71,7 +71,7 @@ def train(
             watcher.close()
             if is_main:
                 begun = (run_dir / "checkpoints" / "last.pt").exists()
-                how = "go on with" if begun else "nothing was trained yet, run again"
+                how = "resume with" if begun else "nothing was trained yet, run again"
                 print(f"cnnjepa: stopped ({stopped}); {how}: {_again()}", file=sys.stderr)
             raise typer.Exit(75) from None
     if is_main:

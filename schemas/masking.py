@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 from pydantic import Discriminator, Field, SerializeAsAny, WrapValidator, field_validator
 
 from cnnjepa.schemas.block_sizes import block_sizes, expected_targets, target_rates
+from cnnjepa.schemas.errors import ConfigError
 from cnnjepa.schemas.extension import BASES, ExtensibleSection, Kind, validated_as
 
 Sampler = Literal["faithful", "unbiased"]
@@ -28,7 +29,10 @@ class MaskingSection(ExtensibleSection):
 
     def mean_context(self, grid: int) -> float:
         """Return the expected number of visible cells per sample on a `grid` x `grid` map."""
-        raise NotImplementedError(f"{type(self).__name__} must define mean_context(grid)")
+        raise ConfigError(
+            f"masking.strategy={self.strategy}: its Config must define mean_context(grid), the expected number of "
+            "visible cells per sample"
+        )
 
     def check(self, grid: int) -> None:
         """Raise ValueError if masks on this grid would have no context or no target."""

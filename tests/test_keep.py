@@ -29,7 +29,7 @@ lab-7: 700.5 images/s, 12 and/or 1/2, https://example.org/a/b, file:///mnt/x/y.h
 
 
 def test_paths_among_settings_get_different_endings_and_others_stay() -> None:
-    placeless = Placeless(SETTINGS, Path("/srv/root"))
+    placeless = Placeless(SETTINGS, Path("/srv/pool"))
     assert placeless.value(SETTINGS) == {
         "axes": ["a/photos.tar", "b/photos.tar", "photos.tar", "birds", "cats", 3]
     }  # fmt: skip
@@ -37,7 +37,7 @@ def test_paths_among_settings_get_different_endings_and_others_stay() -> None:
 
 
 def test_messages_lose_absolute_paths_and_machines_and_nothing_else() -> None:
-    placeless = Placeless(SETTINGS, Path("/srv/root"), ["lab-7", "cpu"[:2]])
+    placeless = Placeless(SETTINGS, Path("/srv/pool"), ["lab-7", "cpu"[:2]])
     assert (
         placeless.said(TRACE)
         == """Traceback (most recent call last):
@@ -46,7 +46,7 @@ def test_messages_lose_absolute_paths_and_machines_and_nothing_else() -> None:
 (host): 700.5 images/s, 12 and/or 1/2, https://example.org/a/b, y.h5, z.png, w.pt
 """
     )
-    assert placeless.text("cannot write /srv/root/runs/by_hash/ab/result.json") == (
+    assert placeless.text("cannot write /srv/pool/runs/by_hash/ab/result.json") == (
         "cannot write runs/by_hash/ab/result.json"
     )
     assert placeless.text("lab-7 stays where a text is no message of a run") == (
@@ -62,7 +62,7 @@ def test_messages_lose_absolute_paths_and_machines_and_nothing_else() -> None:
 )
 def test_different_values_stay_different_and_no_place_is_left(paths: list[list[str]], others: list[str]) -> None:
     values = ["/" + "/".join(parts) for parts in paths] + list(dict.fromkeys(others))
-    kept = Placeless(values, Path("/srv/root")).value(values)
+    kept = Placeless(values, Path("/srv/pool")).value(values)
     assert len(set(kept)) == len(values) and not any(str(text).startswith("/") for text in kept)
     assert kept[len(paths) :] == values[len(paths) :]
 
@@ -157,7 +157,7 @@ def test_a_searchs_arms_and_table_are_kept_without_places(tmp_path: Path) -> Non
 
 @pytest.mark.parametrize("text", ["", "k = 5", "resnet18/small/3 stages", "n / a", "<b>x</b>", "10:30", "3 < 4 / 2"])
 def test_a_text_without_places_stays_as_it_is(text: str) -> None:
-    assert Placeless({}, Path("/srv/root"), ["lab-7"]).said(text) == text
+    assert Placeless({}, Path("/srv/pool"), ["lab-7"]).said(text) == text
 
 
 def test_a_kept_study_is_one_file_of_lines_and_stands_as_before_with_curves(tmp_path: Path) -> None:

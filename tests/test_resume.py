@@ -134,7 +134,7 @@ def test_max_hours_leaves_with_code_75_and_says_how_to_go_on(tmp_path: Path) -> 
     assert read_checkpoint(tmp_path / "run" / "checkpoints" / "last.pt")["step"] == 1
     again = command(*as_flags(), *out, "--resume")
     assert again.returncode == 0, again.stderr
-    assert "going on from step 1" in again.stderr
+    assert "resuming from step 1" in again.stderr
 
 
 def test_sigterm_during_the_final_probe_stops_and_goes_on(tmp_path: Path, undisturbed: Path) -> None:
