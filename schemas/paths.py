@@ -24,7 +24,10 @@ def user_path(given: str | Path) -> Path:
 
 
 def _expanded(given: object) -> object:
-    return user_path(given) if isinstance(given, str | Path) else given
+    # Text remains text: while Pydantic reads JSON, a `Path` is not a valid input for the type `Path`.
+    if isinstance(given, str):
+        return os.fspath(user_path(given))
+    return user_path(given) if isinstance(given, Path) else given
 
 
 UserPath = Annotated[Path, BeforeValidator(_expanded)]

@@ -13,6 +13,7 @@ from typing import Any
 
 import documented
 import pytest
+import recipes
 import typer
 from runs import small_config, train_alone, write_images
 from studies import write_study
@@ -25,13 +26,16 @@ from cnnjepa.schemas.study import Study
 ROOT = documented.ROOT
 COMMANDS = documented.commands()
 OWN_NETWORK = """
-from torch import nn
+import torch
 
-class Net(nn.Sequential):
+class Net(torch.nn.Sequential):
     def __init__(self):
-        super().__init__(nn.Conv2d(3, 8, 3, stride=2, padding=1), nn.BatchNorm2d(8), nn.ReLU(),
-                         nn.Conv2d(8, 8, 3, stride=2, padding=1), nn.BatchNorm2d(8), nn.ReLU())
+        super().__init__(torch.nn.Conv2d(3, 8, 3, stride=2, padding=1), torch.nn.BatchNorm2d(8), torch.nn.ReLU(),
+                         torch.nn.Conv2d(8, 8, 3, stride=2, padding=1), torch.nn.BatchNorm2d(8), torch.nn.ReLU())
 """
+RECIPES = {
+    "mine": "extend_method.md", "masks": "extend_masking.md", "nets": "extend_encoder.md", "images": "extend_data.md",
+}  # fmt: skip
 MY_STUDY = "preset: smoke\naxes: {predictor.depth: [1, 2]}\n"
 MY_SEARCH = "preset: smoke\nspace: {optimizer.lr: 'log(1e-4, 1e-1)'}\nset: {%s}\n"
 # Studies that the documents have run before they are reported.
@@ -53,7 +57,10 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for name in REPORTED:
         for root in (folder, folder / "results"):
             write_study(root, Study(**{**DEPTHS.model_dump(), "name": name}), outcome)
-    (folder / "mine.py").write_text(OWN_NETWORK, encoding="utf-8")
+    for module, recipe in RECIPES.items():
+        recipes.written(recipe, folder, module)
+    with (folder / "mine.py").open("a", encoding="utf-8") as mine:
+        mine.write(OWN_NETWORK)
     (folder / "my_study.yaml").write_text(MY_STUDY, encoding="utf-8")
     (folder / "best.yaml").write_text("extends: smoke\noptimizer: {lr: 0.001}\n", encoding="utf-8")
     settings = ", ".join(setting.replace("=", ": ") for setting in documented.TINY)

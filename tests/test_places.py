@@ -12,6 +12,7 @@ from cnnjepa.ablations.search.place import place_of
 from cnnjepa.cli.app import app
 from cnnjepa.places import image_path, refuse_no_run
 from cnnjepa.schemas import ConfigError, TorchvisionData, load_config, read_config
+from cnnjepa.schemas.config import PretrainConfig
 from cnnjepa.schemas.paths import user_path
 
 STUDY = "preset: smoke\naxes: {predictor.depth: [1, 2]}\n"
@@ -143,6 +144,9 @@ def test_home_is_written_out_in_configs_flags_and_axes(home: Path) -> None:
     assert load_config("tiny64", overrides=["data.path=~/d"]).data.path == home / "d"
     assert load_config("tiny64", data=Path("~/d")).data.path == home / "d"
     assert load_config("tiny64", changes={"data.path": "~/d"}).data.path == home / "d"
+    for source in ("folder", "torchvision", "hdf5"):
+        tree = f'{{"data": {{"source": "{source}", "path": "~/d"}}}}'
+        assert PretrainConfig.model_validate_json(tree).data.path == home / "d"  # as a trial's process reads it
     with pytest.raises(ConfigError, match=r"^data\.path: ~no-such-user/d: there is no home directory ~no-such-user;"):
         load_config("tiny64", overrides=["data.path=~no-such-user/d"])
     assert place_of("journal:~/j.log", Path("s")).file == home / "j.log"

@@ -198,10 +198,11 @@ def test_a_number_leads_to_its_trials_and_back(opened: Any, root: Path) -> None:
     difference = opened.find_element(By.CSS_SELECTOR, "#trial section table tbody").text
     assert difference == "method.predictor.depth 3 2"
     wait_for(opened, "document.querySelectorAll('#trial .main-svg').length > 0")
-    run = opened.execute_script("return location.hash").split("/")[1]
+    run, probe = opened.execute_script("return location.hash").split("/")[1].split("-")
     (folder,) = (root / "runs" / "by_hash").glob(f"{run}*")
     result = json.loads((folder / "result.json").read_text())
     assert result["pretrain_hash"] in text and result["seed"] == 1
+    assert result["probe_hash"] in text and result["probe_hash"].startswith(probe)
     opened.find_element(By.CSS_SELECTOR, "#trial a").click()
     wait_for(opened, "!document.getElementById('overview').hidden && document.getElementById('trial').hidden")
 
@@ -257,8 +258,8 @@ def test_odd_names_are_text_and_nothing_else(browser: Any, root: Path) -> None:
         assert page.title == "CNN-JEPA Bench: all studies"
         text = page.execute_script("return document.getElementById('overview').innerText")
         assert "Is 1 < 2 & </script> harmless?" in text and "<b>bold</b>" in text
-        run = page.execute_script("return Object.values(data.trials).find((trial) => trial.state === 'failed').hash")
-        page.execute_script(f"location.hash = '#trial/{run[:12]}'")
+        run = page.execute_script("return Object.values(data.trials).find((trial) => trial.state === 'failed').page")
+        page.execute_script(f"location.hash = '#trial/{run}'")
         wait_for(page, "document.querySelector('#trial .problem') !== null")
         assert "</script><script>" in page.execute_script("return document.querySelector('#trial').innerText")
         assert page.title == "CNN-JEPA Bench: all studies"
