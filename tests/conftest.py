@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 from hypothesis import HealthCheck, settings
+from image_sets import broken_folder, image_folder, square_folder  # noqa: F401 (fixtures of many files)
 
 from cnnjepa.schemas import extension
 
