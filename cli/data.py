@@ -126,10 +126,9 @@ def pack(
     from cnnjepa.data.verify import facts
     from cnnjepa.data.verify import verify as read_back
     from cnnjepa.data.workers import usable_workers
-    from cnnjepa.schemas import ConfigError, FolderData, HDF5Data
+    from cnnjepa.schemas import ConfigError
     from cnnjepa.training.locks import locked
 
-    assert isinstance(config, FolderData | HDF5Data)
     threads = threads or usable_workers(256)
     packing = prepare(config, dest, shorter_side, quality, skip_unreadable)
     if verify and not packing.manifest.finished:

@@ -13,7 +13,7 @@ from cnnjepa.data.source import Subset, stratified
 from cnnjepa.data.synthetic import LARGEST, SMALLEST, render
 from cnnjepa.masks import sample_masks
 from cnnjepa.matplotlib_cache import ensure_matplotlib_cache
-from cnnjepa.schemas import ConfigError, PretrainConfig, SyntheticData
+from cnnjepa.schemas import ConfigError, PretrainConfig
 from cnnjepa.schemas.masking import MaskingSection
 
 _SAMPLES = 8
@@ -123,7 +123,7 @@ def _images(config: PretrainConfig) -> Tensor:
     """Return a few validation images uint8 [n, 3, S, S], resized as a whole to the encoder's input size. If synthetic
     images cannot be drawn at that size, they are scaled."""
     size = config.data.image_size
-    if isinstance(config.data, SyntheticData) or getattr(config.data, "path", None) is None:
+    if config.data.DRAWN or (config.data.PATH and config.data.images_path is None):
         drawn = render("val", _SAMPLES, min(max(size, SMALLEST), LARGEST))[0]
         return drawn if drawn.shape[-1] == size else functional.interpolate(drawn, (size, size), mode="nearest")
     source = open_sources(config.data)["val"]

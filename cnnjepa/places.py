@@ -3,29 +3,24 @@ once."""
 
 from pathlib import Path
 
-from cnnjepa.schemas.data import DataConfig, FolderData, HDF5Data, TorchvisionData
+from cnnjepa.schemas.data import DataConfig
 from cnnjepa.schemas.errors import ConfigError
 
-_WANTED = {
-    "folder": "the images' directory or .tar archive",
-    "hdf5": "the folder of the two HDF5 files",
-    "torchvision": "the folder of torchvision's files",
-}
 
-
-def image_path(config: FolderData | HDF5Data | TorchvisionData) -> Path:
+def image_path(config: DataConfig) -> Path:
     """Return `data.path`. Raises ConfigError if it is not set, or if it does not exist and nothing is to be downloaded
     there."""
-    if config.path is None:
-        raise ConfigError(f"data.path is not set; give {_WANTED[config.source]} with --data PATH")
-    if not config.path.exists() and not (isinstance(config, TorchvisionData) and config.download):
-        raise ConfigError(f"data.path {config.path} does not exist; give {_WANTED[config.source]} with --data PATH")
-    return config.path
+    path = config.images_path
+    if path is None:
+        raise ConfigError(f"data.path is not set; give {config.PATH} with --data PATH")
+    if not path.exists() and not config.makes_missing_path:
+        raise ConfigError(f"data.path {path} does not exist; give {config.PATH} with --data PATH")
+    return path
 
 
 def refuse_missing_images(config: DataConfig) -> None:
-    """Raise ConfigError for a `data.path` that is set and does not exist."""
-    if isinstance(config, FolderData | HDF5Data | TorchvisionData) and config.path is not None:
+    """Raise ConfigError for a `data.path` that is set and does not exist. A source of one's own checks its own."""
+    if config.PATH is not None and config.images_path is not None:
         image_path(config)
 
 

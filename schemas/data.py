@@ -1,7 +1,8 @@
 """Images: their source and how they are cropped."""
 
 from functools import partial
-from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, ClassVar, Literal, Union
 
 from pydantic import Discriminator, Field, SerializeAsAny, WrapValidator, field_validator
 
@@ -11,6 +12,15 @@ from cnnjepa.schemas.paths import UserPath
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
+
+# Licences of the images of torchvision's data sets.
+_LICENCES = {
+    "cifar10": "stated by none of its sources; the images come from 80 Million Tiny Images, since withdrawn",
+    "cifar100": "stated by none of its sources; the images come from 80 Million Tiny Images, since withdrawn",
+    "stl10": "none stated; the images come from ImageNet, whose terms allow non-commercial research and education",
+    "imagenette": "the selection is Apache-2.0; the images are ImageNet's, whose terms allow non-commercial research "
+    "and education",
+}
 
 
 class AugmentationConfig(Section):
@@ -48,8 +58,40 @@ class DataSection(ExtensibleSection):
 
     EXTENDS: ClassVar[Kind] = "data"
 
+    PATH: ClassVar[str | None] = None
+    """Description of what must exist at the field `path`, for error messages; None for a source that checks its own
+    paths, or has none."""
+
+    DRAWN: ClassVar[bool] = False
+    """True if this program draws the images, at any time and of any number."""
+
     source: str
     """The source that this section configures."""
+
+    @property
+    def images_path(self) -> Path | None:
+        """The field `path`; None for sources without it, and if it is not set."""
+        return getattr(self, "path", None)
+
+    @property
+    def makes_missing_path(self) -> bool:
+        """True if opening the source creates what is missing at `path`."""
+        return False
+
+    @property
+    def dataset_name(self) -> str:
+        """Name of the data set, for tables."""
+        if self.images_path is None:
+            return self.source.rpartition(":")[2]
+        name = self.images_path.name
+        for ending in (".tar.gz", ".tgz", ".tar"):
+            name = name.removesuffix(ending)
+        return f"{self.source}-{name}"
+
+    @property
+    def images_licence(self) -> str | None:
+        """Licence of the images in words; None if it is not known."""
+        return None
 
     image_size: int = Field(default=224, ge=8)
     """Side of the training crop in pixels. Source: docs/sources.md#patch-grid."""
@@ -91,6 +133,8 @@ class DataSection(ExtensibleSection):
 class SyntheticData(DataSection):
     """The embedded data set: drawn by `cnnjepa.data.synthetic`, deterministic, no download."""
 
+    DRAWN: ClassVar[bool] = True
+
     LEFT_BEHIND: ClassVar[tuple[str, ...]] = ("image_size", "train_images", "val_images")
     """The number and size of drawn images do not apply to other images: these values are dropped if another source is
     chosen."""
@@ -110,10 +154,20 @@ class SyntheticData(DataSection):
     drawing_seed: int = Field(default=0, ge=0, le=2**62)
     """Seed of the data set itself; independent of the run's seed."""
 
+    @property
+    def dataset_name(self) -> str:
+        return f"synthetic-{self.image_size}"
+
+    @property
+    def images_licence(self) -> str:
+        return "none needed: the images were drawn by CNN-JEPA Bench (Apache-2.0)"
+
 
 class FolderData(DataSection):
     """One folder per class under `train` and `val`: a directory, a tar archive of one, or a packed set, read in
     place."""
+
+    PATH: ClassVar[str | None] = "the images' directory or .tar archive"
 
     source: Literal["folder"] = "folder"
     """The source that this section configures."""
@@ -132,6 +186,8 @@ class FolderData(DataSection):
 class TorchvisionData(DataSection):
     """A data set that torchvision can read (and, on request, download)."""
 
+    PATH: ClassVar[str | None] = "the folder of torchvision's files"
+
     source: Literal["torchvision"] = "torchvision"
     """The source that this section configures."""
 
@@ -144,9 +200,23 @@ class TorchvisionData(DataSection):
     download: bool = False
     """Download missing files."""
 
+    @property
+    def makes_missing_path(self) -> bool:
+        return self.download
+
+    @property
+    def dataset_name(self) -> str:
+        return self.name
+
+    @property
+    def images_licence(self) -> str:
+        return _LICENCES[self.name]
+
 
 class HDF5Data(DataSection):
     """The authors' layout: groups `images` and `labels`, keys "0".."N-1", encoded bytes."""
+
+    PATH: ClassVar[str | None] = "the folder of the two HDF5 files"
 
     source: Literal["hdf5"] = "hdf5"
     """The source that this section configures."""
@@ -163,11 +233,20 @@ class HDF5Data(DataSection):
 
 BASES["data"] = DataSection
 
+IMPLEMENTATIONS: dict[type[DataSection], str] = {
+    SyntheticData: "cnnjepa.data.resident:open_synthetic",
+    FolderData: "cnnjepa.data.folder:open_folder",
+    TorchvisionData: "cnnjepa.data.torchvision_sets:open_torchvision",
+    HDF5Data: "cnnjepa.data.hdf5:open_hdf5",
+}
+"""Config class of every built-in source, and the function that opens both of its splits, imported when a run needs
+it."""
+
 if TYPE_CHECKING:
     DataConfig = DataSection
 else:
     DataConfig = Annotated[
-        SyntheticData | FolderData | TorchvisionData | HDF5Data,
+        Union[tuple(IMPLEMENTATIONS)],  # noqa: UP007 - made from the registry
         Discriminator("source"),
         WrapValidator(partial(validated_as, "data")),
         SerializeAsAny(),

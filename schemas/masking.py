@@ -1,7 +1,7 @@
 """Masking: the strategies that divide the cells of the feature grid into context and targets."""
 
 from functools import partial
-from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
+from typing import TYPE_CHECKING, Annotated, ClassVar, Literal, Union
 
 from pydantic import Discriminator, Field, SerializeAsAny, WrapValidator, field_validator
 
@@ -70,7 +70,7 @@ class RandomMasking(MaskingSection):
             )
 
 
-class _Blocks(MaskingSection):
+class BlockSection(MaskingSection):
     """Settings shared by the block strategies."""
 
     scale: tuple[float, float] = (0.15, 0.2)
@@ -141,7 +141,7 @@ class _Blocks(MaskingSection):
                 )
 
 
-class BlockMasking(_Blocks):
+class BlockMasking(BlockSection):
     """One larger target block per sample. All other cells are context (I-JEPA's comparison)."""
 
     OWN_FIELDS: ClassVar[tuple[str, ...]] = ("scale",)
@@ -154,7 +154,7 @@ class BlockMasking(_Blocks):
     (0.6)."""
 
 
-class MultiBlockMasking(_Blocks):
+class MultiBlockMasking(BlockSection):
     """The union of several blocks is the target. All other cells are context."""
 
     strategy: Literal["multi_block"] = "multi_block"
@@ -168,7 +168,7 @@ class MultiBlockMasking(_Blocks):
         return self.num_blocks
 
 
-class IJEPAMasking(_Blocks):
+class IJEPAMasking(BlockSection):
     """I-JEPA's masks: several target blocks, and a larger context block without their cells (arXiv 2301.08243)."""
 
     DRAWS_CELLS: ClassVar[bool] = False  # a draw gives lists of cells, block by block
@@ -215,7 +215,7 @@ class IJEPAMasking(_Blocks):
             )
 
 
-class MixedMasking(_Blocks):
+class MixedMasking(BlockSection):
     """Each batch is multi-block with a given probability, otherwise random: the published setting."""
 
     strategy: Literal["mixed"] = "mixed"
@@ -250,11 +250,20 @@ class MixedMasking(_Blocks):
 
 BASES["masking"] = MaskingSection
 
+IMPLEMENTATIONS: dict[type[MaskingSection], str] = {
+    RandomMasking: "cnnjepa.masks.random_cells:RandomCells",
+    BlockMasking: "cnnjepa.masks.blocks:Blocks",
+    MultiBlockMasking: "cnnjepa.masks.blocks:Blocks",
+    MixedMasking: "cnnjepa.masks.mixed:Mixed",
+}
+"""Config class of every built-in strategy that draws two maps of cells, and the class that draws them, imported when a
+run needs it."""
+
 if TYPE_CHECKING:
     MaskingConfig = MaskingSection
 else:
     MaskingConfig = Annotated[
-        RandomMasking | BlockMasking | MultiBlockMasking | MixedMasking,
+        Union[tuple(IMPLEMENTATIONS)],  # noqa: UP007 - made from the registry
         Discriminator("strategy"),
         WrapValidator(partial(validated_as, "masking")),
         SerializeAsAny(),

@@ -5,23 +5,37 @@ from pathlib import Path
 
 import pytest
 
+from cnnjepa.implementation import implementation_of
 from cnnjepa.methods import Method
 from cnnjepa.methods.build import method_class
-from cnnjepa.schemas import load_config, preset_names
+from cnnjepa.schemas import data, load_config, masking, preset_names
 from cnnjepa.schemas.method import IMPLEMENTATIONS
 
 ROOT = Path(__file__).parents[1]
 ROOMS = ("schemas", "cnnjepa", "ablations", "cli")
 
 
-def test_no_module_asks_which_class_a_method_is() -> None:
-    """Outside the methods' own modules, no `isinstance`, `hasattr` or `getattr` on a method."""
+@pytest.mark.parametrize(
+    ("section", "registry"),
+    [("method", IMPLEMENTATIONS), ("masking", masking.IMPLEMENTATIONS), ("data", data.IMPLEMENTATIONS)],
+)
+def test_no_module_asks_which_class_a_section_is(section: str, registry: dict[type, str]) -> None:
+    """Outside the sections' own modules, no `isinstance`, `hasattr` or `getattr` on a section."""
     files = {path.resolve(): path for room in ROOMS for path in (ROOT / room).rglob("*.py")}
     assert len(files) > 150
-    names = "|".join(model.__name__ for model in IMPLEMENTATIONS)
-    asks = re.compile(rf"(isinstance|hasattr|getattr|type)\([^()]*(\.method\b|{names})|case ({names})\(")
+    names = "|".join(model.__name__ for model in registry)
+    asks = re.compile(rf"(isinstance|hasattr|getattr|type)\([^()]*(\.{section}\b[^.]|{names})|case ({names})\(")
     found = [f"{path}: {m.group()}" for path in files.values() for m in asks.finditer(path.read_text(encoding="utf-8"))]
     assert found == []
+
+
+@pytest.mark.parametrize(
+    "section", [*masking.IMPLEMENTATIONS, *data.IMPLEMENTATIONS], ids=lambda section: section.__name__
+)
+def test_every_registered_section_has_its_implementation(section: type) -> None:
+    registry = masking.IMPLEMENTATIONS | data.IMPLEMENTATIONS
+    found = implementation_of(section(), registry)
+    assert callable(found) and f"{found.__module__}:{found.__name__}" == registry[section]
 
 
 @pytest.mark.parametrize("section", IMPLEMENTATIONS, ids=lambda section: section.__name__)

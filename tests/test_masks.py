@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from cnnjepa.masks import Masks, sample_masks
-from cnnjepa.masks.sampling import draw_block_size
+from cnnjepa.masks.blocks import draw_block_size
 from cnnjepa.randomness import _mix, generator, key, uniform, uniforms
 from cnnjepa.schemas import BlockMasking, MaskingConfig, MixedMasking, MultiBlockMasking, RandomMasking
 from cnnjepa.schemas.block_sizes import block_sizes, cover_rates, expected_targets, target_rates

@@ -13,7 +13,7 @@ from cnnjepa.ablations.report.table import Table
 from cnnjepa.ablations.report.words import Sentence, study_words
 from cnnjepa.ablations.study_folder import TrialKey
 from cnnjepa.names import file_names
-from cnnjepa.schemas import ConfigError, SyntheticData
+from cnnjepa.schemas import ConfigError
 from cnnjepa.schemas.probe import Protocol
 
 
@@ -135,7 +135,7 @@ def _draw_features(made: StudyBundle, chosen: Trial | None) -> None:
         return
     drawn = features.draw_map(seen, label, file_name(made.study, "features"))
     made.gallery = features.draw_gallery(seen, label, file_name(made.study, "neighbours"))
-    made.gallery_is_free = isinstance(chosen.record.config.data, SyntheticData)
+    made.gallery_is_free = chosen.record.config.data.DRAWN
     if drawn:
         made.pictures.append(drawn)
     if drawn is None or made.gallery is None:

@@ -6,13 +6,14 @@ from dataclasses import dataclass, field
 
 import torch
 
-from cnnjepa.data.folder import open_folder
 from cnnjepa.data.own import open_own
-from cnnjepa.data.resident import ResidentSource, decode_all, decoded_size, open_synthetic
+from cnnjepa.data.resident import ResidentSource, decode_all, decoded_size
 from cnnjepa.data.scan import named
 from cnnjepa.data.source import ImageSource, Splits, Subset, stratified
 from cnnjepa.errors import ImageError
-from cnnjepa.schemas import ConfigError, DataConfig, FolderData, HDF5Data, SyntheticData, TorchvisionData
+from cnnjepa.implementation import implementation_of
+from cnnjepa.schemas import ConfigError, DataConfig
+from cnnjepa.schemas.data import IMPLEMENTATIONS
 from cnnjepa.schemas.extension import extension_of
 
 
@@ -46,20 +47,8 @@ def open_sources(config: DataConfig) -> Splits:
     """Open both splits of the source, with a record of the files left out."""
     if found := extension_of(config):
         return open_own(found, config)
-    match config:
-        case SyntheticData():
-            return Splits(open_synthetic(config))
-        case FolderData():
-            return open_folder(config)
-        case HDF5Data():
-            from cnnjepa.data.hdf5 import open_hdf5
-
-            return open_hdf5(config)
-        case TorchvisionData():
-            from cnnjepa.data.torchvision_sets import open_torchvision
-
-            return Splits(open_torchvision(config))
-    raise AssertionError(f"{config.source} has no way of being opened")
+    opened: Splits = implementation_of(config, IMPLEMENTATIONS)(config)
+    return opened
 
 
 def fingerprint_of(sources: dict[str, ImageSource]) -> str:
@@ -83,7 +72,7 @@ def open_data(config: DataConfig, batch_size: int = 2, processes: int = 1) -> Da
     for split, limit in (("train", config.train_images), ("val", config.val_images)):
         sources[split] = _limited(sources[split], split, limit)
     fingerprint = fingerprint_of(sources)
-    data = DataSet(sources["train"], sources["val"], _name(config), fingerprint, [*sources.lost])
+    data = DataSet(sources["train"], sources["val"], config.dataset_name, fingerprint, [*sources.lost])
     data.notes += [*sources.notes, *left_out_note(sources)]
     if config.resident != "never":
         _make_resident(data, config)
@@ -179,18 +168,3 @@ def refuse_unfit(name: str, train: ImageSource, val: ImageSource) -> None:
         raise ConfigError(
             f"{name}: validation labels reach {highest}, the training set has only classes 0 to {classes - 1}"
         )
-
-
-def _name(config: DataConfig) -> str:
-    match config:
-        case SyntheticData():
-            return f"synthetic-{config.image_size}"
-        case TorchvisionData():
-            return config.name
-    path = getattr(config, "path", None)  # a user-defined source may have none
-    if path is None and extension_of(config):
-        return config.source.partition(":")[2]
-    name = path.name if path else ""
-    for ending in (".tar.gz", ".tgz", ".tar"):
-        name = name.removesuffix(ending)
-    return f"{config.source}-{name}"

@@ -30,7 +30,7 @@ from cnnjepa.data.hdf5 import HDF5Source
 from cnnjepa.data.open import left_out_note, open_sources, refuse_unfit
 from cnnjepa.data.shards import MANIFEST, Manifest, ShardIndex, read_index, read_manifest, shard_file
 from cnnjepa.errors import ImageError, RunError
-from cnnjepa.schemas import ConfigError, FolderData, HDF5Data
+from cnnjepa.schemas import ConfigError, DataConfig
 from cnnjepa.training.files import sync_folder, write_atomically
 
 # A kill loses the work of at most one shard (4,096 images: ten seconds to a minute). A reader keeps every shard open,
@@ -85,17 +85,15 @@ class _Packed(NamedTuple):
     problem: str | None = None
 
 
-def prepare(
-    config: FolderData | HDF5Data, dest: Path, shorter_side: int, quality: int, skip_unreadable: bool = False
-) -> Packing:
+def prepare(config: DataConfig, dest: Path, shorter_side: int, quality: int, skip_unreadable: bool = False) -> Packing:
     """Open the source and inspect `dest`; write nothing. Raises ConfigError for a set that no run could use, and if
     `dest` holds something else or the same source packed with other settings."""
     opened: dict[str, FolderSource | HDF5Source] = {}
-    sources = open_sources(config)
+    sources, path = open_sources(config), config.images_path
     if sources.lost and not skip_unreadable:
         raise ConfigError(
             f"{sources.lost[0]}; restore or remove it, or pack without it with --skip-unreadable "
-            f"(`{command('cnnjepa', 'data', 'check', config.path)}` names all)"
+            f"(`{command('cnnjepa', 'data', 'check', path)}` names all)"
         )
     for split, source in sources.items():
         assert isinstance(source, FolderSource | HDF5Source)
@@ -104,10 +102,10 @@ def prepare(
         if split == "train" and len(seen) < len(source.class_names):
             absent = [str(label) for label in range(len(source.class_names)) if label not in seen]
             raise ConfigError(
-                f"{config.path}: no training image has label {', '.join(absent[:5])}; packing would number the classes "
+                f"{path}: no training image has label {', '.join(absent[:5])}; packing would number the classes "
                 "anew, so give the set labels from 0 to classes - 1"
             )
-    refuse_unfit(str(config.path), opened["train"], opened["val"])
+    refuse_unfit(str(path), opened["train"], opened["val"])
     train, val = (opened[split].labels.numel() for split in ("train", "val"))
     fingerprint = hashlib.sha256("".join(source.fingerprint() for source in opened.values()).encode()).hexdigest()
     notes = (*sources.lost, *sources.notes, *left_out_note(sources))
@@ -120,7 +118,7 @@ def prepare(
         images_per_shard=max(_LEAST_IN_SHARD, -(-(train + val) // _MOST_SHARDS)),
         made_with=f"torchvision {torchvision.__version__}",
     )
-    return Packing(opened, config.path or Path(), dest, _agreed(dest, manifest, config.path), skip_unreadable, notes)
+    return Packing(opened, path or Path(), dest, _agreed(dest, manifest, path), skip_unreadable, notes)
 
 
 def _agreed(dest: Path, asked: Manifest, source: Path | None) -> Manifest:

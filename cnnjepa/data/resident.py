@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
-from cnnjepa.data.source import ImageSource, Subset
+from cnnjepa.data.source import ImageSource, Splits, Subset
 from cnnjepa.data.synthetic import CLASS_NAMES, render
 from cnnjepa.errors import ImageError, RunError
 from cnnjepa.schemas import SyntheticData
@@ -39,14 +39,14 @@ def subset(source: ImageSource, indices: Tensor) -> ImageSource:
     return ResidentSource(source.images[indices], few.labels, few.class_names, few.fingerprint(), few.name)
 
 
-def open_synthetic(config: SyntheticData) -> dict[str, ResidentSource]:
+def open_synthetic(config: SyntheticData) -> Splits:
     """Draw both splits. The fingerprint is computed from the pixels."""
     sources = {}
     for split, count in (("train", config.train_images), ("val", config.val_images)):
         images, labels = render(split, count, config.image_size, config.drawing_seed)  # type: ignore[arg-type]
         digest = hashlib.sha256(images.numpy().tobytes()).hexdigest()
         sources[split] = ResidentSource(images, labels, CLASS_NAMES, digest, f"synthetic {split} image {{}}".format)
-    return sources
+    return Splits(sources)
 
 
 def decoded_size(source: ImageSource, on_error: str) -> tuple[int, int, int]:

@@ -9,6 +9,7 @@ import torchvision
 from torch import Tensor
 
 from cnnjepa.data.decoding import rgb
+from cnnjepa.data.source import Splits
 from cnnjepa.errors import ImageError
 from cnnjepa.places import image_path
 from cnnjepa.schemas import ConfigError, TorchvisionData
@@ -36,7 +37,7 @@ class TorchvisionSource:
         return hashlib.sha256(repr((self._name, self.labels.tolist())).encode()).hexdigest()
 
 
-def open_torchvision(config: TorchvisionData) -> dict[str, TorchvisionSource]:
+def open_torchvision(config: TorchvisionData) -> Splits:
     """Open both splits. Raises ConfigError if the files are absent and `download` is false."""
     sets = torchvision.datasets
     root, download = str(image_path(config)), config.download
@@ -58,7 +59,9 @@ def open_torchvision(config: TorchvisionData) -> dict[str, TorchvisionSource]:
         raise ConfigError(
             f"data.path {root} does not hold {config.name} ({error}); put its files there or set data.download=true"
         ) from None
-    return {
-        split: TorchvisionSource(data, own, [str(c) for c in data.classes], f"{config.name}/{split}")
-        for split, data, own in zip(("train", "val"), pair, labels, strict=True)
-    }
+    return Splits(
+        {
+            split: TorchvisionSource(data, own, [str(c) for c in data.classes], f"{config.name}/{split}")
+            for split, data, own in zip(("train", "val"), pair, labels, strict=True)
+        }
+    )

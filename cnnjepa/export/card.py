@@ -3,28 +3,16 @@
 from cnnjepa import __version__
 from cnnjepa.export.parcel import Parcel
 from cnnjepa.names import markdown_text
-from cnnjepa.schemas import ConfigError, ProbeFigures, SyntheticData, TorchvisionData
+from cnnjepa.schemas import ConfigError, ProbeFigures
 from cnnjepa.schemas.yaml_text import write_yaml
 from cnnjepa.training.conclude import encoder_name
-
-_LICENCES = {
-    "cifar10": "stated by none of its sources; the images come from 80 Million Tiny Images, since withdrawn",
-    "cifar100": "stated by none of its sources; the images come from 80 Million Tiny Images, since withdrawn",
-    "stl10": "none stated; the images come from ImageNet, whose terms allow non-commercial research and education",
-    "imagenette": "the selection is Apache-2.0; the images are ImageNet's, whose terms allow non-commercial research "
-    "and education",
-}
 
 
 def data_licence(parcel: Parcel, given: str | None) -> str:
     """Return the licence of the images. Raises ConfigError for a user's own images if none is given."""
-    if given:
-        return given
-    match parcel.config.data:
-        case SyntheticData():
-            return "none needed: the images were drawn by CNN-JEPA Bench (Apache-2.0)"
-        case TorchvisionData() as data:
-            return _LICENCES[data.name]
+    known = given or parcel.config.data.images_licence
+    if known:
+        return known
     raise ConfigError(
         "--data-licence: the licence of these images is not known here, and whoever gets the weights must know it; "
         'give it in words, for example --data-licence "ImageNet terms of access, non-commercial research"'

@@ -1,19 +1,16 @@
-"""User-defined masking strategies."""
+"""The base class of masking strategies, built-in and user-defined."""
 
 from abc import ABC, abstractmethod
 
 import torch
 from torch import Tensor
 
-from cnnjepa.errors import RunError
 from cnnjepa.masks.cells import Masks
-from cnnjepa.schemas import ConfigError
-from cnnjepa.schemas.extension import Extension
 from cnnjepa.schemas.masking import MaskingSection
 
 
 class MaskingStrategy(ABC):
-    """Draws the masks of a step. In the config it is named by `masking.strategy: package.module:Class`. A nested
+    """Draws the masks of a step. A user's strategy is named by `masking.strategy: package.module:Class`. Its nested
     `Config`, derived from MaskingSection, holds its fields and must define `mean_context`."""
 
     def __init__(self, config: MaskingSection) -> None:
@@ -26,19 +23,9 @@ class MaskingStrategy(ABC):
         same masks. Every sample must have a context cell and a target cell, and no cell may be both."""
 
 
-def draw_own(found: Extension, config: MaskingSection, grid: int, slots_B: Tensor, seed: int, step: int) -> Masks:
-    """Draw masks with a user-defined strategy. Raises ConfigError for a class that is not a MaskingStrategy, and
-    RunError for masks that violate the contract of `MaskingStrategy.draw`."""
-    if not issubclass(found.implementation, MaskingStrategy):
-        raise ConfigError(f"masking {found.named}: the class must derive from cnnjepa.extend.MaskingStrategy")
-    masks = found.implementation(config).draw(grid, slots_B, seed, step)
-    if wrong := _wrong(masks, (slots_B.numel(), grid, grid)):
-        raise RunError(f"masking {found.named}, step {step}: {wrong}")
-    return Masks(*masks)
-
-
-def _wrong(masks: Masks, shape: tuple[int, ...]) -> str | None:
-    """Describe the fault of drawn masks, or return None."""
+def broken_promise(masks: Masks, shape: tuple[int, ...]) -> str | None:
+    """Describe how drawn masks violate the contract of `MaskingStrategy.draw`, or return None. `shape` is [B, grid,
+    grid]."""
     if not isinstance(masks, tuple) or len(masks) != 2 or not all(isinstance(mask, Tensor) for mask in masks):
         return f"draw must give Masks(context, target), not {type(masks).__name__}"
     for name, mask in zip(Masks._fields, masks, strict=True):

@@ -1,14 +1,12 @@
 """Construction of a method with initialised weights from a config."""
 
-from importlib import import_module
-
 import torch
 
 from cnnjepa.encoders import build_trunk
+from cnnjepa.implementation import implementation_of
 from cnnjepa.methods.method import Method
 from cnnjepa.randomness import key
 from cnnjepa.schemas import ConfigError, PretrainConfig
-from cnnjepa.schemas.extension import extension_of
 from cnnjepa.schemas.method import IMPLEMENTATIONS
 from cnnjepa.schemas.method_section import MethodSection
 
@@ -20,18 +18,11 @@ _CLASSES = 100
 def method_class(section: MethodSection) -> type[Method]:
     """Return the class that trains with this section of a config. Raises ConfigError for a user's class that is not a
     Method."""
-    own = extension_of(section)
-    if own is None:
-        return _ours(section)
-    if not issubclass(own.implementation, Method):
-        raise ConfigError(f"method {own.named}: {own.implementation.__name__} must derive from cnnjepa.extend.Method")
-    return own.implementation
-
-
-def _ours(section: MethodSection) -> type[Method]:
-    module, _, name = IMPLEMENTATIONS[type(section)].partition(":")
-    found: type[Method] = getattr(import_module(module), name)
-    return found
+    found = implementation_of(section, IMPLEMENTATIONS)
+    if not issubclass(found, Method):
+        raise ConfigError(f"method {section.name}: {found.__name__} must derive from cnnjepa.extend.Method")
+    kind: type[Method] = found
+    return kind
 
 
 def build_method(config: PretrainConfig, classes: int = _CLASSES) -> Method:

@@ -119,7 +119,7 @@ def _opened(config: PretrainConfig, folder: RunFolder, resume: bool, processes: 
 
 def _refuse_unexpected(identity: Identity, expected_hash: str | None, config: PretrainConfig) -> None:
     if expected_hash is not None and identity.pretrain_hash != expected_hash:
-        where = getattr(config.data, "path", None) or config.data.source
+        where = config.data.images_path or config.data.source
         raise ConfigError(
             f"this run was planned as {expected_hash[:12]}…, but its settings and images give "
             f"{identity.pretrain_hash[:12]}… here: the images ({where}), the device or the number of processes are not "

@@ -58,7 +58,7 @@ def probe_config(
 
 def _moved(own: DataConfig, place: Path, fingerprint: str) -> bool:
     """Return whether the run's own images are at `place`."""
-    if own.source == "synthetic":
+    if "path" not in type(own).model_fields:
         return False
     at = data_at(place, own.source)
     moved = own.model_copy(update={**at, "path": Path(at["path"])})

@@ -20,9 +20,8 @@ class Identity(NamedTuple):
 def resolve(config: PretrainConfig, resident: bool, device: torch.device) -> PretrainConfig:
     """Return the config as it is run: device and residency decided, the data path absolute."""
     found: dict[str, object] = {"resident": "always" if resident else "never"}
-    path = getattr(config.data, "path", None)
-    if path is not None:
-        found["path"] = path.resolve()
+    if config.data.images_path is not None:
+        found["path"] = config.data.images_path.resolve()
     return config.model_copy(
         update={
             "runtime": config.runtime.model_copy(update={"device": device.type}),
