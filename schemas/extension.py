@@ -1,26 +1,24 @@
 """Classes from outside the repository, named `package.module:Class` in a config.
 
 Methods, encoders, masking strategies and data sources use the same mechanism. The class may name a section as its
-`Config`, whose fields are then config fields like any other. The class and the source of its module are part of the
-run's name. A module is imported only when a config names it.
+`Config`, whose fields are then config fields like any other. The class, its source and the source of what it imports
+from its own folder or package are part of the run's name. A module is imported only when a config names it.
 """
 
 import copyreg
-import hashlib
 import os
 import re
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import cache
 from importlib import import_module
-from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 from pydantic import BaseModel, create_model
 
 from cnnjepa.schemas.base import Section
 from cnnjepa.schemas.errors import ConfigError
+from cnnjepa.schemas.source_files import fingerprint
 
 Kind = Literal["method", "encoder", "masking", "data"]
 
@@ -57,7 +55,7 @@ class Extension:
     section: type[ExtensibleSection]
     """The `Config` of the class, with the field that names the class."""
     fingerprint: str
-    """SHA-256 of the file that defines its module."""
+    """SHA-256 of its source (`cnnjepa.schemas.source_files`)."""
 
 
 _met: dict[tuple[Kind, str], Extension] = {}
@@ -72,7 +70,7 @@ def extension(kind: Kind, named: str) -> Extension:
     """Return the extension with this name, imported once. Raises ConfigError if it cannot be imported, or if its Config
     is not a section of this kind."""
     if (kind, named) not in _met:
-        implementation, fingerprint = import_class(named, kind)
+        implementation, digest = import_class(named, kind)
         base = BASES[kind]
         config = getattr(implementation, "Config", base)
         if not (isinstance(config, type) and issubclass(config, base)):
@@ -80,7 +78,7 @@ def extension(kind: Kind, named: str) -> Extension:
                 f"{kind} {named}: its Config must be a class derived from {base.__name__}; got {config!r}"
             )
         section = _section(kind, named, implementation, config)
-        _met[kind, named] = Extension(named, implementation, section, fingerprint)
+        _met[kind, named] = Extension(named, implementation, section, digest)
     return _met[kind, named]
 
 
@@ -116,7 +114,7 @@ def extensions_in(section: BaseModel) -> Iterator[Extension]:
 
 def import_class(named: str, kind: str) -> tuple[Any, str]:
     """Import the class `package.module:Class`, which may also be in the working directory. Returns it together with the
-    SHA-256 of its module's file. Raises ConfigError if there is no such class."""
+    fingerprint of its source. Raises ConfigError if there is no such class."""
     module, _, name = named.partition(":")
     if os.getcwd() not in sys.path:
         sys.path.insert(0, os.getcwd())
@@ -134,13 +132,7 @@ def import_class(named: str, kind: str) -> tuple[Any, str]:
     file = getattr(sys.modules[found.__module__], "__file__", None)
     if file is None:
         raise ConfigError(f"{kind} {named} has no source file; put the class in a file, so that runs can name it")
-    return found, _sha256(file)
-
-
-@cache
-def _sha256(file: str) -> str:
-    """Return the digest of a file as it was at the first call, when it was imported."""
-    return hashlib.sha256(Path(file).read_bytes()).hexdigest()
+    return found, fingerprint(found.__module__, file)
 
 
 def _section(kind: Kind, named: str, implementation: Any, config: type[ExtensibleSection]) -> type[ExtensibleSection]:

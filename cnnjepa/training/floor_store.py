@@ -19,6 +19,7 @@ from cnnjepa.errors import RunError
 from cnnjepa.schemas import CustomEncoderConfig, PretrainConfig, Probes
 from cnnjepa.schemas.encoder import OwnEncoderSection
 from cnnjepa.schemas.probe import FloorName
+from cnnjepa.schemas.source_files import fingerprint
 from cnnjepa.training.files import write_atomically
 
 # Probe settings that do not affect the figures of any floor.
@@ -66,9 +67,9 @@ def floor_settings(floor: FloorName, config: PretrainConfig) -> dict[str, Any]:
 
 
 def _source(module: str) -> str | None:
-    """Return the SHA-256 of a module's file; None if the module is not imported or has no file."""
+    """Return the fingerprint of a module's source; None if the module is not imported or has no file."""
     file = getattr(sys.modules.get(module), "__file__", None)
-    return hashlib.sha256(Path(file).read_bytes()).hexdigest() if file else None
+    return fingerprint(module, file) if file else None
 
 
 def _name(floor: FloorName, config: PretrainConfig, fingerprint: str) -> str:
