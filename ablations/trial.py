@@ -59,8 +59,8 @@ class _Log(Watcher):
         self.say(
             f"{plan.run_dir}: from step {plan.first_step} of {plan.epochs * plan.steps_per_epoch}, on {plan.device}"
         )
-        for caution in plan.cautions:
-            self.warned(caution)
+        for warning in plan.warnings:
+            self.warned(warning)
 
     def logged(self, kind: str, values: dict[str, Any]) -> None:
         if kind == "probe":

@@ -32,7 +32,7 @@ def masks(
     if not out.parent.is_dir():
         raise ConfigError(f"--out {out}: the folder {out.parent} does not exist; make it first")
     if out.suffix not in (".png", ".svg", ".pdf"):
-        raise ConfigError(f"--out {out}: legal endings are .png, .svg and .pdf")
+        raise ConfigError(f"--out {out}: the ending must be .png, .svg or .pdf")
     from cnnjepa.cli.terminal import console, say
     from cnnjepa.commands import quoted
     from cnnjepa.mask_picture import draw_picture

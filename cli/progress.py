@@ -55,8 +55,8 @@ class TerminalWatcher(Watcher):
             f"{big(plan.flops_per_image)}FLOP an image at {100 * plan.visible_share:.0f} % visible; "
             f"{plan.train_images:,} images, global batch {plan.global_batch}, {plan.epochs} epochs, {total:,} steps",
         )
-        for caution in plan.cautions:
-            self.warned(caution)
+        for warning in plan.warnings:
+            self.warned(warning)
         if plan.first_step:
             say(self._console, f"resuming from step {plan.first_step:,}")
         if plan.first_step < total:

@@ -82,10 +82,10 @@ class PretrainConfig(Section):
         size, stride = self.data.image_size, self.encoder.total_stride
         if size % stride:
             lower, upper = size // stride * stride, (size // stride + 1) * stride
-            legal = f"{lower} or {upper}" if lower >= 2 * stride else f"{max(upper, 2 * stride)}"
+            valid = f"{lower} or {upper}" if lower >= 2 * stride else f"{max(upper, 2 * stride)}"
             raise ValueError(
                 f"data.image_size {size} is not divisible by the encoder's total stride {stride} "
-                f"({self.encoder.stride_in_words}); the nearest legal is {legal}"
+                f"({self.encoder.stride_in_words}); the nearest valid value is {valid}"
             )
         if size < 2 * stride:
             raise ValueError(
@@ -110,7 +110,7 @@ class PretrainConfig(Section):
         if self.probe.encoder == "target" and self.method.moving_average is None:
             raise ValueError(
                 f"probe.encoder=target: method {self.method.name} has no moving average, only the encoder that learns; "
-                "legal are auto and context"
+                "must be auto or context"
             )
         return self
 
@@ -119,7 +119,7 @@ class PretrainConfig(Section):
         if self.probe.resize is not None and self.probe.resize < self.data.image_size:
             raise ValueError(
                 f"probe.resize {self.probe.resize} is below data.image_size {self.data.image_size}, so the centre crop "
-                f"would be padded; legal are null and {self.data.image_size} or more"
+                f"would be padded; must be null or at least {self.data.image_size}"
             )
         return self
 
@@ -136,10 +136,12 @@ class PretrainConfig(Section):
     def _kept_epochs_exist(self) -> Self:
         beyond = [n for n in self.runtime.keep_epochs if not 1 <= n <= self.runtime.epochs]
         if beyond:
-            raise ValueError(f"runtime.keep_epochs names {beyond}; legal are 1 to runtime.epochs {self.runtime.epochs}")
+            raise ValueError(
+                f"runtime.keep_epochs names {beyond}; must be between 1 and runtime.epochs {self.runtime.epochs}"
+            )
         return self
 
-    def cautions(self) -> list[str]:
+    def warnings(self) -> list[str]:
         """Return warnings about settings that are allowed but rarely intended, one sentence each."""
         found = self.method.warnings(self.encoder, self.grid)
         if self.runtime.accumulation > 1 and self.method.COMPARES_IMAGES:

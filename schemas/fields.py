@@ -84,7 +84,7 @@ def arm_of(section: dict[str, Any], models: list[type[BaseModel]]) -> type[BaseM
     return extension(kind, named).section if kind and named and is_named(named) else None
 
 
-def nearest(given: str, legal: typing.Iterable[str]) -> str:
+def nearest(given: str, names: typing.Iterable[str]) -> str:
     """Return `; nearest is 'x'` for an error message, or an empty text if no valid name is close."""
-    match = difflib.get_close_matches(given, list(legal), n=1, cutoff=0.5)
+    match = difflib.get_close_matches(given, list(names), n=1, cutoff=0.5)
     return f"; nearest is {match[0]!r}" if match else ""

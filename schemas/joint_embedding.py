@@ -184,7 +184,7 @@ class LeJEPAConfig(_TwoViews):
         if self.global_views + self.local_views < 2:
             raise ValueError(
                 f"global_views {self.global_views} and local_views {self.local_views} are one view, which has nothing "
-                "to agree with; legal are two or more together"
+                "to agree with; their sum must be at least 2"
             )
         return self
 
@@ -224,8 +224,8 @@ class LeJEPAConfig(_TwoViews):
         size = self.side_of_local_views(largest, stride)
         if size % stride or size > largest:
             lower = min(size // stride * stride, largest) or stride
-            legal = f"{lower} or {lower + stride}" if stride <= lower and lower + stride <= largest else str(lower)
+            valid = f"{lower} or {lower + stride}" if stride <= lower and lower + stride <= largest else str(lower)
             raise ValueError(
                 f"method.local_size {size} must be a multiple of the encoder's total stride {stride} "
-                f"({encoder.stride_in_words}) of at most data.image_size {largest}; the nearest legal is {legal}"
+                f"({encoder.stride_in_words}) of at most data.image_size {largest}; the nearest valid value is {valid}"
             )

@@ -34,7 +34,7 @@ def preset_text(name: str) -> str:
     """Return the text of the preset's file, head comment included. Raises ConfigError for an unknown name."""
     if name not in preset_names():
         raise ConfigError(
-            f"preset {name!r} does not exist; legal are {', '.join(preset_names())}{nearest(name, preset_names())}"
+            f"preset {name!r} does not exist; must be one of {', '.join(preset_names())}{nearest(name, preset_names())}"
         )
     return (_PRESETS / f"{name}.yaml").read_text(encoding="utf-8")
 
@@ -188,10 +188,10 @@ def _line(finding: Any, root: type[BaseModel], tree: Tree) -> str:
     owner, path = _owner(location, root, tree)
     message = finding["msg"].removeprefix("Value error, ")
     if kind == "extra_forbidden":
-        legal = list(owner.model_fields)
+        names = list(owner.model_fields)
         tag = discriminator(owner)
         of = f" of {tag} {'/'.join(tag_values(owner))!r}" if tag and tag != "arch" else ""
-        return f"{path}: no such field{of}; legal are {', '.join(legal)}{nearest(str(location[-1]), legal)}"
+        return f"{path}: no such field{of}; must be one of {', '.join(names)}{nearest(str(location[-1]), names)}"
     if kind in ("union_tag_invalid", "literal_error"):
         expected = finding["ctx"].get("expected_tags") or finding["ctx"].get("expected", "")
         given = finding["ctx"].get("tag", finding["input"])
@@ -199,10 +199,11 @@ def _line(finding: Any, root: type[BaseModel], tree: Tree) -> str:
         names = expected.replace(" or ", ", ").replace("'", "").split(", ")
         if kind.startswith("union") and path.split(".")[-1] in TAGS:
             names.append("module:Class of your own")
-        return f"{tag_path}: {given!r} is not legal; legal are {', '.join(names)}{nearest(str(given), names)}"
+        return f"{tag_path}: {given!r} is not valid; must be one of {', '.join(names)}{nearest(str(given), names)}"
     if kind in ("value_error", "wrong_kind"):
         return f"{path}: {message}" if path else message
-    return f"{path}: {finding['input']!r} is not legal; {message[0].lower()}{message[1:]}"
+    reason = message.replace("Input should be", "must be", 1)
+    return f"{path}: {finding['input']!r} is not valid; {reason[0].lower()}{reason[1:]}"
 
 
 def _owner(location: tuple[Any, ...], root: type[BaseModel], tree: Tree) -> tuple[type[BaseModel], str]:

@@ -95,5 +95,5 @@ class SparKConfig(MethodSection):
             raise ValueError(
                 f"method.decoder_dim {width} is not a multiple of the encoder's total stride {stride} "
                 f"({encoder.stride_in_words}), so it cannot be halved at each of {stride.bit_length() - 1} "
-                f"upsamplings; the nearest legal is {nearest}"
+                f"upsamplings; the nearest valid value is {nearest}"
             )

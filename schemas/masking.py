@@ -65,8 +65,8 @@ class RandomMasking(MaskingSection):
         if not 1 <= kept <= grid * grid - 1:
             raise ValueError(
                 f"masking.ratio {self.ratio:g} leaves {kept} of {grid * grid} cells visible on the {grid}x{grid} "
-                f"grid; legal are ratios between {0.5 / grid**2:.3g} and {1 - 0.5 / grid**2:.3g}, which keep at "
-                "least one context and one target cell"
+                f"grid; must be between {0.5 / grid**2:.3g} and {1 - 0.5 / grid**2:.3g}, which leaves at least "
+                "one context and one target cell"
             )
 
 
@@ -135,7 +135,7 @@ class BlockSection(MaskingSection):
             if most <= self.min_keep or context < self.min_keep + _LEAST_CHANCE * (most - self.min_keep):
                 raise ValueError(
                     f"{self.blocks} block(s) of {size.height}x{size.width} cells leave about {context:.1f} of "
-                    f"{grid * grid} cells as context on the {grid}x{grid} grid, too seldom more than masking.min_keep "
+                    f"{grid * grid} cells as context on the {grid}x{grid} grid, too rarely more than masking.min_keep "
                     f"{self.min_keep}; use fewer or smaller blocks (masking.scale, masking.num_blocks) or a smaller "
                     "min_keep"
                 )

@@ -20,15 +20,15 @@ Tree = dict[str, Any]
 def full_path(key: str, asked_by: str = "--set") -> str:
     """Return the only config path that ends in `key`. Raises ConfigError, which names the option that gave the key, if
     no path or several paths do."""
-    legal = sorted({field.path for field in config_fields()})
-    if key in legal:
+    paths = sorted({field.path for field in config_fields()})
+    if key in paths:
         return key
-    matches = [path for path in legal if path.endswith(f".{key}")]
+    matches = [path for path in paths if path.endswith(f".{key}")]
     if len(matches) == 1:
         return matches[0]
     if matches:
         raise ConfigError(f"{asked_by} {key}: ambiguous; it could be {', '.join(matches)}. Write more of the path.")
-    endings = {".".join(path.split(".")[-n:]) for path in legal for n in range(1, path.count(".") + 2)}
+    endings = {".".join(path.split(".")[-n:]) for path in paths for n in range(1, path.count(".") + 2)}
     raise ConfigError(
         f"{asked_by} {key}: there is no such config field{nearest(key, endings)}. "
         "`cnnjepa config schema` lists them all."

@@ -63,7 +63,7 @@ class RuntimeConfig(Section):
         if isinstance(value, int) and value < 2:
             raise ValueError(
                 f"{value} is too few images for a process's step: batch norm has no statistics of one row, NT-Xent no "
-                "negative, VICReg no variance, LeJEPA no distribution; legal are 2 or more on each process"
+                "negative, VICReg no variance, LeJEPA no distribution; must be at least 2 per process"
             )
         return value
 
@@ -71,9 +71,10 @@ class RuntimeConfig(Section):
     def _parts_are_equal(self) -> Self:
         batch = self.batch_size
         if batch % self.accumulation or batch // self.accumulation < 2:
-            legal = [parts for parts in range(1, batch // 2 + 1) if batch % parts == 0]
+            divisors = [parts for parts in range(1, batch // 2 + 1) if batch % parts == 0]
             raise ValueError(
                 f"runtime.accumulation {self.accumulation} must divide runtime.batch_size {batch} into parts of at "
-                f"least 2 images, for batch norm and losses that compare images; legal are {', '.join(map(str, legal))}"
+                "least 2 images, for batch norm and losses that compare images; must be one of "
+                f"{', '.join(map(str, divisors))}"
             )
         return self

@@ -70,8 +70,7 @@ class Range(Section):
         if self.kind in ("choice", "arms"):
             value = arm_named(value, self.arms) if self.kind == "arms" else value
             if value not in self.ends:
-                legal = ", ".join(map(write_inline, self.ends))
-                raise ValueError(f"{value!r} is not one of {legal}")
+                raise ValueError(f"{value!r} is not valid; must be one of {', '.join(map(write_inline, self.ends))}")
             return value
         if isinstance(value, bool) or not isinstance(value, int | float):
             raise ValueError(f"{value!r} is not a number; it must be in {self}")
@@ -168,7 +167,7 @@ class SearchSpace(Section):
     def _arms_have_names_that_can_be_kept(cls, space: dict[str, Range]) -> dict[str, Range]:
         for name, asked in space.items():
             if asked.kind == "arms" and not _NAME.match(name):
-                raise ValueError(f"{name!r} names arms; legal are letters, digits, spaces, '-' and '_'")
+                raise ValueError(f"{name!r} names arms; must consist of letters, digits, spaces, '-' and '_'")
         return space
 
     @field_validator("first")

@@ -141,8 +141,8 @@ class Study(Section):
         for axis, value in named.items():
             if axis not in self.axes:
                 raise ValueError(f"{who} names axis {axis!r}; the axes are {', '.join(self.axes)}")
-            legal = list(self.axes[axis])
-            if value not in legal:
-                raise ValueError(f"{who}: axis {axis!r} has no {value!r}; it has {', '.join(map(str, legal))}")
+            values = list(self.axes[axis])
+            if value not in values:
+                raise ValueError(f"{who}: axis {axis!r} has no {value!r}; must be one of {', '.join(map(str, values))}")
         if missing := [axis for axis in self.axes if axis not in named]:
             raise ValueError(f"{who} must name a value of every axis; {', '.join(missing)} is missing")

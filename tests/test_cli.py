@@ -93,7 +93,7 @@ WRONG = [
     (["--preset", "smoke", "--set", "strategy=random", "--set", "ratio=0.999"], ["leaves 0 of 64 cells visible"]),
     (["--preset", "smoke", "--set", "strategy=random", "--set", "ratio=0.001"], ["leaves 64 of 64 cells visible"]),
     (["--preset", "smoke", "--set", "masking.scale=[0.01,0.02]"], ["never more than masking.min_keep"]),
-    (["--preset", "smoke", "--set", "image_size=34"], ["not divisible", "the nearest legal is 32 or 36"]),
+    (["--preset", "smoke", "--set", "image_size=34"], ["not divisible", "the nearest valid value is 32 or 36"]),
     (
         ["--preset", "smoke", "--set", "train_images=32", "--set", "runtime.batch_size=64"],
         ["fewer than a global batch of 64", "legal for runtime.batch_size are 2 to 32"],

@@ -27,9 +27,9 @@ from cnnjepa.schemas.ema import StepwiseEMAConfig
 
 
 def test_an_image_size_off_the_stride_is_refused_with_the_nearest_legal() -> None:
-    assert "nearest legal is 192 or 224" in refused(preset="in100", overrides=["image_size=200"])
+    assert "nearest valid value is 192 or 224" in refused(preset="in100", overrides=["image_size=200"])
     assert "total stride 32" in refused(preset="in100", overrides=["image_size=200"])
-    assert "nearest legal is 64" in refused(preset="in100", overrides=["image_size=40"])
+    assert "nearest valid value is 64" in refused(preset="in100", overrides=["image_size=40"])
 
 
 def test_a_grid_of_one_cell_is_refused() -> None:
@@ -58,8 +58,8 @@ def test_an_image_size_is_legal_exactly_when_it_makes_a_grid_and_offered_sizes_a
         return
     with pytest.raises(ValidationError) as caught:
         build(size)
-    words = str(caught.value).split("nearest legal is ")[-1].split(" [type")[0]
-    offered = [int(word) for word in words.split() if word.isdigit()] if "nearest legal" in str(caught.value) else []
+    words = str(caught.value).split("nearest valid value is ")[-1].split(" [type")[0]
+    offered = [int(word) for word in words.split() if word.isdigit()] if "nearest valid" in str(caught.value) else []
     for side in offered:
         assert build(side).grid >= 2
         assert abs(side - size) < 2 * stride
@@ -84,7 +84,7 @@ def test_blocks_that_leave_too_little_context_are_refused() -> None:
 @pytest.mark.parametrize("strategy", ["random", "mixed"])
 def test_a_ratio_without_context_or_target_is_refused(strategy: str, ratio: float, left: str) -> None:
     message = refused(preset="demo", overrides=[f"strategy={strategy}", f"ratio={ratio}"])
-    assert left in message and "8x8 grid" in message and "legal are ratios between" in message
+    assert left in message and "8x8 grid" in message and "must be between" in message
 
 
 @given(ratio=st.floats(0.001, 0.999), grid=st.integers(2, 16))
@@ -178,9 +178,9 @@ def test_kept_epochs_outside_the_run_are_refused() -> None:
 
 def test_a_kernel_wider_than_the_grid_is_only_a_caution() -> None:
     config = load_config("in100", overrides=["kernel_size=15"])  # 7x7: a corner reaches 6 cells, so 13 is of use
-    (caution,) = config.cautions()
-    assert "kernel_size 15" in caution and "7x7" in caution
-    assert load_config("in100", overrides=["kernel_size=13"]).cautions() == []
+    (warning,) = config.warnings()
+    assert "kernel_size 15" in warning and "7x7" in warning
+    assert load_config("in100", overrides=["kernel_size=13"]).warnings() == []
 
 
 def test_another_method_drops_the_old_methods_keys(tmp_path: Path) -> None:
@@ -196,11 +196,11 @@ def test_another_method_drops_the_old_methods_keys(tmp_path: Path) -> None:
 
 def test_a_misspelt_method_and_a_key_of_another_are_refused() -> None:
     text = refused(preset="demo", overrides=["method.name=simcrl"])
-    assert "method.name: 'simcrl' is not legal; legal are cnnjepa," in text and "nearest is 'simclr'" in text
+    assert "method.name: 'simcrl' is not valid; must be one of cnnjepa," in text and "nearest is 'simclr'" in text
     text = refused(preset="demo", overrides=["method.name=simclr", "predictor.depth=2"])
-    assert "method.predictor: no such field of name 'simclr'; legal are" in text
+    assert "method.predictor: no such field of name 'simclr'; must be one of" in text
     text = refused(preset="demo", overrides=["method.name=vicreg", "probe.encoder=target"])
-    assert "vicreg has no moving average" in text and "legal are auto and context" in text
+    assert "vicreg has no moving average" in text and "must be auto or context" in text
 
 
 def test_lars_that_begins_without_decay_is_refused() -> None:

@@ -82,7 +82,7 @@ def test_a_source_that_is_kept_keeps_its_limits(tmp_path: Path) -> None:
 
 
 def test_an_encoder_for_small_images_on_large_ones_is_warned_about(tmp_path: Path) -> None:
-    (said,) = load_config("demo", data=tmp_path).cautions()
+    (said,) = load_config("demo", data=tmp_path).warnings()
     assert "data.image_size 224 at the encoder's total stride 4 is a grid of 56x56 cells" in said
     assert "data.image_size=32 gives 8x8" in said
-    assert load_config("demo", data=tmp_path, overrides=["image_size=32"]).cautions() == []
+    assert load_config("demo", data=tmp_path, overrides=["image_size=32"]).warnings() == []

@@ -111,7 +111,7 @@ def test_encoders_that_a_method_cannot_use_are_refused_with_those_it_can() -> No
     with pytest.raises(ConfigError, match=r"method spark takes a map after every stage.* must be one of resnet18"):
         own = ("arch=custom", "encoder.module=mine:Net", "encoder.total_stride=8")
         load_config("demo", overrides=["method.name=spark", *own])
-    with pytest.raises(ConfigError, match=r"decoder_dim 30 is not a multiple .* stride 4 .* nearest legal is 28 or 32"):
+    with pytest.raises(ConfigError, match=r"decoder_dim 30 is not a multiple .* stride 4 .* valid value is 28 or 32"):
         load_config("demo-spark", overrides=["decoder_dim=30"])
     with pytest.raises(ConfigError, match="the nearest are 96 and 120"):
         load_config("in100", overrides=["method.name=ijepa", "arch=vit_small", "predictor.dim=100"])
@@ -206,9 +206,9 @@ def test_local_views_are_98_of_224_pixels_to_the_nearest_multiple_of_the_stride(
     assert sizes("tiny64-lejepa") == [64, 64, 32, 32] and sizes("demo-lejepa") == [32, 32, 16, 16]
     assert sizes("demo-lejepa", "local_size=24", "local_views=1") == [32, 32, 24]
     assert sizes("demo-simclr") == [32, 32]
-    with pytest.raises(ConfigError, match=r"method\.local_size 18 must be a multiple .* stride 4 .* legal is 16 or 20"):
+    with pytest.raises(ConfigError, match=r"method\.local_size 18 must be a multiple .* stride 4 .* value is 16 or 20"):
         load_config("demo-lejepa", overrides=["local_size=18"])
-    with pytest.raises(ConfigError, match=r"of at most data\.image_size 32; the nearest legal is 32"):
+    with pytest.raises(ConfigError, match=r"of at most data\.image_size 32; the nearest valid value is 32"):
         load_config("demo-lejepa", overrides=["local_size=64"])
     with pytest.raises(ConfigError, match="are one view, which has nothing to agree with"):
         load_config("demo-lejepa", overrides=["global_views=1", "local_views=0"])

@@ -94,8 +94,8 @@ def test_probing_a_run_again_works_for_methods_with_heads_of_the_datas_size(tmp_
 
 
 def test_accumulation_of_a_contrastive_loss_is_cautioned() -> None:
-    (caution,) = config_of("simclr", "accumulation=2").cautions()
-    assert "compares the images of one part only, 8 at a time" in caution
+    (warning,) = config_of("simclr", "accumulation=2").warnings()
+    assert "compares the images of one part only, 8 at a time" in warning
 
 
 def test_masks_of_a_method_without_them_are_refused(tmp_path: Path) -> None:
@@ -128,7 +128,7 @@ def test_batches_too_small_for_batch_norm_and_comparisons_are_refused(name: str)
         ConfigError, match=r"runtime\.batch_size: 1 is too few .* NT-Xent no negative, .* 2 or more on each process"
     ):
         small_config(f"method.name={name}", "runtime.batch_size=1")
-    with pytest.raises(ConfigError, match=r"into parts of at least 2 images, for batch norm .* legal are 1, 2$"):
+    with pytest.raises(ConfigError, match=r"into parts of at least 2 images, for batch norm .* must be one of 1, 2$"):
         small_config(f"method.name={name}", "runtime.batch_size=4", "accumulation=4")
 
 

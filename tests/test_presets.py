@@ -21,9 +21,9 @@ def test_the_presets_are_those_promised() -> None:
 
 
 @pytest.mark.parametrize("name", preset_names())
-def test_a_preset_loads_without_cautions_and_survives_a_round_trip(name: str, tmp_path: Path) -> None:
+def test_a_preset_loads_without_warnings_and_survives_a_round_trip(name: str, tmp_path: Path) -> None:
     config = load_config(name)
-    assert config.cautions() == []
+    assert config.warnings() == []
     again = read_config(write(tmp_path, json.dumps(config.model_dump(mode="json"))))
     assert again == config
 
@@ -89,7 +89,7 @@ def test_the_imagenet_presets_are_the_authors_settings(name: str, epochs: int) -
 
 def test_an_unknown_preset_is_refused_with_the_nearest() -> None:
     message = refused(preset="in100k")
-    assert f"legal are {', '.join(preset_names())}" in message and "nearest is 'in100'" in message
+    assert f"must be one of {', '.join(preset_names())}" in message and "nearest is 'in100'" in message
 
 
 @pytest.mark.parametrize(

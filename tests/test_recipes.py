@@ -46,7 +46,7 @@ def test_a_method_of_ones_own_has_fields_errors_and_a_name_by_its_source(own: st
     assert config.method.masking == small_config().method.masking  # it means the same as the preset's
     assert pickle.loads(pickle.dumps(config)) == config
     assert load_config("smoke", changes={"method.name": named}).probed_encoder == "target"
-    with pytest.raises(ConfigError, match=r"method\.variance: -1 is not legal; input should be greater"):
+    with pytest.raises(ConfigError, match=r"method\.variance: -1 is not valid; must be greater"):
         small_config(f"method.name={named}", "variance=-1")
     with pytest.raises(ConfigError, match=r"method\.variants.* nearest is 'method\.variance'"):
         small_config(f"method.name={named}", "method.variants=1")

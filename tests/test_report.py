@@ -142,7 +142,10 @@ def test_measured_steps_stand_in_the_report_over_all(tmp_path: Path) -> None:
     [
         ({"margin": 1.0}, "has no margin"),
         ({"expect": "level"}, "needs a margin"),
-        ({"arm": {"predictor.depth": 9}}, "claim 'One layer is worse.': axis 'predictor.depth' has no 9; it has 1, 2"),
+        (
+            {"arm": {"predictor.depth": 9}},
+            "'One layer is worse.': axis 'predictor.depth' has no 9; must be one of 1, 2",
+        ),
         ({"arm": {"depth": 1}}, "names axis 'depth'; the axes are predictor.depth"),
     ],
 )

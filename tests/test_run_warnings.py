@@ -56,7 +56,7 @@ def test_many_images_left_out_of_each_epoch_are_counted(images: int, dropped: st
 
 @pytest.mark.parametrize("override", ["arch=convnext_tiny", "predictor.projection_dim=128"])
 def test_signed_targets_under_a_relu_are_said(override: str) -> None:
-    (found,) = load_config("in100", overrides=[override]).cautions()
+    (found,) = load_config("in100", overrides=[override]).warnings()
     assert "features are signed" in found and "cannot predict negative values" in found
 
 

@@ -310,7 +310,7 @@ def test_classes_without_a_readable_image_are_said(root: Path) -> None:
 
 class Listening(Watcher):
     def started(self, plan: RunPlan) -> None:
-        self.said = plan.cautions
+        self.said = plan.warnings
 
 
 def test_a_run_and_the_doctor_begin_with_what_is_left_out(root: Path, tmp_path: Path) -> None:

@@ -289,8 +289,8 @@ def test_a_search_of_the_wrong_shape_is_refused(text: str, says: str, tmp_path: 
 @pytest.mark.parametrize(
     ("setting", "says"),
     [
-        ("drawing_seed=99999999999999999999999", "data.drawing_seed: 99999999999999999999999 is not legal"),
-        ("threads=100000", "runtime.threads: 100000 is not legal"),
+        ("drawing_seed=99999999999999999999999", "data.drawing_seed: 99999999999999999999999 is not valid"),
+        ("threads=100000", "runtime.threads: 100000 is not valid"),
     ],
 )
 def test_numbers_that_no_machine_takes_are_refused(setting: str, says: str) -> None:

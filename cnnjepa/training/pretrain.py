@@ -197,7 +197,7 @@ def _plan(run: Run, state: RunState) -> RunPlan:
         flops_per_image=run.cost.flops_per_image,
         visible_share=run.config.visible_share,
         device=str(run.processes.device),
-        cautions=run_warnings(run.config, run.data, run.order),
+        warnings=run_warnings(run.config, run.data, run.order),
     )
 
 

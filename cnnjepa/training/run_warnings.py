@@ -11,7 +11,7 @@ _MUCH_DROPPED = 0.1
 
 def run_warnings(config: PretrainConfig, data: DataSet, order: Order) -> list[str]:
     """Return the warnings to show before the first step."""
-    found = [*config.cautions(), *data.notes]
+    found = [*config.warnings(), *data.notes]
     if data.skipped:
         found.append(f"{len(data.skipped)} unreadable images are left out: {', '.join(data.skipped[:3])}")
     found += _workers(config, data) + _global_batch(config, order) + _dropped_images(order)

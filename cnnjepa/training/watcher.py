@@ -20,7 +20,7 @@ class RunPlan(NamedTuple):
     flops_per_image: float
     visible_share: float
     device: str
-    cautions: list[str]
+    warnings: list[str]
 
 
 class Watcher:
