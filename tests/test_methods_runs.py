@@ -125,7 +125,7 @@ def test_a_bf16_step_is_close_to_a_float32_one(name: str) -> None:
 @pytest.mark.parametrize("name", ["cnnjepa", "simclr", "byol", "vicreg", "lejepa", "spark", "supervised"])
 def test_batches_too_small_for_batch_norm_and_comparisons_are_refused(name: str) -> None:
     with pytest.raises(
-        ConfigError, match=r"runtime\.batch_size: 1 is too few .* NT-Xent no negative, .* 2 or more on each process"
+        ConfigError, match=r"runtime\.batch_size: 1 is too few .* NT-Xent no negative, .* at least 2 per process"
     ):
         small_config(f"method.name={name}", "runtime.batch_size=1")
     with pytest.raises(ConfigError, match=r"into parts of at least 2 images, for batch norm .* must be one of 1, 2$"):
