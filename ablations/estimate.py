@@ -5,7 +5,7 @@ from collections.abc import Collection, Sequence
 from typing import NamedTuple
 
 from cnnjepa.ablations.data_facts import SetSize
-from cnnjepa.cost import MethodCost, method_cost
+from cnnjepa.measuring.cost import MethodCost, method_cost
 from cnnjepa.schemas import PretrainConfig
 from cnnjepa.schemas.hashing import probe_settings_in_training
 from cnnjepa.training.floor_store import floor_settings

@@ -20,7 +20,7 @@ from cnnjepa.schemas.overrides import full_path
 from cnnjepa.schemas.space import SearchSpace
 from cnnjepa.schemas.study import Study
 from cnnjepa.schemas.yaml_text import read_yaml_file, write_yaml
-from cnnjepa.training.files import write_atomically
+from cnnjepa.storage.atomic_files import write_atomically
 
 
 @dataclass(frozen=True)

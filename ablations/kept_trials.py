@@ -16,7 +16,7 @@ from pydantic import ValidationError
 
 from cnnjepa.errors import RunError
 from cnnjepa.schemas import TrialResult
-from cnnjepa.training.files import write_atomically
+from cnnjepa.storage.atomic_files import write_atomically
 
 FILE_NAME = "trials.jsonl"
 

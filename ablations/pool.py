@@ -12,7 +12,7 @@ from typing import Any, Literal
 from cnnjepa.ablations.kept_trials import KeptTrials, logged_lines
 from cnnjepa.errors import InUseError, RunError
 from cnnjepa.schemas import PretrainConfig, TrialResult
-from cnnjepa.training.locks import holder, locked
+from cnnjepa.storage.locks import holder, locked
 from cnnjepa.training.run_folder import RunFolder
 
 State = Literal["waiting", "begun", "running", "finished", "collapsed", "failed", "unreadable"]

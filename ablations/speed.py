@@ -10,8 +10,8 @@ from typing import Any
 import torch
 
 from cnnjepa import signals
-from cnnjepa.doctor import training_rate
 from cnnjepa.errors import RunError
+from cnnjepa.measuring.doctor import training_rate
 from cnnjepa.schemas import PretrainConfig
 
 # Images of a calibration step on a CPU, where a full batch of a large network would take a minute.

@@ -29,7 +29,7 @@ class MethodSteps(Section):
     """FLOPs per image of a step, forward and backward, at the mean visible fraction."""
 
     memory_bytes: int = Field(ge=0)
-    """Peak memory; see `cnnjepa.step_costs`."""
+    """Peak memory; see `cnnjepa.measuring.step_costs`."""
 
     images: int = Field(ge=1)
     """Images per step."""

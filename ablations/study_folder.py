@@ -17,7 +17,7 @@ from cnnjepa.schemas.fields import nearest
 from cnnjepa.schemas.overrides import flat
 from cnnjepa.schemas.study import Study
 from cnnjepa.schemas.yaml_text import read_yaml_file, write_yaml
-from cnnjepa.training.files import write_atomically
+from cnnjepa.storage.atomic_files import write_atomically
 
 TrialKey = tuple[str, str]
 """(pretrain_hash, probe_hash), which identify a trial. Trials with the same pretrain_hash are trained once."""

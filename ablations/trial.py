@@ -14,10 +14,11 @@ from typing import Any, Literal, NamedTuple, TextIO
 
 from cnnjepa import launcher
 from cnnjepa.ablations.study_folder import TrialRecord
+from cnnjepa.clock import now
+from cnnjepa.encoders.encoder_name import encoder_name
 from cnnjepa.errors import InUseError, ProcessLostError, RunError, Stopped
 from cnnjepa.schemas import TrialResult
 from cnnjepa.telling import open_log
-from cnnjepa.training.conclude import encoder_name, now
 from cnnjepa.training.distributed import text_of
 from cnnjepa.training.failures import RESUMES
 from cnnjepa.training.pretrain import pretrain

@@ -22,9 +22,9 @@ from step import images, published
 from timing import alternately
 from torch import Tensor, nn
 
+from cnnjepa.measuring.step_timer import seconds
 from cnnjepa.methods import build_method
 from cnnjepa.methods.cnnjepa import CNNJEPA
-from cnnjepa.step_timer import seconds
 from cnnjepa.training.distributed import Processes, pick_device
 from cnnjepa.training.environment import environment
 

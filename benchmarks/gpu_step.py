@@ -33,13 +33,13 @@ from timing import alternately
 from torch import Tensor, nn
 from torch.profiler import ProfilerActivity, profile
 
-from cnnjepa.cost import method_cost
 from cnnjepa.data import open_data
 from cnnjepa.data.batches import Normalizer, Order, training_batches
+from cnnjepa.measuring.cost import method_cost
+from cnnjepa.measuring.step_timer import StepTimer, seconds
 from cnnjepa.methods import StepDraw, build_method
 from cnnjepa.methods.cnnjepa import CNNJEPA
 from cnnjepa.schemas import ConfigError, PretrainConfig, load_config
-from cnnjepa.step_timer import StepTimer, seconds
 from cnnjepa.training.distributed import Processes, join
 from cnnjepa.training.environment import environment
 from cnnjepa.training.optimizer import build_optimizer

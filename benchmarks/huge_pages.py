@@ -18,7 +18,7 @@ from figures import Figure, add_options, add_sizes, median, ratio, report, sized
 from step import published
 from timing import alternately
 
-from cnnjepa.step_timer import StepTimer
+from cnnjepa.measuring.step_timer import StepTimer
 from cnnjepa.training.distributed import Processes
 from cnnjepa.training.environment import environment, peak_memory_bytes
 

@@ -27,11 +27,11 @@ from timing import alternately
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from cnnjepa.matmul import by_onednn, linear
+from cnnjepa.measuring.step_timer import StepTimer
 from cnnjepa.methods import build_method
 from cnnjepa.methods.cnnjepa import CNNJEPA
 from cnnjepa.schemas import PretrainConfig, load_config
-from cnnjepa.step_timer import StepTimer
+from cnnjepa.tensor_ops.matmul import by_onednn, linear
 from cnnjepa.training.distributed import Processes, pick_device
 from cnnjepa.training.environment import environment
 
@@ -66,7 +66,7 @@ def arguments() -> argparse.Namespace:
 
 
 def product_rates(dtype: torch.dtype, rounds: int, device: torch.device) -> dict[str, dict[str, float]]:
-    """FLOP/s by kind and size. oneDNN is a kind of its own where cnnjepa.matmul asks it and torch may not."""
+    """FLOP/s by kind and size. oneDNN is a kind of its own where tensor_ops/matmul.py uses it and torch may not."""
     found: dict[str, dict[str, float]] = {}
 
     def keep(size: str, flops: float, works: dict[str, Callable[[], object]]) -> None:

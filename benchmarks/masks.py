@@ -11,9 +11,9 @@ import torch
 from figures import add_options, median, report
 
 from cnnjepa.masks import sample_masks
+from cnnjepa.measuring.step_timer import seconds
 from cnnjepa.schemas import MixedMasking, RandomMasking
 from cnnjepa.schemas.masking import BlockMasking, MaskingConfig, MultiBlockMasking
-from cnnjepa.step_timer import seconds
 from cnnjepa.training.distributed import Processes, pick_device
 from cnnjepa.training.environment import environment
 

@@ -19,14 +19,14 @@ from figures import Figure, add_options, median, ratio, report
 from resident_set import UNKNOWN, peak_beyond
 from timing import alternately
 
-from cnnjepa.matmul import linear
+from cnnjepa.measuring.step_timer import StepTimer, seconds
 from cnnjepa.methods import build_method
 from cnnjepa.probes.diagnostics import diagnose
 from cnnjepa.probes.features import Features, encoder_embed
 from cnnjepa.probes.knn import knn_accuracies
 from cnnjepa.probes.linear import linear_curve
 from cnnjepa.schemas import ProbeConfig, load_config
-from cnnjepa.step_timer import StepTimer, seconds
+from cnnjepa.tensor_ops.matmul import linear
 from cnnjepa.training.distributed import Processes, pick_device
 from cnnjepa.training.environment import environment
 

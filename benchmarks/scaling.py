@@ -21,9 +21,9 @@ import torch
 from figures import Figure, add_options, median, ratio, report
 from torch.nn.parallel import DistributedDataParallel
 
+from cnnjepa.measuring.step_timer import seconds
 from cnnjepa.methods import StepDraw, build_method
 from cnnjepa.schemas import PretrainConfig, load_config
-from cnnjepa.step_timer import seconds
 from cnnjepa.training import distributed
 from cnnjepa.training.distributed import Processes
 from cnnjepa.training.environment import environment

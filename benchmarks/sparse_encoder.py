@@ -24,7 +24,7 @@ from resident_set import UNKNOWN, peak_beyond
 from timing import alternately
 from torch import Tensor, nn
 
-from cnnjepa.encoders import build_trunk
+from cnnjepa.encoders import build_backbone
 from cnnjepa.masks import sample_masks
 from cnnjepa.schemas import EncoderConfig, MixedMasking, RandomMasking
 from cnnjepa.sparse import MaskedEncoder, PackedEncoder
@@ -81,8 +81,8 @@ def _peak(kind: str, precision: str, asked: argparse.Namespace, pipe: Connection
     torch.set_num_threads(asked.threads)
     device = pick_device(asked.device)
     encoder = EncoderConfig(arch=asked.arch)
-    trunk = build_trunk(encoder, 0).to(device, memory_format=torch.channels_last)
-    network: nn.Module = PackedEncoder(trunk) if kind == "packed" else trunk
+    backbone = build_backbone(encoder, 0).to(device, memory_format=torch.channels_last)
+    network: nn.Module = PackedEncoder(backbone) if kind == "packed" else backbone
     images = pictures(asked, device)
     context = published_context(asked.size // encoder.total_stride, asked.batch).to(device)
     work = both_ways(network, (images, context) if kind == "packed" else (images,), precision)
@@ -116,8 +116,8 @@ def main() -> None:
     device = pick_device(asked.device)
     encoder = EncoderConfig(arch=asked.arch)
     grid = asked.size // encoder.total_stride
-    trunk = build_trunk(encoder, 0).to(device, memory_format=torch.channels_last)
-    dense, packed, masked = copy.deepcopy(trunk), PackedEncoder(copy.deepcopy(trunk)), MaskedEncoder(trunk)
+    backbone = build_backbone(encoder, 0).to(device, memory_format=torch.channels_last)
+    dense, packed, masked = copy.deepcopy(backbone), PackedEncoder(copy.deepcopy(backbone)), MaskedEncoder(backbone)
     images = pictures(asked, device)
     figures: list[Figure] = []
     details: dict[str, Any] = {}

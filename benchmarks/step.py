@@ -21,12 +21,12 @@ from timing import alternately
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from cnnjepa.cost import pass_flops
 from cnnjepa.masks import Masks
+from cnnjepa.measuring.cost import pass_flops
+from cnnjepa.measuring.step_timer import StepTimer
 from cnnjepa.methods import build_method
 from cnnjepa.methods.cnnjepa import CNNJEPA
 from cnnjepa.schemas import PretrainConfig, load_config
-from cnnjepa.step_timer import StepTimer
 from cnnjepa.training.distributed import Processes, pick_device
 from cnnjepa.training.environment import environment
 from cnnjepa.training.optimizer import build_optimizer

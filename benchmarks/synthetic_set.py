@@ -16,7 +16,7 @@ from torch import nn
 
 from cnnjepa.data import open_data
 from cnnjepa.data.batches import Normalizer, Order, training_batches
-from cnnjepa.encoders import build_trunk
+from cnnjepa.encoders import build_backbone
 from cnnjepa.probes.evaluate import judge
 from cnnjepa.probes.features import encoder_embed, extract, pixel_embed
 from cnnjepa.probes.floors import untrained_encoder
@@ -41,7 +41,7 @@ def main() -> None:
             assert figures
             print(f"{name}: k-NN {figures.knn_top1:.1f} %, linear {figures.linear_top1:.1f} %", flush=True)
 
-    network = build_trunk(config.encoder, seed=0)
+    network = build_backbone(config.encoder, seed=0)
     model = nn.Sequential(network, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(network.feature_dim, data.classes))
     model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     order = Order(data.train.labels.numel(), config.runtime.batch_size, 0, 1, seed=0)

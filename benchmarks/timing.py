@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping
 
 import torch
 
-from cnnjepa.step_timer import seconds
+from cnnjepa.measuring.step_timer import seconds
 
 
 def alternately(

@@ -14,10 +14,10 @@ from cnnjepa.cli.summary import big
 from cnnjepa.cli.terminal import console, say
 from cnnjepa.commands import quoted
 from cnnjepa.cpus import usable_cpus
+from cnnjepa.measuring.step_costs import StepCost, step_costs
 from cnnjepa.schemas import ConfigError, PretrainConfig
 from cnnjepa.schemas.load import explain
 from cnnjepa.schemas.overrides import merge, nested, parse_overrides
-from cnnjepa.step_costs import StepCost, step_costs
 from cnnjepa.training.distributed import Processes, pick_device
 from cnnjepa.training.environment import environment
 from cnnjepa.training.stopping import StopRequest

@@ -127,7 +127,7 @@ def pack(
     from cnnjepa.data.verify import verify as read_back
     from cnnjepa.data.workers import usable_workers
     from cnnjepa.schemas import ConfigError
-    from cnnjepa.training.locks import locked
+    from cnnjepa.storage.locks import locked
 
     threads = threads or usable_workers(256)
     packing = prepare(config, dest, shorter_side, quality, skip_unreadable)

@@ -41,8 +41,8 @@ def doctor(
 
     refuse_missing_images(asked.data)
     from cnnjepa.cli.terminal import console, say
-    from cnnjepa.doctor import examine, examine_encoder
-    from cnnjepa.method_check import examine_method
+    from cnnjepa.measuring.doctor import examine, examine_encoder
+    from cnnjepa.measuring.method_check import examine_method
 
     out = console()
     wrong = 0

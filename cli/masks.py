@@ -33,9 +33,9 @@ def masks(
         raise ConfigError(f"--out {out}: the folder {out.parent} does not exist; make it first")
     if out.suffix not in (".png", ".svg", ".pdf"):
         raise ConfigError(f"--out {out}: the ending must be .png, .svg or .pdf")
+    from cnnjepa.ablations.report.pictures.mask_samples import draw_picture
     from cnnjepa.cli.terminal import console, say
     from cnnjepa.commands import quoted
-    from cnnjepa.mask_picture import draw_picture
 
     facts = draw_picture(asked, out, batches)
     for name, value in facts.items():

@@ -23,8 +23,8 @@ from cnnjepa.commands import command, quoted
 from cnnjepa.schemas import ConfigError
 from cnnjepa.schemas.space import SearchSpace
 from cnnjepa.schemas.yaml_text import write_yaml
-from cnnjepa.training.files import write_atomically
-from cnnjepa.training.locks import locked
+from cnnjepa.storage.atomic_files import write_atomically
+from cnnjepa.storage.locks import locked
 from cnnjepa.training.stopping import StopRequest
 
 

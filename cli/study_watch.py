@@ -18,8 +18,8 @@ from cnnjepa.cli.sheet import Sheet
 from cnnjepa.cli.study_tables import counts_line, standings_table
 from cnnjepa.cli.terminal import is_live, say
 from cnnjepa.errors import InUseError
+from cnnjepa.storage.locks import locked
 from cnnjepa.telling import unfailing
-from cnnjepa.training.locks import locked
 
 _LOOK_EVERY_SECONDS = 1.0
 

@@ -1,14 +1,15 @@
 """The public classes and functions for user-defined methods, encoders, masking strategies and data sources."""
 
 from cnnjepa.data import ImageSource
-from cnnjepa.encoders import Trunk
+from cnnjepa.encoders import Backbone
 from cnnjepa.masks import Masks, sample_masks
 from cnnjepa.masks.strategy import MaskingStrategy
 from cnnjepa.methods import CNNJEPA, Method, Pass, StepDraw, StepLoss
-from cnnjepa.methods.following import follow
-from cnnjepa.methods.heads import mlp
-from cnnjepa.methods.loss import cell_loss
-from cnnjepa.methods.pooled import full_precision, pooled
+from cnnjepa.methods.cell_loss import cell_loss
+from cnnjepa.methods.ema import follow
+from cnnjepa.methods.loss_precision import full_precision
+from cnnjepa.methods.mlp_head import mlp
+from cnnjepa.methods.pooled_features import pooled
 from cnnjepa.methods.predictor import Predictor
 from cnnjepa.methods.vicreg import VICReg, vicreg_terms
 from cnnjepa.randomness import key, uniform, uniforms
@@ -19,8 +20,11 @@ from cnnjepa.schemas.masking import MaskingSection
 from cnnjepa.schemas.method_section import MethodSection
 from cnnjepa.sparse import ContextEncoder, context_encoder
 
+Trunk = Backbone  # deprecated name
+
 __all__ = [
     "CNNJEPA",
+    "Backbone",
     "CNNJEPAConfig",
     "ContextEncoder",
     "DataSection",
@@ -40,7 +44,6 @@ __all__ = [
     "RandomMasking",
     "StepDraw",
     "StepLoss",
-    "Trunk",
     "VICReg",
     "cell_loss",
     "context_encoder",

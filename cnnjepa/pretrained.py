@@ -5,7 +5,7 @@ from typing import Literal
 
 import torch
 
-from cnnjepa.encoders import Trunk, build_trunk
+from cnnjepa.encoders import Backbone, build_backbone
 from cnnjepa.methods.build import method_class
 from cnnjepa.places import refuse_no_run
 from cnnjepa.schemas import ConfigError, read_config
@@ -14,7 +14,7 @@ from cnnjepa.training.checkpoint import read_checkpoint
 
 def load_encoder(
     run: str | Path, which: Literal["target", "context"] | None = None, checkpoint: str = "last.pt"
-) -> Trunk:
+) -> Backbone:
     """Load the encoder of a run in eval mode, on the CPU: images [B, 3, S, S] → features [B, C, G, G]. `which` selects
     the encoder; the default is the one that the run probes.
 
@@ -30,7 +30,7 @@ def load_encoder(
     which = which or config.probed_encoder
     if which == "target" and config.method.moving_average is None:
         raise ConfigError(f"{run}: method {config.method.name} has no target encoder; legal is context")
-    trunk = build_trunk(config.encoder, config.runtime.seed)
+    backbone = build_backbone(config.encoder, config.runtime.seed)
     prefix = f"{method_class(config.method).encoders[which]}."
-    trunk.load_state_dict({k.removeprefix(prefix): v for k, v in state.items() if k.startswith(prefix)})
-    return trunk.eval().to(memory_format=torch.contiguous_format)
+    backbone.load_state_dict({k.removeprefix(prefix): v for k, v in state.items() if k.startswith(prefix)})
+    return backbone.eval().to(memory_format=torch.contiguous_format)

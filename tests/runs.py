@@ -81,7 +81,8 @@ def train_and_die(config: PretrainConfig, run: Path, at_event: int | None, tally
     """
     torch.set_num_threads(1)
     from cnnjepa.probes import assessment, evaluate
-    from cnnjepa.training import files, journal, pretrain
+    from cnnjepa.storage import atomic_files, journal
+    from cnnjepa.training import pretrain
 
     seen: list[str] = []
 
@@ -103,7 +104,7 @@ def train_and_die(config: PretrainConfig, run: Path, at_event: int | None, tally
         setattr(module, name, watched)
 
     for module, name in (
-        (pretrain, "train_step"), (files.os, "fsync"), (files.os, "replace"), (files.os, "link"),
+        (pretrain, "train_step"), (atomic_files.os, "fsync"), (atomic_files.os, "replace"), (atomic_files.os, "link"),
         (evaluate, "linear_curve"), (assessment, "extract"),
     ):  # fmt: skip
         around(module, name)

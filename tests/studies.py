@@ -13,7 +13,7 @@ from cnnjepa.ablations.pool import Pool
 from cnnjepa.ablations.study_folder import StudyFolder, records_of
 from cnnjepa.schemas import Cost, Diagnostics, Floors, PretrainConfig, ProbeFigures, Probes, Selection, TrialResult
 from cnnjepa.schemas.study import Study
-from cnnjepa.training.files import write_atomically
+from cnnjepa.storage.atomic_files import write_atomically
 from cnnjepa.training.resolve import identify, resolve
 from cnnjepa.training.run_folder import config_yaml
 

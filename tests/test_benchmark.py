@@ -12,8 +12,8 @@ from cnnjepa.ablations.arms import arms_of
 from cnnjepa.ablations.equal_time import equal_time_epochs
 from cnnjepa.ablations.method_study import changes_of, method_config, method_study, methods_of
 from cnnjepa.ablations.plan import asked_configs, baseline_arm
+from cnnjepa.measuring.step_costs import StepCost, step_costs
 from cnnjepa.schemas import ConfigError, LARSConfig, PretrainConfig, load_config
-from cnnjepa.step_costs import StepCost, step_costs
 
 BASES = ("demo", "tiny64", "tiny64_cpu", "cifar", "in100", "in1k")
 METHODS = ("simclr", "byol", "vicreg", "ijepa", "spark", "lejepa", "supervised", "random_init", "cnnjepa")

@@ -14,8 +14,8 @@ from studies import write_study
 from test_report import DEPTHS, outcome
 from typer.testing import CliRunner
 
+from cnnjepa.ablations.report.pictures.mask_samples import _images
 from cnnjepa.cli.app import app
-from cnnjepa.mask_picture import _images
 from cnnjepa.schemas import load_config, preset_names
 
 ROOT = Path(__file__).parents[1]

@@ -8,8 +8,8 @@ import torchvision
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from cnnjepa.cost import MethodCost, method_cost
 from cnnjepa.masks import sample_masks
+from cnnjepa.measuring.cost import MethodCost, method_cost
 from cnnjepa.methods import build_method
 from cnnjepa.methods.predictor import Predictor
 from cnnjepa.schemas import EncoderConfig, PredictorConfig, PretrainConfig, load_config

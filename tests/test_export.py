@@ -11,7 +11,7 @@ from runs import small_config
 import cnnjepa
 from cnnjepa.errors import RunError
 from cnnjepa.export import FORMATS, export_run
-from cnnjepa.export.parcel import Parcel
+from cnnjepa.export.exported_encoder import ExportedEncoder
 from cnnjepa.schemas import ConfigError
 from cnnjepa.training.pretrain import pretrain
 
@@ -153,10 +153,10 @@ def test_other_folders_formats_and_runs_are_refused(stock: Path, tmp_path: Path)
 
 
 def test_features_that_differ_are_an_error(stock: Path) -> None:
-    parcel = Parcel.of(stock, None, "last.pt")
-    assert parcel.compare(parcel.features(), "itself") == 0
+    exported = ExportedEncoder.of(stock, None, "last.pt")
+    assert exported.compare(exported.features(), "itself") == 0
     with pytest.raises(RunError, match="gives other features in timm: relative error"):
-        parcel.compare(parcel.features() * 1.001, "timm")
+        exported.compare(exported.features() * 1.001, "timm")
 
 
 def test_a_missing_package_is_told_with_the_command(

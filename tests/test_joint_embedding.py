@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from cnnjepa.methods import Method, StepDraw, build_method
 from cnnjepa.methods.byol import BYOL, negative_cosines
-from cnnjepa.methods.heads import mlp
+from cnnjepa.methods.mlp_head import mlp
 from cnnjepa.methods.simclr import SimCLR, nt_xent
 from cnnjepa.methods.supervised import Supervised
 from cnnjepa.methods.vicreg import VICReg, vicreg_terms
@@ -245,7 +245,7 @@ def test_the_probed_encoder_is_the_online_one() -> None:
 def test_flops_are_those_of_a_real_step(name: str) -> None:
     from torch.utils.flop_counter import FlopCounterMode
 
-    from cnnjepa.cost import method_cost
+    from cnnjepa.measuring.cost import method_cost
 
     config = asked(name)
     method = build_method(config)

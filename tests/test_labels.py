@@ -13,11 +13,11 @@ from cnnjepa.ablations.arms import arms_of
 from cnnjepa.ablations.report.build import build_report
 from cnnjepa.ablations.search.storage import distributions
 from cnnjepa.cli.search_view import show
+from cnnjepa.encoders.encoder_name import encoder_name
 from cnnjepa.schemas import load_config
 from cnnjepa.schemas.numbers import digits_apart, exact
 from cnnjepa.schemas.space import SearchSpace
 from cnnjepa.schemas.study import Study
-from cnnjepa.training.conclude import encoder_name
 from tests.studies import write_study
 
 

@@ -17,9 +17,9 @@ from typer.testing import CliRunner
 from cnnjepa.ablations.keep import keep_search
 from cnnjepa.cli.app import app
 from cnnjepa.errors import RunError
-from cnnjepa.export.place import whole_folder
 from cnnjepa.schemas import ConfigError
-from cnnjepa.training.locks import holder, locked
+from cnnjepa.storage.locks import holder, locked
+from cnnjepa.storage.whole_folder import whole_folder
 
 
 def contents(root: Path) -> dict[str, bytes | None]:
@@ -201,16 +201,16 @@ def test_features_that_differ_leave_no_export(tmp_path: Path, monkeypatch: pytes
     from runs import small_config
 
     from cnnjepa.export import FORMATS, export_run
-    from cnnjepa.export.parcel import Parcel
+    from cnnjepa.export.exported_encoder import ExportedEncoder
     from cnnjepa.training.pretrain import pretrain
 
     quick = ("epochs=1", "warmup_epochs=0", "floors=false", "linear_epochs=1")
     pretrain(small_config(*quick), tmp_path / "run")
     before = contents(tmp_path)
 
-    def other(parcel: Parcel, folder: Path) -> tuple[Any, str]:
+    def other(exported: ExportedEncoder, folder: Path) -> tuple[Any, str]:
         (folder / "encoder.pt").write_bytes(b"weights")
-        return parcel.features() * 1.001, ""
+        return exported.features() * 1.001, ""
 
     monkeypatch.setitem(FORMATS, "timm", other)
     with pytest.raises(RunError, match="gives other features in timm"):

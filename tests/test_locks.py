@@ -11,7 +11,7 @@ from cnnjepa.ablations.study_folder import TrialRecord
 from cnnjepa.ablations.trial import Outcome
 from cnnjepa.errors import RunError
 from cnnjepa.schemas import ConfigError
-from cnnjepa.training.locks import holder, locked, refuse_unsafe_locks
+from cnnjepa.storage.locks import holder, locked, refuse_unsafe_locks
 
 
 def test_a_lock_that_only_this_machine_sees_is_refused(tmp_path: Path) -> None:

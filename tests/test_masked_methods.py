@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from cnnjepa.encoders.vit import ViTTrunk, build_vit, positions
+from cnnjepa.encoders.vit import ViTBackbone, build_vit, positions
 from cnnjepa.masks.context_blocks import draw_context_blocks
 from cnnjepa.methods import StepDraw, build_method
 from cnnjepa.methods.ijepa import IJEPA
@@ -45,7 +45,7 @@ def test_the_transformer_has_timms_parameters_and_names(arch: str, width: int, h
     import timm
 
     with torch.device("meta"):
-        ours = ViTTrunk(ViTConfig(arch=arch))  # type: ignore[arg-type]
+        ours = ViTBackbone(ViTConfig(arch=arch))  # type: ignore[arg-type]
         stock = timm.create_model(f"{arch}_patch16_224", class_token=False, global_pool="avg", pos_embed="none")
     theirs = {k: v.shape for k, v in stock.state_dict().items() if not k.startswith(("head", "fc_norm"))}
     mine = {k: v.shape for k, v in ours.state_dict().items() if not k.startswith("norm")}
@@ -53,31 +53,31 @@ def test_the_transformer_has_timms_parameters_and_names(arch: str, width: int, h
     assert (ours.feature_dim, ours.heads) == (width, heads)
 
 
-def timms(trunk: ViTTrunk, grid: int) -> nn.Module:
-    """timm's network with the trunk's weights and positions."""
+def timms(backbone: ViTBackbone, grid: int) -> nn.Module:
+    """timm's network with the backbone's weights and positions."""
     from timm.models.vision_transformer import VisionTransformer
 
-    p = trunk.total_stride
+    p = backbone.total_stride
     stock = VisionTransformer(
-        img_size=grid * p, patch_size=p, embed_dim=trunk.feature_dim, depth=len(trunk.blocks), num_heads=trunk.heads,
-        class_token=False, global_pool="avg", num_classes=0, fc_norm=False,
+        img_size=grid * p, patch_size=p, embed_dim=backbone.feature_dim, depth=len(backbone.blocks),
+        num_heads=backbone.heads, class_token=False, global_pool="avg", num_classes=0, fc_norm=False,
     ).double()  # fmt: skip
-    codes = positions(grid, trunk.feature_dim, torch.zeros(1).double())
-    stock.load_state_dict({**trunk.state_dict(), "pos_embed": codes[None]})
+    codes = positions(grid, backbone.feature_dim, torch.zeros(1).double())
+    stock.load_state_dict({**backbone.state_dict(), "pos_embed": codes[None]})
     return stock
 
 
 def test_the_transformers_features_are_timms_for_all_tokens_and_for_some() -> None:
-    trunk = build_vit(ViTConfig(arch="vit_tiny", patch_size=8, blocks=5), 0).double()
+    backbone = build_vit(ViTConfig(arch="vit_tiny", patch_size=8, blocks=5), 0).double()
     images = torch.randn(2, 3, 48, 48, dtype=torch.float64)
-    stock = timms(trunk, 6)
+    stock = timms(backbone, 6)
     whole = stock.forward_features(images)  # type: ignore[operator]
-    torch.testing.assert_close(trunk(images).flatten(2).transpose(1, 2), whole, rtol=1e-9, atol=1e-10)
+    torch.testing.assert_close(backbone(images).flatten(2).transpose(1, 2), whole, rtol=1e-9, atol=1e-10)
     keep = torch.tensor([[0, 7, 35], [4, 5, 6]])
     embedded = stock.pos_drop(stock.patch_embed(images) + stock.pos_embed)  # type: ignore[operator]
     for sample in (0, 1):
         alone = stock.norm(stock.blocks(embedded[sample : sample + 1, keep[sample]]))  # type: ignore[operator]
-        torch.testing.assert_close(trunk.tokens(images, keep)[sample : sample + 1], alone, rtol=1e-9, atol=1e-10)
+        torch.testing.assert_close(backbone.tokens(images, keep)[sample : sample + 1], alone, rtol=1e-9, atol=1e-10)
 
 
 def test_positions_are_sines_and_cosines_of_column_and_row() -> None:
@@ -281,7 +281,7 @@ def test_the_decoder_has_the_released_codes_widths_on_a_resnet50() -> None:
 @pytest.mark.parametrize("changes", [(), ("stages=3", "width=0.375", "image_size=32")])
 @pytest.mark.parametrize("preset", ["demo", "tiny64", "cifar"])
 def test_a_small_presets_step_takes_fewer_flops_than_cnnjepas(preset: str, changes: tuple[str, ...]) -> None:
-    from cnnjepa.cost import method_cost
+    from cnnjepa.measuring.cost import method_cost
 
     ours, base = (method_cost(load_config(name, overrides=changes)) for name in (f"{preset}-spark", preset))
     assert 0.5 < ours.flops_per_image / base.flops_per_image < 1
@@ -412,7 +412,7 @@ def test_a_step_never_waits_for_a_device(name: str, monkeypatch: pytest.MonkeyPa
 def test_flops_are_those_of_a_real_step(name: str, rest: float) -> None:
     from torch.utils.flop_counter import FlopCounterMode
 
-    from cnnjepa.cost import method_cost
+    from cnnjepa.measuring.cost import method_cost
 
     config = asked(name, "runtime.batch_size=6")
     method = build_method(config)

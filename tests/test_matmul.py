@@ -4,7 +4,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from cnnjepa.matmul import linear
+from cnnjepa.tensor_ops.matmul import linear
 
 
 @pytest.mark.parametrize("with_bias", [True, False])

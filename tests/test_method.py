@@ -8,9 +8,9 @@ import torch
 from torch import Tensor, nn
 
 from cnnjepa import CNNJEPA, Predictor
-from cnnjepa.encoders import build_trunk
+from cnnjepa.encoders import build_backbone
 from cnnjepa.methods import build_method
-from cnnjepa.methods.loss import cell_loss
+from cnnjepa.methods.cell_loss import cell_loss
 from cnnjepa.randomness import key
 from cnnjepa.schemas import EMAConfig, EncoderConfig, LossConfig, PredictorConfig, PretrainConfig, load_config
 from cnnjepa.sparse import MaskedEncoder, PackedEncoder
@@ -65,8 +65,10 @@ def test_the_loss_is_the_papers() -> None:
 
 
 def test_the_public_class_gives_the_loss_for_explicit_masks() -> None:
-    trunk = build_trunk(ENCODER, 0)
-    model = CNNJEPA(PackedEncoder(trunk), Predictor(trunk.feature_dim, PredictorConfig(depth=2)), trunk.feature_dim)
+    backbone = build_backbone(ENCODER, 0)
+    model = CNNJEPA(
+        PackedEncoder(backbone), Predictor(backbone.feature_dim, PredictorConfig(depth=2)), backbone.feature_dim
+    )
     context, target = masks()
     loss = model(torch.randn(3, 3, 32, 32), context, target)
     assert loss.mean.isfinite() and 0 < loss.mean < 2
@@ -135,10 +137,10 @@ def test_the_token_is_drawn_as_the_authors_do() -> None:
 
 
 def test_every_residual_branch_starts_at_zero_and_convolutions_are_kaiming() -> None:
-    trunk = build_trunk(EncoderConfig(arch="resnet50"), seed=0)
-    for block in trunk.layer2:
+    backbone = build_backbone(EncoderConfig(arch="resnet50"), seed=0)
+    for block in backbone.layer2:
         assert (block.bn3.weight == 0).all() and (block.bn2.weight == 1).all()
-    conv = trunk.layer3[1].conv2
+    conv = backbone.layer3[1].conv2
     assert conv.weight.std().item() == pytest.approx(math.sqrt(2 / (256 * 9)), rel=0.02)
 
 

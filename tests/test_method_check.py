@@ -3,9 +3,9 @@
 import pytest
 from torch import Tensor
 
-from cnnjepa import method_check
 from cnnjepa.extend import CNNJEPA, CNNJEPAConfig, StepLoss
-from cnnjepa.method_check import examine_method
+from cnnjepa.measuring import method_check
+from cnnjepa.measuring.method_check import examine_method
 from cnnjepa.schemas import load_config
 
 

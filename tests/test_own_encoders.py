@@ -15,10 +15,10 @@ from test_sparse import assert_same, assert_same_maps, random_context, relative
 from torch import Tensor, nn
 
 import cnnjepa
-from cnnjepa.doctor import examine_encoder
-from cnnjepa.encoders import build_trunk
+from cnnjepa.encoders import build_backbone
 from cnnjepa.encoders.custom import build_custom
 from cnnjepa.errors import Stopped
+from cnnjepa.measuring.doctor import examine_encoder
 from cnnjepa.randomness import layer_randomness, seed_layers
 from cnnjepa.schemas import ConfigError, ConvNeXtConfig, CustomEncoderConfig, load_config
 from cnnjepa.sparse import MaskedEncoder, PackedEncoder
@@ -29,23 +29,23 @@ from cnnjepa.training.pretrain import pretrain
 
 def lively(arch: str, width: float = 0.25) -> nn.Module:
     """Float64, with blocks that contribute (their scales start at 1e-6)."""
-    trunk = build_trunk(ConvNeXtConfig(arch=arch, width=width), 0).double()  # type: ignore[arg-type]
+    backbone = build_backbone(ConvNeXtConfig(arch=arch, width=width), 0).double()  # type: ignore[arg-type]
     generator = torch.Generator().manual_seed(1)
     with torch.no_grad():
-        for name, p in trunk.named_parameters():
+        for name, p in backbone.named_parameters():
             if name.endswith("layer_scale"):
                 p.uniform_(0.5, 1.5, generator=generator)
             elif name.endswith("bias"):
                 p.uniform_(-0.5, 0.5, generator=generator)
-    return trunk
+    return backbone
 
 
 @pytest.mark.parametrize("arch", ["convnext_tiny", "convnext_small"])
 def test_a_packed_convnext_equals_the_masked_one(arch: str) -> None:
     """Depthwise 7x7, whose halo of 3 spans one to three cells of 8, 4, 2 and 1 pixels."""
-    trunk = lively(arch)
+    backbone = lively(arch)
     images = torch.randn(3, 3, 128, 128, dtype=torch.float64)
-    assert_same(PackedEncoder(copy.deepcopy(trunk)), MaskedEncoder(trunk), images, random_context(3, 4))
+    assert_same(PackedEncoder(copy.deepcopy(backbone)), MaskedEncoder(backbone), images, random_context(3, 4))
 
 
 def test_a_packed_convnext_equals_the_masked_one_at_every_scale() -> None:
@@ -54,19 +54,19 @@ def test_a_packed_convnext_equals_the_masked_one_at_every_scale() -> None:
 
 def test_all_visible_is_torchvisions_convnext() -> None:
     stock = torchvision.models.convnext_tiny(weights=None).double().eval()
-    trunk = lively("convnext_tiny", 1.0)
-    missing, unexpected = stock.load_state_dict(trunk.state_dict(), strict=False)
+    backbone = lively("convnext_tiny", 1.0)
+    missing, unexpected = stock.load_state_dict(backbone.state_dict(), strict=False)
     assert not unexpected and all(name.startswith("classifier") for name in missing)
     images = torch.randn(2, 3, 64, 64, dtype=torch.float64)
     everything = torch.ones(2, 2, 2, dtype=torch.bool)
     expected = stock.features(images)
-    for encoder in (PackedEncoder(copy.deepcopy(trunk)), MaskedEncoder(copy.deepcopy(trunk))):
+    for encoder in (PackedEncoder(copy.deepcopy(backbone)), MaskedEncoder(copy.deepcopy(backbone))):
         assert relative(encoder(images, everything), expected) < 1e-9
-    assert relative(PackedEncoder(trunk).dense_copy()(images), expected) < 1e-12
+    assert relative(PackedEncoder(backbone).dense_copy()(images), expected) < 1e-12
 
 
 def test_values_under_the_mask_change_no_output_bit_of_a_convnext() -> None:
-    encoder = PackedEncoder(build_trunk(ConvNeXtConfig(width=0.25), 0))
+    encoder = PackedEncoder(build_backbone(ConvNeXtConfig(width=0.25), 0))
     images, context = torch.randn(3, 3, 96, 96), random_context(3, 3)
     hidden = ~context.repeat_interleave(32, 1).repeat_interleave(32, 2)[:, None].expand_as(images)
     expected = encoder(images, context)
@@ -192,9 +192,9 @@ def test_kinds_of_layers_that_are_refused(layer: nn.Module, word: str) -> None:
 
 def test_our_own_networks_pass() -> None:
     for config in (ConvNeXtConfig(width=0.125), load_config("smoke").encoder):
-        trunk = build_trunk(config, 0)
-        assert list(judge_layers(trunk)) == []
-        assert compare(trunk, trunk.total_stride).ok
+        backbone = build_backbone(config, 0)
+        assert list(judge_layers(backbone)) == []
+        assert compare(backbone, backbone.total_stride).ok
 
 
 def test_a_network_of_ones_own_trains_by_its_name_and_is_loaded_again(tmp_path: Path) -> None:

@@ -129,7 +129,7 @@ def test_any_tar_program_reads_the_shards_and_the_fingerprint_is_the_extracted_f
 def pack_and_die(source: Path, dest: Path, at_event: int) -> None:
     """Is killed (SIGKILL) before the `at_event`-th sync, rename or image encoded."""
     torch.set_num_threads(1)
-    from cnnjepa.training import files as writing
+    from cnnjepa.storage import atomic_files as writing
 
     seen = 0
 

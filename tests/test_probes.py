@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from cnnjepa.data import DataSet, open_data
 from cnnjepa.data.batches import Normalizer
 from cnnjepa.data.resident import ResidentSource
-from cnnjepa.encoders import build_trunk
+from cnnjepa.encoders import build_backbone
 from cnnjepa.errors import ImageError, RunError
 from cnnjepa.probes import assess, evaluate, features, glance, knn, linear
 from cnnjepa.probes.diagnostics import diagnose, feature_std, rankme
@@ -61,7 +61,7 @@ def clouds(
 
 def test_features_of_a_run_that_trains_in_bf16_are_float32() -> None:
     exact, mixed = load_config("smoke"), load_config("smoke", overrides=["precision=bf16"])
-    encoder, pixels = build_trunk(exact.encoder, 0), torch.randint(0, 256, (4, 3, 32, 32), dtype=torch.uint8)
+    encoder, pixels = build_backbone(exact.encoder, 0), torch.randint(0, 256, (4, 3, 32, 32), dtype=torch.uint8)
     found = encoder_embed(encoder, mixed, CPU)(pixels)
     assert torch.equal(found, encoder_embed(encoder, exact, CPU)(pixels))
     with torch.autocast("cpu", torch.bfloat16):  # nor may a caller's autocast reach them
@@ -686,7 +686,7 @@ def test_the_untrained_floor_has_the_first_weights_and_calibrated_statistics(
 ) -> None:
     few = DataSet(images.val, images.val, "x", "x")  # 48 images: one batch
     network = untrained_encoder(config, few, CPU)
-    fresh = build_trunk(config.encoder, config.runtime.seed)
+    fresh = build_backbone(config.encoder, config.runtime.seed)
     assert not network.training
     for (name, one), (_, other) in zip(network.named_parameters(), fresh.named_parameters(), strict=True):
         assert torch.equal(one, other), name
@@ -702,9 +702,9 @@ def test_the_untrained_floor_has_the_first_weights_and_calibrated_statistics(
 @given(seed=st.integers(0, 1000))
 def test_an_untrained_floor_is_of_the_runs_seed(seed: int) -> None:
     encoder = load_config("smoke").encoder
-    one, two = build_trunk(encoder, seed), build_trunk(encoder, seed)
+    one, two = build_backbone(encoder, seed), build_backbone(encoder, seed)
     assert all(torch.equal(a, b) for a, b in zip(one.parameters(), two.parameters(), strict=True))
-    assert not torch.equal(one.conv1.weight, build_trunk(encoder, seed + 1).conv1.weight)
+    assert not torch.equal(one.conv1.weight, build_backbone(encoder, seed + 1).conv1.weight)
 
 
 def test_a_set_sorted_by_class_is_probed_as_well_as_a_shuffled_one() -> None:

@@ -11,7 +11,7 @@ from typer.testing import CliRunner
 from cnnjepa.cli.app import app
 from cnnjepa.errors import RunError
 from cnnjepa.export.card import model_card
-from cnnjepa.export.parcel import Parcel
+from cnnjepa.export.exported_encoder import ExportedEncoder
 from cnnjepa.schemas import TrialResult
 from cnnjepa.training import conclude as conclusion
 from cnnjepa.training import environment, pretrain
@@ -98,13 +98,15 @@ def test_a_probe_that_fails_is_recorded_and_takes_nothing_with_it(run: Path, mon
 
 
 def test_an_exported_encoder_has_the_figures_of_its_own_probes(run: Path) -> None:
-    assert "This encoder was not probed." in model_card(Parcel.of(run, "context", "last.pt"), "", "")
+    assert "This encoder was not probed." in model_card(ExportedEncoder.of(run, "context", "last.pt"), "", "")
     context = reprobe(run, overrides=["probe.encoder=context"]).result
     assert context.probes.held_out
     for which in ("target", "context"):
-        parcel = Parcel.of(run, which, "last.pt")
-        assert parcel.result and parcel.result.probed_encoder == which
-    assert f"| {context.probes.held_out.linear_top1:.2f} |" in model_card(Parcel.of(run, "context", "last.pt"), "", "")
+        exported = ExportedEncoder.of(run, which, "last.pt")
+        assert exported.result and exported.result.probed_encoder == which
+    assert f"| {context.probes.held_out.linear_top1:.2f} |" in model_card(
+        ExportedEncoder.of(run, "context", "last.pt"), "", ""
+    )
 
 
 # --- Peak memory -------------------------------------------------------------------------------------------------

@@ -61,9 +61,9 @@ def test_signed_targets_under_a_relu_are_said(override: str) -> None:
 
 
 def test_convnexts_features_are_signed_and_resnets_are_not() -> None:
-    from cnnjepa.encoders import build_trunk
+    from cnnjepa.encoders import build_backbone
 
     images = torch.randn(2, 3, 64, 64)
-    convnext = build_trunk(load_config("in100", overrides=["arch=convnext_tiny", "width=0.25"]).encoder, 0)
+    convnext = build_backbone(load_config("in100", overrides=["arch=convnext_tiny", "width=0.25"]).encoder, 0)
     assert convnext(images).min() < 0
-    assert build_trunk(load_config("demo").encoder, 0)(images).min() >= 0
+    assert build_backbone(load_config("demo").encoder, 0)(images).min() >= 0

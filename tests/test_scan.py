@@ -22,8 +22,8 @@ from cnnjepa.data.archive import Tar
 from cnnjepa.data.entries import Entries
 from cnnjepa.data.open import open_sources
 from cnnjepa.data.readers import Directory
-from cnnjepa.doctor import examine
 from cnnjepa.errors import ImageError
+from cnnjepa.measuring.doctor import examine
 from cnnjepa.schemas import ConfigError, FolderData, load_config
 from cnnjepa.training.pretrain import pretrain
 from cnnjepa.training.watcher import RunPlan, Watcher

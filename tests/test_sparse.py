@@ -8,7 +8,7 @@ import torch
 import torchvision
 from torch import Tensor, nn
 
-from cnnjepa.encoders import ResNetTrunk, build_trunk
+from cnnjepa.encoders import ResNetBackbone, build_backbone
 from cnnjepa.schemas import EncoderConfig
 from cnnjepa.schemas.encoder import Arch
 from cnnjepa.sparse import ContextEncoder, MaskedEncoder, PackedEncoder
@@ -24,15 +24,15 @@ ARCHS = get_args(Arch)
 GEOMETRIES = [("imagenet", 4, 128), ("half", 4, 48), ("small", 4, 40), ("half", 3, 48), ("small", 3, 32)]
 
 
-def lively_trunk(**settings: object) -> ResNetTrunk:
-    """A float64 trunk whose residual branches contribute (they start at zero otherwise)."""
-    trunk = build_trunk(EncoderConfig(**settings), seed=0).double()  # type: ignore[arg-type]
+def lively_backbone(**settings: object) -> ResNetBackbone:
+    """A float64 backbone whose residual branches contribute (they start at zero otherwise)."""
+    backbone = build_backbone(EncoderConfig(**settings), seed=0).double()  # type: ignore[arg-type]
     generator = torch.Generator().manual_seed(1)
-    for norm in trunk.modules():
+    for norm in backbone.modules():
         if isinstance(norm, nn.BatchNorm2d):
             nn.init.uniform_(norm.weight, 0.5, 1.5, generator=generator)
             nn.init.uniform_(norm.bias, -0.5, 0.5, generator=generator)
-    return trunk
+    return backbone
 
 
 def random_context(batch: int, grid: int, seed: int = 0) -> Tensor:
@@ -69,33 +69,35 @@ def assert_same(packed: PackedEncoder, masked: MaskedEncoder, images: Tensor, co
 
 @pytest.mark.parametrize("arch", ARCHS)
 def test_packed_equals_masked_for_every_encoder(arch: Arch) -> None:
-    trunk = lively_trunk(arch=arch, width=0.25)
+    backbone = lively_backbone(arch=arch, width=0.25)
     images = torch.randn(3, 3, 96, 96, dtype=torch.float64)
-    assert_same(PackedEncoder(copy.deepcopy(trunk)), MaskedEncoder(trunk), images, random_context(3, 3))
+    assert_same(PackedEncoder(copy.deepcopy(backbone)), MaskedEncoder(backbone), images, random_context(3, 3))
 
 
 @pytest.mark.parametrize(("stem", "stages", "size"), GEOMETRIES)
 @pytest.mark.parametrize("arch", ["resnet18", "resnet50"])
 def test_packed_equals_masked_on_every_grid(arch: Arch, stem: str, stages: int, size: int) -> None:
-    trunk = lively_trunk(arch=arch, stem=stem, stages=stages, width=0.125)
+    backbone = lively_backbone(arch=arch, stem=stem, stages=stages, width=0.125)
     grid = size // EncoderConfig(arch=arch, stem=stem, stages=stages).total_stride  # type: ignore[arg-type]
     images = torch.randn(4, 3, size, size, dtype=torch.float64)
-    assert_same(PackedEncoder(copy.deepcopy(trunk)), MaskedEncoder(trunk), images, random_context(4, grid))
+    assert_same(PackedEncoder(copy.deepcopy(backbone)), MaskedEncoder(backbone), images, random_context(4, grid))
 
 
 @pytest.mark.parametrize(("stem", "stages", "size"), GEOMETRIES)
 @pytest.mark.parametrize("arch", ["resnet18", "resnet50"])
 def test_packed_equals_masked_at_every_scale(arch: Arch, stem: str, stages: int, size: int) -> None:
-    trunk = lively_trunk(arch=arch, stem=stem, stages=stages, width=0.125)
-    assert_same_maps(trunk, torch.randn(4, 3, size, size, dtype=torch.float64), size // trunk.total_stride)
+    backbone = lively_backbone(arch=arch, stem=stem, stages=stages, width=0.125)
+    assert_same_maps(backbone, torch.randn(4, 3, size, size, dtype=torch.float64), size // backbone.total_stride)
 
 
-def assert_same_maps(trunk: nn.Module, images: Tensor, grid: int) -> None:
+def assert_same_maps(backbone: nn.Module, images: Tensor, grid: int) -> None:
     """Normed maps of all stages with their gradients; what norms saw; the deepest map without norm is the features."""
     context = random_context(images.shape[0], grid)
     results = []
-    for encoder in (PackedEncoder(copy.deepcopy(trunk)), MaskedEncoder(copy.deepcopy(trunk))):
-        norms = nn.ModuleList(trunk.stage_norm(stage) for stage in range(-1, -len(trunk.stage_dims) - 1, -1)).double()  # type: ignore[operator, arg-type]
+    for encoder in (PackedEncoder(copy.deepcopy(backbone)), MaskedEncoder(copy.deepcopy(backbone))):
+        norms = nn.ModuleList(
+            backbone.stage_norm(stage) for stage in range(-1, -len(backbone.stage_dims) - 1, -1)
+        ).double()  # type: ignore[operator, arg-type]
         assert torch.equal(encoder.stage_maps(images, context, [nn.Identity()])[0], encoder(images, context))
         for norm in norms:
             nn.init.uniform_(norm.weight, 0.5, 1.5, generator=torch.Generator().manual_seed(3))
@@ -113,9 +115,9 @@ def assert_same_maps(trunk: nn.Module, images: Tensor, grid: int) -> None:
 
 
 def test_packed_equals_masked_in_evaluation_mode() -> None:
-    trunk = lively_trunk(arch="resnet18", width=0.25).eval()
+    backbone = lively_backbone(arch="resnet18", width=0.25).eval()
     images, context = torch.randn(3, 3, 96, 96, dtype=torch.float64), random_context(3, 3)
-    packed, masked = PackedEncoder(copy.deepcopy(trunk)), MaskedEncoder(trunk)
+    packed, masked = PackedEncoder(copy.deepcopy(backbone)), MaskedEncoder(backbone)
     with torch.no_grad():
         assert relative(packed(images, context), masked(images, context)) < TOLERANCE
 
@@ -123,20 +125,20 @@ def test_packed_equals_masked_in_evaluation_mode() -> None:
 @pytest.mark.parametrize("arch", ARCHS)
 def test_all_visible_is_the_unmodified_torchvision_network(arch: Arch) -> None:
     stock = getattr(torchvision.models, arch)(weights=None, zero_init_residual=True).double()
-    trunk = lively_trunk(arch=arch)
-    missing, unexpected = stock.load_state_dict(trunk.state_dict(), strict=False)
+    backbone = lively_backbone(arch=arch)
+    missing, unexpected = stock.load_state_dict(backbone.state_dict(), strict=False)
     assert (missing, unexpected) == (["fc.weight", "fc.bias"], [])
     stock = nn.Sequential(*list(stock.children())[:-2])  # without pooling and classifier
     images = torch.randn(2, 3, 64, 64, dtype=torch.float64)
     everything = torch.ones(2, 2, 2, dtype=torch.bool)
     expected = stock(images)
-    for encoder in (PackedEncoder(copy.deepcopy(trunk)), MaskedEncoder(copy.deepcopy(trunk))):
+    for encoder in (PackedEncoder(copy.deepcopy(backbone)), MaskedEncoder(copy.deepcopy(backbone))):
         assert relative(encoder(images, everything), expected) < TOLERANCE
 
 
 @pytest.mark.parametrize("kind", [PackedEncoder, MaskedEncoder])
 def test_values_under_the_mask_change_no_output_bit(kind: type[ContextEncoder]) -> None:
-    encoder = kind(build_trunk(EncoderConfig(arch="resnet18", width=0.25), 0))
+    encoder = kind(build_backbone(EncoderConfig(arch="resnet18", width=0.25), 0))
     images, context = torch.randn(3, 3, 96, 96), random_context(3, 3)
     hidden = ~context.repeat_interleave(32, 1).repeat_interleave(32, 2)[:, None].expand_as(images)
     expected = encoder(images, context)
@@ -151,11 +153,11 @@ def test_the_masked_encoder_shares_no_code_with_the_packed_one() -> None:
 
     ours = [name for name, value in vars(masked).items() if getattr(value, "__module__", "").startswith("cnnjepa")]
     assert all(getattr(masked, name).__module__ == "cnnjepa.sparse.masked" for name in ours)
-    assert type(MaskedEncoder(lively_trunk(arch="resnet18", width=0.125)).network.conv1) is nn.Conv2d  # type: ignore[union-attr]
+    assert type(MaskedEncoder(lively_backbone(arch="resnet18", width=0.125)).network.conv1) is nn.Conv2d  # type: ignore[union-attr]
 
 
 def test_the_masked_encoder_leaves_the_stock_network_as_it_was() -> None:
-    encoder = MaskedEncoder(lively_trunk(arch="resnet18", width=0.125))
+    encoder = MaskedEncoder(lively_backbone(arch="resnet18", width=0.125))
     with pytest.raises(RuntimeError):
         encoder(torch.randn(2, 3, 50, 64, dtype=torch.float64), random_context(2, 2))
     for layer in encoder.network.modules():
@@ -163,7 +165,10 @@ def test_the_masked_encoder_leaves_the_stock_network_as_it_was() -> None:
 
 
 def test_two_encoders_with_different_grids_run_interleaved() -> None:
-    first, second = lively_trunk(arch="resnet18", width=0.125), lively_trunk(arch="resnet18", stem="half", width=0.125)
+    first, second = (
+        lively_backbone(arch="resnet18", width=0.125),
+        lively_backbone(arch="resnet18", stem="half", width=0.125),
+    )
     a, b = PackedEncoder(copy.deepcopy(first)), PackedEncoder(copy.deepcopy(second))
     images = torch.randn(2, 3, 96, 96, dtype=torch.float64)
     context_a, context_b = random_context(2, 3, 0), random_context(2, 6, 1)
@@ -177,10 +182,10 @@ def test_two_encoders_with_different_grids_run_interleaved() -> None:
 
 
 def test_dense_copies_are_stock_layers_that_share_nothing() -> None:
-    trunk = lively_trunk(arch="resnet18", width=0.125)
+    backbone = lively_backbone(arch="resnet18", width=0.125)
     images = torch.randn(2, 3, 64, 64, dtype=torch.float64)
-    expected = copy.deepcopy(trunk)(images)
-    for encoder in (PackedEncoder(copy.deepcopy(trunk)), MaskedEncoder(trunk)):
+    expected = copy.deepcopy(backbone)(images)
+    for encoder in (PackedEncoder(copy.deepcopy(backbone)), MaskedEncoder(backbone)):
         network = encoder.dense_copy()
         assert {type(m) for m in network.modules() if isinstance(m, nn.Conv2d)} == {nn.Conv2d}
         assert relative(network(images), expected) < TOLERANCE
@@ -212,13 +217,13 @@ def test_the_poolings_backward_is_the_gradient(kernel: int, stride: int, padding
 
 
 def test_an_input_of_another_dtype_is_refused() -> None:
-    encoder = PackedEncoder(build_trunk(EncoderConfig(arch="resnet18", width=0.25), seed=0))
+    encoder = PackedEncoder(build_backbone(EncoderConfig(arch="resnet18", width=0.25), seed=0))
     with pytest.raises(RuntimeError, match=r"input is torch.float64 and its weight torch.float32"):
         encoder(torch.randn(1, 3, 96, 96, dtype=torch.float64), torch.ones(1, 3, 3, dtype=torch.bool))
 
 
 def test_a_bf16_step_keeps_no_copies_of_the_weights() -> None:
-    encoder = PackedEncoder(build_trunk(EncoderConfig(arch="resnet18", width=0.25), seed=0))
+    encoder = PackedEncoder(build_backbone(EncoderConfig(arch="resnet18", width=0.25), seed=0))
     images, context = torch.randn(2, 3, 96, 96), torch.tensor([[[1, 0, 1], [0, 1, 1], [0, 0, 1]]]).bool()
     kept: list[torch.Tensor] = []
     with (
@@ -256,7 +261,7 @@ def test_a_layer_that_cannot_be_packed_is_refused_by_name(layer: nn.Module) -> N
 
 
 def test_a_mask_that_does_not_fit_is_refused() -> None:
-    encoder = PackedEncoder(lively_trunk(arch="resnet18", width=0.125))
+    encoder = PackedEncoder(lively_backbone(arch="resnet18", width=0.125))
     images = torch.randn(2, 3, 64, 64, dtype=torch.float64)
     with pytest.raises(ValueError, match="boolean"):
         encoder(images, torch.ones(2, 2, 2))
@@ -272,7 +277,7 @@ def test_a_mask_that_does_not_fit_is_refused() -> None:
 def test_the_packed_encoder_computes_the_visible_share_of_the_flops() -> None:
     from torch.utils.flop_counter import FlopCounterMode
 
-    encoder = PackedEncoder(lively_trunk(arch="resnet50", width=0.125))
+    encoder = PackedEncoder(lively_backbone(arch="resnet50", width=0.125))
     images = torch.randn(2, 3, 128, 128, dtype=torch.float64)
     context = torch.zeros(2, 4, 4, dtype=torch.bool)
     context[:, :, :2] = True  # half
@@ -287,10 +292,10 @@ def test_the_packed_encoder_computes_the_visible_share_of_the_flops() -> None:
 @pytest.mark.parametrize("memory", [torch.channels_last, torch.contiguous_format])
 def test_gradients_of_1x1_weights_have_their_strides(memory: torch.memory_format) -> None:
     """Others are copied by DDP in every step."""
-    trunk = lively_trunk(arch="resnet50", width=0.125).to(memory_format=memory)
+    backbone = lively_backbone(arch="resnet50", width=0.125).to(memory_format=memory)
     images = torch.randn(2, 3, 64, 64, dtype=torch.float64)
-    PackedEncoder(trunk)(images, random_context(2, 2)).sum().backward()
-    ones = [p for p in trunk.parameters() if p.shape[2:] == (1, 1)]
+    PackedEncoder(backbone)(images, random_context(2, 2)).sum().backward()
+    ones = [p for p in backbone.parameters() if p.shape[2:] == (1, 1)]
     assert len(ones) > 30
     assert [p.grad.stride() for p in ones if p.grad is not None] == [p.stride() for p in ones]
 
@@ -336,7 +341,7 @@ def test_gradients_stay_in_channels_last_memory() -> None:
             return function(*args, **(kwargs or {}))
 
     encoder = PackedEncoder(
-        build_trunk(EncoderConfig(arch="resnet50", width=0.25), 0).to(memory_format=torch.channels_last)
+        build_backbone(EncoderConfig(arch="resnet50", width=0.25), 0).to(memory_format=torch.channels_last)
     )  # type: ignore[call-overload]
     images = torch.randn(3, 3, 96, 96).contiguous(memory_format=torch.channels_last)
     with Watch():
@@ -377,7 +382,7 @@ def test_a_convolution_without_a_rim_gathers_nothing(stride: int, monkeypatch: p
 def test_building_the_tables_never_waits_for_a_device(arch: Arch) -> None:
     """A tensor without data refuses whatever a GPU would make the host wait for: sizes and branches that depend on
     values. The mask is the host's."""
-    encoder = PackedEncoder(build_trunk(EncoderConfig(arch=arch), 0)).to("meta")
+    encoder = PackedEncoder(build_backbone(EncoderConfig(arch=arch), 0)).to("meta")
     context = random_context(3, 3)
     features = encoder(torch.empty(3, 3, 96, 96, device="meta"), context)
     features.sum().backward()

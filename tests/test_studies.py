@@ -23,10 +23,10 @@ from cnnjepa.ablations.published import published, published_set
 from cnnjepa.ablations.share import Capacity, Share, trial_share
 from cnnjepa.ablations.study_files import changed, read_study, shipped_studies, shipped_text, validated
 from cnnjepa.ablations.study_folder import StudyFolder, TrialRecord, records_of, standing_of
-from cnnjepa.cost import method_cost
+from cnnjepa.measuring.cost import method_cost
 from cnnjepa.schemas import ConfigError, PretrainConfig, ProbeFigures, Probes, TrialResult, load_config
 from cnnjepa.schemas.study import Study
-from cnnjepa.training.locks import holder
+from cnnjepa.storage.locks import holder
 
 
 class KnownImages(Resolver):

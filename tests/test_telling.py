@@ -12,8 +12,8 @@ import pytest
 from runs import small_config
 
 from cnnjepa.errors import RunError
+from cnnjepa.storage import journal
 from cnnjepa.telling import open_log, unfailing
-from cnnjepa.training import journal
 from cnnjepa.training.pretrain import pretrain
 from cnnjepa.training.watcher import Watcher
 

@@ -19,7 +19,7 @@ from cnnjepa.matplotlib_cache import ensure_matplotlib_cache
 from cnnjepa.schemas.overrides import full_paths, merge, nested
 from cnnjepa.schemas.space import SearchSpace
 from cnnjepa.schemas.yaml_text import write_yaml
-from cnnjepa.training.files import write_atomically
+from cnnjepa.storage.atomic_files import write_atomically
 
 # PED-ANOVA compares the best tenth of the completed trials with all of them. With fewer trials than this, that tenth is
 # a single trial.

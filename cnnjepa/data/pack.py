@@ -31,7 +31,7 @@ from cnnjepa.data.open import left_out_note, open_sources, refuse_unfit
 from cnnjepa.data.shards import MANIFEST, Manifest, ShardIndex, read_index, read_manifest, shard_file
 from cnnjepa.errors import ImageError, RunError
 from cnnjepa.schemas import ConfigError, DataConfig
-from cnnjepa.training.files import sync_folder, write_atomically
+from cnnjepa.storage.atomic_files import sync_folder, write_atomically
 
 # A kill loses the work of at most one shard (4,096 images: ten seconds to a minute). A reader keeps every shard open,
 # so there are at most 512 (a process may usually open 1,024 files).

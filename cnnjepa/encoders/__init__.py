@@ -3,19 +3,19 @@ networks."""
 
 from typing import TYPE_CHECKING, Union, assert_never
 
-from cnnjepa.encoders.convnext import ConvNeXtTrunk, build_convnext
-from cnnjepa.encoders.custom import CustomTrunk, build_custom
-from cnnjepa.encoders.trunk import ResNetTrunk, build_resnet
+from cnnjepa.encoders.convnext import ConvNeXtBackbone, build_convnext
+from cnnjepa.encoders.custom import CustomBackbone, build_custom
+from cnnjepa.encoders.resnet import ResNetBackbone, build_resnet
 from cnnjepa.schemas import AnyEncoderConfig, ConvNeXtConfig, CustomEncoderConfig, EncoderConfig, ViTConfig
 from cnnjepa.schemas.encoder import OwnEncoderSection
 
 if TYPE_CHECKING:
-    from cnnjepa.encoders.vit import ViTTrunk
+    from cnnjepa.encoders.vit import ViTBackbone
 
-Trunk = Union[ResNetTrunk, ConvNeXtTrunk, CustomTrunk, "ViTTrunk"]
+Backbone = Union[ResNetBackbone, ConvNeXtBackbone, CustomBackbone, "ViTBackbone"]
 
 
-def build_trunk(config: AnyEncoderConfig, seed: int) -> Trunk:
+def build_backbone(config: AnyEncoderConfig, seed: int) -> Backbone:
     """Build a backbone with random weights, a function of (config, seed) alone. Parameters are float32, on the CPU.
     Raises ConfigError for a transformer if timm is not installed, and for a user-defined network that does not have the
     stated total stride."""
@@ -33,4 +33,4 @@ def build_trunk(config: AnyEncoderConfig, seed: int) -> Trunk:
     assert_never(config)
 
 
-__all__ = ["ConvNeXtTrunk", "CustomTrunk", "ResNetTrunk", "Trunk", "build_trunk"]
+__all__ = ["Backbone", "ConvNeXtBackbone", "CustomBackbone", "ResNetBackbone", "build_backbone"]

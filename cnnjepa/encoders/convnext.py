@@ -13,7 +13,7 @@ from cnnjepa.schemas import ConvNeXtConfig
 _BLOCKS = {"convnext_tiny": (3, 3, 9, 3), "convnext_small": (3, 3, 27, 3)}
 
 
-class ConvNeXtTrunk(ConvNeXt):  # type: ignore[misc]
+class ConvNeXtBackbone(ConvNeXt):  # type: ignore[misc]
     """ConvNeXt backbone: images [B, 3, H, W] → features [B, C, H/32, W/32]."""
 
     def __init__(self, config: ConvNeXtConfig) -> None:
@@ -55,8 +55,8 @@ class ConvNeXtTrunk(ConvNeXt):  # type: ignore[misc]
         return LayerNorm2d(self.stage_dims[stage], eps=1e-6)
 
 
-def build_convnext(config: ConvNeXtConfig, seed: int) -> ConvNeXtTrunk:
+def build_convnext(config: ConvNeXtConfig, seed: int) -> ConvNeXtBackbone:
     """Build a backbone with random weights, a function of (config, seed) alone. Parameters are float32, on the CPU."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(key(seed, "encoder_init") >> 1)
-        return ConvNeXtTrunk(config)
+        return ConvNeXtBackbone(config)

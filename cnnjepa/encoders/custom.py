@@ -14,7 +14,7 @@ from cnnjepa.schemas.encoder import OwnEncoderSection
 from cnnjepa.schemas.extension import extension_of
 
 
-class CustomTrunk(nn.Module):
+class CustomBackbone(nn.Module):
     """Backbone around a user's `network`: images [B, 3, H, W] → features [B, C, H/s, W/s]."""
 
     def __init__(self, network: nn.Module, feature_dim: int, total_stride: int) -> None:
@@ -46,7 +46,7 @@ def load_network(named: str, *arguments: Any) -> nn.Module:
     return made
 
 
-def build_custom(config: CustomEncoderConfig | OwnEncoderSection, seed: int) -> CustomTrunk:
+def build_custom(config: CustomEncoderConfig | OwnEncoderSection, seed: int) -> CustomBackbone:
     """Build the user's network with torch's generator seeded by `seed`. Raises ConfigError if its feature map does not
     match the stated total stride."""
     own = extension_of(config)
@@ -54,7 +54,7 @@ def build_custom(config: CustomEncoderConfig | OwnEncoderSection, seed: int) -> 
         torch.manual_seed(key(seed, "encoder_init") >> 1)
         takes_section = own is not None and hasattr(own.implementation, "Config")
         network = load_network(config.module, *([config] if takes_section else []))
-    return CustomTrunk(network, feature_dim_of(network, config.total_stride, config.module), config.total_stride)
+    return CustomBackbone(network, feature_dim_of(network, config.total_stride, config.module), config.total_stride)
 
 
 @torch.no_grad()

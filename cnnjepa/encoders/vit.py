@@ -53,7 +53,7 @@ def start_linear(layer: nn.Linear | nn.Conv2d) -> None:
         nn.init.zeros_(layer.bias)
 
 
-class ViTTrunk(nn.Module):
+class ViTBackbone(nn.Module):
     """Vision transformer: images [B, 3, S, S] → features [B, D, G, G], with G = S / patch size. Parameter names are
     timm's."""
 
@@ -90,9 +90,9 @@ class ViTTrunk(nn.Module):
         return features.transpose(1, 2).unflatten(2, (grid, grid))
 
 
-def build_vit(config: ViTConfig, seed: int) -> ViTTrunk:
+def build_vit(config: ViTConfig, seed: int) -> ViTBackbone:
     """Build a transformer with random weights, a function of (config, seed) alone. Parameters are float32, on the
     CPU."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(key(seed, "encoder_init") >> 1)
-        return ViTTrunk(config)
+        return ViTBackbone(config)

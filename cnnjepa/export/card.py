@@ -1,16 +1,16 @@
 """The model card: the encoder, its training data and method, its measured quality, and the licence of the images."""
 
 from cnnjepa import __version__
-from cnnjepa.export.parcel import Parcel
+from cnnjepa.encoders.encoder_name import encoder_name
+from cnnjepa.export.exported_encoder import ExportedEncoder
 from cnnjepa.names import markdown_text
 from cnnjepa.schemas import ConfigError, ProbeFigures
 from cnnjepa.schemas.yaml_text import write_yaml
-from cnnjepa.training.conclude import encoder_name
 
 
-def data_licence(parcel: Parcel, given: str | None) -> str:
+def data_licence(exported: ExportedEncoder, given: str | None) -> str:
     """Return the licence of the images. Raises ConfigError for a user's own images if none is given."""
-    known = given or parcel.config.data.images_licence
+    known = given or exported.config.data.images_licence
     if known:
         return known
     raise ConfigError(
@@ -19,9 +19,9 @@ def data_licence(parcel: Parcel, given: str | None) -> str:
     )
 
 
-def model_card(parcel: Parcel, licence: str, loading: str) -> str:
+def model_card(exported: ExportedEncoder, licence: str, loading: str) -> str:
     """Return the card as Markdown with the hub's YAML head. `loading` is Python code that loads this export."""
-    config, result = parcel.config, parcel.result
+    config, result = exported.config, exported.result
     head = {
         "library_name": "timm" if "timm" in loading else "pytorch",
         "tags": ["image-feature-extraction", "self-supervised", config.method.name],
@@ -32,8 +32,8 @@ def model_card(parcel: Parcel, licence: str, loading: str) -> str:
     lines = [
         "---", write_yaml(head).strip(), "---", "",
         f"# {encoder_name(config.encoder)} pretrained with {config.method.name}", "",
-        f"The {parcel.which} encoder of a run of CNN-JEPA Bench {__version__}, without classifier. It maps images to "
-        f"{parcel.network.feature_dim} features, averaged over positions.", "",
+        f"The {exported.which} encoder of a run of CNN-JEPA Bench {__version__}, without classifier. It maps images to "
+        f"{exported.network.feature_dim} features, averaged over positions.", "",
         "## Use", "", "```python", loading.strip(), "```", "",
         f"Inputs are {config.data.image_size} px crops of pixels in [0, 1], less `{list(config.data.mean)}`, over "
         f"`{list(config.data.std)}`.", "",
@@ -41,7 +41,7 @@ def model_card(parcel: Parcel, licence: str, loading: str) -> str:
     ]  # fmt: skip
     if result and result.train_images:
         lines.append(f"- Training images: {result.train_images:,}; validation images: {result.val_images:,}")
-    lines += ["", "## What it is worth", "", *_figures(parcel), "", "## How it was trained", "", "```yaml"]
+    lines += ["", "## What it is worth", "", *_figures(exported), "", "## How it was trained", "", "```yaml"]
     shown = config.model_dump(mode="json")
     shown["data"].pop("path", None)  # a path on one machine
     lines += [write_yaml(shown).strip(), "```"]
@@ -50,9 +50,9 @@ def model_card(parcel: Parcel, licence: str, loading: str) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _figures(parcel: Parcel) -> list[str]:
-    result = parcel.result
-    if result is None or result.probed_encoder != parcel.which:
+def _figures(exported: ExportedEncoder) -> list[str]:
+    result = exported.result
+    if result is None or result.probed_encoder != exported.which:
         return ["This encoder was not probed."]
     rows = [
         "| protocol | features | linear top-1 | linear top-5 | k-NN top-1 | k-NN top-5 |",

@@ -10,12 +10,12 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from cnnjepa.encoders import ResNetTrunk
+from cnnjepa.encoders import ResNetBackbone
 from cnnjepa.export.card import data_licence, model_card
-from cnnjepa.export.parcel import Parcel, PooledEncoder
-from cnnjepa.export.place import whole_folder
+from cnnjepa.export.exported_encoder import ExportedEncoder, PooledEncoder
 from cnnjepa.optional import needed
 from cnnjepa.schemas import ConfigError, ViTConfig
+from cnnjepa.storage.whole_folder import whole_folder
 
 
 def export_run(
@@ -36,30 +36,33 @@ def export_run(
     """
     if to not in FORMATS:
         raise ConfigError(f"--to {to!r} is not legal; legal are {', '.join(FORMATS)}")
-    parcel = Parcel.of(run, which, checkpoint)
-    rights = data_licence(parcel, licence)
+    exported = ExportedEncoder.of(run, which, checkpoint)
+    rights = data_licence(exported, licence)
     folder = out or run / "export" / to
     if folder.exists() and (not folder.is_dir() or (any(folder.iterdir()) and not (folder / "README.md").is_file())):
         raise ConfigError(f"--out {folder} holds something else; give an empty or new folder")
     with whole_folder(folder, last="README.md") as aside:
-        features, loading = FORMATS[to](parcel, aside)
-        error = parcel.compare(features, to)
-        settings = {"encoder": parcel.config.encoder.model_dump(mode="json"), "preprocessing": parcel.preprocessing()}
+        features, loading = FORMATS[to](exported, aside)
+        error = exported.compare(features, to)
+        settings = {
+            "encoder": exported.config.encoder.model_dump(mode="json"),
+            "preprocessing": exported.preprocessing(),
+        }
         (aside / "encoder.json").write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")
-        (aside / "README.md").write_text(model_card(parcel, rights, loading), encoding="utf-8")
+        (aside / "README.md").write_text(model_card(exported, rights, loading), encoding="utf-8")
     return folder, error
 
 
-def _to_torchvision(parcel: Parcel, folder: Path) -> tuple[Tensor, str]:
+def _to_torchvision(exported: ExportedEncoder, folder: Path) -> tuple[Tensor, str]:
     import torchvision
 
-    parcel.refuse_unless_stock("torchvision")
-    if not isinstance(parcel.network, ResNetTrunk):
+    exported.refuse_unless_stock("torchvision")
+    if not isinstance(exported.network, ResNetBackbone):
         raise ConfigError(
             "--to torchvision: its vision transformers have a class token, this encoder has none; use timm"
         )
-    arch = parcel.config.encoder.arch
-    torch.save(parcel.network.state_dict(), folder / "encoder.pt")
+    arch = exported.config.encoder.arch
+    torch.save(exported.network.state_dict(), folder / "encoder.pt")
     stock = getattr(torchvision.models, arch)()
     stock.fc = nn.Identity()
     stock.load_state_dict(torch.load(folder / "encoder.pt", weights_only=True))
@@ -72,30 +75,30 @@ model.load_state_dict(torch.load("encoder.pt", weights_only=True))
 features = model.eval()(images)
 """
     with torch.inference_mode():
-        return stock.eval()(parcel.images()), loading
+        return stock.eval()(exported.images()), loading
 
 
-def _timm_form(parcel: Parcel) -> tuple[str, dict[str, Any], dict[str, Tensor]]:
+def _timm_form(exported: ExportedEncoder) -> tuple[str, dict[str, Any], dict[str, Tensor]]:
     """Return timm's name of the network, its arguments, and the state dict."""
-    encoder, state = parcel.config.encoder, dict(parcel.network.state_dict())
-    if isinstance(parcel.network, ResNetTrunk):
+    encoder, state = exported.config.encoder, dict(exported.network.state_dict())
+    if isinstance(exported.network, ResNetBackbone):
         return str(encoder.arch), {"num_classes": 0}, state
-    from cnnjepa.encoders.vit import ViTTrunk, positions
+    from cnnjepa.encoders.vit import ViTBackbone, positions
 
-    assert isinstance(parcel.network, ViTTrunk)
-    codes = positions(parcel.config.grid, parcel.network.feature_dim, next(iter(state.values())))
+    assert isinstance(exported.network, ViTBackbone)
+    codes = positions(exported.config.grid, exported.network.feature_dim, next(iter(state.values())))
     arguments = {
-        "num_classes": 0, "img_size": parcel.config.data.image_size, "patch_size": encoder.total_stride,
-        "depth": len(parcel.network.blocks),
+        "num_classes": 0, "img_size": exported.config.data.image_size, "patch_size": encoder.total_stride,
+        "depth": len(exported.network.blocks),
         "class_token": False, "global_pool": "avg", "fc_norm": False,
     }  # fmt: skip
     return f"{encoder.arch}_patch16_224", arguments, {**state, "pos_embed": codes[None]}
 
 
-def _to_timm(parcel: Parcel, folder: Path) -> tuple[Tensor, str]:
-    parcel.refuse_unless_stock("timm")
+def _to_timm(exported: ExportedEncoder, folder: Path) -> tuple[Tensor, str]:
+    exported.refuse_unless_stock("timm")
     timm = needed("timm", "export", "--to timm")
-    name, arguments, state = _timm_form(parcel)
+    name, arguments, state = _timm_form(exported)
     torch.save(state, folder / "encoder.pt")
     model = timm.create_model(name, **arguments)
     model.load_state_dict(torch.load(folder / "encoder.pt", weights_only=True))
@@ -108,38 +111,38 @@ model.load_state_dict(torch.load("encoder.pt", weights_only=True))
 features = model.eval()(images)
 """
     with torch.inference_mode():
-        return model.eval()(parcel.images()), loading
+        return model.eval()(exported.images()), loading
 
 
-def _to_safetensors(parcel: Parcel, folder: Path) -> tuple[Tensor, str]:
+def _to_safetensors(exported: ExportedEncoder, folder: Path) -> tuple[Tensor, str]:
     safetensors = needed("safetensors.torch", "export", "--to safetensors")
-    state = {name: value.contiguous() for name, value in parcel.network.state_dict().items()}
+    state = {name: value.contiguous() for name, value in exported.network.state_dict().items()}
     safetensors.save_file(state, folder / "encoder.safetensors", {"format": "pt"})
-    again = _rebuilt(parcel)
+    again = _rebuilt(exported)
     again.load_state_dict(safetensors.load_file(folder / "encoder.safetensors"))
     loading = """
 import json
-from cnnjepa.encoders import build_trunk
+from cnnjepa.encoders import build_backbone
 from cnnjepa.schemas import AnyEncoderConfig
 from pydantic import TypeAdapter
 from safetensors.torch import load_file
 
 config = TypeAdapter(AnyEncoderConfig).validate_python(json.load(open("encoder.json"))["encoder"])
-encoder = build_trunk(config, seed=0)
+encoder = build_backbone(config, seed=0)
 encoder.load_state_dict(load_file("encoder.safetensors"))
 features = encoder.eval()(images).mean((2, 3))
 """
     with torch.inference_mode():
-        return PooledEncoder(again.eval())(parcel.images()), loading
+        return PooledEncoder(again.eval())(exported.images()), loading
 
 
-def _rebuilt(parcel: Parcel) -> nn.Module:
-    from cnnjepa.encoders import build_trunk
+def _rebuilt(exported: ExportedEncoder) -> nn.Module:
+    from cnnjepa.encoders import build_backbone
 
-    return build_trunk(parcel.config.encoder, parcel.config.runtime.seed + 1)
+    return build_backbone(exported.config.encoder, exported.config.runtime.seed + 1)
 
 
-def _to_onnx(parcel: Parcel, folder: Path) -> tuple[Tensor, str]:
+def _to_onnx(exported: ExportedEncoder, folder: Path) -> tuple[Tensor, str]:
     for module in ("onnx", "onnxscript"):
         needed(module, "export", "--to onnx")
     runtime = needed("onnxruntime", "export", "--to onnx")
@@ -147,8 +150,8 @@ def _to_onnx(parcel: Parcel, folder: Path) -> tuple[Tensor, str]:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # the exporter's own warnings, about versions of its operators
         torch.onnx.export(
-            PooledEncoder(parcel.network).eval(),
-            (parcel.images(),),
+            PooledEncoder(exported.network).eval(),
+            (exported.images(),),
             path,
             input_names=["images"],
             output_names=["features"],
@@ -158,7 +161,7 @@ def _to_onnx(parcel: Parcel, folder: Path) -> tuple[Tensor, str]:
             verbose=False,
         )
     session = runtime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
-    (features,) = session.run(None, {"images": parcel.images().numpy()})
+    (features,) = session.run(None, {"images": exported.images().numpy()})
     loading = """
 import onnxruntime
 
@@ -168,24 +171,24 @@ session = onnxruntime.InferenceSession("encoder.onnx")
     return torch.from_numpy(features), loading
 
 
-def _to_huggingface(parcel: Parcel, folder: Path) -> tuple[Tensor, str]:
+def _to_huggingface(exported: ExportedEncoder, folder: Path) -> tuple[Tensor, str]:
     """Write timm's layout if timm has the network, so that `timm.create_model("hf-hub:NAME")` loads it."""
     safetensors = needed("safetensors.torch", "export", "--to huggingface")
-    if not parcel.stock_resnet and not isinstance(parcel.config.encoder, ViTConfig):
-        return _to_safetensors(parcel, folder)
+    if not exported.stock_resnet and not isinstance(exported.config.encoder, ViTConfig):
+        return _to_safetensors(exported, folder)
     timm = needed("timm", "export", "--to huggingface")
-    name, arguments, state = _timm_form(parcel)
+    name, arguments, state = _timm_form(exported)
     safetensors.save_file({k: v.contiguous() for k, v in state.items()}, folder / "model.safetensors", {"format": "pt"})
-    preparation = parcel.preprocessing()
+    preparation = exported.preprocessing()
     arguments.pop("num_classes")
     settings = {
-        "architecture": name, "num_classes": 0, "num_features": parcel.network.feature_dim,
+        "architecture": name, "num_classes": 0, "num_features": exported.network.feature_dim,
         "model_args": arguments,
         "pretrained_cfg": {
-            "tag": parcel.config.method.name, "custom_load": False, "input_size": preparation["input_size"],
+            "tag": exported.config.method.name, "custom_load": False, "input_size": preparation["input_size"],
             "interpolation": preparation["interpolation"], "mean": preparation["mean"], "std": preparation["std"],
             "crop_pct": preparation["input_size"][1] / preparation["resize"], "num_classes": 0,
-            "pool_size": [parcel.config.grid] * 2,
+            "pool_size": [exported.config.grid] * 2,
             "first_conv": "patch_embed.proj" if "patch" in name else "conv1",
             "classifier": "head" if "patch" in name else "fc",
         },
@@ -199,15 +202,15 @@ model = timm.create_model("hf-hub:YOU/NAME", pretrained=True)  # or "local-dir:F
 features = model.eval()(images)
 """
     with torch.inference_mode():
-        return model.eval()(parcel.images()), loading
+        return model.eval()(exported.images()), loading
 
 
-FORMATS: dict[str, Callable[[Parcel, Path], tuple[Tensor, str]]] = {
+FORMATS: dict[str, Callable[[ExportedEncoder, Path], tuple[Tensor, str]]] = {
     "torchvision": _to_torchvision,
     "timm": _to_timm,
     "safetensors": _to_safetensors,
     "onnx": _to_onnx,
     "huggingface": _to_huggingface,
 }
-"""Format → function that writes the parcel into a folder. It returns the features of `Parcel.images` from the loaded
-export, and the Python code that loads it."""
+"""Format → function that writes an encoder into a folder. It returns the features of `ExportedEncoder.images` from the
+loaded export, and the Python code that loads it."""

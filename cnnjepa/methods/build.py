@@ -2,7 +2,7 @@
 
 import torch
 
-from cnnjepa.encoders import build_trunk
+from cnnjepa.encoders import build_backbone
 from cnnjepa.implementation import implementation_of
 from cnnjepa.methods.method import Method
 from cnnjepa.randomness import key
@@ -28,7 +28,7 @@ def method_class(section: MethodSection) -> type[Method]:
 def build_method(config: PretrainConfig, classes: int = _CLASSES) -> Method:
     """Build the method on the CPU in float32. Its weights are a function of the config and runtime.seed alone.
     `classes` is the number of classes of the data set; only `supervised` uses it."""
-    backbone = build_trunk(config.encoder, config.runtime.seed)
+    backbone = build_backbone(config.encoder, config.runtime.seed)
     kind = method_class(config.method)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(key(config.runtime.seed, "method_init") >> 1)

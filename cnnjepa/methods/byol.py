@@ -7,11 +7,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from cnnjepa.encoders import Trunk
-from cnnjepa.methods.following import follow
-from cnnjepa.methods.heads import mlp
+from cnnjepa.encoders import Backbone
+from cnnjepa.methods.ema import follow
+from cnnjepa.methods.loss_precision import full_precision
 from cnnjepa.methods.method import Method, Pass, StepLoss
-from cnnjepa.methods.pooled import full_precision, pooled
+from cnnjepa.methods.mlp_head import mlp
+from cnnjepa.methods.pooled_features import pooled
 from cnnjepa.schemas import BYOLConfig, PretrainConfig
 
 
@@ -27,16 +28,16 @@ class BYOL(Method):
 
     encoders: ClassVar[dict[str, str]] = {"context": "context_encoder", "target": "target_encoder"}
 
-    def __init__(self, trunk: nn.Module, feature_dim: int, projector: nn.Module, predictor: nn.Module) -> None:
+    def __init__(self, backbone: nn.Module, feature_dim: int, projector: nn.Module, predictor: nn.Module) -> None:
         super().__init__()
         self.feature_dim = feature_dim
-        self.context_encoder, self.projector, self.predictor = trunk, projector, predictor
-        self.target_encoder, self.target_projector = copy.deepcopy(trunk), copy.deepcopy(projector)
+        self.context_encoder, self.projector, self.predictor = backbone, projector, predictor
+        self.target_encoder, self.target_projector = copy.deepcopy(backbone), copy.deepcopy(projector)
         for module in (self.target_encoder, self.target_projector):
             module.requires_grad_(False)
 
     @classmethod
-    def build(cls, section: BYOLConfig, backbone: Trunk, config: PretrainConfig, classes: int) -> Self:
+    def build(cls, section: BYOLConfig, backbone: Backbone, config: PretrainConfig, classes: int) -> Self:
         """See `Method.build`."""
         dim, out = backbone.feature_dim, section.output_dim
         projector = mlp(dim, section.hidden_dim, out)

@@ -5,15 +5,15 @@ from typing import ClassVar, Self
 import torch
 from torch import Tensor, nn
 
-from cnnjepa.encoders import Trunk
+from cnnjepa.encoders import Backbone
 from cnnjepa.masks import Masks, sample_masks
-from cnnjepa.methods.following import follow
-from cnnjepa.methods.loss import cell_loss
+from cnnjepa.methods.cell_loss import cell_loss
+from cnnjepa.methods.ema import follow
 from cnnjepa.methods.method import Method, Pass, StepDraw, StepLoss
 from cnnjepa.methods.predictor import Predictor
 from cnnjepa.schemas import CNNJEPAConfig, EMAConfig, LossConfig, MaskingConfig, MixedMasking, PretrainConfig
 from cnnjepa.sparse import ContextEncoder, context_encoder
-from cnnjepa.transfer import moved
+from cnnjepa.tensor_ops.transfer import moved
 
 
 class CNNJEPA(Method):
@@ -52,7 +52,7 @@ class CNNJEPA(Method):
         self.token = nn.Parameter(nn.init.trunc_normal_(torch.empty(dim), std=0.02, a=-0.02, b=0.02))
 
     @classmethod
-    def build(cls, section: CNNJEPAConfig, backbone: Trunk, config: PretrainConfig, classes: int) -> Self:
+    def build(cls, section: CNNJEPAConfig, backbone: Backbone, config: PretrainConfig, classes: int) -> Self:
         """See `Method.build`."""
         dim, width = backbone.feature_dim, section.predictor.projection_dim
         projection = nn.Conv2d(dim, width, 1) if width else None

@@ -10,14 +10,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from cnnjepa.encoders.vit import ViTTrunk, blocks, positions, start_linear
+from cnnjepa.encoders.vit import ViTBackbone, blocks, positions, start_linear
 from cnnjepa.masks import Masks
 from cnnjepa.masks.context_blocks import draw_context_blocks
-from cnnjepa.methods.following import follow
+from cnnjepa.methods.ema import follow
+from cnnjepa.methods.loss_precision import full_precision
 from cnnjepa.methods.method import Method, Pass, StepDraw, StepLoss
-from cnnjepa.methods.pooled import full_precision
 from cnnjepa.schemas import IJEPAConfig, IJEPAMasking, PretrainConfig
-from cnnjepa.transfer import moved
+from cnnjepa.tensor_ops.transfer import moved
 
 
 class TransformerPredictor(nn.Module):
@@ -50,18 +50,18 @@ class IJEPA(Method):
 
     encoders: ClassVar[dict[str, str]] = {"context": "context_encoder", "target": "target_encoder"}
 
-    def __init__(self, trunk: ViTTrunk, config: IJEPAConfig) -> None:
+    def __init__(self, backbone: ViTBackbone, config: IJEPAConfig) -> None:
         super().__init__()
-        self.feature_dim = trunk.feature_dim
+        self.feature_dim = backbone.feature_dim
         self.masking: IJEPAMasking = config.masking
-        self.context_encoder = trunk
-        self.target_encoder = copy.deepcopy(trunk).requires_grad_(False)
+        self.context_encoder = backbone
+        self.target_encoder = copy.deepcopy(backbone).requires_grad_(False)
         self.predictor = TransformerPredictor(
-            trunk.feature_dim, config.predictor.dim, config.predictor.depth, trunk.heads
+            backbone.feature_dim, config.predictor.dim, config.predictor.depth, backbone.heads
         )
 
     @classmethod
-    def build(cls, section: IJEPAConfig, backbone: ViTTrunk, config: PretrainConfig, classes: int) -> Self:
+    def build(cls, section: IJEPAConfig, backbone: ViTBackbone, config: PretrainConfig, classes: int) -> Self:
         """See `Method.build`."""
         return cls(backbone, section)
 

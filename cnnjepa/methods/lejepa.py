@@ -9,12 +9,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from cnnjepa.encoders import Trunk
-from cnnjepa.encoders.vit import ViTTrunk
-from cnnjepa.methods.across import gathered
-from cnnjepa.methods.heads import mlp
+from cnnjepa.encoders import Backbone
+from cnnjepa.encoders.vit import ViTBackbone
+from cnnjepa.methods.collectives import gathered
+from cnnjepa.methods.loss_precision import full_precision
 from cnnjepa.methods.method import Method, Pass, StepDraw, StepLoss
-from cnnjepa.methods.pooled import full_precision, pooled
+from cnnjepa.methods.mlp_head import mlp
+from cnnjepa.methods.pooled_features import pooled
 from cnnjepa.randomness import generator
 from cnnjepa.schemas import LeJEPAConfig, PretrainConfig
 
@@ -46,17 +47,17 @@ class LeJEPA(Method):
     """Encoder and projector. Views of one size pass through the encoder in one batch, and all views pass through the
     projector in one batch."""
 
-    def __init__(self, trunk: nn.Module, feature_dim: int, projector: nn.Module, config: LeJEPAConfig) -> None:
+    def __init__(self, backbone: nn.Module, feature_dim: int, projector: nn.Module, config: LeJEPAConfig) -> None:
         super().__init__()
         self.feature_dim = feature_dim
-        self.context_encoder, self.projector = trunk, projector
+        self.context_encoder, self.projector = backbone, projector
         self._config = config
         views = config.global_views + config.local_views
-        of_all = config.centre == "all" or (config.centre == "auto" and not isinstance(trunk, ViTTrunk))
+        of_all = config.centre == "all" or (config.centre == "auto" and not isinstance(backbone, ViTBackbone))
         self._central = views if of_all else config.global_views
 
     @classmethod
-    def build(cls, section: LeJEPAConfig, backbone: Trunk, config: PretrainConfig, classes: int) -> Self:
+    def build(cls, section: LeJEPAConfig, backbone: Backbone, config: PretrainConfig, classes: int) -> Self:
         """See `Method.build`."""
         dim = backbone.feature_dim
         return cls(backbone, dim, mlp(dim, section.hidden_dim, section.hidden_dim, section.output_dim), section)

@@ -6,11 +6,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from cnnjepa.encoders import Trunk
-from cnnjepa.methods.across import gathered, world
-from cnnjepa.methods.heads import mlp
+from cnnjepa.encoders import Backbone
+from cnnjepa.methods.collectives import gathered, world
+from cnnjepa.methods.loss_precision import full_precision
 from cnnjepa.methods.method import Method, Pass, StepLoss
-from cnnjepa.methods.pooled import full_precision, pooled
+from cnnjepa.methods.mlp_head import mlp
+from cnnjepa.methods.pooled_features import pooled
 from cnnjepa.schemas import PretrainConfig, SimCLRConfig
 
 
@@ -35,14 +36,14 @@ def nt_xent(first_BD: Tensor, second_BD: Tensor, temperature: float) -> Tensor:
 class SimCLR(Method):
     """Encoder and projector. Both views pass in one batch, so batch-norm statistics are computed over both."""
 
-    def __init__(self, trunk: nn.Module, feature_dim: int, projector: nn.Module, temperature: float) -> None:
+    def __init__(self, backbone: nn.Module, feature_dim: int, projector: nn.Module, temperature: float) -> None:
         super().__init__()
         self.feature_dim = feature_dim
-        self.context_encoder, self.projector = trunk, projector
+        self.context_encoder, self.projector = backbone, projector
         self.temperature = temperature
 
     @classmethod
-    def build(cls, section: SimCLRConfig, backbone: Trunk, config: PretrainConfig, classes: int) -> Self:
+    def build(cls, section: SimCLRConfig, backbone: Backbone, config: PretrainConfig, classes: int) -> Self:
         """See `Method.build`."""
         dim = backbone.feature_dim
         projector = mlp(dim, section.hidden_dim, section.output_dim, norm_last=True)

@@ -9,14 +9,14 @@ from typing import ClassVar, Self
 import torch
 from torch import Tensor, nn
 
-from cnnjepa.encoders import ConvNeXtTrunk, ResNetTrunk, Trunk
+from cnnjepa.encoders import Backbone, ConvNeXtBackbone, ResNetBackbone
 from cnnjepa.masks import Masks, sample_masks
+from cnnjepa.methods.loss_precision import full_precision
 from cnnjepa.methods.method import Method, Pass, StepDraw, StepLoss
-from cnnjepa.methods.pooled import full_precision
 from cnnjepa.methods.unet_decoder import UNetDecoder
 from cnnjepa.schemas import PretrainConfig, SparKConfig
 from cnnjepa.sparse import ContextEncoder, context_encoder
-from cnnjepa.transfer import moved
+from cnnjepa.tensor_ops.transfer import moved
 
 _EPSILON = 1e-6  # added to a patch's variance
 
@@ -49,20 +49,20 @@ class SparK(Method):
 
     def __init__(self, encoder: ContextEncoder, config: SparKConfig) -> None:
         super().__init__()
-        trunk = encoder.network
-        assert isinstance(trunk, ResNetTrunk | ConvNeXtTrunk)  # the config refuses all others
-        self.feature_dim = trunk.feature_dim
+        backbone = encoder.network
+        assert isinstance(backbone, ResNetBackbone | ConvNeXtBackbone)  # the config refuses all others
+        self.feature_dim = backbone.feature_dim
         self.masking = config.masking
         self.context_encoder = encoder
-        doublings = round(math.log2(trunk.total_stride))
+        doublings = round(math.log2(backbone.total_stride))
         # A map of the image's own size (stem small) is left out: no block would follow that could use it.
-        scales = min(len(trunk.stage_dims), doublings)
-        self.norms = nn.ModuleList(trunk.stage_norm(-1 - scale) for scale in range(scales))
-        width = config.decoder_dim or decoder_width(trunk.feature_dim, trunk.total_stride)
-        self.decoder = UNetDecoder(trunk.stage_dims[::-1][:scales], width, doublings)
+        scales = min(len(backbone.stage_dims), doublings)
+        self.norms = nn.ModuleList(backbone.stage_norm(-1 - scale) for scale in range(scales))
+        width = config.decoder_dim or decoder_width(backbone.feature_dim, backbone.total_stride)
+        self.decoder = UNetDecoder(backbone.stage_dims[::-1][:scales], width, doublings)
 
     @classmethod
-    def build(cls, section: SparKConfig, backbone: Trunk, config: PretrainConfig, classes: int) -> Self:
+    def build(cls, section: SparKConfig, backbone: Backbone, config: PretrainConfig, classes: int) -> Self:
         """See `Method.build`."""
         return cls(context_encoder(backbone, config.encoder), section)
 

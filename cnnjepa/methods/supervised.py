@@ -6,23 +6,24 @@ from typing import Self
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from cnnjepa.encoders import Trunk
+from cnnjepa.encoders import Backbone
+from cnnjepa.methods.loss_precision import full_precision
 from cnnjepa.methods.method import Method, Pass, StepDraw, StepLoss
-from cnnjepa.methods.pooled import full_precision, pooled
+from cnnjepa.methods.pooled_features import pooled
 from cnnjepa.schemas import PretrainConfig, RandomInitConfig, SupervisedConfig
 
 
 class Supervised(Method):
     """Cross-entropy of a linear layer on pooled features."""
 
-    def __init__(self, trunk: nn.Module, feature_dim: int, classes: int) -> None:
+    def __init__(self, backbone: nn.Module, feature_dim: int, classes: int) -> None:
         super().__init__()
         self.feature_dim = feature_dim
-        self.context_encoder = trunk
+        self.context_encoder = backbone
         self.classifier = nn.Linear(feature_dim, classes)
 
     @classmethod
-    def build(cls, section: SupervisedConfig, backbone: Trunk, config: PretrainConfig, classes: int) -> Self:
+    def build(cls, section: SupervisedConfig, backbone: Backbone, config: PretrainConfig, classes: int) -> Self:
         """See `Method.build`."""
         return cls(backbone, backbone.feature_dim, classes)
 
@@ -49,13 +50,13 @@ class Supervised(Method):
 class RandomInit(Method):
     """An encoder with its initial weights. The loop performs no training step."""
 
-    def __init__(self, trunk: nn.Module, feature_dim: int) -> None:
+    def __init__(self, backbone: nn.Module, feature_dim: int) -> None:
         super().__init__()
         self.feature_dim = feature_dim
-        self.context_encoder = trunk
+        self.context_encoder = backbone
 
     @classmethod
-    def build(cls, section: RandomInitConfig, backbone: Trunk, config: PretrainConfig, classes: int) -> Self:
+    def build(cls, section: RandomInitConfig, backbone: Backbone, config: PretrainConfig, classes: int) -> Self:
         """See `Method.build`."""
         return cls(backbone, backbone.feature_dim)
 

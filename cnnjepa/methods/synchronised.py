@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from cnnjepa.methods.across import summed, world
+from cnnjepa.methods.collectives import summed, world
 
 
 class GatheredBatchNorm(_BatchNorm):

@@ -7,10 +7,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from cnnjepa.encoders import Trunk
-from cnnjepa.methods.heads import mlp
+from cnnjepa.encoders import Backbone
+from cnnjepa.methods.loss_precision import full_precision
 from cnnjepa.methods.method import Method, Pass, StepLoss
-from cnnjepa.methods.pooled import full_precision, pooled
+from cnnjepa.methods.mlp_head import mlp
+from cnnjepa.methods.pooled_features import pooled
 from cnnjepa.schemas import PretrainConfig, VICRegConfig
 
 _EPSILON = 1e-4  # added to variances before the root (the paper's)
@@ -49,14 +50,14 @@ class VICReg(Method):
     """Encoder and projector. Both views pass in one batch. The terms are computed per process, not gathered
     (docs/sources.md#vicreg-loss)."""
 
-    def __init__(self, trunk: nn.Module, feature_dim: int, projector: nn.Module, config: VICRegConfig) -> None:
+    def __init__(self, backbone: nn.Module, feature_dim: int, projector: nn.Module, config: VICRegConfig) -> None:
         super().__init__()
         self.feature_dim = feature_dim
-        self.context_encoder, self.projector = trunk, projector
+        self.context_encoder, self.projector = backbone, projector
         self._weights = (config.invariance, config.variance, config.covariance)
 
     @classmethod
-    def build(cls, section: VICRegConfig, backbone: Trunk, config: PretrainConfig, classes: int) -> Self:
+    def build(cls, section: VICRegConfig, backbone: Backbone, config: PretrainConfig, classes: int) -> Self:
         """See `Method.build`."""
         dim = backbone.feature_dim
         return cls(backbone, dim, mlp(dim, section.hidden_dim, section.hidden_dim, section.output_dim), section)

@@ -6,8 +6,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from cnnjepa.matmul import linear
 from cnnjepa.probes.features import Features
+from cnnjepa.tensor_ops.matmul import linear
 
 _QUERIES = 1024
 _BANK = 8192  # rows normalised at a time: 64 MiB at 2,048 channels; with 1,024 queries, 32 MiB of similarities

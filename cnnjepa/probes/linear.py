@@ -13,10 +13,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from cnnjepa.matmul import linear
 from cnnjepa.probes.features import Features
 from cnnjepa.probes.knn import topk_hits
 from cnnjepa.randomness import generator
+from cnnjepa.tensor_ops.matmul import linear
 
 _BLOCK = 8192  # rows evaluated at a time; the logits of five rates and 1,000 classes are then 160 MB
 

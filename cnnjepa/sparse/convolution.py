@@ -12,11 +12,11 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from cnnjepa.matmul import linear
 from cnnjepa.sparse.geometry import Geometry
 from cnnjepa.sparse.halo import PixelIndex, as_cells, as_rows, halo_index, padded_cells, window_index
 from cnnjepa.sparse.patch_grid import PatchGrid
 from cnnjepa.sparse.products import as_matrix, cast
+from cnnjepa.tensor_ops.matmul import linear
 
 
 class _Windows(torch.autograd.Function):

@@ -82,14 +82,14 @@ def _reason(layer: nn.Module) -> str | None:
 def compare(network: nn.Module, total_stride: int) -> Verdict:
     """Compare packed with masked on random images and masks: features, and gradients of the weights. A difference is
     traced to the first layer after which it appears."""
-    trunk = copy.deepcopy(network).double().train()
-    for norm in trunk.modules():  # residual branches that start at zero would hide their layers
+    backbone = copy.deepcopy(network).double().train()
+    for norm in backbone.modules():  # residual branches that start at zero would hide their layers
         if isinstance(norm, nn.BatchNorm2d) and norm.affine:
             nn.init.uniform_(norm.weight, 0.5, 1.5)
     images = torch.rand(3, 3, 4 * total_stride, 4 * total_stride, dtype=torch.float64) - 0.5
     context = sample_masks(RandomMasking(), 4, torch.arange(3), 0, 0).context
     runs: list[tuple[Tensor, dict[str, Tensor], list[Tensor | None]]] = []
-    for encoder in (MaskedEncoder(copy.deepcopy(trunk)), PackedEncoder(trunk)):
+    for encoder in (MaskedEncoder(copy.deepcopy(backbone)), PackedEncoder(backbone)):
         seen: dict[str, Tensor] = {}
         try:
             hooks = _watch(encoder.network, seen)

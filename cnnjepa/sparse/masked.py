@@ -21,12 +21,12 @@ class MaskedEncoder(nn.Module):
     """Runs a stock backbone with mask hooks that exist during one forward pass only. Otherwise the network is
     unchanged.
 
-    `trunk` maps images [B, 3, H, W] to features [B, C, G, G].
+    `backbone` maps images [B, 3, H, W] to features [B, C, G, G].
     """
 
-    def __init__(self, trunk: nn.Module) -> None:
+    def __init__(self, backbone: nn.Module) -> None:
         super().__init__()
-        self.network = trunk
+        self.network = backbone
 
     def forward(self, images_BCHW: Tensor, context_BGG: Tensor) -> Tensor:
         """Return features [B, C, G, G] of the context (boolean [B, G, G], True = visible); zero at masked cells."""

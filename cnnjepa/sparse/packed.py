@@ -13,19 +13,20 @@ from cnnjepa.sparse.patch_grid import PatchGrid
 class PackedEncoder(nn.Module):
     """Runs a residual backbone on the visible cells of each batch, with exact results (see docs/method.md).
 
-    `trunk` maps images [B, 3, H, W] to features [B, C, G, G]. Its convolutions and poolings are replaced by packed ones
-    that share its parameters and their names. Its total stride (`trunk.total_stride`, if it has one) must equal H / G.
+    `backbone` maps images [B, 3, H, W] to features [B, C, G, G]. Its convolutions and poolings are replaced by packed
+    ones that share its parameters and their names. Its total stride (`backbone.total_stride`, if it has one) must equal
+    H / G.
     """
 
-    def __init__(self, trunk: nn.Module) -> None:
+    def __init__(self, backbone: nn.Module) -> None:
         super().__init__()
         self._slot = GridSlot()
-        exchange(trunk, self._packed)
-        self.network = trunk
+        exchange(backbone, self._packed)
+        self.network = backbone
 
     def _packed(self, layer: nn.Module) -> nn.Module | None:
         if isinstance(layer, PACKED):
-            raise ValueError("this trunk is packed already; give a plain one")
+            raise ValueError("this backbone is packed already; give a plain one")
         if isinstance(layer, nn.Conv2d):
             return PackedConv2d.of(layer, self._slot)
         if isinstance(layer, nn.MaxPool2d):

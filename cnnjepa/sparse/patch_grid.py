@@ -9,7 +9,7 @@ from typing import Any, TypeVar, cast
 import torch
 from torch import Tensor
 
-from cnnjepa.transfer import moved
+from cnnjepa.tensor_ops.transfer import moved
 
 Kept = TypeVar("Kept")
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from cnnjepa.matmul import linear
+from cnnjepa.tensor_ops.matmul import linear
 
 # Number of rows from which the convolution's kernel computes a float32 weight gradient. The kernel reads both factors
 # in place; oneDNN's product copies transposed factors first, which costs little for few rows. One thread of an AMD

@@ -9,7 +9,7 @@ import torch
 from cnnjepa.commands import command
 from cnnjepa.schemas import ConfigError
 from cnnjepa.schemas.overrides import flat
-from cnnjepa.training.files import keep_as, write_atomically
+from cnnjepa.storage.atomic_files import keep_as, write_atomically
 
 FORMAT = 1
 

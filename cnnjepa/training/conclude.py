@@ -1,56 +1,24 @@
 """The end of a run: probe the trained encoder and write the result."""
 
 import contextlib
-import datetime
 from typing import Any
 
-from cnnjepa.cost import MethodCost
+from cnnjepa.clock import now
 from cnnjepa.data import DataSet
+from cnnjepa.encoders.encoder_name import encoder_name
 from cnnjepa.errors import RunError
+from cnnjepa.measuring.cost import MethodCost
 from cnnjepa.probes import Assessment, assess
-from cnnjepa.schemas import (
-    AnyEncoderConfig,
-    ConvNeXtConfig,
-    Cost,
-    CustomEncoderConfig,
-    PretrainConfig,
-    TrialResult,
-    ViTConfig,
-)
-from cnnjepa.schemas.encoder import OwnEncoderSection
-from cnnjepa.schemas.numbers import exact
+from cnnjepa.schemas import Cost, PretrainConfig, TrialResult
 from cnnjepa.schemas.overrides import flat
+from cnnjepa.storage.journal import final_loss, write_hparams
 from cnnjepa.training.distributed import Processes
 from cnnjepa.training.environment import environment
 from cnnjepa.training.floor_store import FloorStore
-from cnnjepa.training.journal import final_loss, write_hparams
 from cnnjepa.training.resolve import Identity
 from cnnjepa.training.run import Run
 from cnnjepa.training.run_folder import RunFolder
 from cnnjepa.training.state import RunState
-
-
-def now() -> str:
-    """Return the current time, ISO 8601, UTC."""
-    return datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
-
-
-def encoder_name(config: AnyEncoderConfig) -> str:
-    """Return a short name such as `resnet18/small/3 stages/x0.375` or `vit_small/16`. Default settings of a residual
-    network are left out."""
-    match config:
-        case ViTConfig():
-            blocks = f"/{config.blocks} blocks" if config.blocks != 12 else ""
-            return f"{config.arch}/{config.patch_size}{blocks}"
-        case CustomEncoderConfig() | OwnEncoderSection():
-            return config.module
-        case ConvNeXtConfig():
-            return config.arch + (f"/x{exact(config.width)}" if config.width != 1 else "")
-    parts: list[str] = [config.arch]
-    parts += [config.stem] if config.stem != "imagenet" else []
-    parts += [f"{config.stages} stages"] if config.stages != 4 else []
-    parts += [f"x{exact(config.width)}"] if config.width != 1 else []
-    return "/".join(parts)
 
 
 def _known(config: PretrainConfig, data: DataSet, identity: Identity, environment: dict[str, Any]) -> dict[str, Any]:

@@ -20,7 +20,7 @@ from cnnjepa.schemas import CustomEncoderConfig, PretrainConfig, Probes
 from cnnjepa.schemas.encoder import OwnEncoderSection
 from cnnjepa.schemas.probe import FloorName
 from cnnjepa.schemas.source_files import fingerprint
-from cnnjepa.training.files import write_atomically
+from cnnjepa.storage.atomic_files import write_atomically
 
 # Probe settings that do not affect the figures of any floor.
 _NOT_OF_FLOORS = {"every_epochs", "online_images", "encoder", "floors", "feature_batch_size"}

@@ -12,25 +12,26 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from cnnjepa.cost import method_cost
+from cnnjepa.clock import now
 from cnnjepa.data import DataSet, open_data
 from cnnjepa.data.batches import Normalizer, Order, training_batches
 from cnnjepa.data.held_out import trained_images, training_set
 from cnnjepa.data.open import refuse_part_of_a_batch
 from cnnjepa.errors import Stopped
+from cnnjepa.measuring.cost import method_cost
 from cnnjepa.methods import Method, StepDraw, build_method
 from cnnjepa.methods.synchronised import synchronise
 from cnnjepa.probes import calibrate, glance
 from cnnjepa.randomness import layer_randomness, seed_layers
 from cnnjepa.schemas import ConfigError, PretrainConfig, TrialResult
+from cnnjepa.storage.atomic_files import keep_as, write_atomically
+from cnnjepa.storage.journal import Journal
 from cnnjepa.telling import unfailing
 from cnnjepa.training import distributed
-from cnnjepa.training.conclude import FailureRecord, conclude, now
+from cnnjepa.training.conclude import FailureRecord, conclude
 from cnnjepa.training.distributed import Processes
 from cnnjepa.training.environment import environment, forget_peak_memory, peak_memory_bytes
 from cnnjepa.training.failures import failing_together
-from cnnjepa.training.files import keep_as, write_atomically
-from cnnjepa.training.journal import Journal
 from cnnjepa.training.optimizer import build_optimizer
 from cnnjepa.training.resolve import Identity, identify, resolve
 from cnnjepa.training.restore import restore

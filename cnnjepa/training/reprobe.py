@@ -7,22 +7,22 @@ from typing import Any, NamedTuple
 import torch
 from torch import nn
 
-from cnnjepa.cost import method_cost
 from cnnjepa.data import DataSet, open_data
 from cnnjepa.data.batches import Order
 from cnnjepa.data.held_out import trained_images
+from cnnjepa.measuring.cost import method_cost
 from cnnjepa.places import refuse_no_run
 from cnnjepa.pretrained import load_encoder
 from cnnjepa.probes import assess
 from cnnjepa.schemas import ConfigError, Cost, PretrainConfig, TrialResult, probe_hash, read_config
 from cnnjepa.schemas.overrides import parse_overrides
+from cnnjepa.storage.journal import final_loss
 from cnnjepa.training import distributed
 from cnnjepa.training.checkpoint import Checkpoint, read_checkpoint
 from cnnjepa.training.conclude import earlier_cost, finished_result, run_cost, trained_on
 from cnnjepa.training.distributed import Processes
 from cnnjepa.training.environment import environment
 from cnnjepa.training.failures import explaining
-from cnnjepa.training.journal import final_loss
 from cnnjepa.training.probed_images import probe_config
 from cnnjepa.training.resolve import Identity
 from cnnjepa.training.run_folder import RunFolder

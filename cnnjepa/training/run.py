@@ -3,9 +3,9 @@
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from cnnjepa.cost import MethodCost
 from cnnjepa.data import DataSet
 from cnnjepa.data.batches import Order
+from cnnjepa.measuring.cost import MethodCost
 from cnnjepa.schemas import PretrainConfig
 from cnnjepa.training.distributed import Processes
 from cnnjepa.training.resolve import Identity

@@ -12,8 +12,8 @@ from pydantic import ValidationError
 from cnnjepa.errors import RunError
 from cnnjepa.schemas import ConfigError, PretrainConfig, TrialResult
 from cnnjepa.schemas.yaml_text import write_yaml
-from cnnjepa.training.files import write_atomically
-from cnnjepa.training.locks import holder, locked
+from cnnjepa.storage.atomic_files import write_atomically
+from cnnjepa.storage.locks import holder, locked
 
 
 class RunFolder:

@@ -10,8 +10,8 @@ from torch import Tensor
 
 from cnnjepa.errors import RunError
 from cnnjepa.methods import Method
+from cnnjepa.storage.atomic_files import keep_as
 from cnnjepa.training.checkpoint import FORMAT, Checkpoint, write_checkpoint
-from cnnjepa.training.files import keep_as
 from cnnjepa.training.resolve import Identity
 
 

@@ -1,9 +1,9 @@
 """Positions of context and targets, for every masking that a study uses."""
 
+from cnnjepa.ablations.report.pictures.mask_samples import cell_rates, heat_map, masking_of
 from cnnjepa.ablations.report.pictures.style import Picture, canvas, picture
 from cnnjepa.ablations.report.pictures.text import figure_text
 from cnnjepa.ablations.report.reading import StudyData
-from cnnjepa.mask_picture import cell_rates, heat_map, masking_of
 from cnnjepa.schemas import PretrainConfig
 
 _BATCHES = 50  # of 64 samples: the error of a rate is about 0.9 points, less than its colour shows

@@ -32,7 +32,7 @@ _SPECS: dict[Arch, _Spec] = {
 }
 
 
-class ResNetTrunk(ResNet):  # type: ignore[misc]
+class ResNetBackbone(ResNet):  # type: ignore[misc]
     """ResNet backbone: images [B, 3, H, W] → features [B, C, H/s, W/s], with s the config's total stride.
 
     Initialised like timm's networks (docs/sources.md#encoder-init): Kaiming normal (fan out), and the last batch norm
@@ -94,8 +94,8 @@ class ResNetTrunk(ResNet):  # type: ignore[misc]
         return nn.BatchNorm2d(self.stage_dims[stage])
 
 
-def build_resnet(config: EncoderConfig, seed: int) -> ResNetTrunk:
+def build_resnet(config: EncoderConfig, seed: int) -> ResNetBackbone:
     """Build a backbone with random weights, a function of (config, seed) alone. Parameters are float32, on the CPU."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(key(seed, "encoder_init") >> 1)
-        return ResNetTrunk(config)
+        return ResNetBackbone(config)

@@ -1,16 +1,10 @@
-"""Pooled features, and the precision in which they are compared."""
+"""The precision in which losses are computed."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 import torch
-from torch import Tensor, nn
-
-
-def pooled(network: nn.Module, images_BCHW: Tensor) -> Tensor:
-    """Return features averaged over positions, [B, C]."""
-    features: Tensor = network(images_BCHW).mean((2, 3))
-    return features
+from torch import Tensor
 
 
 @contextmanager

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.multiprocessing.spawn import spawn
 from torch.nn.parallel import DistributedDataParallel
 
-from cnnjepa.doctor import Finding
+from cnnjepa.measuring.doctor import Finding
 from cnnjepa.methods import Method, StepDraw, build_method
 from cnnjepa.randomness import layer_randomness, seed_layers
 from cnnjepa.schemas import PretrainConfig

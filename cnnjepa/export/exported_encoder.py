@@ -7,11 +7,11 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from cnnjepa.encoders import Trunk
+from cnnjepa.encoders import Backbone
+from cnnjepa.encoders.encoder_name import encoder_name
 from cnnjepa.errors import RunError
 from cnnjepa.pretrained import load_encoder
 from cnnjepa.schemas import ConfigError, EncoderConfig, PretrainConfig, TrialResult, ViTConfig, read_config
-from cnnjepa.training.conclude import encoder_name
 from cnnjepa.training.run_folder import RunFolder
 
 # Relative to the largest feature. Another library's convolutions sum in another order.
@@ -32,7 +32,7 @@ class PooledEncoder(nn.Module):
 
 
 @dataclass
-class Parcel:
+class ExportedEncoder:
     """One encoder of one run."""
 
     run: Path
@@ -40,11 +40,11 @@ class Parcel:
     result: TrialResult | None
     """Result of the run; None if it has not ended."""
     which: Literal["target", "context"]
-    network: Trunk
+    network: Backbone
     """The network in eval mode, on the CPU."""
 
     @classmethod
-    def of(cls, run: Path, which: Literal["target", "context"] | None, checkpoint: str) -> "Parcel":
+    def of(cls, run: Path, which: Literal["target", "context"] | None, checkpoint: str) -> "ExportedEncoder":
         """Load an encoder from a run. Raises ConfigError if there is no such run, checkpoint or encoder."""
         network = load_encoder(run, which, checkpoint)
         config = read_config(run / "config.yaml")

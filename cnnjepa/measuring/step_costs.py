@@ -15,10 +15,10 @@ from typing import NamedTuple
 import torch
 
 from cnnjepa import signals
-from cnnjepa.cost import method_cost
 from cnnjepa.errors import RunError
+from cnnjepa.measuring.cost import method_cost
+from cnnjepa.measuring.step_timer import StepTimer
 from cnnjepa.schemas import PretrainConfig
-from cnnjepa.step_timer import StepTimer
 from cnnjepa.training.distributed import pick_device
 
 

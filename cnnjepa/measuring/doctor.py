@@ -15,13 +15,13 @@ from cnnjepa.data import DataSet, open_data
 from cnnjepa.data.batches import Normalizer, Order, training_batches
 from cnnjepa.data.held_out import training_set
 from cnnjepa.data.open import refuse_part_of_a_batch
-from cnnjepa.encoders import build_trunk
+from cnnjepa.encoders import build_backbone
 from cnnjepa.encoders.custom import feature_dim_of, features_of, load_network
 from cnnjepa.masks import sample_masks
+from cnnjepa.measuring.step_timer import StepTimer, seconds
 from cnnjepa.schemas import ConfigError, EncoderConfig, PretrainConfig, RandomMasking, ViTConfig
 from cnnjepa.sparse import MaskedEncoder, PackedEncoder
 from cnnjepa.sparse.fitness import TOLERANCE, compare, judge_layers
-from cnnjepa.step_timer import StepTimer, seconds
 from cnnjepa.training.distributed import Processes, pick_device, use_threads
 from cnnjepa.training.environment import environment
 from cnnjepa.training.failures import explaining
@@ -108,11 +108,11 @@ def packed_error(device: torch.device) -> float:
     """Return the largest relative difference between the two backends in output, gradients and running statistics, in
     float64."""
     encoder = EncoderConfig(arch="resnet18", width=0.125, stem="half")
-    trunk = build_trunk(encoder, 0).double().train().to(device)
-    for norm in trunk.modules():
+    backbone = build_backbone(encoder, 0).double().train().to(device)
+    for norm in backbone.modules():
         if isinstance(norm, nn.BatchNorm2d):
             nn.init.uniform_(norm.weight, 0.5, 1.5)
-    packed, masked = PackedEncoder(copy.deepcopy(trunk)), MaskedEncoder(trunk)
+    packed, masked = PackedEncoder(copy.deepcopy(backbone)), MaskedEncoder(backbone)
     images = torch.rand(4, 3, 64, 64, dtype=torch.float64, device=device) - 0.5
     context = sample_masks(RandomMasking(), 4, torch.arange(4, device=device), 0, 0).context
     for model in (packed, masked):
@@ -131,8 +131,8 @@ def _relative(a: Tensor, b: Tensor) -> float:
 
 def _speed(config: PretrainConfig, device: torch.device) -> Finding:
     """Compare the speed of the packed encoder with the stock dense one, forward and backward, in alternating runs."""
-    trunk = build_trunk(config.encoder, 0).to(device).to(memory_format=torch.channels_last)
-    dense, packed = copy.deepcopy(trunk), PackedEncoder(trunk)
+    backbone = build_backbone(config.encoder, 0).to(device).to(memory_format=torch.channels_last)
+    dense, packed = copy.deepcopy(backbone), PackedEncoder(backbone)
     size = config.data.image_size
     images = torch.rand(_BATCH, 3, size, size, device=device).contiguous(memory_format=torch.channels_last)
     context = sample_masks(RandomMasking(ratio=0.5), config.grid, torch.arange(_BATCH, device=device), 0, 0).context

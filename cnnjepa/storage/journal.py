@@ -16,8 +16,8 @@ from torch import Tensor
 
 from cnnjepa.errors import RunError
 from cnnjepa.masks import Masks
+from cnnjepa.storage.atomic_files import write_atomically
 from cnnjepa.telling import unfailing
-from cnnjepa.training.files import write_atomically
 
 
 class _Board:

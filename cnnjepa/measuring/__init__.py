@@ -1,0 +1,1 @@
+"""What training costs, and whether it works here: counts, timings and checks."""

@@ -1,0 +1,1 @@
+"""Operations on tensors: matrix products and transfers to a device."""
