@@ -10,7 +10,7 @@ from typing import Protocol
 from cnnjepa.ablations.estimate import training_of
 from cnnjepa.ablations.pool import Pool
 from cnnjepa.ablations.study_folder import StudyFolder, TrialKey, TrialRecord, standing_of
-from cnnjepa.ablations.trial import Outcome
+from cnnjepa.ablations.trial_runner import Outcome
 from cnnjepa.errors import InUseError
 
 # Seconds between checks of trials that another driver is running.

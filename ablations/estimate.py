@@ -14,7 +14,7 @@ from cnnjepa.training.floor_store import floor_settings
 _PIXEL_DIM = 3 * 32 * 32
 
 
-class Estimate(NamedTuple):
+class TrialEstimate(NamedTuple):
     """Estimate of one trial."""
 
     cost: MethodCost
@@ -43,7 +43,7 @@ def estimates(
     images_per_s: float | None,
     world_size: int = 1,
     trained: Collection[str] = (),
-) -> list[Estimate]:
+) -> list[TrialEstimate]:
     """Return one estimate per config.
 
     `images_per_s` is the speed of one process for the first config that trains; the speeds of the others follow from
@@ -58,7 +58,7 @@ def estimates(
             known[key] = method_cost(config)
         costs.append(known[key])
     step_flops = next((cost.flops_per_image for cost in costs if cost.flops_per_image), None)
-    found: list[Estimate] = []
+    found: list[TrialEstimate] = []
     floors: set[str] = set()
     seen = set(trained)
     for config, cost in zip(configs, costs, strict=True):
@@ -75,7 +75,7 @@ def estimates(
                 config, cost, size, untrained="untrained" in new, pixels="pixels" in new, training=new_training
             )
             train_hours, probe_hours = train / flops_per_s / 3600, probes / flops_per_s / 3600
-        found.append(Estimate(cost, train_hours, probe_hours, _disk(cost, config) * new_training))
+        found.append(TrialEstimate(cost, train_hours, probe_hours, _disk(cost, config) * new_training))
     return found
 
 

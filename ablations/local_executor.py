@@ -12,10 +12,18 @@ from pathlib import Path
 from cnnjepa import signals
 from cnnjepa.ablations.pool import Pool
 from cnnjepa.ablations.study_folder import StudyFolder, TrialRecord, standing_of
-from cnnjepa.ablations.trial import ATTEMPTS, EXIT_CODES, Outcome, forget_notes, given_up, lost_note, recorded_note
+from cnnjepa.ablations.trial_runner import (
+    ATTEMPTS,
+    EXIT_CODES,
+    Outcome,
+    forget_notes,
+    given_up,
+    lost_note,
+    recorded_note,
+)
 from cnnjepa.telling import open_log
 
-Told = Callable[[TrialRecord, Outcome], None]
+OnOutcome = Callable[[TrialRecord, Outcome], None]
 
 
 class LocalExecutor:
@@ -25,7 +33,7 @@ class LocalExecutor:
     def __init__(self, folder: StudyFolder, pool: Pool, threads: int | None = None, workers: int = 1) -> None:
         self._folder, self._pool, self._threads, self._workers = folder, pool, threads, workers
 
-    def run(self, records: list[TrialRecord], stop_file: Path, stopping: Callable[[], bool], told: Told) -> None:
+    def run(self, records: list[TrialRecord], stop_file: Path, stopping: Callable[[], bool], told: OnOutcome) -> None:
         """Try every trial that no other driver has claimed, and call `told` with each outcome. Once `stopping()` is
         true, the running trial is asked to stop through `stop_file`, and no other is begun."""
         for record in records:
@@ -77,7 +85,7 @@ class LocalExecutor:
         return self._outcome(record, process.returncode, stopping())
 
     def _launcher(self) -> list[str]:
-        tied = [sys.executable, "-m", "cnnjepa.ablations.with_parent", str(os.getpid()), sys.executable]
+        tied = [sys.executable, "-m", "cnnjepa.ablations.parent_death", str(os.getpid()), sys.executable]
         if self._workers == 1:
             return tied
         return [*tied, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={self._workers}"]

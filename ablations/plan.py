@@ -1,9 +1,8 @@
 """The trials of a study: one config per arm and seed, named by its hash. Equal configs share a trial."""
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from cnnjepa.ablations.arms import Arm, arms_of, study_changes
 from cnnjepa.schemas import ConfigError, PretrainConfig, load_config
@@ -14,7 +13,7 @@ if TYPE_CHECKING:  # it imports torch, which takes seconds; configs are checked 
 
 
 @dataclass(frozen=True)
-class Trial:
+class PlannedTrial:
     """One arm with one seed."""
 
     arm: Arm
@@ -31,41 +30,50 @@ class Trial:
         return f"{self.arm.label}, seed {self.seed}"
 
 
-def asked_configs(study: Study, data: Path | None = None) -> list[tuple[Arm, int, PretrainConfig]]:
-    """Return every arm with every seed, not yet resolved; arms are the outer loop. Raises ConfigError naming the arm
-    whose value the schema refuses."""
+class RequestedTrial(NamedTuple):
+    """One arm with one seed, before images and device are known."""
+
+    arm: Arm
+    seed: int
+    config: PretrainConfig
+    """The config as requested; `auto` is not resolved yet."""
+
+
+def requested_trials(study: Study, data: Path | None = None) -> list[RequestedTrial]:
+    """Return every arm with every seed; arms are the outer loop. Each arm's config is loaded once: its trials differ
+    only in `runtime.seed`. Raises ConfigError naming the arm whose value the schema refuses."""
     base = study_changes(study)
-    asked = []
+    requested = []
     for arm in arms_of(study):
-        for seed in study.seeds:
-            try:
-                config = load_config(study.preset, data=data, changes={**base, **arm.changes, "runtime.seed": seed})
-            except ConfigError as error:
-                raise ConfigError(f"arm {arm.label}: {error}") from None
-            asked.append((arm, seed, config))
-    return asked
-
-
-def plan(study: Study, resolver: "Resolver", data: Path | None = None, threads: int | None = None) -> list[Trial]:
-    """Return the study's trials in the order in which they run: all arms of the first seed, then of the next, so that
-    an interrupted study has a comparison. Arms with the same resolved config share one trial's hash."""
-    trials = []
-    for arm, seed, asked in asked_configs(study, data):
-        if threads:
-            asked = asked.model_copy(update={"runtime": asked.runtime.model_copy(update={"threads": threads})})
         try:
-            config, identity, facts = resolver(asked)
+            changes = {**base, **arm.changes, "runtime.seed": study.seeds[0]}
+            config = load_config(study.preset, data=data, changes=changes)
         except ConfigError as error:
             raise ConfigError(f"arm {arm.label}: {error}") from None
-        trials.append(Trial(arm, seed, config, identity.pretrain_hash, identity.probe_hash, facts))
-    place: Callable[[Trial], int] = lambda trial: study.seeds.index(trial.seed)  # noqa: E731
-    return sorted(trials, key=place)
+        requested += [RequestedTrial(arm, seed, _with_runtime(config, seed=seed)) for seed in study.seeds]
+    return requested
 
 
-def baseline_arm(study: Study, data: Path | None = None) -> Arm:
-    """Return the arm that the others are compared with; see `Study.baseline`. Raises ConfigError for a claim about
-    it."""
-    found = _baseline_arm(study, data)
+def plan(requested: list[RequestedTrial], resolver: "Resolver", threads: int | None = None) -> list[PlannedTrial]:
+    """Return the trials in the order in which they run: all arms of the first seed, then of the next, so that an
+    interrupted study has a comparison. Arms with the same resolved config share one trial's hash. Raises ConfigError
+    naming the arm that cannot run here."""
+    trials = []
+    for arm, seed, config in requested:
+        wanted = _with_runtime(config, threads=threads) if threads else config
+        try:
+            resolved, identity, facts = resolver(wanted)
+        except ConfigError as error:
+            raise ConfigError(f"arm {arm.label}: {error}") from None
+        trials.append(PlannedTrial(arm, seed, resolved, identity.pretrain_hash, identity.probe_hash, facts))
+    seeds = list(dict.fromkeys(trial.seed for trial in trials))
+    return sorted(trials, key=lambda trial: seeds.index(trial.seed))
+
+
+def baseline_arm(study: Study, requested: list[RequestedTrial], data: Path | None = None) -> Arm:
+    """Return the arm that the others are compared with; see `Study.baseline`. `requested` holds the study's trials on
+    `data`. Raises ConfigError for a claim about the baseline."""
+    found = _baseline_arm(study, requested, data)
     for claim in study.claims:
         if claim.arm == found.choices:
             raise ConfigError(
@@ -74,12 +82,13 @@ def baseline_arm(study: Study, data: Path | None = None) -> Arm:
     return found
 
 
-def _baseline_arm(study: Study, data: Path | None) -> Arm:
-    arms = arms_of(study)
+def _baseline_arm(study: Study, requested: list[RequestedTrial], data: Path | None) -> Arm:
     if study.baseline is not None:
-        return next(arm for arm in arms if arm.choices == study.baseline)
+        return next(trial.arm for trial in requested if trial.arm.choices == study.baseline)
     base = load_config(study.preset, data=data, changes=study_changes(study))
-    for arm in arms:
-        if load_config(study.preset, data=data, changes={**study_changes(study), **arm.changes}) == base:
-            return arm
-    return arms[0]
+    equal = (trial.arm for trial in requested if _with_runtime(trial.config, seed=base.runtime.seed) == base)
+    return next(equal, requested[0].arm)
+
+
+def _with_runtime(config: PretrainConfig, **settings: int) -> PretrainConfig:
+    return config.model_copy(update={"runtime": config.runtime.model_copy(update=settings)})

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from cnnjepa.ablations.kept_trials import KeptTrials, logged_lines
+from cnnjepa.ablations.archived_trials import ArchivedTrials, logged_lines
 from cnnjepa.errors import InUseError, RunError
 from cnnjepa.schemas import PretrainConfig, TrialResult
 from cnnjepa.storage.locks import holder, locked
@@ -48,7 +48,7 @@ class Pool:
 
     def __init__(self, root: Path) -> None:
         self.path = root / "runs" / "by_hash"
-        self._kept = KeptTrials(root)
+        self._kept = ArchivedTrials(root)
 
     def folder(self, pretrain_hash: str) -> RunFolder:
         """Return the run folder of the trial with this hash."""

@@ -11,7 +11,7 @@ from typing import Any
 
 from cnnjepa import signals
 from cnnjepa.ablations.ray_folder import ray_folder
-from cnnjepa.ablations.share import Capacity, this_machine
+from cnnjepa.ablations.resources import Capacity, this_machine
 from cnnjepa.schemas import ConfigError
 
 # Time limits for an address without an answering Ray, which is reported within 30 s: the first for the connection, the

@@ -10,23 +10,23 @@ from ray.train import TrainingFailedError
 from ray.tune.callback import Callback
 from ray.tune.search import Searcher
 
-from cnnjepa.ablations.local_executor import Told
+from cnnjepa.ablations.local_executor import OnOutcome
 from cnnjepa.ablations.pool import Pool
-from cnnjepa.ablations.share import Capacity, Share
+from cnnjepa.ablations.resources import Capacity, Resources
 from cnnjepa.ablations.study_folder import StudyFolder, TrialRecord
-from cnnjepa.ablations.trial import ATTEMPTS, Outcome, forget_notes, given_up, recorded_note, run_trial
+from cnnjepa.ablations.trial_runner import ATTEMPTS, Outcome, forget_notes, given_up, recorded_note, run_trial
 from cnnjepa.training.distributed import PATIENCE
 
 
 class RayExecutor:
-    """Executor in which every trial takes the resources `share` of the cluster. Several processes per trial run through
+    """Executor in which every trial takes `resources` of the cluster. Several processes per trial run through
     Ray Train."""
 
-    def __init__(self, folder: StudyFolder, pool: Pool, share: Share, capacity: Capacity) -> None:
-        self._folder, self._pool, self._share = folder, pool, share
-        self._at_once = capacity.trials(share)
+    def __init__(self, folder: StudyFolder, pool: Pool, resources: Resources, capacity: Capacity) -> None:
+        self._folder, self._pool, self._resources = folder, pool, resources
+        self._at_once = capacity.trials(resources)
 
-    def run(self, records: list[TrialRecord], stop_file: Path, stopping: Callable[[], bool], told: Told) -> None:
+    def run(self, records: list[TrialRecord], stop_file: Path, stopping: Callable[[], bool], told: OnOutcome) -> None:
         """Run the trials as LocalExecutor.run does. A trial whose process or machine is lost is restarted elsewhere
         from its checkpoint, with at most three attempts in all."""
         specs = [self._spec(record, stop_file) for record in records]
@@ -35,7 +35,7 @@ class RayExecutor:
         # done.
         with tempfile.TemporaryDirectory(prefix="ray-tune-", dir=self._folder.path.resolve()) as scratch:
             tune.Tuner(
-                tune.with_resources(ray_trial, trial_resources(self._share)),
+                tune.with_resources(ray_trial, trial_resources(self._resources)),
                 tune_config=tune.TuneConfig(
                     search_alg=queue, num_samples=len(records), max_concurrent_trials=self._at_once
                 ),
@@ -55,15 +55,15 @@ class RayExecutor:
             "log": str(self._folder.log(record.key).resolve()),
             "stop_file": str(stop_file.resolve()),
             "scratch": str(self._folder.path.resolve()),
-            "share": self._share._asdict(),
+            "resources": self._resources._asdict(),
         }
 
 
-def trial_resources(share: Share) -> Any:
+def trial_resources(resources: Resources) -> Any:
     """Return the resources of a trial's actor. With one process, the actor is the process itself. With several, the
     actor only waits for them, so it takes no CPU or GPU (one byte of memory, since Tune refuses an empty request); Ray
     Train reserves the resources of the processes."""
-    return tune.PlacementGroupFactory([share.bundle if share.workers == 1 else {"memory": 1}])
+    return tune.PlacementGroupFactory([resources.per_process if resources.workers == 1 else {"memory": 1}])
 
 
 class NotKept:
@@ -100,7 +100,7 @@ class _Queue(NotKept, Searcher):
         records: list[TrialRecord],
         specs: list[dict[str, Any]],
         stopping: Callable[[], bool],
-        told: Told,
+        told: OnOutcome,
     ) -> None:
         super().__init__()
         self._left = list(zip(records, specs, strict=True))
@@ -130,8 +130,8 @@ class _Queue(NotKept, Searcher):
 def ray_trial(config: dict[str, Any]) -> None:
     """Run one trial inside Tune, on any machine."""
     spec = config["spec"]
-    share = Share(**spec["share"])
-    outcome = _alone(spec) if share.workers == 1 else run_on_workers(spec, share)
+    resources = Resources(**spec["resources"])
+    outcome = _alone(spec) if resources.workers == 1 else run_on_workers(spec, resources)
     if outcome.status == "died":
         raise RuntimeError(outcome.detail)  # Tune restarts it
     if outcome.status == "stopped" and not Path(spec["stop_file"]).exists():
@@ -146,7 +146,7 @@ def _alone(spec: dict[str, Any]) -> Outcome:
     return run_trial(record, Path(spec["run_dir"]), Path(spec["log"]), Path(spec["stop_file"]))
 
 
-def run_on_workers(spec: dict[str, Any], share: Share) -> Outcome:
+def run_on_workers(spec: dict[str, Any], resources: Resources) -> Outcome:
     """Run the trial in several processes, joined by torch.distributed through Ray Train; return the first one's
     outcome. Raises when one of them is lost: Ray Train has then ended the others."""
     from ray.train import FailureConfig, RunConfig, ScalingConfig
@@ -159,7 +159,7 @@ def run_on_workers(spec: dict[str, Any], share: Share) -> Outcome:
             train_loop_config=spec,
             torch_config=TorchConfig(timeout_s=int(PATIENCE.total_seconds())),
             scaling_config=ScalingConfig(
-                num_workers=share.workers, use_gpu=share.gpus > 0, resources_per_worker=share.bundle
+                num_workers=resources.workers, use_gpu=resources.gpus > 0, resources_per_worker=resources.per_process
             ),
             run_config=RunConfig(name="trial", storage_path=scratch, failure_config=FailureConfig(max_failures=0)),
         )

@@ -7,8 +7,8 @@ from typing import Any
 
 from pydantic import Field, ValidationError
 
-from cnnjepa.ablations.kept_trials import FILE_NAME, read_kept_trials
-from cnnjepa.ablations.plan import Trial
+from cnnjepa.ablations.archived_trials import FILE_NAME, read_archived_trials
+from cnnjepa.ablations.plan import PlannedTrial
 from cnnjepa.ablations.pool import Pool, Standing
 from cnnjepa.commands import command
 from cnnjepa.schemas import ConfigError, PretrainConfig
@@ -111,7 +111,7 @@ class StudyFolder:
         run_here, kept = self.path / "trials.json", self.path / FILE_NAME
         path = kept if kept.is_file() and not run_here.is_file() else run_here
         try:
-            trees = [line.trial for line in read_kept_trials(kept)] if path == kept else _array(run_here)
+            trees = [line.trial for line in read_archived_trials(kept)] if path == kept else _array(run_here)
             records = [TrialRecord.model_validate(tree) for tree in trees]
         except (OSError, ValueError) as error:
             raise ConfigError(f"{path} cannot be read ({str(error).splitlines()[0]})") from None
@@ -191,7 +191,7 @@ def refuse_no_studies(root: Path) -> None:
         raise ConfigError(f"{root / 'studies'} holds no study; `{example}` makes one")
 
 
-def records_of(trials: list[Trial], baseline: str, world_size: int) -> list[TrialRecord]:
+def records_of(trials: list[PlannedTrial], baseline: str, world_size: int) -> list[TrialRecord]:
     """Return the records of planned trials; `baseline` is an arm's label."""
     return [
         TrialRecord(

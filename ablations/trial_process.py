@@ -5,10 +5,10 @@ from cnnjepa import signals, telling
 
 
 def main() -> None:
-    """Run the trial that the arguments name (see `cnnjepa.ablations.trial`)."""
+    """Run the trial that the arguments name (see `cnnjepa.ablations.trial_runner`)."""
     signals.listen()
     telling.unbreakable_streams()
-    from cnnjepa.ablations.trial import main as run
+    from cnnjepa.ablations.trial_runner import main as run
 
     run()
 

@@ -110,7 +110,7 @@ def studies() -> None:
 
 def carry_out(study: "Study", options: StudyOptions) -> None:
     """Run a study with these options, or show its plan."""
-    from cnnjepa.ablations.plan import asked_configs
+    from cnnjepa.ablations.plan import requested_trials
     from cnnjepa.ablations.study_files import changed
     from cnnjepa.places import refuse_missing_images
     from cnnjepa.schemas.overrides import parse_overrides, replaced
@@ -124,11 +124,12 @@ def carry_out(study: "Study", options: StudyOptions) -> None:
     if options.seeds is not None:
         changes["seeds"] = listed(options.seeds, "--seeds")
     asked = changed(study, changes)
-    for _, _, config in asked_configs(asked.model_copy(update={"seeds": asked.seeds[:1]}), options.data):
-        refuse_missing_images(config.data)
+    trials = requested_trials(asked, options.data)
+    for trial in trials[:: len(asked.seeds)]:  # one of each arm
+        refuse_missing_images(trial.config.data)
     from cnnjepa.cli.study_run import StudyRequest, run, show_plan
 
-    request = StudyRequest(asked, options)
+    request = StudyRequest(asked, options, trials)
     if options.plan:
         show_plan(request)
         return

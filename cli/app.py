@@ -7,12 +7,12 @@ import typer
 from cnnjepa import __version__
 from cnnjepa.cli import (
     ablate,
+    archive,
     benchmark,
     config,
     data,
     doctor,
     export,
-    keep,
     masks,
     probe,
     report,
@@ -58,6 +58,7 @@ app.command(name="benchmark", epilog=benchmark.EXAMPLE)(benchmark.benchmark)
 app.command(name="search", epilog=search.EXAMPLE)(search.search)
 app.command(name="status", epilog=status.EXAMPLE)(status.status)
 app.command(name="report", epilog=report.EXAMPLE)(report.report)
-app.command(name="keep", epilog=keep.EXAMPLE)(keep.keep)
+app.command(name="archive", epilog=archive.EXAMPLE)(archive.archive)
+app.command(name="keep", epilog=archive.EXAMPLE, hidden=True)(archive.keep)
 app.add_typer(config.app, name="config")
 app.add_typer(data.app, name="data")

@@ -7,6 +7,7 @@ from pathlib import Path
 from rich.console import Console
 
 from cnnjepa.ablations.pool import Pool
+from cnnjepa.ablations.resources import resources_per_trial
 from cnnjepa.ablations.search.record import (
     claim,
     folder_id,
@@ -14,7 +15,6 @@ from cnnjepa.ablations.search.record import (
     refuse_other_owner,
     refuse_other_search,
 )
-from cnnjepa.ablations.share import trial_share
 from cnnjepa.ablations.study_folder import StudyFolder
 from cnnjepa.cli.search_view import Course, show
 from cnnjepa.cli.study_options import ClusterOptions
@@ -67,16 +67,16 @@ def run(space: SearchSpace, options: ClusterOptions, data: Path | None, trials: 
                 with ray_at(options.address) as capacity:
                     # Ray is imported only here, after `ray_at` has set its environment.
                     from cnnjepa.ablations.search.run import run_search
-                    from cnnjepa.ablations.search.trial import SearchTask
+                    from cnnjepa.ablations.search.trial_actor import SearchTask
 
-                    share = trial_share(
+                    resources = resources_per_trial(
                         capacity, options.workers_per_trial, options.gpus_per_trial, options.cpus_per_trial,
                         on_cpu=config.runtime.device == "cpu", side_by_side=True,
                     )  # fmt: skip
-                    capacity.trials(share)  # refuses a trial that would wait forever
+                    capacity.trials(resources)  # refuses a trial that would wait forever
                     task = SearchTask(
                         space.model_dump_json(), None if data is None else str(data.resolve()),
-                        str(options.root.resolve()), share, str(stop_file.resolve()),
+                        str(options.root.resolve()), resources, str(stop_file.resolve()),
                     )  # fmt: skip
                     asked["id"] = folder_id(folder)
                     write_atomically(folder.path / "search.yaml", write_yaml(asked).encode())

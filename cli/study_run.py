@@ -9,13 +9,13 @@ from rich.console import Console
 
 from cnnjepa.ablations.data_facts import Resolver, SetSize
 from cnnjepa.ablations.driver import Executor, distinct, run_study, trained, unfinished
-from cnnjepa.ablations.estimate import Estimate, estimates
+from cnnjepa.ablations.estimate import TrialEstimate, estimates
 from cnnjepa.ablations.local_executor import LocalExecutor
-from cnnjepa.ablations.plan import asked_configs, baseline_arm, plan
+from cnnjepa.ablations.plan import RequestedTrial, baseline_arm, plan
 from cnnjepa.ablations.pool import Pool
 from cnnjepa.ablations.published import published_set
 from cnnjepa.ablations.ray_folder import ray_folder
-from cnnjepa.ablations.share import Capacity, Share, this_machine, trial_share
+from cnnjepa.ablations.resources import Capacity, Resources, resources_per_trial, this_machine
 from cnnjepa.ablations.speed import calibrate
 from cnnjepa.ablations.study_folder import StudyFolder, TrialRecord, records_of
 from cnnjepa.cli.study_options import StudyOptions
@@ -42,38 +42,38 @@ class StudyRequest(NamedTuple):
 
     study: Study
     options: StudyOptions
+    trials: list[RequestedTrial]
 
 
 def show_plan(request: StudyRequest) -> None:
     """Show the trials with their changes and costs. Nothing is run. If the images are not available, the size of the
     published data set is assumed, and the output says so."""
-    study, options = request
+    study, options, requested = request
     out = console()
     StudyFolder(options.root, study.name).refuse_search()
     with StopRequest() as stop, _machines(options) as capacity:
-        asked = asked_configs(study, options.data)
-        configs = [config for _, _, config in asked]
-        share = _share(options, capacity, configs)
-        resolver = Resolver("cuda" if share.gpus else "cpu", share.workers)
+        configs = [trial.config for trial in requested]
+        resources = _resources(options, capacity, configs)
+        resolver = Resolver("cuda" if resources.gpus else "cpu", resources.workers)
         size, where = _set_to_plan_with(request, resolver, configs)
-        fits = capacity.processes(share) >= share.workers
-        at_once = _at_once(options, share, capacity, len(configs)) if fits else 1
+        fits = capacity.processes(resources) >= resources.workers
+        at_once = _at_once(options, resources, capacity, len(configs)) if fits else 1
         stop.tick()
-        rate, how = _speed(options, share, configs, at_once)
+        rate, how = _speed(options, resources, configs, at_once)
         stop.tick()
-        each = estimates(configs, size, rate, share.workers)
-        different: dict[str, Estimate] = {}
+        each = estimates(configs, size, rate, resources.workers)
+        different: dict[str, TrialEstimate] = {}
         for config, estimate in zip(configs, each, strict=True):
             different.setdefault(config.model_dump_json(), estimate)
-        left = _left_to_run(request, resolver, share)
+        left = _left_to_run(request, resolver, resources)
         still = None
         if left is not None:
             done = trained(Pool(options.root), left)
-            still = estimates([record.config for record in left], size, rate, share.workers, done)
-    out.print(plan_table([(arm, seed) for arm, seed, _ in asked], each))
-    for line in plan_lines(list(different.values()), still, len(asked), share, at_once, where, how):
+            still = estimates([record.config for record in left], size, rate, resources.workers, done)
+    out.print(plan_table([(arm, seed) for arm, seed, _ in requested], each))
+    for line in plan_lines(list(different.values()), still, len(requested), resources, at_once, where, how):
         say(out, line)
-    power = power_line(len(study.seeds), len({arm.label for arm, _, _ in asked}) - 1)
+    power = power_line(len(study.seeds), len({trial.arm.label for trial in requested}) - 1)
     if power:
         say(out, power)
     if not fits:
@@ -82,21 +82,21 @@ def show_plan(request: StudyRequest) -> None:
 
 def run(request: StudyRequest) -> int:
     """Run the study to its end, show its results, and return the exit code."""
-    study, options = request
+    study, options, requested = request
     progress = console(stderr=True)
     folder, pool = StudyFolder(options.root, study.name), Pool(options.root)
     folder.refuse_search()
     with StopRequest() as stop, _machines(options) as capacity:
         stop.tick()
-        share = _share(options, capacity, [config for _, _, config in asked_configs(study, options.data)[:1]])
-        capacity.trials(share)  # refuses a trial that would wait forever
-        resolver = Resolver("cuda" if share.gpus else "cpu", share.workers)
-        trials = plan(study, resolver, options.data, threads=int(share.cpus))
-        records = records_of(trials, baseline_arm(study, options.data).label, share.workers)
+        resources = _resources(options, capacity, [requested[0].config])
+        capacity.trials(resources)  # refuses a trial that would wait forever
+        resolver = Resolver("cuda" if resources.gpus else "cpu", resources.workers)
+        trials = plan(requested, resolver, threads=int(resources.cpus))
+        records = records_of(trials, baseline_arm(study, requested, options.data).label, resources.workers)
         stop.tick()
         folder.refuse_other_study(study, records, options.extend)
         left = unfinished(pool, records, options.retry_failed)
-        _announce(progress, request, folder, pool, records, left, share, capacity, trials[0].data.size)
+        _announce(progress, request, folder, pool, records, left, resources, capacity, trials[0].data.size)
         # after the speed was measured: a config that cannot be built leaves no study behind
         folder.write(study, records)
         with StudyWatch(progress, folder, pool, records) as watch:
@@ -104,7 +104,7 @@ def run(request: StudyRequest) -> int:
                 folder,
                 pool,
                 records,
-                _executor_of(options, folder, pool, share, capacity),
+                _executor_of(options, folder, pool, resources, capacity),
                 lambda: stop.reason is not None,
                 options.retry_failed,
                 watch.told,
@@ -140,7 +140,7 @@ def _announce(
     pool: Pool,
     records: list[TrialRecord],
     left: list[TrialRecord],
-    share: Share,
+    resources: Resources,
     capacity: Capacity,
     size: SetSize,
 ) -> None:
@@ -150,14 +150,14 @@ def _announce(
     say(progress, f"{total} trials on {records[0].dataset}, preset {study.preset}; {done}")
     if not left:
         return
-    at_once = _at_once(request.options, share, capacity, len(left))
-    rate, how = _speed(request.options, share, [record.config for record in left], at_once)
-    each = estimates([r.config for r in left], size, rate, share.workers, trained(pool, left))
-    say(progress, taking_line(each, share, at_once, how))
+    at_once = _at_once(request.options, resources, capacity, len(left))
+    rate, how = _speed(request.options, resources, [record.config for record in left], at_once)
+    each = estimates([r.config for r in left], size, rate, resources.workers, trained(pool, left))
+    say(progress, taking_line(each, resources, at_once, how))
 
 
-def _share(options: StudyOptions, capacity: Capacity, configs: list[PretrainConfig]) -> Share:
-    return trial_share(
+def _resources(options: StudyOptions, capacity: Capacity, configs: list[PretrainConfig]) -> Resources:
+    return resources_per_trial(
         capacity,
         options.workers_per_trial,
         options.gpus_per_trial,
@@ -184,31 +184,31 @@ def _machines(options: StudyOptions) -> Iterator[Capacity]:
 
 
 def _executor_of(
-    options: StudyOptions, folder: StudyFolder, pool: Pool, share: Share, capacity: Capacity
+    options: StudyOptions, folder: StudyFolder, pool: Pool, resources: Resources, capacity: Capacity
 ) -> Callable[[contextlib.ExitStack], Executor]:
     def make(until_done: contextlib.ExitStack) -> Executor:
         if options.executor == "local":
-            return LocalExecutor(folder, pool, int(share.cpus), share.workers)
+            return LocalExecutor(folder, pool, int(resources.cpus), resources.workers)
         from cnnjepa.ablations.ray_cluster import ray_at
 
         cluster = until_done.enter_context(ray_at(None)) if options.address is None else capacity
         # Ray is imported only here, after `ray_at` has set its environment.
         from cnnjepa.ablations.ray_executor import RayExecutor
 
-        return RayExecutor(folder, pool, share, cluster)
+        return RayExecutor(folder, pool, resources, cluster)
 
     return make
 
 
-def _left_to_run(request: StudyRequest, resolver: Resolver, share: Share) -> list[TrialRecord] | None:
+def _left_to_run(request: StudyRequest, resolver: Resolver, resources: Resources) -> list[TrialRecord] | None:
     """Return the trials that are not finished below the root; None if the device, or the images that determine their
     names, are not available."""
-    study, options = request
+    study, options, requested = request
     try:
-        trials = plan(study, resolver, options.data, threads=int(share.cpus))
+        trials = plan(requested, resolver, threads=int(resources.cpus))
     except ConfigError:
         return None
-    records = records_of(trials, baseline_arm(study, options.data).label, share.workers)
+    records = records_of(trials, baseline_arm(study, requested, options.data).label, resources.workers)
     return unfinished(Pool(options.root), records, options.retry_failed)
 
 
@@ -225,12 +225,12 @@ def _set_to_plan_with(
         return size, f"{size.train:,} images an epoch assumed, the published set's; --data PATH plans with yours"
 
 
-def _at_once(options: StudyOptions, share: Share, capacity: Capacity, trials: int) -> int:
-    return min(trials, capacity.trials(share)) if options.executor == "ray" else 1
+def _at_once(options: StudyOptions, resources: Resources, capacity: Capacity, trials: int) -> int:
+    return min(trials, capacity.trials(resources)) if options.executor == "ray" else 1
 
 
 def _speed(
-    options: StudyOptions, share: Share, configs: list[PretrainConfig], at_once: int
+    options: StudyOptions, resources: Resources, configs: list[PretrainConfig], at_once: int
 ) -> tuple[float | None, str]:
     """Return (images/s of a process with the first config that trains, the source of that number)."""
     config = next((config for config in configs if config.trained_epochs), None)
@@ -238,11 +238,11 @@ def _speed(
         return None, "not known: nothing is to be trained"
     if options.images_per_s is not None:
         return options.images_per_s, "as given"
-    if share.gpus and not this_machine().gpus:
+    if resources.gpus and not this_machine().gpus:
         return None, "not known: this machine has no GPU to measure on; give --images-per-s"
-    device = "cuda" if share.gpus else "cpu"
-    here = min(at_once * share.workers, max(1, this_machine().processes(share)))
+    device = "cuda" if resources.gpus else "cpu"
+    here = min(at_once * resources.workers, max(1, this_machine().processes(resources)))
     try:
-        return calibrate(config, device, int(share.cpus), here), "measured here in a few steps"
+        return calibrate(config, device, int(resources.cpus), here), "measured here in a few steps"
     except RunError as failure:
         return None, f"not known: the steps that measure it failed ({failure}); give --images-per-s"

@@ -6,12 +6,12 @@ from collections.abc import Iterable
 
 from cnnjepa.ablations.arms import Arm
 from cnnjepa.ablations.driver import distinct
-from cnnjepa.ablations.estimate import Estimate
+from cnnjepa.ablations.estimate import TrialEstimate
 from cnnjepa.ablations.pool import Pool, Standing
 from cnnjepa.ablations.report.statistics import POWER, smallest_effect
-from cnnjepa.ablations.share import Share
+from cnnjepa.ablations.resources import Resources
 from cnnjepa.ablations.study_folder import TrialKey, TrialRecord, standing_of
-from cnnjepa.ablations.trial import Outcome
+from cnnjepa.ablations.trial_runner import Outcome
 from cnnjepa.cli.sheet import Cell, Sheet
 from cnnjepa.cli.summary import big
 from cnnjepa.probes.interval import wilson
@@ -25,7 +25,7 @@ _WORST_FIRST = ("failed", "unreadable", "collapsed", "begun", "waiting", "runnin
 _COLOURS = {"running": "cyan", "finished": "green", "collapsed": "red", "failed": "red", "unreadable": "red"}
 
 
-def plan_table(trials: list[tuple[Arm, int]], each: list[Estimate]) -> Sheet:
+def plan_table(trials: list[tuple[Arm, int]], each: list[TrialEstimate]) -> Sheet:
     """Return a table with one row per arm: its changes and the cost of one of its trials."""
     table = Sheet(
         ("arm, and what it changes", "encoder", "predictor", "FLOP", "time", "disk"),
@@ -51,20 +51,26 @@ def _millions(count: int) -> str:
 
 
 def plan_lines(
-    each: list[Estimate], left: list[Estimate] | None, asked: int, share: Share, at_once: int, images: str, speed: str
+    each: list[TrialEstimate],
+    left: list[TrialEstimate] | None,
+    asked: int,
+    resources: Resources,
+    at_once: int,
+    images: str,
+    speed: str,
 ) -> list[str]:
     """Return the sums below the plan's table: over the distinct trials, and over those `left` to run if these are
     known."""
     same = f" ({asked} asked for; arms that are the same config share one)" if asked > len(each) else ""
     return [
         f"{len(each)} trials{same}; {images}",
-        taking_line(each, share, at_once, speed),
+        taking_line(each, resources, at_once, speed),
         *_left_lines(each, left, at_once),
         f"disk {big(sum(estimate.disk_bytes for estimate in each))}B of checkpoints; nothing was run",
     ]
 
 
-def _left_lines(each: list[Estimate], left: list[Estimate] | None, at_once: int) -> list[str]:
+def _left_lines(each: list[TrialEstimate], left: list[TrialEstimate] | None, at_once: int) -> list[str]:
     if left is None:
         return ["what is finished before would not be run again (which is not known without the images)"]
     done = len(each) - len(left)
@@ -91,17 +97,17 @@ def power_line(seeds: int, others: int) -> str | None:
     )
 
 
-def taking_line(each: list[Estimate], share: Share, at_once: int, speed: str) -> str:
+def taking_line(each: list[TrialEstimate], resources: Resources, at_once: int, speed: str) -> str:
     """Return the estimated time and the resources in words."""
-    gpus = f"{share.gpus:g} GPU(s), " if share.gpus else ""
-    each_takes = f"{gpus}{share.workers} process(es) of {share.cpus:g} CPU(s)"
+    gpus = f"{resources.gpus:g} GPU(s), " if resources.gpus else ""
+    each_takes = f"{gpus}{resources.workers} process(es) of {resources.cpus:g} CPU(s)"
     side = f"{at_once} side by side" if at_once > 1 else "one after another"
     hours = [estimate.hours for estimate in each if estimate.hours is not None]
     if len(hours) < len(each):
         return f"each takes {each_takes}, {side}; speed {speed}"
     training = _rounds([estimate.train_hours or 0.0 for estimate in each], at_once)
     total = _rounds(hours, at_once)
-    gpu_hours = f", {share.gpus * sum(hours):.3g} GPU-hours" if share.gpus else ""
+    gpu_hours = f", {resources.gpus * sum(hours):.3g} GPU-hours" if resources.gpus else ""
     parts = f"{_hours(training)} of training, {_hours(total - training)} of probes"
     return f"about {_hours(total)} ({parts}){gpu_hours}: each takes {each_takes}, {side}; speed {speed}"
 

@@ -9,11 +9,11 @@ from rich.console import Console, Group
 from rich.live import Live
 from rich.text import Text
 
-from cnnjepa.ablations.board import StudyBoard
 from cnnjepa.ablations.driver import distinct
 from cnnjepa.ablations.pool import Pool, Standing
 from cnnjepa.ablations.study_folder import StudyFolder, TrialKey, TrialRecord, standing_of
-from cnnjepa.ablations.trial import Outcome
+from cnnjepa.ablations.study_tensorboard import StudyTensorBoard
+from cnnjepa.ablations.trial_runner import Outcome
 from cnnjepa.cli.sheet import Sheet
 from cnnjepa.cli.study_tables import counts_line, standings_table
 from cnnjepa.cli.terminal import is_live, say
@@ -31,7 +31,7 @@ class StudyWatch:
     def __init__(self, console: Console, folder: StudyFolder, pool: Pool, records: list[TrialRecord]) -> None:
         self._console, self._pool, self._records = console, pool, records
         self._folder, self._held = folder, contextlib.ExitStack()
-        self._board: StudyBoard | None = None
+        self._board: StudyTensorBoard | None = None
         self._settled: dict[TrialKey, Standing] = {}
         self._states: dict[TrialKey, str] = {}
         self._start = time.monotonic()
@@ -43,7 +43,7 @@ class StudyWatch:
         with contextlib.suppress(InUseError):  # another driver of this study writes its curves
             self._held.enter_context(locked(self._folder.path, patience=0))
             self._board = unfailing(
-                lambda: StudyBoard(self._folder, self._pool, self._records), "the study's TensorBoard"
+                lambda: StudyTensorBoard(self._folder, self._pool, self._records), "the study's TensorBoard"
             )
         for key, standing in self._look().items():
             self._states[key] = standing.state

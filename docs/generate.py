@@ -40,7 +40,7 @@ def _command(path: tuple[str, ...], command: Any) -> list[str]:
         if command.epilog:
             lines.append(f"\n    {command.epilog.removeprefix('Example:').strip()}\n")
     for name, sub in inner.items():
-        lines += _command((*path, name), sub)
+        lines += [] if sub.hidden else _command((*path, name), sub)
     return lines
 
 

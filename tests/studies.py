@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from cnnjepa.ablations.data_facts import DataFacts, SetSize
-from cnnjepa.ablations.plan import Trial, asked_configs, baseline_arm
+from cnnjepa.ablations.plan import PlannedTrial, baseline_arm, requested_trials
 from cnnjepa.ablations.pool import Pool
 from cnnjepa.ablations.study_folder import StudyFolder, records_of
 from cnnjepa.schemas import Cost, Diagnostics, Floors, PretrainConfig, ProbeFigures, Probes, Selection, TrialResult
@@ -29,7 +29,7 @@ def figures(linear: float, knn: float) -> ProbeFigures:
     )
 
 
-def result_of(trial: Trial, linear: float, knn: float, **more: Any) -> TrialResult:
+def result_of(trial: PlannedTrial, linear: float, knn: float, **more: Any) -> TrialResult:
     """A finished trial: held_out as given, published a point higher."""
     floor = Probes(published=figures(5.0, 6.0), held_out=figures(4.0, 5.0))
     values = {
@@ -51,21 +51,26 @@ def result_of(trial: Trial, linear: float, knn: float, **more: Any) -> TrialResu
     return TrialResult(**{**values, **more})
 
 
-def planned(study: Study, dataset: Callable[[PretrainConfig], str] = lambda config: "synthetic-32") -> list[Trial]:
+def planned(
+    study: Study, dataset: Callable[[PretrainConfig], str] = lambda config: "synthetic-32"
+) -> list[PlannedTrial]:
     """The study's trials without opening any images."""
     trials = []
-    for arm, seed, config in asked_configs(study):
+    for arm, seed, config in requested_trials(study):
         facts = DataFacts(dataset(config), "a fingerprint", True, SetSize(640, VAL_IMAGES, 16))
         resolved = resolve(config, True, torch.device("cpu"))
         identity = identify(resolved, facts.fingerprint, 1)
-        trials.append(Trial(arm, seed, resolved, identity.pretrain_hash, identity.probe_hash, facts))
+        trials.append(PlannedTrial(arm, seed, resolved, identity.pretrain_hash, identity.probe_hash, facts))
     return trials
 
 
-def write_study(root: Path, study: Study, outcome: Outcome, trials: list[Trial] | None = None) -> list[Trial]:
+def write_study(
+    root: Path, study: Study, outcome: Outcome, trials: list[PlannedTrial] | None = None
+) -> list[PlannedTrial]:
     """The study's folder and the pool's runs, as `ablate` leaves them; gives the trials."""
     trials = planned(study) if trials is None else trials
-    StudyFolder(root, study.name).write(study, records_of(trials, baseline_arm(study).label, 1))
+    baseline = baseline_arm(study, requested_trials(study)).label
+    StudyFolder(root, study.name).write(study, records_of(trials, baseline, 1))
     for trial in trials:
         found = outcome(trial.arm.label, trial.seed)
         if found is not None:
@@ -73,7 +78,7 @@ def write_study(root: Path, study: Study, outcome: Outcome, trials: list[Trial] 
     return trials
 
 
-def write_run(root: Path, trial: Trial, result: TrialResult | None) -> Path:
+def write_run(root: Path, trial: PlannedTrial, result: TrialResult | None) -> Path:
     """A run folder with config, logs and result; without one, a run that was stopped half-way."""
     run = Pool(root).folder(trial.pretrain_hash).path
     run.mkdir(parents=True, exist_ok=True)

@@ -11,7 +11,7 @@ import torch
 from cnnjepa.ablations.arms import arms_of
 from cnnjepa.ablations.equal_time import equal_time_epochs
 from cnnjepa.ablations.method_study import changes_of, method_config, method_study, methods_of
-from cnnjepa.ablations.plan import asked_configs, baseline_arm
+from cnnjepa.ablations.plan import baseline_arm, requested_trials
 from cnnjepa.measuring.step_costs import StepCost, step_costs
 from cnnjepa.schemas import ConfigError, LARSConfig, PretrainConfig, load_config
 
@@ -63,10 +63,10 @@ def test_the_imagenet_presets_have_the_settings_of_the_methods_table() -> None:
 
 def test_the_study_has_an_arm_a_method_with_its_presets_settings() -> None:
     study = method_study("demo", ["byol", "cnnjepa", "random_init"], {})
-    found = {arm.label: config for arm, _, config in asked_configs(study)}
+    found = {arm.label: config for arm, _, config in requested_trials(study)}
     assert found == {"byol": load_config("demo-byol"), "cnnjepa": load_config("demo"),
                      "random_init": load_config("demo", overrides=["method.name=random_init"])}  # fmt: skip
-    assert baseline_arm(study).label == "cnnjepa"
+    assert baseline_arm(study, requested_trials(study)).label == "cnnjepa"
     assert "view.blur" not in " ".join(changes_of("demo", "byol"))  # what the method has anyway is not said
     assert method_study("in100", None, {}).published == "main"
 
@@ -74,7 +74,7 @@ def test_the_study_has_an_arm_a_method_with_its_presets_settings() -> None:
 def test_what_is_set_holds_for_every_method() -> None:
     study = method_study("demo", ["simclr", "supervised"], {"optimizer.lr": 0.5, "runtime.epochs": 3})
     study = study.model_copy(update={"set": {"optimizer.lr": 0.5, "runtime.epochs": 3}})
-    for _, _, config in asked_configs(study):
+    for _, _, config in requested_trials(study):
         assert (config.optimizer.lr, config.runtime.epochs) == (0.5, 3)
 
 

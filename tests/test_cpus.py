@@ -81,10 +81,10 @@ def test_torch_uses_no_more_threads_than_the_quota(monkeypatch: pytest.MonkeyPat
 
 
 def test_loader_processes_and_trials_are_bounded_by_the_quota(monkeypatch: pytest.MonkeyPatch) -> None:
-    from cnnjepa.ablations import share
+    from cnnjepa.ablations import resources
     from cnnjepa.data import workers
 
-    for module in (share, workers):
+    for module in (resources, workers):
         monkeypatch.setattr(module, "usable_cpus", lambda: 1)
     assert workers.usable_workers(6) == 1
-    assert share.this_machine().cpus == 1
+    assert resources.this_machine().cpus == 1

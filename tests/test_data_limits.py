@@ -8,7 +8,7 @@ from test_benchmark import costs_file
 
 from cnnjepa.ablations.equal_time import equal_time_epochs
 from cnnjepa.ablations.method_study import method_config, method_study
-from cnnjepa.ablations.plan import asked_configs
+from cnnjepa.ablations.plan import requested_trials
 from cnnjepa.ablations.search.points import config_of
 from cnnjepa.cli.options import asked_config
 from cnnjepa.schemas import ConfigError, DataConfig, load_config
@@ -35,12 +35,12 @@ def test_other_images_are_used_whole_and_at_their_own_size(preset: str, tmp_path
 
 
 def test_studies_searches_and_benchmarks_use_other_images_whole(tmp_path: Path) -> None:
-    studied = asked_configs(Study(name="s", preset="smoke", axes={"predictor.depth": (1, 2)}), tmp_path)
-    compared = asked_configs(method_study("demo", ["cnnjepa", "simclr", "supervised"], {}), tmp_path)
+    studied = requested_trials(Study(name="s", preset="smoke", axes={"predictor.depth": (1, 2)}), tmp_path)
+    compared = requested_trials(method_study("demo", ["cnnjepa", "simclr", "supervised"], {}), tmp_path)
     searched = config_of(SearchSpace(name="s", preset="smoke", space={"optimizer.lr": "log(1e-4, 1e-1)"}), {}, tmp_path)
     assert {limits(config.data) for _, _, config in [*studied, *compared]} == {limits(searched.data)} == {ALL}
     wished = Study(name="s", preset="smoke", axes={"data.train_images": (100, 200)}, set={"image_size": 64})
-    sizes = [limits(config.data) for _, _, config in asked_configs(wished, tmp_path)]
+    sizes = [limits(config.data) for _, _, config in requested_trials(wished, tmp_path)]
     assert sizes == [(64, 100, None), (64, 200, None)]
     # What a step costs, and the epochs that follow from it, are of the same size.
     assert method_config("demo", "byol", tmp_path).data.image_size == 224

@@ -14,7 +14,7 @@ from study_runs import words
 from test_search import space
 from typer.testing import CliRunner
 
-from cnnjepa.ablations.keep import keep_search
+from cnnjepa.ablations.archive import archive_search
 from cnnjepa.cli.app import app
 from cnnjepa.errors import RunError
 from cnnjepa.schemas import ConfigError
@@ -106,7 +106,7 @@ def test_a_search_that_cannot_be_archived_leaves_no_folder(tmp_path: Path) -> No
     asked = space(space={"data.path": ["/a", "/b"]}, set={}).model_dump(mode="json")
     (folder / "search.yaml").write_text(yaml.safe_dump(asked))
     with pytest.raises(ConfigError, match=r"searched among data\.path"):
-        keep_search(tmp_path / "root", "s", tmp_path / "kept")
+        archive_search(tmp_path / "root", "s", tmp_path / "kept")
     assert not (tmp_path / "kept").exists()
 
 

@@ -8,7 +8,7 @@ from test_studies import study, written
 from cnnjepa.ablations.local_executor import LocalExecutor
 from cnnjepa.ablations.pool import Pool
 from cnnjepa.ablations.study_folder import TrialRecord
-from cnnjepa.ablations.trial import Outcome
+from cnnjepa.ablations.trial_runner import Outcome
 from cnnjepa.errors import RunError
 from cnnjepa.schemas import ConfigError
 from cnnjepa.storage.locks import holder, locked, refuse_unsafe_locks

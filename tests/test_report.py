@@ -13,11 +13,11 @@ from typing import Any
 import pytest
 from studies import planned, result_of, write_run, write_study
 
-from cnnjepa.ablations.keep import keep_step_costs, keep_study
+from cnnjepa.ablations.archive import archive_step_costs, archive_study
 from cnnjepa.ablations.pool import Pool
 from cnnjepa.ablations.report.build import build_report
 from cnnjepa.ablations.report.comparison import Comparison, compare
-from cnnjepa.ablations.report.published import ENCODER_PARAMS, published_tables
+from cnnjepa.ablations.report.published_rows import ENCODER_PARAMS, published_tables
 from cnnjepa.ablations.report.reading import read_study
 from cnnjepa.ablations.study_files import validated
 from cnnjepa.ablations.study_folder import StudyFolder
@@ -188,7 +188,7 @@ def test_the_csv_holds_what_can_be_computed_by_hand(reported: Path) -> None:
 
 
 def test_every_published_row_can_be_matched_and_its_encoder_has_a_size() -> None:
-    from cnnjepa.ablations.report.published import CONFIG_PATH
+    from cnnjepa.ablations.report.published_rows import CONFIG_PATH
 
     for name, one in published_tables().items():
         for row in one.rows:
@@ -374,7 +374,7 @@ def test_the_gallery_of_photographs_stays_out_of_the_page(tmp_path: Path) -> Non
     import torchvision
 
     from cnnjepa.ablations.data_facts import Resolver
-    from cnnjepa.ablations.plan import plan
+    from cnnjepa.ablations.plan import plan, requested_trials
     from cnnjepa.ablations.pool import Pool
     from cnnjepa.data.synthetic import render
     from cnnjepa.training.pretrain import pretrain
@@ -390,7 +390,7 @@ def test_the_gallery_of_photographs_stays_out_of_the_page(tmp_path: Path) -> Non
         "val_images": None, "runtime.batch_size": 16, "linear_epochs": 2, "held_out_ks": [5], "linear_batch_size": 16,
     }  # fmt: skip
     study = Study(name="photos", preset="smoke", axes={"predictor.depth": (1,)}, set=settings)
-    trials = plan(study, Resolver("cpu", 1))
+    trials = plan(requested_trials(study), Resolver("cpu", 1))
     write_study(tmp_path, study, lambda arm, seed: None, trials)
     pretrain(trials[0].config, Pool(tmp_path).folder(trials[0].pretrain_hash).path, resume=True)
     build_report(tmp_path, ["photos"], run=trials[0].pretrain_hash[:8])
@@ -566,7 +566,7 @@ def test_what_is_kept_gives_the_same_tables_and_names_no_place(
         (run.path / "checkpoints" / "last.pt").write_bytes(b"weights")
     (here / "benchmarks").mkdir()
     (here / "benchmarks" / "method_cost.json").write_text("{}")
-    monkeypatch.setattr("sys.argv", ["cnnjepa", "keep", "photos", "--to", str(kept), "--root", str(here)])
+    monkeypatch.setattr("sys.argv", ["cnnjepa", "archive", "photos", "--to", str(kept), "--root", str(here)])
     with pytest.raises(SystemExit, match="0"):
         main()
     told = capsys.readouterr()
@@ -575,7 +575,7 @@ def test_what_is_kept_gives_the_same_tables_and_names_no_place(
     assert "benchmarks/method_cost.json" in told.out and measured.read_text() == "{}"
     (here / "benchmarks" / "method_cost.json").write_text("[]")
     with pytest.raises(ConfigError, match="holds other measured steps"):
-        keep_step_costs(here, kept)
+        archive_step_costs(here, kept)
     measured.unlink()
     for path, content in files(kept).items():
         assert str(tmp_path).encode() not in content and b"lab-7" not in content, path
@@ -587,9 +587,9 @@ def test_what_is_kept_gives_the_same_tables_and_names_no_place(
         assert first == second and b"depth=2" in first
     assert "the study was kept without weights" in (tmp_path / "b" / "report.md").read_text(encoding="utf-8")
     with pytest.raises(ConfigError, match="is the root itself"):
-        keep_study(here, "photos", here)
+        archive_study(here, "photos", here)
     with pytest.raises(ConfigError, match="there are photos"):
-        keep_study(here, "phtos", kept)
+        archive_study(here, "phtos", kept)
 
 
 def test_a_run_that_trains_nothing_is_not_said_to_fail_at_it(tmp_path: Path) -> None:

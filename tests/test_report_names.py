@@ -14,16 +14,16 @@ from matplotlib.font_manager import findfont, get_font
 from nasty_names import NASTY
 from studies import planned, write_study
 
-from cnnjepa.ablations.board import StudyBoard
 from cnnjepa.ablations.pool import Pool
 from cnnjepa.ablations.report.build import build_report
 from cnnjepa.ablations.report.escape import csv_value, latex_text, markdown_text, plotly_text
-from cnnjepa.ablations.report.formats import comma_separated, latex
-from cnnjepa.ablations.report.pictures.cost import CostPoint, _panel
-from cnnjepa.ablations.report.pictures.style import canvas, picture
-from cnnjepa.ablations.report.pictures.text import FONTS, figure_text
-from cnnjepa.ablations.report.table import Column, Table, number, words
+from cnnjepa.ablations.report.figures.cost import CostPoint, _panel
+from cnnjepa.ablations.report.figures.style import canvas, picture
+from cnnjepa.ablations.report.figures.text import FONTS, figure_text
+from cnnjepa.ablations.report.tables.formats import comma_separated, latex
+from cnnjepa.ablations.report.tables.table import Column, Table, number, words
 from cnnjepa.ablations.study_folder import StudyFolder, standing_of
+from cnnjepa.ablations.study_tensorboard import StudyTensorBoard
 from cnnjepa.names import one_line, shortened
 from cnnjepa.schemas.study import Study
 
@@ -187,7 +187,7 @@ def test_tensorboard_has_a_folder_for_every_trial(tmp_path: Path) -> None:
     write_study(tmp_path, STUDY, lambda arm, seed: (60.0, 50.0), planned(STUDY, dataset))
     folder, pool = StudyFolder(tmp_path, "nasty"), Pool(tmp_path)
     records = folder.trials()
-    board = StudyBoard(folder, pool, records)
+    board = StudyTensorBoard(folder, pool, records)
     board.update({record.key: standing_of(pool, record) for record in records})
     board.close()
     runs = list((folder.path / "tensorboard").iterdir())

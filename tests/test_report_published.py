@@ -8,9 +8,9 @@ from studies import planned, write_study
 from test_report import DEPTHS, comparison, outcome, reported, table
 
 from cnnjepa.ablations.method_study import method_study
-from cnnjepa.ablations.plan import asked_configs
+from cnnjepa.ablations.plan import requested_trials
 from cnnjepa.ablations.report.build import build_report
-from cnnjepa.ablations.report.published import beside, counterparts, published_set_of, published_tables
+from cnnjepa.ablations.report.published_rows import beside, counterparts, published_set_of, published_tables
 from cnnjepa.schemas import load_config
 
 __all__ = ["reported"]  # the fixture
@@ -63,7 +63,7 @@ MAIN = {
 def test_every_method_gets_the_row_of_its_own_data_set(preset: str, tmp_path: Path) -> None:
     name = {"in100": "folder-imagenet100", "in1k": "folder-imagenet"}[preset]
     study = method_study(preset, list(MAIN[preset]), {})
-    arms = {str(arm.choices["method"]): config for arm, _, config in asked_configs(study)}
+    arms = {str(arm.choices["method"]): config for arm, _, config in requested_trials(study)}
     main = published_tables()["main"]
     found = beside(main, arms, name)
     assert {method: (one.row.linear_top1, one.row.knn_top1) for method, one in found.items()} == MAIN[preset]

@@ -19,7 +19,7 @@ from runs import assert_same_run, in_process, train_alone
 from study_runs import SMALL, environment, finish, kill, repeated, run, start, steps, wait_until
 from typer.testing import CliRunner
 
-from cnnjepa.ablations.keep import keep_search
+from cnnjepa.ablations.archive import archive_search
 from cnnjepa.ablations.pool import Pool
 from cnnjepa.ablations.search.findings import completed, draw, importances, importances_need, write_best, write_trials
 from cnnjepa.ablations.search.place import place_of
@@ -278,12 +278,12 @@ def test_the_table_of_trials_is_kept_without_places(storage: Any, tmp_path: Path
     folder.mkdir(parents=True)
     with pytest.raises(ConfigError, match=r"has no trials\.csv"):
         (folder / "search.yaml").write_text(yaml.safe_dump(asked.model_dump(mode="json")))
-        keep_search(tmp_path, "s", tmp_path / "kept")
+        archive_search(tmp_path, "s", tmp_path / "kept")
     write_trials(study, asked, StudyFolder(tmp_path, "s"))
     with pytest.raises(ConfigError, match="is the root itself"):
-        keep_search(tmp_path, "s", tmp_path)
-    assert keep_search(tmp_path, "s", tmp_path / "kept") and not keep_search(tmp_path, "other", tmp_path / "kept")
-    said = CliRunner().invoke(app, ["keep", "s", "--root", str(tmp_path), "--to", str(tmp_path / "kept")])
+        archive_search(tmp_path, "s", tmp_path)
+    assert archive_search(tmp_path, "s", tmp_path / "kept") and not archive_search(tmp_path, "other", tmp_path / "kept")
+    said = CliRunner().invoke(app, ["archive", "s", "--root", str(tmp_path), "--to", str(tmp_path / "kept")])
     assert said.exit_code == 0 and "s: a search's settings" in said.stdout and "report" not in said.stdout
     kept = StudyFolder(tmp_path / "kept", "s").path
     assert (kept / "trials.csv").read_text().splitlines() == [

@@ -13,12 +13,12 @@ from test_search import opened, space
 
 from cnnjepa.ablations.data_facts import Resolver
 from cnnjepa.ablations.pool import Pool
+from cnnjepa.ablations.resources import Resources
 from cnnjepa.ablations.search import proposals as module
 from cnnjepa.ablations.search.points import trial_record
 from cnnjepa.ablations.search.proposals import News, Proposals, RunName, exhausted
 from cnnjepa.ablations.search.storage import HASH, HOW, open_study, tried
-from cnnjepa.ablations.share import Share
-from cnnjepa.ablations.trial import ATTEMPTS
+from cnnjepa.ablations.trial_runner import ATTEMPTS
 from cnnjepa.schemas import ConfigError
 from cnnjepa.schemas.space import SearchSpace
 
@@ -255,7 +255,7 @@ def test_a_point_is_named_as_the_run_folder_that_its_trial_takes(storage: Any) -
     asked, resolver = space(space=SIX), Resolver("cpu", 1)
 
     def name(choices: dict[str, Any]) -> RunName:
-        record = trial_record(asked, choices, None, Share(1, 0, 1), resolver)
+        record = trial_record(asked, choices, None, Resources(1, 0, 1), resolver)
         assert record.config.method.predictor.depth == choices["predictor.depth"]
         return RunName(record.pretrain_hash, record.probe_hash)
 

@@ -17,10 +17,10 @@ from cnnjepa.ablations.data_facts import DataFacts, Resolver, SetSize
 from cnnjepa.ablations.driver import distinct, unfinished
 from cnnjepa.ablations.estimate import estimates, probe_flops
 from cnnjepa.ablations.flag_studies import masking_study, predictor_study
-from cnnjepa.ablations.plan import Trial, asked_configs, baseline_arm, plan
+from cnnjepa.ablations.plan import PlannedTrial, baseline_arm, plan, requested_trials
 from cnnjepa.ablations.pool import Pool
 from cnnjepa.ablations.published import published, published_set
-from cnnjepa.ablations.share import Capacity, Share, trial_share
+from cnnjepa.ablations.resources import Capacity, Resources, resources_per_trial
 from cnnjepa.ablations.study_files import changed, read_study, shipped_studies, shipped_text, validated
 from cnnjepa.ablations.study_folder import StudyFolder, TrialRecord, records_of, standing_of
 from cnnjepa.measuring.cost import method_cost
@@ -43,8 +43,12 @@ def study(**fields: Any) -> Study:
     return validated({"name": "s", "preset": "smoke", **fields}, "test")
 
 
-def trials_of(asked: Study) -> list[Trial]:
-    return plan(asked, RESOLVER)
+def trials_of(asked: Study) -> list[PlannedTrial]:
+    return plan(requested_trials(asked), RESOLVER)
+
+
+def baseline_of(asked: Study) -> str:
+    return baseline_arm(asked, requested_trials(asked)).label
 
 
 # --- Arms and plan -----------------------------------------------------------------------------------------------
@@ -103,9 +107,9 @@ def test_the_depth_3_arm_of_one_study_is_the_baseline_of_another() -> None:
 
 
 def test_the_baseline_is_what_was_named_or_the_base_config_or_the_first() -> None:
-    assert baseline_arm(study(axes={"predictor.depth": [1, 2, 3]})).label == "depth=2"  # the preset's
-    assert baseline_arm(study(axes={"predictor.depth": [1, 3]})).label == "depth=1"
-    assert baseline_arm(study(axes={"predictor.depth": [1, 2]}, baseline={"predictor.depth": 1})).label == "depth=1"
+    assert baseline_of(study(axes={"predictor.depth": [1, 2, 3]})) == "depth=2"  # the preset's
+    assert baseline_of(study(axes={"predictor.depth": [1, 3]})) == "depth=1"
+    assert baseline_of(study(axes={"predictor.depth": [1, 2]}, baseline={"predictor.depth": 1})) == "depth=1"
 
 
 def test_labels_name_axes_by_their_shortest_distinct_ending() -> None:
@@ -115,7 +119,7 @@ def test_labels_name_axes_by_their_shortest_distinct_ending() -> None:
 
 def test_the_predictors_of_the_paper_have_their_parameters() -> None:
     asked = predictor_study([1, 2, 3, 4, 5, 6], None, None, "in100")
-    each = estimates([config for _, _, config in asked_configs(asked)], None, None)
+    each = estimates([config for _, _, config in requested_trials(asked)], None, None)
     assert [round(e.cost.predictor_params / 1e6, 1) for e in each] == [4.2, 8.4, 12.7, 16.9, 21.1, 25.3]
     assert all(e.hours is None for e in each) and asked.published == "predictor_depth"
 
@@ -138,7 +142,7 @@ def test_a_shipped_study_is_headed_and_legal(name: str) -> None:
     asked = read_study(name)
     assert asked.name == name and asked.question.endswith("?")
     trials = len(arms_of(asked)) * len(asked.seeds)
-    assert len({config.model_dump_json() for _, _, config in asked_configs(asked)}) == trials
+    assert len({config.model_dump_json() for _, _, config in requested_trials(asked)}) == trials
     assert asked.published is None or published()["tables"][asked.published]["rows"]
 
 
@@ -210,30 +214,30 @@ def test_a_study_file_that_is_not_one_is_refused(tmp_path: Path) -> None:
 
 def test_a_trial_that_fits_no_machine_is_refused_at_once() -> None:
     cluster = Capacity([(16.0, 4.0), (16.0, 4.0), (8.0, 0.0)])
-    assert cluster.trials(Share(4, 1, 1)) == 8
-    assert cluster.trials(Share(4, 0.5, 1)) == 8  # sixteen by GPUs, eight by CPUs
-    assert cluster.trials(Share(2, 8, 8)) == 1
-    for share in (Share(1, 5, 1), Share(17, 0, 1), Share(1, 9, 9), Share(4, 20, 20)):
+    assert cluster.trials(Resources(4, 1, 1)) == 8
+    assert cluster.trials(Resources(4, 0.5, 1)) == 8  # sixteen by GPUs, eight by CPUs
+    assert cluster.trials(Resources(2, 8, 8)) == 1
+    for resources in (Resources(1, 5, 1), Resources(17, 0, 1), Resources(1, 9, 9), Resources(4, 20, 20)):
         with pytest.raises(ConfigError, match=r"more than there is .*lower --gpus-per-trial"):
-            cluster.trials(share)
+            cluster.trials(resources)
 
 
-@pytest.mark.parametrize("share", [Share(1, 1.5, 1), Share(1, 3, 2)])
-def test_a_broken_number_of_gpus_above_one_is_refused(share: Share) -> None:
-    with pytest.raises(ConfigError, match=r"is 1.5 a process; legal are whole numbers, and fractions below 1"):
-        Capacity([(8.0, 8.0)]).trials(share)
+@pytest.mark.parametrize("resources", [Resources(1, 1.5, 1), Resources(1, 3, 2)])
+def test_a_broken_number_of_gpus_above_one_is_refused(resources: Resources) -> None:
+    with pytest.raises(ConfigError, match=r"is 1.5 per process, which must be a whole number or a fraction below 1"):
+        Capacity([(8.0, 8.0)]).trials(resources)
 
 
 def test_what_a_trial_takes_by_default() -> None:
     gpus = Capacity([(32.0, 4.0)])
-    assert trial_share(gpus, 1, None, None, on_cpu=False, side_by_side=True) == Share(8, 1.0, 1)
-    assert trial_share(gpus, 4, None, None, on_cpu=False, side_by_side=True) == Share(8, 4.0, 4)
-    assert trial_share(gpus, 1, 0.5, None, on_cpu=False, side_by_side=True) == Share(4, 0.5, 1)
-    assert trial_share(gpus, 1, None, None, on_cpu=True, side_by_side=True) == Share(1, 0.0, 1)
+    assert resources_per_trial(gpus, 1, None, None, on_cpu=False, side_by_side=True) == Resources(8, 1.0, 1)
+    assert resources_per_trial(gpus, 4, None, None, on_cpu=False, side_by_side=True) == Resources(8, 4.0, 4)
+    assert resources_per_trial(gpus, 1, 0.5, None, on_cpu=False, side_by_side=True) == Resources(4, 0.5, 1)
+    assert resources_per_trial(gpus, 1, None, None, on_cpu=True, side_by_side=True) == Resources(1, 0.0, 1)
     laptop = Capacity([(2.0, 0.0)])
-    assert trial_share(laptop, 1, None, None, on_cpu=False, side_by_side=True) == Share(1, 0.0, 1)
-    assert trial_share(laptop, 1, None, None, on_cpu=False, side_by_side=False) == Share(2, 0.0, 1)
-    assert trial_share(laptop, 2, None, None, on_cpu=False, side_by_side=False) == Share(1, 0.0, 2)
+    assert resources_per_trial(laptop, 1, None, None, on_cpu=False, side_by_side=True) == Resources(1, 0.0, 1)
+    assert resources_per_trial(laptop, 1, None, None, on_cpu=False, side_by_side=False) == Resources(2, 0.0, 1)
+    assert resources_per_trial(laptop, 2, None, None, on_cpu=False, side_by_side=False) == Resources(1, 0.0, 2)
 
 
 def test_a_config_that_wants_a_gpu_is_refused_where_trials_get_none() -> None:
@@ -243,14 +247,15 @@ def test_a_config_that_wants_a_gpu_is_refused_where_trials_get_none() -> None:
 
 def test_fewer_images_than_a_global_batch_are_refused() -> None:
     with pytest.raises(ConfigError, match="6000 training images are fewer than a global batch of 8192"):
-        plan(study(set={"runtime.batch_size": 4096}, axes={"predictor.depth": [1]}), KnownImages("cpu", 2))
+        asked = study(set={"runtime.batch_size": 4096}, axes={"predictor.depth": [1]})
+        plan(requested_trials(asked), KnownImages("cpu", 2))
 
 
 # --- The study's folder ------------------------------------------------------------------------------------------
 
 
 def written(root: Path, asked: Study) -> tuple[StudyFolder, list[TrialRecord]]:
-    records = records_of(trials_of(asked), baseline_arm(asked).label, 1)
+    records = records_of(trials_of(asked), baseline_of(asked), 1)
     folder = StudyFolder(root, asked.name)
     folder.refuse_other_study(asked, records, extend=False)
     folder.write(asked, records)
@@ -313,7 +318,7 @@ def test_what_was_claimed_stays_in_a_study_that_grows(tmp_path: Path) -> None:
 def test_a_claim_about_the_arm_that_becomes_the_baseline_is_refused() -> None:
     claim = {"says": "Two are worse.", "arm": {"predictor.depth": 2}, "expect": "worse"}
     with pytest.raises(ConfigError, match=r"claim 'Two are worse\.' is about the baseline"):
-        baseline_arm(study(axes={"predictor.depth": [1, 2]}, claims=[claim]))
+        baseline_of(study(axes={"predictor.depth": [1, 2]}, claims=[claim]))
 
 
 def test_other_images_under_the_same_settings_are_another_study(tmp_path: Path) -> None:
@@ -323,7 +328,7 @@ def test_other_images_under_the_same_settings_are_another_study(tmp_path: Path) 
 
     asked = study(axes={"predictor.depth": [1]})
     folder, _ = written(tmp_path, asked)
-    changed_images = records_of(plan(asked, OtherImages("cpu", 1)), "depth=1", 1)
+    changed_images = records_of(plan(requested_trials(asked), OtherImages("cpu", 1)), "depth=1", 1)
     with pytest.raises(ConfigError, match=r"(?s)depth=1 seed 0: there .* now .*the images"):
         folder.refuse_other_study(asked, changed_images, extend=False)
 
@@ -464,15 +469,16 @@ def test_the_reckoned_probes_are_those_that_are_made() -> None:
     assert pixels == pytest.approx(heads[3072])
 
 
-def test_floors_are_reckoned_once_a_study() -> None:
+def test_floors_are_estimated_once_per_study() -> None:
     configs = [
-        config for _, _, config in asked_configs(study(preset="demo", axes={"predictor.depth": [1, 2]}, seeds=[0, 1]))
+        config
+        for _, _, config in requested_trials(study(preset="demo", axes={"predictor.depth": [1, 2]}, seeds=[0, 1]))
     ]
     hours = [e.probe_hours or 0 for e in estimates(configs, SetSize(6000, 2000, 16), 100.0)]
     first, other_seed, again = hours[0], hours[1], hours[3]
     assert first > other_seed > again  # pixels and untrained; untrained of another seed; neither
     cheap = study(preset="demo", axes={"predictor.depth": [1, 2]}, seeds=[0, 1], set={"probe.floors": ["untrained"]})
-    configs = [config for _, _, config in asked_configs(cheap)]
+    configs = [config for _, _, config in requested_trials(cheap)]
     without = [e.probe_hours or 0 for e in estimates(configs, SetSize(6000, 2000, 16), 100.0)]
     assert without == pytest.approx([other_seed, other_seed, again, again])
 
@@ -501,7 +507,7 @@ def test_an_error_that_looks_like_markup_is_shown_as_it_is(tmp_path: Path, capsy
 def test_tensorboard_follows_every_trial_under_its_arms_name(tmp_path: Path) -> None:
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-    from cnnjepa.ablations.board import StudyBoard
+    from cnnjepa.ablations.study_tensorboard import StudyTensorBoard
 
     folder, records = written(tmp_path, study(axes={"predictor.depth": [1, 2]}))
     pool = Pool(tmp_path)
@@ -509,7 +515,7 @@ def test_tensorboard_follows_every_trial_under_its_arms_name(tmp_path: Path) -> 
     run.mkdir(parents=True)
     line = '{{"kind": "train", "step": {step}, "epoch": 1.0, "loss": {loss}, "images_per_s": 10}}\n'
     (run / "metrics.jsonl").write_text(line.format(step=1, loss=0.5) + line.format(step=2, loss=0.25) + '{"ki')
-    board = StudyBoard(folder, pool, records)
+    board = StudyTensorBoard(folder, pool, records)
     standings = {record.key: standing_of(pool, record) for record in records}
     board.update(standings)
     again = run / "metrics.jsonl.tmp"  # cut back by a resume, and since grown beyond what was read
@@ -538,10 +544,10 @@ def test_tensorboard_follows_every_trial_under_its_arms_name(tmp_path: Path) -> 
 
 def test_seeds_and_set_replace_those_of_a_file() -> None:
     asked = changed(read_study("sampler"), {"seeds": [3, 4], "set": {"optimizer.lr": 0.1}})
-    assert [(arm.label, seed) for arm, seed, _ in asked_configs(asked)] == [
+    assert [(arm.label, seed) for arm, seed, _ in requested_trials(asked)] == [
         ("sampler=faithful", 3), ("sampler=faithful", 4), ("sampler=unbiased", 3), ("sampler=unbiased", 4)
     ]  # fmt: skip
-    assert all(config.optimizer.lr == 0.1 for _, _, config in asked_configs(asked))
+    assert all(config.optimizer.lr == 0.1 for _, _, config in requested_trials(asked))
 
 
 def test_a_study_is_yaml_that_people_can_read(tmp_path: Path) -> None:

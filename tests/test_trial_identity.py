@@ -8,18 +8,18 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from cnnjepa.ablations.board import StudyBoard
+from cnnjepa.ablations.archive import archive_study
 from cnnjepa.ablations.data_facts import SetSize
 from cnnjepa.ablations.driver import run_study, trained, unfinished
 from cnnjepa.ablations.estimate import estimates, training_of
-from cnnjepa.ablations.keep import keep_study
-from cnnjepa.ablations.plan import asked_configs
+from cnnjepa.ablations.plan import requested_trials
 from cnnjepa.ablations.pool import Pool
 from cnnjepa.ablations.report.build import build_report
 from cnnjepa.ablations.report.comparison import compare
 from cnnjepa.ablations.report.reading import read_study
 from cnnjepa.ablations.study_folder import StudyFolder, TrialRecord, records_of, standing_of
-from cnnjepa.ablations.trial import Outcome, run_trial
+from cnnjepa.ablations.study_tensorboard import StudyTensorBoard
+from cnnjepa.ablations.trial_runner import Outcome, run_trial
 from cnnjepa.cli.study_tables import counts_line, outcome_table, standings_table
 from cnnjepa.schemas import ConfigError
 from cnnjepa.schemas.study import Study
@@ -54,7 +54,7 @@ class Here:
 def probed(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[TrialRecord], Here]:
     """A study over the probed encoder and a probe's setting, brought to its end."""
     from cnnjepa.ablations.data_facts import Resolver
-    from cnnjepa.ablations.plan import baseline_arm, plan
+    from cnnjepa.ablations.plan import baseline_arm, plan, requested_trials
     from cnnjepa.schemas.overrides import parse_override
 
     root = tmp_path_factory.mktemp("probed")
@@ -62,7 +62,8 @@ def probed(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[TrialRe
         name="probed", preset="smoke", set=dict(map(parse_override, [*SMALL, "epochs=2"])),
         axes={"probe.encoder": ("target", "context"), "linear_epochs": (1, 2)},
     )  # fmt: skip
-    records = records_of(plan(study, Resolver("cpu", 1)), baseline_arm(study).label, 1)
+    requested = requested_trials(study)
+    records = records_of(plan(requested, Resolver("cpu", 1)), baseline_arm(study, requested).label, 1)
     folder, pool = StudyFolder(root, study.name), Pool(root)
     folder.write(study, records)
     here = Here(folder, pool)
@@ -162,7 +163,7 @@ def test_a_report_compares_arms_that_differ_in_their_probes_and_gives_each_a_pag
 
 def test_what_is_kept_has_every_arms_figures(tmp_path: Path) -> None:
     _, pool, _ = records_with(tmp_path / "here", {"encoder=target": 60.0, "encoder=context": 30.0})
-    keep_study(tmp_path / "here", "probed", tmp_path / "kept")
+    archive_study(tmp_path / "here", "probed", tmp_path / "kept")
     kept = Pool(tmp_path / "kept")
     for record in StudyFolder(tmp_path / "kept", "probed").trials():
         one, other = (standing_of(each, record).result for each in (pool, kept))
@@ -174,7 +175,7 @@ def test_what_is_kept_has_every_arms_figures(tmp_path: Path) -> None:
 
 
 def test_a_plan_counts_a_training_once() -> None:
-    configs = [config for _, seed, config in asked_configs(ENCODERS) if seed == 0]
+    configs = [config for _, seed, config in requested_trials(ENCODERS) if seed == 0]
     first, second = estimates(configs, SetSize(6000, 2000, 16), 100.0)
     assert first.train_hours == pytest.approx(6000 * 2 / 100 / 3600) and first.disk_bytes > 0
     assert second.train_hours == 0 and second.disk_bytes == 0 and (second.probe_hours or 0) > 0
@@ -195,7 +196,7 @@ def test_an_online_probe_is_shown_for_the_arm_whose_it_is_alone(tmp_path: Path) 
     (run / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
     assert (standing_of(pool, target).knn, standing_of(pool, context).knn) == (12.5, None)
     assert standing_of(pool, context).loss == 0.7
-    with contextlib.closing(StudyBoard(folder, pool, records)) as board:
+    with contextlib.closing(StudyTensorBoard(folder, pool, records)) as board:
         board.update({record.key: standing_of(pool, record) for record in records})
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cnnjepa.ablations.arms import arms_of
-from cnnjepa.ablations.plan import asked_configs
+from cnnjepa.ablations.plan import requested_trials
 from cnnjepa.ablations.step_cost_file import read_step_costs
 from cnnjepa.ablations.study_files import read_study
 from cnnjepa.cli.data import _images_at
@@ -210,7 +210,7 @@ def study_file(folder: Path, text: str) -> Path:
 def test_one_field_under_two_spellings_is_refused_in_a_study(tmp_path: Path) -> None:
     both = study_file(tmp_path, "set: {optimizer.lr: 0.001, lr: 0.5}\naxes: {predictor.depth: [1, 2]}\n")
     with pytest.raises(ConfigError, match=r"^set: optimizer\.lr and lr are one field, optimizer\.lr; give it once$"):
-        asked_configs(read_study(str(both)))
+        requested_trials(read_study(str(both)))
 
 
 def test_a_flag_replaces_a_setting_of_the_file_whatever_its_spelling() -> None:
@@ -246,7 +246,7 @@ def test_values_of_an_axis_in_two_spellings_are_one(tmp_path: Path) -> None:
 def test_an_axis_of_words_that_are_no_booleans_is_refused_by_arm(tmp_path: Path) -> None:
     path = study_file(tmp_path, "axes: {predictor.depth: [yes, 2]}\n")
     with pytest.raises(ConfigError, match=r"^arm depth=yes: method\.predictor\.depth: 'yes' is text; write a whole"):
-        asked_configs(read_study(str(path)))
+        requested_trials(read_study(str(path)))
 
 
 def test_arms_with_numbers_for_names_keep_them(tmp_path: Path) -> None:

@@ -3,20 +3,20 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from cnnjepa.ablations.report import formats
-from cnnjepa.ablations.report.bundle import StudyBundle, best_trial, bundle, one_a_place
-from cnnjepa.ablations.report.claims_table import claims_table
 from cnnjepa.ablations.report.escape import markdown_text
-from cnnjepa.ablations.report.main_table import main_tables, published_table
+from cnnjepa.ablations.report.figures.cost import draw_cost
+from cnnjepa.ablations.report.figures.speed import draw_speed, read_speed
+from cnnjepa.ablations.report.figures.style import Picture
 from cnnjepa.ablations.report.output import ReportFolder
-from cnnjepa.ablations.report.page_file import KINDS, page
-from cnnjepa.ablations.report.pictures.cost import draw_cost
-from cnnjepa.ablations.report.pictures.speed import draw_speed, read_speed
-from cnnjepa.ablations.report.pictures.style import Picture
-from cnnjepa.ablations.report.reading import StudyData, Trial, below_root, read_studies
-from cnnjepa.ablations.report.runs_table import runs_table
-from cnnjepa.ablations.report.step_cost_table import step_cost_table
-from cnnjepa.ablations.report.table import Table
+from cnnjepa.ablations.report.page.page_file import KINDS, page
+from cnnjepa.ablations.report.reading import ReportedTrial, StudyData, below_root, read_studies
+from cnnjepa.ablations.report.study_report import StudyReport, best_trial, one_a_place, study_report
+from cnnjepa.ablations.report.tables import formats
+from cnnjepa.ablations.report.tables.claims_table import claims_table
+from cnnjepa.ablations.report.tables.main_table import main_tables, published_table
+from cnnjepa.ablations.report.tables.runs_table import runs_table
+from cnnjepa.ablations.report.tables.step_cost_table import step_cost_table
+from cnnjepa.ablations.report.tables.table import Table
 from cnnjepa.ablations.step_cost_file import read_step_costs, step_cost_path
 from cnnjepa.schemas import ConfigError
 
@@ -47,15 +47,15 @@ def build_report(root: Path, names: list[str], out: Path | None = None, run: str
     chosen = {study.name: best_trial(study) for study in studies}
     if run is not None:
         chosen |= _asked_run(studies, run)
-    bundles = [bundle(study, chosen[study.name]) for study in studies]
+    reports = [study_report(study, chosen[study.name]) for study in studies]
     speeds, unread = _speeds(root)
     warnings += unread
     pages = []
-    for made in bundles:
+    for made in reports:
         own = out if out and not over_all else root / "studies" / made.study.name / "report"
         pages.append(_write(own, f"Study {made.study.name}", [made], [], speeds))
     if over_all:
-        comparisons = [comparison for made in bundles for comparison in made.comparisons]
+        comparisons = [comparison for made in reports for comparison in made.comparisons]
         claims = claims_table(one_a_place(comparisons, "held_out"), "claims", "What was claimed, and what came out")
         main = [claims] if claims else []
         main += [*main_tables(comparisons), published_table("in100"), published_table("in1k")]
@@ -63,13 +63,13 @@ def build_report(root: Path, names: list[str], out: Path | None = None, run: str
         main += costs
         warnings += unread_costs
         pictures = [draw_cost(one_a_place(comparisons, "published"), "cost_accuracy"), *speeds]
-        pages.append(_write(out or root / "report", "CNN-JEPA Bench: all studies", bundles, main, pictures))
+        pages.append(_write(out or root / "report", "CNN-JEPA Bench: all studies", reports, main, pictures))
     warnings += [f"study {study.name}: {warning}" for study in studies for warning in study.warnings]
-    words = tuple((made.study.name, tuple(s.text for s in made.sentences)) for made in bundles)
+    words = tuple((made.study.name, tuple(s.text for s in made.sentences)) for made in reports)
     return Built(tuple(pages), tuple(warnings), words)
 
 
-def _asked_run(studies: list[StudyData], run: str) -> dict[str, Trial | None]:
+def _asked_run(studies: list[StudyData], run: str) -> dict[str, ReportedTrial | None]:
     """Return study → requested trial, for every study that has it."""
     finished = {study.name: [t for t in study.trials if t.result] for study in studies}
     found = {name: next((trial for trial in trials if _begins(trial, run)), None) for name, trials in finished.items()}
@@ -84,7 +84,7 @@ def _asked_run(studies: list[StudyData], run: str) -> dict[str, Trial | None]:
     return {name: trial for name, trial in found.items() if trial}
 
 
-def _begins(trial: Trial, run: str) -> bool:
+def _begins(trial: ReportedTrial, run: str) -> bool:
     """Return whether `run` begins the trial's hash or the name of its page, which distinguishes probes of the same
     run."""
     return trial.record.pretrain_hash.startswith(run) or trial.page.startswith(run)
@@ -106,38 +106,38 @@ def _step_costs(root: Path) -> tuple[list[Table], list[str]]:
         return [], [below_root(str(error), root)]
 
 
-def _write(path: Path, title: str, bundles: list[StudyBundle], main: list[Table], pictures: list[Picture]) -> Path:
+def _write(path: Path, title: str, reports: list[StudyReport], main: list[Table], pictures: list[Picture]) -> Path:
     """Write one report: page, Markdown, tables and pictures. Pictures of a study go only into the study's own
     report."""
     folder = ReportFolder(path)
-    runs = [runs_table(made.study, f"{made.study.name}_runs", path) for made in bundles]
-    alone = len(bundles) == 1 and not main
+    runs = [runs_table(made.study, f"{made.study.name}_runs", path) for made in reports]
+    alone = len(reports) == 1 and not main
     tables = [*main]
-    for made, table in zip(bundles, runs, strict=True):
+    for made, table in zip(reports, runs, strict=True):
         tables += [*made.tables, table]
     for table in tables:
         folder.write(f"tables/{table.name}.md", formats.markdown(table))
         folder.write(f"tables/{table.name}.csv", formats.comma_separated(table))
         folder.write(f"tables/{table.name}.tex", formats.latex(table))
         folder.write(f"tables/{table.name}.html", formats.html_document(table))
-    drawn = [*(bundles[0].pictures if alone else []), *pictures]
+    drawn = [*(reports[0].pictures if alone else []), *pictures]
     for one in drawn:
         folder.write(f"figures/{one.name}.svg", one.svg)
         folder.write(f"figures/{one.name}.png", one.png)
-    galleries = [made.gallery for made in bundles if made.gallery] if alone else []
+    galleries = [made.gallery for made in reports if made.gallery] if alone else []
     for one in galleries:
         folder.write(f"gallery/{one.name}.svg", one.svg)
         folder.write(f"gallery/{one.name}.png", one.png)
     folder.write("report.tex", formats.latex_document([table.name for table in tables], title))
-    folder.write("report.md", _markdown(title, bundles, tables, drawn))
-    folder.write("report.html", page(title, bundles, runs, main, pictures, path))
+    folder.write("report.md", _markdown(title, reports, tables, drawn))
+    folder.write("report.html", page(title, reports, runs, main, pictures, path))
     folder.close()
     return path / "report.html"
 
 
-def _markdown(title: str, bundles: list[StudyBundle], tables: list[Table], drawn: list[Picture]) -> str:
+def _markdown(title: str, reports: list[StudyReport], tables: list[Table], drawn: list[Picture]) -> str:
     parts = [f"# {markdown_text(title)}\n"]
-    for made in bundles:
+    for made in reports:
         question = f": {made.study.study.question}" if made.study.study.question else ""
         parts.append(f"## {markdown_text(made.study.name + question)}\n")
         for sentence in made.sentences:

@@ -5,7 +5,7 @@ from typing import Literal
 
 from cnnjepa.ablations.report.comparison import METRICS, Comparison, Metric, Row
 from cnnjepa.ablations.report.phrases import interval, signed, verdict
-from cnnjepa.ablations.report.published import counterparts, published_tables
+from cnnjepa.ablations.report.published_rows import counterparts, published_tables
 from cnnjepa.ablations.report.statistics import Difference, smallest_effect, spread_of
 from cnnjepa.schemas.study import Claim
 

@@ -4,18 +4,18 @@ words."""
 from dataclasses import dataclass
 from typing import Literal
 
-from cnnjepa.ablations.report.published import (
+from cnnjepa.ablations.report.published_rows import (
     Beside,
     beside,
     counterparts,
     published_set_of,
     published_tables,
 )
-from cnnjepa.ablations.report.reading import ArmTrials, StudyData, Trial
+from cnnjepa.ablations.report.reading import ArmTrials, ReportedTrial, StudyData
 from cnnjepa.ablations.report.statistics import (
+    AccuracyEstimate,
     Agreement,
     Difference,
-    Estimate,
     agreement,
     corrected,
     counts,
@@ -34,11 +34,11 @@ class Row:
     """An arm in a comparison."""
 
     arm: ArmTrials
-    counted: dict[int, Trial]
+    counted: dict[int, ReportedTrial]
     """Seed → trial whose figures are in the row: the same trials for linear and k-NN."""
     values: dict[str, dict[int, float]]
     """Accuracy → seed → percent. An accuracy that one of the counted trials lacks is absent."""
-    estimates: dict[str, Estimate]
+    estimates: dict[str, AccuracyEstimate]
     differences: dict[str, Difference]
     """Differences from the baseline for both top-1 accuracies, corrected over the whole comparison."""
     published: Beside | None
@@ -120,12 +120,12 @@ def compare(study: StudyData, dataset: str, protocol: Protocol) -> Comparison:
     return Comparison(study, dataset, protocol, tuple(rows), _agreements(rows, ordering), published_set, ordered_on)
 
 
-def _published_set(dataset: str, trials: list[Trial]) -> str | None:
+def _published_set(dataset: str, trials: list[ReportedTrial]) -> str | None:
     sizes = {(trial.result.train_images, trial.result.val_images) for trial in trials if trial.result}
     return published_set_of(dataset, *(sizes.pop() if len(sizes) == 1 else (None, None)))
 
 
-def _values(counted: dict[int, Trial], protocol: Protocol) -> dict[str, dict[int, float]]:
+def _values(counted: dict[int, ReportedTrial], protocol: Protocol) -> dict[str, dict[int, float]]:
     values = {}
     for name in ACCURACIES:
         by_seed = {seed: getattr(trial.figures(protocol), name) for seed, trial in sorted(counted.items())}

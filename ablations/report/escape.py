@@ -7,7 +7,7 @@ import html
 import re
 import unicodedata
 
-from cnnjepa.ablations.report.table import Value
+from cnnjepa.ablations.report.tables.table import Value
 from cnnjepa.names import escaped, markdown_text, one_line, shortened, visible
 
 __all__ = ["csv_value", "html_text", "latex_text", "markdown_text", "plotly_text"]

@@ -1,6 +1,6 @@
 """Wording of numbers and verdicts, the same in every table, picture and sentence."""
 
-from cnnjepa.ablations.report.statistics import Difference, Estimate
+from cnnjepa.ablations.report.statistics import AccuracyEstimate, Difference
 
 PROTOCOL_MEANING = {
     "held_out": "everything chosen on a tenth of the training set, validation touched once",
@@ -10,7 +10,7 @@ SINGLE = "†"
 """Mark of a single run's figure, whose interval is over validation images and not over seeds."""
 
 
-def accuracy(one: Estimate) -> str:
+def accuracy(one: AccuracyEstimate) -> str:
     """Return `84.43 ± 1.20`, or `83.70†` for a single seed."""
     return f"{one.mean:.2f}{SINGLE}" if one.sd is None else f"{one.mean:.2f} ± {one.sd:.2f}"
 

@@ -34,7 +34,7 @@ class Curves:
 
 
 @dataclass(frozen=True)
-class Trial:
+class ReportedTrial:
     """One arm with one seed, and its status."""
 
     record: TrialRecord
@@ -82,18 +82,18 @@ class ArmTrials:
     label: str
     baseline: bool
     choices: dict[str, Any]
-    trials: tuple[Trial, ...]
+    trials: tuple[ReportedTrial, ...]
 
     @property
     def config(self) -> PretrainConfig:
         """The config of the arm's first seed."""
         return self.trials[0].record.config
 
-    def counted(self, protocol: Protocol) -> dict[int, Trial]:
+    def counted(self, protocol: Protocol) -> dict[int, ReportedTrial]:
         """Return seed → trial whose figures under this protocol enter the averages."""
         return {trial.record.seed: trial for trial in self.trials if trial.figures(protocol)}
 
-    def in_state(self, *states: str) -> list[Trial]:
+    def in_state(self, *states: str) -> list[ReportedTrial]:
         """Return the arm's trials in these states."""
         return [trial for trial in self.trials if trial.standing.state in states]
 
@@ -109,7 +109,7 @@ class StudyData:
     """One warning per trial that could not be read, with its name."""
 
     @property
-    def trials(self) -> list[Trial]:
+    def trials(self) -> list[ReportedTrial]:
         """All trials, arm by arm."""
         return [trial for arm in self.arms for trial in arm.trials]
 
@@ -145,7 +145,7 @@ def read_study(folder: StudyFolder) -> StudyData:
     """Return one study and the status of each of its trials. Raises ConfigError when its own files are missing or
     damaged."""
     study, records, pool = folder.study(), folder.trials(), Pool(folder.root)
-    warnings, arms = [], dict[str, list[Trial]]()
+    warnings, arms = [], dict[str, list[ReportedTrial]]()
     standings: dict[TrialKey, Standing] = {}
     for record in records:
         key = record.key
@@ -155,7 +155,7 @@ def read_study(folder: StudyFolder) -> StudyData:
                 warnings.append(f"{record.label} is left out: {below_root(standings[key].problem or '', folder.root)}")
         curves = read_curves(_logged(pool, record), record.probe_hash)
         path = pool.folder(record.pretrain_hash).path
-        arms.setdefault(record.arm, []).append(Trial(record, standings[key], path, curves))
+        arms.setdefault(record.arm, []).append(ReportedTrial(record, standings[key], path, curves))
     return StudyData(
         folder.name,
         study,

@@ -34,7 +34,7 @@ fewer than two seeds in common with the baseline."""
 
 
 @dataclass(frozen=True)
-class Estimate:
+class AccuracyEstimate:
     """Estimate of an arm's accuracy from its runs."""
 
     mean: float
@@ -84,7 +84,7 @@ class Agreement:
         return self.least_p < LEVEL
 
 
-def estimate(values: Sequence[float], images: int | None) -> Estimate | None:
+def estimate(values: Sequence[float], images: int | None) -> AccuracyEstimate | None:
     """Return the mean and 95 % interval of one arm's accuracies, one per seed. Return None without any, or for one seed
     with an unknown number of validation images."""
     n = len(values)
@@ -92,10 +92,10 @@ def estimate(values: Sequence[float], images: int | None) -> Estimate | None:
         return None
     if n == 1:
         assert images
-        return Estimate(values[0], None, 1, *wilson(values[0], images), "wilson")
+        return AccuracyEstimate(values[0], None, 1, *wilson(values[0], images), "wilson")
     mean, sd = float(np.mean(values)), float(np.std(values, ddof=1))
     half = float(stats.t.ppf(1 - LEVEL / 2, n - 1)) * sd / math.sqrt(n)
-    return Estimate(mean, sd, n, max(0.0, mean - half), min(100.0, mean + half), "t")
+    return AccuracyEstimate(mean, sd, n, max(0.0, mean - half), min(100.0, mean + half), "t")
 
 
 def difference(arm: Mapping[int, float], baseline: Mapping[int, float]) -> Difference:

@@ -107,7 +107,7 @@ def draw(study: optuna.Study, folder: Path) -> list[Path]:
     import matplotlib.pyplot as plt
     from optuna.visualization import matplotlib as pictures
 
-    from cnnjepa.ablations.report.pictures.text import FONTS, figure_text
+    from cnnjepa.ablations.report.figures.text import FONTS, figure_text
 
     drawn = []
     # Optuna changes the style permanently. Names of arms are not formulas.

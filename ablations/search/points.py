@@ -11,7 +11,7 @@ from cnnjepa.schemas.space import SearchSpace
 
 if TYPE_CHECKING:  # it imports torch, which takes seconds; search spaces are checked before that
     from cnnjepa.ablations.data_facts import Resolver
-    from cnnjepa.ablations.share import Share
+    from cnnjepa.ablations.resources import Resources
 
 # A search needs one figure: neither the published protocol nor the floors are probed, unless requested.
 _CHEAP_PROBE = {"probe.protocols": ["held_out"], "probe.floors": False}
@@ -24,12 +24,12 @@ def config_of(space: SearchSpace, changes: dict[str, Any], data: Path | None) ->
 
 
 def trial_record(
-    space: SearchSpace, choices: dict[str, Any], data: Path | None, share: "Share", resolver: "Resolver"
+    space: SearchSpace, choices: dict[str, Any], data: Path | None, resources: "Resources", resolver: "Resolver"
 ) -> TrialRecord:
     """Return the trial of a point, named as its run folder. Raises ConfigError when no trial can have the point."""
     changes = changes_of(choices, space)
     asked = config_of(space, changes, data)
-    asked = asked.model_copy(update={"runtime": asked.runtime.model_copy(update={"threads": int(share.cpus)})})
+    asked = asked.model_copy(update={"runtime": asked.runtime.model_copy(update={"threads": int(resources.cpus)})})
     config, identity, facts = resolver(asked)
     label = ", ".join(
         f"{path.split('.')[-1]}={exact(value) if isinstance(value, float) else value}"
@@ -38,15 +38,15 @@ def trial_record(
     return TrialRecord(
         arm=label, choices=choices, changes=changes, baseline=False, seed=config.runtime.seed,
         pretrain_hash=identity.pretrain_hash, probe_hash=identity.probe_hash, dataset=facts.name,
-        train_images=facts.size.trained(config), world_size=share.workers, config=config,
+        train_images=facts.size.trained(config), world_size=resources.workers, config=config,
     )  # fmt: skip
 
 
-def resolver_of(share: "Share") -> "Resolver":
-    """Return a resolver that names trials as the processes of this share do."""
+def resolver_of(resources: "Resources") -> "Resolver":
+    """Return a resolver that names trials as the processes with these resources do."""
     from cnnjepa.ablations.data_facts import Resolver
 
-    return Resolver("cuda" if share.gpus else "cpu", share.workers)
+    return Resolver("cuda" if resources.gpus else "cpu", resources.workers)
 
 
 def changes_of(choices: dict[str, Any], space: SearchSpace) -> dict[str, Any]:

@@ -24,7 +24,7 @@ from cnnjepa.ablations.search.storage import (
     tried,
     values_of,
 )
-from cnnjepa.ablations.trial import ATTEMPTS
+from cnnjepa.ablations.trial_runner import ATTEMPTS
 from cnnjepa.randomness import key as random_key
 from cnnjepa.schemas import ConfigError
 from cnnjepa.schemas.space import SearchSpace
@@ -57,7 +57,7 @@ class News(NamedTuple):
     ended: bool
 
 
-Told = Callable[[News], None]
+OnNews = Callable[[News], None]
 
 
 class RunName(NamedTuple):
@@ -78,7 +78,7 @@ class Proposals:
         trials: int,
         name: Callable[[dict[str, Any]], RunName],
         holder: Callable[[str], str | None],
-        told: Told,
+        told: OnNews,
     ) -> None:
         """Propose until there are `trials` in all, earlier ones included. `name` returns the run of a point (the
         search's key → value), or raises ConfigError for a point that no trial can have. `holder` returns the process

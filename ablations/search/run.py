@@ -13,13 +13,13 @@ from ray.tune.search.optuna import OptunaSearch
 
 from cnnjepa.ablations.pool import Pool
 from cnnjepa.ablations.ray_executor import AskToStop, NotKept, trial_resources
+from cnnjepa.ablations.resources import Capacity
 from cnnjepa.ablations.search.points import config_of, resolver_of, trial_record
-from cnnjepa.ablations.search.proposals import Proposals, RunName, Told
+from cnnjepa.ablations.search.proposals import OnNews, Proposals, RunName
 from cnnjepa.ablations.search.storage import choices_of, distributions, open_study
-from cnnjepa.ablations.search.trial import SearchTask, search_trial
-from cnnjepa.ablations.share import Capacity
+from cnnjepa.ablations.search.trial_actor import SearchTask, search_trial
 from cnnjepa.ablations.study_folder import StudyFolder, TrialRecord
-from cnnjepa.ablations.trial import ATTEMPTS, Outcome, given_up
+from cnnjepa.ablations.trial_runner import ATTEMPTS, Outcome, given_up
 from cnnjepa.schemas.space import SearchSpace
 
 
@@ -104,17 +104,17 @@ def run_search(
     trials: int,
     stop_file: Path,
     stopping: Callable[[], bool],
-    told: Told,
+    told: OnNews,
 ) -> Ending:
     """Run trials until `trials` of them count, the space has no other point, or the search is to stop. Trials of
     earlier processes count. A trial whose process or machine is lost is resumed from its checkpoint, with three
     attempts in all."""
     pool, folder = Pool(Path(task.root)), StudyFolder(Path(task.root), space.name)
     study = open_study(space, storage, pool)
-    data, resolver = None if task.data is None else Path(task.data), resolver_of(task.share)
+    data, resolver = None if task.data is None else Path(task.data), resolver_of(task.resources)
 
     def record_of(choices: dict[str, Any]) -> TrialRecord:
-        return trial_record(space, choices, data, task.share, resolver)
+        return trial_record(space, choices, data, task.resources, resolver)
 
     def lost(choices: dict[str, Any]) -> Outcome:
         record = record_of(choices)
@@ -127,12 +127,12 @@ def run_search(
     )  # fmt: skip
     with tempfile.TemporaryDirectory(prefix="ray-tune-", dir=folder.path) as scratch:
         tune.Tuner(
-            tune.with_resources(tune.with_parameters(search_trial, task=task), trial_resources(task.share)),
+            tune.with_resources(tune.with_parameters(search_trial, task=task), trial_resources(task.resources)),
             tune_config=tune.TuneConfig(
                 search_alg=_Searcher(space, storage, proposals, stopping, lost),
                 scheduler=_scheduler(space, task),
                 num_samples=-1,  # the searcher decides when the search is over
-                max_concurrent_trials=capacity.trials(task.share),
+                max_concurrent_trials=capacity.trials(task.resources),
             ),
             run_config=tune.RunConfig(
                 name=space.name,

@@ -14,7 +14,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from cnnjepa.ablations.pool import Pool
 from cnnjepa.ablations.search.journal_lock import JournalLock, drop_torn_line
 from cnnjepa.ablations.search.place import Place
-from cnnjepa.ablations.trial import ATTEMPTS
+from cnnjepa.ablations.trial_runner import ATTEMPTS
 from cnnjepa.errors import RunError
 from cnnjepa.randomness import key as random_key
 from cnnjepa.schemas import ConfigError

@@ -1,0 +1,52 @@
+"""Loss, k-NN and RankMe during training: one colour per arm and one thin line per seed."""
+
+from cnnjepa.ablations.report.figures.style import PALETTE, Picture, canvas, picture
+from cnnjepa.ablations.report.figures.text import figure_text, legend_columns
+from cnnjepa.ablations.report.reading import ArmTrials, Curves, StudyData
+from cnnjepa.ablations.study_folder import TrialKey
+
+_DASHES = ("-", "--", "-.", ":")
+_PANELS = (
+    ("train", "loss", "loss"),
+    ("probe", "knn_top1", "k-NN top-1 on held-out training images, %"),
+    ("probe", "rankme", "RankMe"),
+)
+_MOST_ARMS = 6
+
+
+def draw_curves(study: StudyData, curves: dict[TrialKey, Curves], name: str) -> Picture | None:
+    """Draw the baseline and the first arms after it. Return None if nothing was logged."""
+    arms = sorted(study.arms, key=lambda arm: not arm.baseline)[:_MOST_ARMS]
+    arms = [arm for arm in study.arms if arm in arms]
+    panels = [panel for panel in _PANELS if any(_points(curves, arm, *panel[:2]) for arm in arms)]
+    if not panels:
+        return None
+    width = 4.2 * len(panels) + 0.3
+    with canvas(width, 3.6) as figure:
+        axes = figure.subplots(1, len(panels), squeeze=False)[0]
+        for axis, (kind, figure_name, label) in zip(axes, panels, strict=True):
+            for number, arm in enumerate(arms):
+                for place, (epochs, values) in enumerate(_points(curves, arm, kind, figure_name)):
+                    axis.plot(
+                        epochs, values, color=PALETTE[number], linestyle=_DASHES[number % len(_DASHES)], linewidth=1,
+                        alpha=0.85, marker="." if len(values) < 25 else "", markersize=5,
+                        label=figure_text(arm.label) if place == 0 else None,
+                    )  # fmt: skip
+            axis.set(title=label, xlabel="epoch")
+            axis.set_xlim(left=0, right=1.03 * max(arm.config.runtime.epochs for arm in arms))
+        handles, names = axes[0].get_legend_handles_labels()
+        figure.legend(handles, names, loc="outside lower center", ncols=legend_columns(names, width))
+        left_out = len(study.arms) - len(arms)
+        more = f" The baseline and the first arms; {left_out} more are on the page." if left_out else ""
+        return picture(figure, name, f"While training, one line a seed.{more}")
+
+
+def _points(
+    curves: dict[TrialKey, Curves], arm: ArmTrials, kind: str, name: str
+) -> list[tuple[list[float | None], list[float | None]]]:
+    found = []
+    for trial in arm.trials:
+        columns = getattr(curves.get(trial.record.key), kind, {})
+        if any(value is not None for value in columns.get(name, [])):
+            found.append((columns["epoch"], columns[name]))
+    return found

@@ -1,0 +1,97 @@
+"""The table of claims and their answers, for one study or for all."""
+
+from collections.abc import Sequence
+
+from cnnjepa.ablations.report.claims import Answered, answered, expectation
+from cnnjepa.ablations.report.comparison import METRICS, Comparison
+from cnnjepa.ablations.report.phrases import interval, p_value, signed
+from cnnjepa.ablations.report.published_rows import DATASET_NAMES
+from cnnjepa.ablations.report.statistics import POWER
+from cnnjepa.ablations.report.tables.table import Cell, Column, Table, number, words
+
+_HERE = (
+    Column("claim", "claimed beforehand", numeric=False),
+    Column("metric", "metric", numeric=False),
+    Column("answer", "answer", numeric=False),
+    Column("difference", "here", ("mean", "low", "high", "p_holm")),
+    Column("n", "n", ("", "planned")),
+    Column("resolved", "resolved"),
+)
+_REST = (
+    Column("expected", "expected", numeric=False),
+    Column("arm", "arm, against", ("", "baseline"), numeric=False),
+    Column("study", "study", numeric=False, latex=False),
+)
+_TONES = {"holds": "better", "does not hold": "worse", "cannot tell": "quiet", "not tested": "quiet"}
+
+
+def claims_table(comparisons: Sequence[Comparison], name: str, title: str) -> Table | None:
+    """Return a table with two rows per claim, one per metric; None without claims. The comparisons share one
+    protocol."""
+    found = [one for comparison in comparisons for one in answered(comparison)]
+    if not found:
+        return None
+    published_on: list[str | None] = list(dict.fromkeys(one.published_on for one in found if one.published_on))
+    sets = published_on or [None]
+    theirs = [Column("published" if len(sets) == 1 else f"published_{name}", f"published{_on(name)}") for name in sets]
+    protocols = sorted({one.comparison.protocol for one in found})
+    notes = (
+        f"Differences in percentage points of top-1, protocol {' and '.join(protocols)}, paired over n seeds, with "
+        "their 95 % intervals. Worse and better: by the paired t test after Holm's correction over the study; level "
+        "and not below: by where the interval lies.",
+        "Published: the same difference in the published table, on the images named, one seed an arm, and "
+        "whether it lies inside or outside the interval found here.",
+        "Resolved: what these seeds can see. Of worse and better, the smallest true difference that they would find "
+        f"with {100 * POWER:.0f} % probability; of level and not below, half the interval's width, which must be less "
+        "than the margin.",
+    )
+    columns = (*_HERE, *theirs, *_REST)
+    return Table(name, title, columns, tuple(_row(one, sets) for one in found), notes)
+
+
+def _on(published_set: str | None) -> str:
+    return f", {DATASET_NAMES[published_set]}" if published_set else ""
+
+
+def _row(one: Answered, sets: list[str | None]) -> tuple[Cell, ...]:
+    found, base = one.difference, one.comparison.baseline
+    assert base is not None  # without a baseline there are no answers
+    runs = tuple(trial.page for row in (one.row, base) for trial in row.counted.values())
+    values = {"mean": found.mean, "low": found.low, "high": found.high, "p_holm": found.p_holm}
+    planned = len({t.record.seed for t in one.row.arm.trials} & {t.record.seed for t in base.arm.trials})
+    between = interval(found.low, found.high, True) if found.low is not None else ""
+    note = f"after Holm {p_value(found.p_holm)}" if found.p_holm is not None else ""
+    return (
+        words(one.claim.says),
+        words(METRICS[one.metric]),
+        Cell(one.answer, {"": one.answer}, one.answer, _TONES[one.answer]),  # type: ignore[arg-type]
+        Cell(signed(found.mean), values, found.mean, note=note, runs=runs, below=between),
+        Cell(
+            str(found.n) if found.n == planned else f"{found.n} of {planned}",
+            {"": found.n, "planned": planned},
+            found.n,
+        ),
+        number(one.resolved, 2),
+        *[
+            Cell(signed(one.published), {"": one.published}, one.published, below=_where(one))
+            if name == one.published_on
+            else Cell("–", {"": None}, None)
+            for name in sets
+        ],
+        words(expectation(one.claim)),
+        Cell(
+            f"{one.row.arm.label}, against {base.arm.label}",
+            {"": one.row.arm.label, "baseline": base.arm.label},
+            one.row.arm.label,
+        ),
+        words(one.comparison.study.name),
+    )
+
+
+def _where(one: Answered) -> str:
+    """Return `inside` or `outside`: whether the published difference lies in the interval. The text is empty if either
+    is unknown."""
+    low, high = one.difference.low, one.difference.high
+    if one.published is None or low is None or high is None:
+        return ""
+    return "inside" if low <= one.published <= high else "outside"

@@ -1,0 +1,90 @@
+"""The source of every number: each trial with its seed, hashes, commit and state."""
+
+import os
+from pathlib import Path
+
+from cnnjepa.ablations.report.reading import PROBE_AGAIN, ReportedTrial, StudyData
+from cnnjepa.ablations.report.tables.table import Cell, Column, Table, number, words
+from cnnjepa.schemas.probe import Protocol
+
+
+def runs_table(study: StudyData, name: str, report: Path) -> Table:
+    """Return a table with one row per trial. `report` is the folder of the report; run folders are named relative to
+    it."""
+    columns = [
+        Column("run", "run", numeric=False),
+        Column("arm", "arm", numeric=False),
+        Column("seed", "seed"),
+        Column("state", "state", numeric=False),
+    ]
+    protocols: list[Protocol] = ["held_out", "published"]
+    for protocol in protocols:
+        columns += [Column(f"{protocol}_linear_top1", f"linear ({protocol})", latex=False)]
+        columns += [Column(f"{protocol}_knn_top1", f"k-NN ({protocol})", latex=False)]
+    columns += [
+        Column("rankme", "RankMe", latex=False),
+        Column("config_hash", "config hash", numeric=False, latex=False),
+        Column("probe_hash", "probe hash", numeric=False, latex=False),
+        Column("commit", "commit", numeric=False),
+        Column("folder", "folder", numeric=False, latex=False),
+    ]
+    return Table(
+        name,
+        f"{study.name}: its trials, in the order they are run",
+        tuple(columns),
+        tuple(_row(trial, protocols, report) for trial in _in_order(study)),
+        (
+            "The run is named by its config hash's first characters; the probe hash names the probe settings. Only "
+            "finished trials are averaged. A + after a commit: there were uncommitted changes.",
+        ),
+    )
+
+
+def _in_order(study: StudyData) -> list[ReportedTrial]:
+    seeds = list(study.study.seeds)
+    place = {seed: n for n, seed in enumerate(seeds)}
+    return sorted(study.trials, key=lambda trial: place.get(trial.record.seed, len(seeds)))
+
+
+def state_in_words(trial: ReportedTrial) -> str:
+    """Return the state; for a trial in progress, also the fraction that is trained."""
+    state = trial.standing.state
+    if trial.standing.problem == PROBE_AGAIN:
+        return "to be probed again"
+    if state in ("begun", "running"):
+        return f"{state}, {100 * trial.standing.progress:.0f} % trained"
+    return "not run yet" if state == "waiting" else state
+
+
+def _row(trial: ReportedTrial, protocols: list[Protocol], report: Path) -> tuple[Cell, ...]:
+    record, result = trial.record, trial.standing.result
+    state = state_in_words(trial)
+    tone = "" if trial.standing.state == "finished" else "bad"
+    evidence = (result.diagnostics.collapse_evidence or "") if result and result.diagnostics else ""
+    cells = [
+        Cell(trial.short, {"": trial.short}, trial.short, runs=(trial.page,)),
+        words(record.arm),
+        Cell(str(record.seed), {"": record.seed}, record.seed),
+        Cell(state, {"": state}, state, tone, trial.standing.problem or evidence),  # type: ignore[arg-type]
+    ]
+    for protocol in protocols:
+        figures = trial.figures(protocol)
+        cells += [number(figures.linear_top1 if figures else None, 2), number(figures.knn_top1 if figures else None, 2)]
+    cells.append(number(result.diagnostics.rankme if result and result.diagnostics else None, 1))
+    folder = Path(os.path.relpath(trial.folder, report)).as_posix()
+    commit = trial.commit
+    cells += [
+        _shortened(record.pretrain_hash, 12),
+        _shortened(record.probe_hash, 8),
+        _shortened(commit, 10),
+        Cell(folder, {"": folder}, folder, "quiet"),
+    ]
+    return tuple(cells)
+
+
+def _shortened(name: str, letters: int) -> Cell:
+    """Return the beginning of a hash; the CSV and the tooltip have all of it. A commit keeps its + for uncommitted
+    changes."""
+    if not name:
+        return Cell("–", {"": ""})
+    return Cell(f"{name[:letters]}…{'+' if name.endswith('+') else ''}", {"": name}, name, "quiet", name)
