@@ -33,7 +33,7 @@ def masks(
         raise ConfigError(f"--out {out}: the folder {out.parent} does not exist; make it first")
     if out.suffix not in (".png", ".svg", ".pdf"):
         raise ConfigError(f"--out {out}: the ending must be .png, .svg or .pdf")
-    from cnnjepa.ablations.report.pictures.mask_samples import draw_picture
+    from cnnjepa.ablations.report.figures.mask_samples import draw_picture
     from cnnjepa.cli.terminal import console, say
     from cnnjepa.commands import quoted
 

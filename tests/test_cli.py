@@ -14,7 +14,7 @@ from studies import write_study
 from test_report import DEPTHS, outcome
 from typer.testing import CliRunner
 
-from cnnjepa.ablations.report.pictures.mask_samples import _images
+from cnnjepa.ablations.report.figures.mask_samples import _images
 from cnnjepa.cli.app import app
 from cnnjepa.schemas import load_config, preset_names
 

@@ -99,7 +99,7 @@ def test_accumulation_of_a_contrastive_loss_is_cautioned() -> None:
 
 
 def test_masks_of_a_method_without_them_are_refused(tmp_path: Path) -> None:
-    from cnnjepa.ablations.report.pictures.mask_samples import draw_picture
+    from cnnjepa.ablations.report.figures.mask_samples import draw_picture
 
     with pytest.raises(ConfigError, match="its training has no masks of cells to draw; cnnjepa and spark"):
         draw_picture(config_of("simclr"), tmp_path / "m.png", 1)
