@@ -103,6 +103,7 @@ class _Run:
         }
         figures = result.probes.held_out or result.probes.published
         outcome = {} if figures is None else figures.model_dump(exclude_none=True)
+        outcome |= result.metrics
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", DeprecationWarning)
             self._open().add_hparams(

@@ -7,6 +7,7 @@ from cnnjepa.cli.terminal import console, say
 from cnnjepa.commands import command, quoted
 from cnnjepa.probes.interval import wilson
 from cnnjepa.schemas import ProbeFigures, Probes, TrialResult
+from cnnjepa.schemas.numbers import exact
 
 
 def big(value: float) -> str:
@@ -79,6 +80,8 @@ def _lines(result: TrialResult, run_dir: Path) -> list[str]:
         lines.append(
             f"RankMe {health.rankme:.1f} of {health.feature_dim}, feature spread {health.feature_std:.3f}{loss}"
         )
+    if result.metrics:
+        lines.append(", ".join(f"{name} {exact(round(value, 4))}" for name, value in result.metrics.items()))
     if result.cost:
         cost = result.cost
         peak = "not known" if cost.peak_memory_bytes is None else f"{cost.peak_memory_bytes / 2**30:.2f} GiB"

@@ -1,4 +1,5 @@
-"""The public classes and functions for user-defined methods, encoders, masking strategies and data sources."""
+"""The public classes and functions for user-defined methods, encoders, masking strategies, data sources, augmentations
+and probe metrics."""
 
 from cnnjepa.data import ImageSource
 from cnnjepa.encoders import Backbone
@@ -12,6 +13,7 @@ from cnnjepa.methods.mlp_head import mlp
 from cnnjepa.methods.pooled_features import pooled
 from cnnjepa.methods.predictor import Predictor
 from cnnjepa.methods.vicreg import VICReg, vicreg_terms
+from cnnjepa.probes.metric import ProbedFeatures, ProbeMetric
 from cnnjepa.randomness import key, uniform, uniforms
 from cnnjepa.schemas import CNNJEPAConfig, EMAConfig, MaskingConfig, MixedMasking, PretrainConfig, RandomMasking
 from cnnjepa.schemas.data import DataSection
@@ -41,6 +43,8 @@ __all__ = [
     "Pass",
     "Predictor",
     "PretrainConfig",
+    "ProbeMetric",
+    "ProbedFeatures",
     "RandomMasking",
     "StepDraw",
     "StepLoss",

@@ -97,6 +97,9 @@ def pretrain_hash(config: PretrainConfig, dataset_fingerprint: str, world_size: 
 def probe_hash(config: PretrainConfig) -> str:
     """Return the SHA-256 (64 hex digits) of the probe settings that change a result's figures."""
     settings = {**config.probe.model_dump(mode="json"), **_NOT_JUDGED, "encoder": config.probed_encoder}
+    del settings["metrics"]
+    if config.probe.metrics:
+        settings["metrics"] = config.probe.metric_sources
     if config.runtime.precision == "bf16":
         # Runs that train in bf16 were once probed on bf16 features. Their hash differs from that of results on float32
         # features.

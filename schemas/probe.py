@@ -5,9 +5,20 @@ from typing import Annotated, Any, Literal, get_args
 from pydantic import Field, PositiveFloat, PositiveInt, field_validator
 
 from cnnjepa.schemas.base import Section
+from cnnjepa.schemas.extension import import_class, is_named
 
 Protocol = Literal["published", "held_out"]
 FloorName = Literal["untrained", "pixels"]
+
+
+METRICS = {"class_means": "cnnjepa.probes.class_means:ClassMeans"}
+"""Name of every built-in metric, and its class, imported when a run needs it."""
+
+
+def metric_class(named: str) -> tuple[Any, str]:
+    """Return the user's class `package.module:Class` and the fingerprint of its source. Raises ConfigError if it cannot
+    be imported."""
+    return import_class(named, "metric")
 
 
 class ProbeConfig(Section):
@@ -73,6 +84,25 @@ class ProbeConfig(Section):
     """Length of the shorter side before the centre crop, in pixels; None = image_size (small images are probed at their
     own size). Source: docs/sources.md#probe-features (256 for a crop of 224)."""
 
+    metrics: tuple[str, ...] = ()
+    """Further figures of the features: names of built-in metrics (`class_means`: accuracy of the nearest class mean, of
+    all images, balanced over classes, and of the worst class) and of your own, `package.module:Class`
+    (docs/extend_metric.md). They are part of the probe hash, own ones with their source."""
+
+    @field_validator("metrics")
+    @classmethod
+    def _metrics_exist(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        for name in value:
+            if is_named(name):
+                metric_class(name)
+            elif name not in METRICS:
+                raise ValueError(
+                    f"{name!r} is no metric; must be one of {', '.join(METRICS)}, or module:Class of your own"
+                )
+        if len(set(value)) < len(value):
+            raise ValueError("names a metric twice")
+        return value
+
     @field_validator("floors", mode="before")
     @classmethod
     def _is_a_switch_or_names_floors(cls, value: Any) -> Any:
@@ -81,6 +111,11 @@ class ProbeConfig(Section):
             raise ValueError(f"must be true, false, or a list of {', '.join(get_args(FloorName))}")
         asked = [name for name in get_args(FloorName) if name in names]
         return asked == list(get_args(FloorName)) or asked or value  # one value per request: it is hashed
+
+    @property
+    def metric_sources(self) -> dict[str, str]:
+        """The metrics in alphabetical order, each with the fingerprint of its source; empty for built-in ones."""
+        return {name: metric_class(name)[1] if is_named(name) else "" for name in sorted(self.metrics)}
 
     @property
     def floors_asked(self) -> tuple[FloorName, ...]:

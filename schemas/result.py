@@ -125,6 +125,8 @@ class TrialResult(Section):
     """The config's probe section, which `probe_hash` identifies."""
     probes: Probes = Probes()
     """Accuracies of the trained encoder."""
+    metrics: dict[str, float] = Field(default_factory=dict)
+    """Figures of `probe.metrics` on the trained encoder, by name."""
     selection: Selection | None = None
     """Choices made on the held-out tenth."""
     floors: Floors = Floors()

@@ -1,6 +1,8 @@
 """Shared by all tests."""
 
+import itertools
 import os
+import sys
 
 # Before torch is imported. Tests compare bits, so the number of threads is fixed; one, because runs are small.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -34,6 +36,17 @@ def _extensions_of_this_file_only() -> Iterator[None]:
     yield
     extension._met.clear()
     extension._met.update(before)
+
+
+_number = itertools.count()
+
+
+@pytest.fixture
+def own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    """A fresh module name in a working directory of its own."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [str(tmp_path), *sys.path])
+    return f"own_{next(_number)}"
 
 
 @pytest.fixture(scope="session")

@@ -19,17 +19,8 @@ from cnnjepa.schemas import ConfigError, load_config, pretrain_hash
 from cnnjepa.schemas.extension import extensions_in
 from cnnjepa.training.pretrain import pretrain
 
-RECIPES = ("extend_method.md", "extend_masking.md", "extend_encoder.md", "extend_data.md")
-_number = itertools.count()
+RECIPES = ("extend_method.md", "extend_masking.md", "extend_encoder.md", "extend_data.md", "extend_metric.md")
 SHORT = ("epochs=1", "warmup_epochs=0", "floors=false", "train_images=32", "runtime.batch_size=8")
-
-
-@pytest.fixture
-def own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
-    """A fresh module name in a working directory of its own."""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(sys, "path", [str(tmp_path), *sys.path])
-    return f"own_{next(_number)}"
 
 
 @pytest.mark.parametrize("recipe", RECIPES)

@@ -1,6 +1,6 @@
 """Complete evaluation of an encoder at the end of a run: probes, floors, diagnostics."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
@@ -15,6 +15,7 @@ from cnnjepa.probes.diagnostics import diagnose
 from cnnjepa.probes.evaluate import Judged, judge, selection_knn
 from cnnjepa.probes.features import Embed, Features, encoder_embed, extract, pixel_embed, scratch_folder
 from cnnjepa.probes.floors import untrained_encoder
+from cnnjepa.probes.metric import ProbedFeatures, ProbeMetric, load_metrics, measure
 from cnnjepa.schemas import Diagnostics, Floors, PretrainConfig, Probes, Selection
 from cnnjepa.schemas.probe import FloorName
 
@@ -29,6 +30,8 @@ class Assessment(NamedTuple):
 
     probes: Probes
     selection: Selection | None
+    metrics: dict[str, float]
+    """Figures of `probe.metrics`; empty if a feature is not finite."""
     floors: Floors
     diagnostics: Diagnostics
     skipped: list[str]
@@ -44,19 +47,25 @@ def assess(
     say: Say = lambda text: None,
     floor: Floor = lambda name, measure: measure(),
 ) -> Assessment:
-    """Probe the frozen `network` and the floors, and diagnose its features."""
+    """Probe the frozen `network` and the floors, and diagnose its features. The figures of `probe.metrics` are computed
+    for the network only."""
+    metrics = load_metrics(config.probe.metrics)
+    figures: dict[str, float] = {}
 
-    def judged(embed: Embed) -> tuple[Judged, Features, list[str]]:
+    def judged(embed: Embed, metrics: Mapping[str, ProbeMetric]) -> tuple[Judged, Features, list[str]]:
         with scratch_folder(scratch) as folder:
             train = extract(embed, data.train, config, folder, tick)
             val = extract(embed, data.val, config, folder, tick)
             skipped = train.skipped + val.skipped
             if not (train.finite() and val.finite()):
                 return Judged(Probes(), None), val, skipped  # the diagnostics report it; no figure is invented
+            names = data.train.class_names
+            seen = ProbedFeatures(train.values, train.labels, val.values, val.labels, names, device)
+            figures.update(measure(metrics, seen, tick))
             return judge(train, val, data.classes, config.probe, device, tick), val, skipped
 
     say("probing the encoder")
-    found, val, skipped = judged(encoder_embed(network, config, device))
+    found, val, skipped = judged(encoder_embed(network, config, device), metrics)
     diagnostics = diagnose(val.values)
 
     def untrained() -> Probes:
@@ -65,11 +74,11 @@ def assess(
 
     def pixels() -> Probes:
         say("probing the floors: raw pixels")
-        return judged(pixel_embed(config))[0].probes
+        return judged(pixel_embed(config), {})[0].probes
 
     measures: dict[FloorName, Callable[[], Probes]] = {"untrained": untrained, "pixels": pixels}
     floors = Floors(**{name: floor(name, measures[name]) for name in config.probe.floors_asked})
-    return Assessment(found.probes, found.selection, floors, diagnostics, skipped)
+    return Assessment(found.probes, found.selection, figures, floors, diagnostics, skipped)
 
 
 class Glance(NamedTuple):

@@ -98,6 +98,7 @@ def finished_result(
         skipped_images=tuple(sorted(every)),
         probed_encoder=config.probed_encoder,
         probes=assessment.probes,
+        metrics=assessment.metrics,
         selection=assessment.selection,
         floors=assessment.floors,
         diagnostics=assessment.diagnostics,
@@ -179,4 +180,5 @@ def _write_hparams(run: Run, result: TrialResult) -> None:
     outcome = {"hparam/loss": result.final_loss or 0.0}
     if figures and figures.knn_top1 is not None and figures.linear_top1 is not None:
         outcome |= {"hparam/knn_top1": figures.knn_top1, "hparam/linear_top1": figures.linear_top1}
+    outcome |= {f"hparam/{name}": value for name, value in result.metrics.items()}
     write_hparams(run.folder.path, run.schedule.total_steps, flat(run.config.model_dump(mode="json")), outcome)

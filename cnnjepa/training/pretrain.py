@@ -22,6 +22,7 @@ from cnnjepa.measuring.cost import method_cost
 from cnnjepa.methods import Method, StepDraw, build_method
 from cnnjepa.methods.synchronised import synchronise
 from cnnjepa.probes import calibrate, glance
+from cnnjepa.probes.metric import load_metrics
 from cnnjepa.randomness import layer_randomness, seed_layers
 from cnnjepa.schemas import ConfigError, PretrainConfig, TrialResult
 from cnnjepa.storage.atomic_files import keep_as, write_atomically
@@ -110,8 +111,10 @@ def _leave_if_asked(stop: StopRequest, processes: Processes) -> None:
 
 
 def _opened(config: PretrainConfig, folder: RunFolder, resume: bool, processes: Processes) -> DataSet:
-    """Open the data after checking that the folder is free. Every process raises the same refusal."""
+    """Open the data after checking that the folder is free and the metrics can be made. Every process raises the same
+    refusal."""
     processes.on_main(lambda: folder.refuse_unless_free(resume))
+    load_metrics(config.probe.metrics)
     data = open_data(config.data, config.runtime.batch_size, processes.world_size)
     training = trained_images(config, torch.bincount(data.train.labels).tolist())
     refuse_part_of_a_batch(data.name, training, config.runtime.batch_size, processes.world_size)

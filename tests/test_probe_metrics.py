@@ -1,0 +1,130 @@
+"""Probe metrics: a built-in one and the recipe's, in results and hashes."""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import pytest
+import torch
+from recipes import shown, written
+from runs import small_config
+
+from cnnjepa.errors import RunError
+from cnnjepa.probes.class_means import ClassMeans
+from cnnjepa.probes.metric import ProbedFeatures, ProbeMetric, load_metrics, measure
+from cnnjepa.schemas import ConfigError, probe_hash
+from cnnjepa.training.pretrain import pretrain
+from cnnjepa.training.reprobe import reprobe
+
+CPU = torch.device("cpu")
+
+
+def features(train: list[list[float]], labels: list[int], val: list[list[float]], truth: list[int]) -> ProbedFeatures:
+    names = ["a", "b", "c"]
+    return ProbedFeatures(
+        torch.tensor(train), torch.tensor(labels), torch.tensor(val), torch.tensor(truth), names, CPU
+    )  # fmt: skip
+
+
+def test_class_means_by_hand() -> None:
+    """Class a points along x, class b along y; one of three images of a lies nearer to b, both of b are right."""
+    given = features(
+        [[1.0, 0.0], [100.0, 1.0], [0.0, 2.0]], [0, 0, 1], [[2.0, 0.1], [3.0, 1.0], [1.0, 5.0], [0, 1], [1, 9]],
+        [0, 0, 0, 1, 1],
+    )  # fmt: skip
+    found = ClassMeans().figures(given)
+    assert found["class_mean_top1"] == pytest.approx(80)
+    assert found["class_mean_balanced"] == pytest.approx((200 / 3 + 100) / 2)
+    assert found["class_mean_worst"] == pytest.approx(200 / 3)
+
+
+class Answers(ProbeMetric):
+    def __init__(self, answer: object) -> None:
+        self.answer = answer
+
+    def figures(self, features: ProbedFeatures) -> Mapping[str, float]:
+        if isinstance(self.answer, Exception):
+            raise self.answer
+        return self.answer  # type: ignore[return-value]
+
+
+class Draws(ProbeMetric):
+    def figures(self, features: ProbedFeatures) -> Mapping[str, float]:
+        return {"drawn": float(torch.rand(()))}
+
+
+ANY = features([[1.0]], [0], [[1.0]], [0])
+
+
+@pytest.mark.parametrize(
+    ("answer", "reason"),
+    [
+        ({}, "must give at least one figure"),
+        (3.0, "must give at least one figure by name, not 3.0"),
+        ({"a b": 1.0}, "'a b' is no name of a figure"),
+        ({"loss": float("nan")}, "loss is nan; figures must be finite"),
+        ({"loss": "low"}, "loss must be a number; it is 'low'"),
+        ({"first": 1.0}, "another metric has a figure 'first'"),
+        (KeyError("gone"), "KeyError: 'gone'"),
+    ],
+)
+def test_figures_that_are_not_as_promised_are_refused(answer: object, reason: str) -> None:
+    with pytest.raises(RunError, match=f"metric second: .*{reason}"):
+        measure({"one": Answers({"first": torch.tensor(2.0)}), "second": Answers(answer)}, ANY)
+
+
+def test_a_metric_draws_the_same_numbers_at_every_call_and_disturbs_no_generator() -> None:
+    before = torch.random.get_rng_state()
+    first = measure({"draws": Draws()}, ANY)
+    assert torch.equal(torch.random.get_rng_state(), before)
+    torch.rand(3)
+    assert measure({"draws": Draws()}, ANY) == first
+
+
+def test_metrics_are_named_in_the_probe_hash_with_their_source(own: str, tmp_path: Path) -> None:
+    plain = probe_hash(small_config())
+    assert plain == probe_hash(small_config("probe.metrics=[]"))
+    hashes = {plain, probe_hash(small_config("probe.metrics=class_means"))}
+    for edit in ("", "# edited\n"):
+        module = f"{own}_{len(hashes)}"
+        (tmp_path / f"{module}.py").write_text(shown("extend_metric.md") + edit, encoding="utf-8")
+        hashes.add(probe_hash(small_config(f"probe.metrics=[{module}:Ridge]")))
+    assert len(hashes) == 4
+    both = [f"[{module}:Ridge,class_means]", f"[class_means,{module}:Ridge]"]
+    assert len({probe_hash(small_config(f"probe.metrics={names}")) for names in both}) == 1
+
+
+@pytest.mark.parametrize(
+    ("names", "reason"),
+    [
+        ("class_mean", "'class_mean' is no metric; must be one of class_means, or module:Class of your own"),
+        ("[class_means,class_means]", "names a metric twice"),
+        ("no_such_module:X", "metric no_such_module:X: No module named 'no_such_module'"),
+        ("json:dumps", "is a function; it must be a class"),
+    ],
+)
+def test_a_metric_that_does_not_exist_is_refused(names: str, reason: str) -> None:
+    with pytest.raises(ConfigError, match=rf"probe\.metrics: .*{reason}"):
+        small_config(f"probe.metrics={names}")
+
+
+def test_a_class_that_is_no_metric_is_refused_before_training(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="Fraction must derive from"):
+        pretrain(small_config("probe.metrics=fractions:Fraction"), tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+    with pytest.raises(ConfigError, match="cannot be made without arguments"):
+        load_metrics([f"{Answers.__module__}:Answers"])
+
+
+def test_a_metric_of_ones_own_is_in_the_result_and_added_by_probing_again(own: str, tmp_path: Path) -> None:
+    written("extend_metric.md", tmp_path, own)
+    config = small_config("floors=false", "probe.every_epochs=0", "epochs=1", "warmup_epochs=0")
+    plain = pretrain(config, tmp_path / "run")
+    assert plain.metrics == {}
+    added = reprobe(tmp_path / "run", overrides=[f"probe.metrics=[{own}:Ridge,class_means]"])
+    assert added.written == tmp_path / "run" / "results" / f"{added.result.probe_hash}.json"
+    assert list(added.result.metrics) == [
+        "ridge_top1", "ridge_worst_class", "class_mean_top1", "class_mean_balanced", "class_mean_worst",
+    ]  # fmt: skip
+    assert added.result.probes == plain.probes
+    again = reprobe(tmp_path / "run", overrides=[f"probe.metrics=[class_means,{own}:Ridge]"])
+    assert again.written is None and again.result.metrics == added.result.metrics
