@@ -2,6 +2,7 @@
 and probe metrics."""
 
 from cnnjepa.data import ImageSource
+from cnnjepa.data.augmentation import Augmentation, ImageDraws
 from cnnjepa.encoders import Backbone
 from cnnjepa.masks import Masks, sample_masks
 from cnnjepa.masks.strategy import MaskingStrategy
@@ -16,6 +17,7 @@ from cnnjepa.methods.vicreg import VICReg, vicreg_terms
 from cnnjepa.probes.metric import ProbedFeatures, ProbeMetric
 from cnnjepa.randomness import key, uniform, uniforms
 from cnnjepa.schemas import CNNJEPAConfig, EMAConfig, MaskingConfig, MixedMasking, PretrainConfig, RandomMasking
+from cnnjepa.schemas.augmentation import AugmentationSection
 from cnnjepa.schemas.data import DataSection
 from cnnjepa.schemas.encoder import OwnEncoderSection
 from cnnjepa.schemas.masking import MaskingSection
@@ -26,11 +28,14 @@ Trunk = Backbone  # deprecated name
 
 __all__ = [
     "CNNJEPA",
+    "Augmentation",
+    "AugmentationSection",
     "Backbone",
     "CNNJEPAConfig",
     "ContextEncoder",
     "DataSection",
     "EMAConfig",
+    "ImageDraws",
     "ImageSource",
     "MaskingConfig",
     "MaskingSection",

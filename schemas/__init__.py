@@ -3,9 +3,9 @@
 This package imports neither the engine nor torch, so that `cnnjepa --help` and config errors appear at once.
 """
 
+from cnnjepa.schemas.augmentation import AugmentationConfig
 from cnnjepa.schemas.config import PretrainConfig
 from cnnjepa.schemas.data import (
-    AugmentationConfig,
     DataConfig,
     FolderData,
     HDF5Data,

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, ClassVar, Literal, Union
 
 from pydantic import Discriminator, Field, SerializeAsAny, WrapValidator, field_validator
 
-from cnnjepa.schemas.base import Section
+from cnnjepa.schemas.augmentation import AnyAugmentation, AugmentationConfig
 from cnnjepa.schemas.extension import BASES, ExtensibleSection, Kind, validated_as
 from cnnjepa.schemas.paths import UserPath
 
@@ -21,36 +21,6 @@ _LICENCES = {
     "imagenette": "the selection is Apache-2.0; the images are ImageNet's, whose terms allow non-commercial research "
     "and education",
 }
-
-
-class AugmentationConfig(Section):
-    """Random resized crop and horizontal flip; CNN-JEPA uses no other augmentation (paper III-F)."""
-
-    crop_scale: tuple[float, float] = (0.2, 1.0)
-    """Smallest and largest share of the image's area in a crop. Source: docs/sources.md#crop."""
-
-    crop_ratio: tuple[float, float] = (3 / 4, 4 / 3)
-    """Smallest and largest aspect (width/height) of a crop. Source: torchvision's default."""
-
-    flip: float = Field(default=0.5, ge=0, le=1)
-    """Probability of a horizontal flip. Source: docs/sources.md#flip."""
-
-    interpolation: Literal["bicubic", "bilinear"] = "bicubic"
-    """Antialiased resampling of crops. Source: docs/sources.md#crop."""
-
-    @field_validator("crop_scale", "crop_ratio")
-    @classmethod
-    def _ordered(cls, value: tuple[float, float]) -> tuple[float, float]:
-        if not 0 < value[0] <= value[1]:
-            raise ValueError("must be two numbers, 0 < least <= greatest")
-        return value
-
-    @field_validator("crop_scale")
-    @classmethod
-    def _share(cls, value: tuple[float, float]) -> tuple[float, float]:
-        if value[1] > 1:
-            raise ValueError("is a share of the image's area, at most 1")
-        return value
 
 
 class DataSection(ExtensibleSection):
@@ -96,8 +66,8 @@ class DataSection(ExtensibleSection):
     image_size: int = Field(default=224, ge=8)
     """Side of the training crop in pixels. Source: docs/sources.md#patch-grid."""
 
-    augmentation: AugmentationConfig = AugmentationConfig()
-    """Cropping and flipping of training images."""
+    augmentation: AnyAugmentation = AugmentationConfig()
+    """Cropping and flipping of training images, and further changes of your own."""
 
     mean: tuple[float, float, float] = IMAGENET_MEAN
     """Channel means, for pixels in [0, 1]; subtracted on the device. Source: docs/sources.md#normalisation."""

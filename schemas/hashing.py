@@ -38,6 +38,7 @@ _CAME_LATER: dict[str, dict[str, Any]] = {
     "encoder": {"blocks": 12},
     "optimizer": {"weight_decay_end": None, "decays": "all"},
     "schedule": {"warmup_start_factor": 0.0},
+    "data.augmentation": {"name": "crop"},
 }
 
 # Default values of probe settings that do not affect any figure of a result. The hash always contains these values, so
@@ -69,10 +70,13 @@ def hashed_settings(config: PretrainConfig, dataset_fingerprint: str, world_size
     for section, names in _NOT_HASHED.items():
         for name in names:
             settings[section].pop(name, None)
-    for section, before in _CAME_LATER.items():
+    for path, before in _CAME_LATER.items():
+        section_settings = settings
+        for part in path.split("."):
+            section_settings = section_settings[part]
         for name, value in before.items():
-            if settings[section].get(name, value) == value:
-                settings[section].pop(name, None)
+            if section_settings.get(name, value) == value:
+                section_settings.pop(name, None)
     unresolved = [
         f"{section}.{name}"
         for section, name in (("runtime", "device"), ("data", "resident"))

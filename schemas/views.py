@@ -8,8 +8,8 @@ from typing import NamedTuple, Self
 
 from pydantic import Field, field_validator, model_validator
 
+from cnnjepa.schemas.augmentation import AugmentationSection
 from cnnjepa.schemas.base import Section
-from cnnjepa.schemas.data import AugmentationConfig
 
 
 class ViewConfig(Section):
@@ -153,5 +153,5 @@ class View(NamedTuple):
     colours: ViewConfig
     size: int
     """Side in pixels."""
-    augmentation: AugmentationConfig
-    """Crop and flip settings."""
+    augmentation: AugmentationSection
+    """Crop, flip and further changes of the pixels."""

@@ -19,7 +19,7 @@ from cnnjepa.schemas import ConfigError, load_config, pretrain_hash
 from cnnjepa.schemas.extension import extensions_in
 from cnnjepa.training.pretrain import pretrain
 
-RECIPES = ("extend_method.md", "extend_masking.md", "extend_encoder.md", "extend_data.md", "extend_metric.md")
+RECIPES = tuple(f"extend_{kind}.md" for kind in ("method", "masking", "encoder", "data", "augmentation", "metric"))
 SHORT = ("epochs=1", "warmup_epochs=0", "floors=false", "train_images=32", "runtime.batch_size=8")
 
 

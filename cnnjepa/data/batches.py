@@ -14,6 +14,7 @@ from torch.utils.data import Dataset, Sampler, default_collate
 from torchvision.transforms import InterpolationMode
 from torchvision.transforms.v2 import functional as transforms
 
+from cnnjepa.data.augmentation import Augmenter
 from cnnjepa.data.colours import colour_one, draw_colours
 from cnnjepa.data.crops import Crops, draw_crops
 from cnnjepa.data.open import DataSet
@@ -26,6 +27,8 @@ from cnnjepa.errors import ImageError, RunError
 from cnnjepa.randomness import generator
 from cnnjepa.schemas import DataConfig, View
 from cnnjepa.schemas.views import PLAIN
+
+BYTES = (0.0, 255.0)  # the range of pixels
 
 
 @dataclass(frozen=True)
@@ -132,6 +135,7 @@ def _resident(
 ) -> Iterator[TrainingBatch]:
     images = source.images.to(device)
     height, width = images.shape[2:]
+    augment = Augmenter(views, BYTES, order.seed)
     for epoch, index_B in order.walk(first_step, last_step):
         here_B = index_B.to(device)
         size_B, whole = torch.ones_like(here_B), images[here_B]
@@ -142,7 +146,7 @@ def _resident(
             if not view.colours.plain:
                 drawn = draw_colours(view.colours, index_B, order.seed, epoch, number)
                 pixels = recolour(pixels, drawn, view.colours)
-            seen.append(pixels)
+            seen.append(augment(pixels, number, index_B, epoch))
         yield TrainingBatch(tuple(seen), source.labels[index_B], [])
 
 
@@ -166,6 +170,7 @@ class _CroppedImages(Dataset[TrainingBatch]):
 
     def __init__(self, source: ImageSource, config: DataConfig, seed: int, views: tuple[View, ...]) -> None:
         self._source, self._config, self._seed, self._views = source, config, seed, views
+        self._augment = Augmenter(views, BYTES, seed)
 
     def __getitems__(self, keys: list[tuple[int, int]]) -> TrainingBatch | RunError:
         images: list[Tensor] = []
@@ -176,9 +181,13 @@ class _CroppedImages(Dataset[TrainingBatch]):
                 image, label = self._load(index, skipped)
                 images.append(image)
                 labels.append(label)
+            index_B, epoch = torch.tensor([index for _, index in keys]), keys[0][0]
+            seen = tuple(
+                self._augment(self._view(number, images, keys), number, index_B, epoch)
+                for number in range(len(self._views))
+            )
         except RunError as error:
             return error
-        seen = tuple(self._view(number, images, keys) for number in range(len(self._views)))
         return TrainingBatch(seen, torch.tensor(labels), skipped)
 
     def _view(self, number: int, images: list[Tensor], keys: list[tuple[int, int]]) -> Tensor:

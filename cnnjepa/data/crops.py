@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from cnnjepa.randomness import key, uniforms
-from cnnjepa.schemas import AugmentationConfig
+from cnnjepa.schemas.augmentation import AugmentationSection
 
 _ATTEMPTS = 10  # torchvision's value
 
@@ -29,7 +29,13 @@ class Crops(NamedTuple):
 
 
 def draw_crops(
-    config: AugmentationConfig, index_B: Tensor, height_B: Tensor, width_B: Tensor, seed: int, epoch: int, view: int = 0
+    config: AugmentationSection,
+    index_B: Tensor,
+    height_B: Tensor,
+    width_B: Tensor,
+    seed: int,
+    epoch: int,
+    view: int = 0,
 ) -> Crops:
     """Draw the crops of the images `index_B` (int64 [B]) of size `height_B` x `width_B` (int64 [B], pixels) in `epoch`.
     Each `view` of an image has its own crop."""

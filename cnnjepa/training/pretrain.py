@@ -14,6 +14,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from cnnjepa.clock import now
 from cnnjepa.data import DataSet, open_data
+from cnnjepa.data.augmentation_check import refuse_unfit_augmentations
 from cnnjepa.data.batches import Normalizer, Order, training_batches
 from cnnjepa.data.held_out import trained_images, training_set
 from cnnjepa.data.open import refuse_part_of_a_batch
@@ -111,10 +112,11 @@ def _leave_if_asked(stop: StopRequest, processes: Processes) -> None:
 
 
 def _opened(config: PretrainConfig, folder: RunFolder, resume: bool, processes: Processes) -> DataSet:
-    """Open the data after checking that the folder is free and the metrics can be made. Every process raises the same
-    refusal."""
+    """Open the data after checking that the folder is free, and that metrics and augmentations can be used. Every
+    process raises the same refusal."""
     processes.on_main(lambda: folder.refuse_unless_free(resume))
     load_metrics(config.probe.metrics)
+    refuse_unfit_augmentations(config.views)
     data = open_data(config.data, config.runtime.batch_size, processes.world_size)
     training = trained_images(config, torch.bincount(data.train.labels).tolist())
     refuse_part_of_a_batch(data.name, training, config.runtime.batch_size, processes.world_size)

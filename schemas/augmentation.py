@@ -1,0 +1,110 @@
+"""Augmentation of training images: crop, flip, and further changes of the pixels."""
+
+from functools import partial
+from typing import TYPE_CHECKING, Annotated, ClassVar, Literal, Union
+
+from pydantic import Discriminator, Field, SerializeAsAny, WrapValidator, field_validator
+
+from cnnjepa.schemas.extension import BASES, ExtensibleSection, Kind, validated_as
+
+
+class AugmentationSection(ExtensibleSection):
+    """The config of an augmentation: the crop and the flip, which every augmentation begins with. The colours of a view
+    are settings of the method."""
+
+    EXTENDS: ClassVar[Kind] = "augmentation"
+
+    CHANGES_PIXELS: ClassVar[bool] = True
+    """True if the augmentation changes the pixels of a view after crop, flip and colours."""
+
+    name: str
+    """The augmentation that this section configures."""
+
+    crop_scale: tuple[float, float] = (0.2, 1.0)
+    """Smallest and largest share of the image's area in a crop. Source: docs/sources.md#crop."""
+
+    crop_ratio: tuple[float, float] = (3 / 4, 4 / 3)
+    """Smallest and largest aspect (width/height) of a crop. Source: torchvision's default."""
+
+    flip: float = Field(default=0.5, ge=0, le=1)
+    """Probability of a horizontal flip. Source: docs/sources.md#flip."""
+
+    interpolation: Literal["bicubic", "bilinear"] = "bicubic"
+    """Antialiased resampling of crops. Source: docs/sources.md#crop."""
+
+    @field_validator("crop_scale", "crop_ratio")
+    @classmethod
+    def _ordered(cls, value: tuple[float, float]) -> tuple[float, float]:
+        if not 0 < value[0] <= value[1]:
+            raise ValueError("must be two numbers, 0 < least <= greatest")
+        return value
+
+    @field_validator("crop_scale")
+    @classmethod
+    def _share(cls, value: tuple[float, float]) -> tuple[float, float]:
+        if value[1] > 1:
+            raise ValueError("is a share of the image's area, at most 1")
+        return value
+
+
+class AugmentationConfig(AugmentationSection):
+    """Random resized crop and horizontal flip; CNN-JEPA uses no other augmentation (paper III-F)."""
+
+    CHANGES_PIXELS: ClassVar[bool] = False
+
+    name: Literal["crop"] = "crop"
+    """The augmentation that this section configures."""
+
+
+class RandomErasingConfig(AugmentationSection):
+    """Crop and flip, then random erasing: in some of the views, a rectangle gets one value (arXiv 1708.04896)."""
+
+    OWN_FIELDS: ClassVar[tuple[str, ...]] = ("erase_probability", "erase_area", "erase_aspect", "erase_fill")
+
+    name: Literal["erase"] = "erase"
+    """The augmentation that this section configures."""
+
+    erase_probability: float = Field(default=0.5, ge=0, le=1)
+    """Probability that a view has a rectangle. Source: arXiv 1708.04896, section 4 (0.5)."""
+
+    erase_area: tuple[float, float] = (0.02, 0.4)
+    """Smallest and largest share of the view's area in the rectangle. Source: arXiv 1708.04896, section 4."""
+
+    erase_aspect: tuple[float, float] = (0.3, 10 / 3)
+    """Smallest and largest height/width of the rectangle. Source: arXiv 1708.04896, section 4 (0.3 and its inverse)."""
+
+    erase_fill: float = Field(default=0.5, ge=0, le=1)
+    """Value of the pixels in the rectangle; 0 is black, 1 is white. Source: ours, grey."""
+
+    @field_validator("erase_area", "erase_aspect")
+    @classmethod
+    def _rectangle(cls, value: tuple[float, float]) -> tuple[float, float]:
+        if not 0 < value[0] <= value[1]:
+            raise ValueError("must be two numbers, 0 < least <= greatest")
+        return value
+
+    @field_validator("erase_area")
+    @classmethod
+    def _share_of_view(cls, value: tuple[float, float]) -> tuple[float, float]:
+        if value[1] > 1:
+            raise ValueError("is a share of the view's area, at most 1")
+        return value
+
+
+BASES["augmentation"] = AugmentationSection
+
+IMPLEMENTATIONS: dict[type[AugmentationSection], str] = {
+    RandomErasingConfig: "cnnjepa.data.erasing:RandomErasing",
+}
+"""Config class of every built-in augmentation that changes pixels after crop, flip and colours, and the class that does
+so, imported when a run needs it."""
+
+if TYPE_CHECKING:
+    AnyAugmentation = AugmentationSection
+else:
+    AnyAugmentation = Annotated[
+        Union[(AugmentationConfig, *IMPLEMENTATIONS)],
+        Discriminator("name"),
+        WrapValidator(partial(validated_as, "augmentation")),
+        SerializeAsAny(),
+    ]
