@@ -1,7 +1,6 @@
 """Augmentation of training images: crop, flip, and further changes of the pixels."""
 
-from functools import partial
-from typing import TYPE_CHECKING, Annotated, ClassVar, Literal, Union
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Union
 
 from pydantic import Discriminator, Field, SerializeAsAny, WrapValidator, field_validator
 
@@ -99,12 +98,20 @@ IMPLEMENTATIONS: dict[type[AugmentationSection], str] = {
 """Config class of every built-in augmentation that changes pixels after crop, flip and colours, and the class that does
 so, imported when a run needs it."""
 
+
+def _validated(value: Any, ours: Any) -> Any:
+    """Return the section. Records of earlier versions have no `name`; they mean crop and flip."""
+    if isinstance(value, dict) and "name" not in value:
+        value = {**value, "name": "crop"}
+    return validated_as("augmentation", value, ours)
+
+
 if TYPE_CHECKING:
     AnyAugmentation = AugmentationSection
 else:
     AnyAugmentation = Annotated[
         Union[(AugmentationConfig, *IMPLEMENTATIONS)],
         Discriminator("name"),
-        WrapValidator(partial(validated_as, "augmentation")),
+        WrapValidator(_validated),
         SerializeAsAny(),
     ]

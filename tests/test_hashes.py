@@ -80,6 +80,7 @@ _OTHER = {
     "probe.held_out_lrs": [0.5],
     "probe.held_out_ks": [3],
     "probe.resize": 300,
+    "probe.metrics": ["class_means"],
 }
 
 

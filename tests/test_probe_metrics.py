@@ -9,6 +9,7 @@ from recipes import shown, written
 from runs import small_config
 
 from cnnjepa.errors import RunError
+from cnnjepa.measuring.metric_check import examine_metric
 from cnnjepa.probes.class_means import ClassMeans
 from cnnjepa.probes.metric import ProbedFeatures, ProbeMetric, load_metrics, measure
 from cnnjepa.schemas import ConfigError, probe_hash
@@ -128,3 +129,31 @@ def test_a_metric_of_ones_own_is_in_the_result_and_added_by_probing_again(own: s
     assert added.result.probes == plain.probes
     again = reprobe(tmp_path / "run", overrides=[f"probe.metrics=[class_means,{own}:Ridge]"])
     assert again.written is None and again.result.metrics == added.result.metrics
+
+
+class Changing(ProbeMetric):
+    """Shifts the features in place, and counts its calls."""
+
+    calls = 0
+
+    def figures(self, features: ProbedFeatures) -> Mapping[str, float]:
+        type(self).calls += 1
+        features.val.add_(1)
+        return {"calls": self.calls}
+
+
+def test_the_doctor_tells_a_metric_that_keeps_its_contract_from_one_that_does_not(own: str, tmp_path: Path) -> None:
+    written("extend_metric.md", tmp_path, own)
+    for name in (f"{own}:Ridge", "class_means"):
+        assert [finding.ok for finding in examine_metric(name)] == [True, True, True]
+    figures, deterministic, unchanged = examine_metric(f"{Changing.__module__}:Changing")
+    assert figures == ("figures", "calls 1", True)
+    assert not deterministic.ok and deterministic.value.startswith("calls is 1.0, then 2.0; draw random numbers")
+    assert not unchanged.ok and unchanged.value == "figures changes val; work on a copy"
+    (failed,) = examine_metric(f"{Failing.__module__}:Failing")
+    assert not failed.ok and failed.value.endswith("Failing: ZeroDivisionError: division by zero")
+
+
+class Failing(ProbeMetric):
+    def figures(self, features: ProbedFeatures) -> Mapping[str, float]:
+        return {"ratio": 1 / 0}

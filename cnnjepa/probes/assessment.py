@@ -70,7 +70,7 @@ def assess(
 
     def untrained() -> Probes:
         say("probing the floors: the untrained encoder")
-        return judged(encoder_embed(untrained_encoder(config, data, device), config, device))[0].probes
+        return judged(encoder_embed(untrained_encoder(config, data, device), config, device), {})[0].probes
 
     def pixels() -> Probes:
         say("probing the floors: raw pixels")
