@@ -102,7 +102,7 @@ class Augmenter:
         return values if pixels_BCHW.is_floating_point() else values.round().to(pixels_BCHW.dtype)
 
 
-def broken_promise(changed: Tensor, given: Tensor) -> str | None:
+def broken_promise(changed: object, given: Tensor) -> str | None:
     """Describe how changed pixels violate the contract of `Augmentation.apply`, or return None."""
     if not isinstance(changed, Tensor):
         return f"apply must give a tensor, not {type(changed).__name__}"
