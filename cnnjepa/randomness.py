@@ -13,7 +13,8 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-_GOLDEN = 0x9E3779B97F4A7C15
+GOLDEN = 0x9E3779B97F4A7C15
+"""SplitMix64's increment, 2^64 divided by the golden ratio."""
 _MASK64 = (1 << 64) - 1
 
 
@@ -55,8 +56,9 @@ def _shift(x: Tensor, bits: int) -> Tensor:
     return (x >> bits) & ((1 << (64 - bits)) - 1)
 
 
-def _mix(x: Tensor) -> Tensor:
-    """Apply SplitMix64's finaliser to int64 (two's complement wraps as unsigned 64-bit does)."""
+def mix64(x: Tensor) -> Tensor:
+    """Apply SplitMix64's finaliser to int64 (two's complement wraps as unsigned 64-bit does). Every input bit affects
+    every output bit."""
     x = (x ^ _shift(x, 30)) * _signed(0xBF58476D1CE4E5B9)
     x = (x ^ _shift(x, 27)) * _signed(0x94D049BB133111EB)
     return x ^ _shift(x, 31)
@@ -68,6 +70,6 @@ def uniforms(draw_key: int, index_N: Tensor, count: int) -> Tensor:
     Each number is a function of (draw_key, index) alone: it does not depend on the order of the indices or on which
     others are present.
     """
-    stream_N1 = _mix(_mix(index_N.to(torch.int64) + _signed(_GOLDEN)) ^ _signed(draw_key))[:, None]
-    counter_1C = torch.arange(1, count + 1, device=index_N.device, dtype=torch.int64)[None] * _signed(_GOLDEN)
-    return _shift(_mix(stream_N1 + counter_1C), 11).to(torch.float64) * 2.0**-53
+    stream_N1 = mix64(mix64(index_N.to(torch.int64) + _signed(GOLDEN)) ^ _signed(draw_key))[:, None]
+    counter_1C = torch.arange(1, count + 1, device=index_N.device, dtype=torch.int64)[None] * _signed(GOLDEN)
+    return _shift(mix64(stream_N1 + counter_1C), 11).to(torch.float64) * 2.0**-53

@@ -16,7 +16,7 @@ from scipy import stats
 
 from cnnjepa.masks import Masks, sample_masks
 from cnnjepa.masks.blocks import draw_block_size
-from cnnjepa.randomness import _mix, generator, key, uniform, uniforms
+from cnnjepa.randomness import generator, key, mix64, uniform, uniforms
 from cnnjepa.schemas import BlockMasking, MaskingConfig, MixedMasking, MultiBlockMasking, RandomMasking
 from cnnjepa.schemas.block_sizes import block_sizes, cover_rates, expected_targets, target_rates
 
@@ -442,7 +442,7 @@ def test_the_mixer_is_splitmix64() -> None:
     golden = 0x9E3779B97F4A7C15
     states = [(1234567 + n * golden) % 2**64 for n in range(1, 6)]
     signed = torch.tensor([s - 2**64 if s >= 2**63 else s for s in states])
-    assert [int(x) % 2**64 for x in _mix(signed)] == [
+    assert [int(x) % 2**64 for x in mix64(signed)] == [
         6457827717110365317,
         3203168211198807973,
         9817491932198370423,

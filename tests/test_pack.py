@@ -202,12 +202,15 @@ def test_a_set_that_every_run_would_refuse_is_not_packed(tmp_path: Path) -> None
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs a device that is always full")
 @pytest.mark.parametrize("size", [100, 2**20])  # refused when the shard is completed, when it is written
-def test_a_full_disk_is_told_once_and_leaves_no_part_of_a_shard(tmp_path: Path, size: int) -> None:
-    aside = tmp_path / "shard-00000.tar.tmp"
-    aside.symlink_to("/dev/full")
+def test_a_full_disk_is_told_once_and_leaves_no_part_of_a_shard(
+    tmp_path: Path, size: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("cnnjepa.storage.atomic_files.secrets.token_hex", lambda size: "0")
+    path = tmp_path / "shard-00000.tar"
+    (tmp_path / "shard-00000.tar.0.tmp").symlink_to("/dev/full")
     with (
-        pytest.raises(RunError, match=rf"cannot write {aside} \(No space left.*make room\) and run the same again"),
-        pack._ShardFile(tmp_path / "shard-00000.tar") as shard,
+        pytest.raises(RunError, match=rf"cannot write {path} \(No space left.*make room\) and run the same command"),
+        pack._shard(path) as shard,
     ):
         shard.add(pack._Packed("train/ant/0.jpg", bytes(size), copied=True))
     assert not list(tmp_path.iterdir())

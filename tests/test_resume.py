@@ -261,7 +261,7 @@ def limit_file_size(config: PretrainConfig, run: Path) -> None:
     try:
         module.pretrain(config, run)
     except RunError as error:
-        assert "cannot write" in str(error) and "is untouched" in str(error), error
+        assert "cannot write" in str(error) and "the earlier file is unchanged" in str(error), error
         sys.exit(1)
 
 

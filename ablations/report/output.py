@@ -5,6 +5,7 @@ from pathlib import Path
 
 from cnnjepa.errors import RunError
 from cnnjepa.schemas import ConfigError
+from cnnjepa.storage.atomic_files import write_atomically
 
 _MANIFEST = ".written"
 
@@ -24,12 +25,10 @@ class ReportFolder:
         path = self.path / name
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            aside = path.with_name(f"{path.name}.tmp")
-            # Bytes of a file's name that are not UTF-8 become escapes.
-            aside.write_bytes(content.encode("utf-8", "backslashreplace") if isinstance(content, str) else content)
-            aside.replace(path)
         except OSError as error:
             raise RunError(f"cannot write {path} ({error.strerror or error})") from None
+        # Bytes of a file's name that are not UTF-8 become escapes.
+        write_atomically(path, content.encode("utf-8", "backslashreplace") if isinstance(content, str) else content)
         self._written[name] = None
 
     def close(self) -> None:

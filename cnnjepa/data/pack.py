@@ -7,15 +7,13 @@ own fingerprint, and hence its own hashes.
 """
 
 import hashlib
-import os
 import tarfile
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
 from typing import NamedTuple, TypeVar
 
 import torchvision
@@ -31,7 +29,7 @@ from cnnjepa.data.open import left_out_note, open_sources, refuse_unfit
 from cnnjepa.data.shards import MANIFEST, Manifest, ShardIndex, read_index, read_manifest, shard_file
 from cnnjepa.errors import ImageError, RunError
 from cnnjepa.schemas import ConfigError, DataConfig
-from cnnjepa.storage.atomic_files import sync_folder, write_atomically
+from cnnjepa.storage.atomic_files import AtomicFile, write_atomically
 
 # A kill loses the work of at most one shard (4,096 images: ten seconds to a minute). A reader keeps every shard open,
 # so there are at most 512 (a process may usually open 1,024 files).
@@ -165,7 +163,7 @@ def pack(packing: Packing, threads: int) -> Iterator[int]:
                 done += len(images)
                 yield done
                 continue
-            with _ShardFile(shard_file(root, number)) as shard:
+            with _shard(shard_file(root, number)) as shard:
                 for packed in in_order(pool, lambda image: _packed(packing, *image), images, 4 * threads):
                     shard.add(packed)
                     done += 1
@@ -222,20 +220,15 @@ def as_jpeg(file: str) -> str:
     return file if file.lower().endswith((".jpg", ".jpeg")) else f"{file}.jpg"
 
 
-class _ShardFile:
-    """A tar file that appears under its name once it is complete, followed by its index. An exception discards it."""
+class _Shard:
+    """A tar archive that is being written, and what its index will say."""
 
-    def __init__(self, path: Path) -> None:
-        self._path, self._aside = path, path.with_name(f"{path.name}.tmp")
+    def __init__(self, file: AtomicFile) -> None:
+        self._file = file
         self._hash = hashlib.sha256()
         self._images: list[tuple[str, int, int]] = []
         self._skipped: list[tuple[str, str]] = []
         self._copied = self._size = 0
-
-    def __enter__(self) -> "_ShardFile":
-        with self._refusals():
-            self._file = open(self._aside, "wb")
-        return self
 
     def add(self, packed: _Packed) -> None:
         """Add the next image, or the reason why there is none."""
@@ -249,45 +242,34 @@ class _ShardFile:
         self._copied += packed.copied
         self._write(header + packed.content + bytes(-info.size % tarfile.BLOCKSIZE))
 
-    def _write(self, content: bytes) -> None:
-        with self._refusals():
-            self._file.write(content)
-        self._hash.update(content)
-        self._size += len(content)
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        try:
-            if kind is None:
-                self._complete()
-        finally:
-            with suppress(OSError):  # closing writes the rest of the buffer: a full disk fails once more
-                self._file.close()
-            self._aside.unlink(missing_ok=True)
-
-    def _complete(self) -> None:
-        self._write(bytes(2 * tarfile.BLOCKSIZE))  # end mark of a tar archive
-        with self._refusals():
-            self._file.flush()
-            os.fsync(self._file.fileno())
-            os.replace(self._aside, self._path)
-            sync_folder(self._path.parent)
-        index = ShardIndex(
+    def end(self) -> ShardIndex:
+        """Write the end mark of a tar archive and return the shard's index."""
+        self._write(bytes(2 * tarfile.BLOCKSIZE))
+        return ShardIndex(
             images=self._images,
             size=self._size,
             sha256=self._hash.hexdigest(),
             copied=self._copied,
             skipped=self._skipped,
         )
-        write_atomically(self._path.with_suffix(".json"), index.model_dump_json().encode())
 
-    @contextmanager
-    def _refusals(self) -> Iterator[None]:
-        try:
-            yield
-        except OSError as error:
-            raise RunError(
-                f"cannot write {self._aside} ({error.strerror or error}); mend that (a full disk: make room) and run "
-                "the same again, which goes on here"
-            ) from None
+    def _write(self, content: bytes) -> None:
+        self._file.write(content)
+        self._hash.update(content)
+        self._size += len(content)
+
+
+@contextmanager
+def _shard(path: Path) -> Iterator[_Shard]:
+    """Give a shard to add images to. It appears at `path` when the block ends, followed by its index. After an
+    exception neither exists."""
+    try:
+        with AtomicFile(path) as file:
+            shard = _Shard(file)
+            yield shard
+            index = shard.end()
+        write_atomically(path.with_suffix(".json"), index.model_dump_json().encode())
+    except RunError as error:
+        raise RunError(
+            f"{error}; fix the cause (a full disk: make room) and run the same command again, which resumes here"
+        ) from None

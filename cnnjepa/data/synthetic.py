@@ -14,7 +14,7 @@ augmentation flips.
 
 Random numbers come from a counter-based hash rather than from a generator: the draw is a pure function of
 (seed, split, image index, name of the quantity), so images do not depend on how many are drawn, in which
-chunks, or with how many threads. NumPy does the arithmetic because its elementwise loops are single-threaded.
+chunks, or with how many threads. NumPy draws because its elementwise loops are single-threaded.
 
 Shapes: N images of one chunk, K objects, H = W = size. Lengths are in image sides (0 left/top, 1 right/bottom).
 """
@@ -29,6 +29,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
+
+from cnnjepa.randomness import GOLDEN, mix64
 
 Floats = NDArray[np.float32]
 Split = Literal["train", "val"]
@@ -128,10 +130,8 @@ CLASS_NAMES: tuple[str, ...] = tuple(material.name for material in MATERIALS)
 
 
 def _mix(bits: NDArray[np.uint64]) -> NDArray[np.uint64]:
-    """The finaliser of SplitMix64 (Steele et al., 2014): every input bit reaches every output bit."""
-    bits = (bits ^ (bits >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-    bits = (bits ^ (bits >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    return bits ^ (bits >> np.uint64(31))
+    """`mix64` of an array."""
+    return mix64(torch.from_numpy(bits.view(np.int64))).numpy().view(np.uint64)
 
 
 class _Draws:
@@ -139,7 +139,7 @@ class _Draws:
 
     def __init__(self, split: Split, seed: int, index: NDArray[np.int64]) -> None:
         stream = _mix(np.array([2 * seed + _SPLITS[split] + 1], dtype=np.uint64))
-        self.keys = _mix(stream + index.astype(np.uint64) * np.uint64(0x9E3779B97F4A7C15))  # [N]
+        self.keys = _mix(stream + index.astype(np.uint64) * np.uint64(GOLDEN))  # [N]
 
     def __call__(self, name: str, *shape: int, low: float = 0.0, high: float = 1.0) -> Floats:
         """Uniform in [low, high), float32 [N, *shape]."""
