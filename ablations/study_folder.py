@@ -14,7 +14,7 @@ from cnnjepa.commands import command
 from cnnjepa.schemas import ConfigError, PretrainConfig
 from cnnjepa.schemas.base import Section
 from cnnjepa.schemas.fields import nearest
-from cnnjepa.schemas.overrides import flat
+from cnnjepa.schemas.overrides import differences, flat
 from cnnjepa.schemas.study import Study
 from cnnjepa.schemas.yaml_text import read_yaml_file, write_yaml
 from cnnjepa.storage.atomic_files import write_atomically
@@ -125,11 +125,9 @@ class StudyFolder:
         self.refuse_search()
         if not self.begun:
             return
-        there, now = (_comparable(s) for s in (self.study(), study))
         different = [
-            f"  {key}: there {there.get(key, '(none)')}, asked {now.get(key, '(none)')}"
-            for key in dict.fromkeys([*there, *now])
-            if there.get(key) != now.get(key)
+            f"  {name}: there {there}, asked {asked}"
+            for name, there, asked in differences(_comparable(self.study()), _comparable(study))
         ]
         old, new = ({(t.arm, t.seed, t.key) for t in some} for some in (self.trials(), trials))
         if not different and old == new:

@@ -34,13 +34,12 @@ def diff(
     """Print the fields in which two configs differ."""
     from cnnjepa.cli.sheet import Sheet
     from cnnjepa.cli.terminal import console
-    from cnnjepa.schemas.overrides import flat
+    from cnnjepa.schemas.overrides import differences, flat
 
     ours, theirs = (flat(_named(name).model_dump(mode="json")) for name in (left, right))
     table = Sheet(("field", left, right), folding=(0, 1, 2), left=(0, 1, 2))
-    for name in dict.fromkeys([*ours, *theirs]):
-        if ours.get(name, "–") != theirs.get(name, "–"):
-            table.add(name, str(ours.get(name, "–")), str(theirs.get(name, "–")))
+    for name, mine, other in differences(ours, theirs, absent="–"):
+        table.add(name, str(mine), str(other))
     console().print(table if table.rows else "no differences")
 
 

@@ -10,13 +10,13 @@ from cnnjepa.ablations.published import published_time_shares
 from cnnjepa.ablations.step_cost_file import REFERENCE, step_cost_path
 from cnnjepa.cli.sheet import Sheet
 from cnnjepa.cli.study_options import StudyOptions
-from cnnjepa.cli.summary import big
 from cnnjepa.cli.terminal import console, say
 from cnnjepa.commands import quoted
 from cnnjepa.cpus import usable_cpus
 from cnnjepa.measuring.step_costs import StepCost, step_costs
 from cnnjepa.schemas import ConfigError, PretrainConfig
 from cnnjepa.schemas.load import explain
+from cnnjepa.schemas.numbers import quantity
 from cnnjepa.schemas.overrides import merge, nested, parse_overrides
 from cnnjepa.training.distributed import Processes, pick_device
 from cnnjepa.training.environment import environment
@@ -87,7 +87,7 @@ def _table(found: dict[str, StepCost], title: str) -> Sheet:
             f"{cost.median:.3g}",
             (_ratio(cost.median / cost.median_beside), "dim"),
             _rate(cost.images / cost.median),
-            big(cost.flops_per_image).strip(),
+            quantity(cost.flops_per_image),
             (_ratio(cost.flops_per_image / ours.flops_per_image), "dim"),
             f"{cost.memory_bytes / 2**30:.2f}",
             (_ratio(cost.memory_bytes / ours.memory_bytes), "dim"),

@@ -5,8 +5,8 @@ from typing import Any
 
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from cnnjepa.cli.summary import big
 from cnnjepa.cli.terminal import console, is_live, say
+from cnnjepa.schemas.numbers import quantity
 from cnnjepa.training.watcher import RunPlan, Watcher
 
 
@@ -51,8 +51,8 @@ class TerminalWatcher(Watcher):
         say(self._console, (str(plan.run_dir), "bold"), f"  {plan.pretrain_hash[:12]}  on {plan.device}")
         say(
             self._console,
-            f"encoder {big(plan.encoder_params)} parameters, predictor {big(plan.predictor_params)}; "
-            f"{big(plan.flops_per_image)}FLOP an image at {100 * plan.visible_share:.0f} % visible; "
+            f"encoder {quantity(plan.encoder_params)} parameters, predictor {quantity(plan.predictor_params)}; "
+            f"{quantity(plan.flops_per_image, 'FLOP')} an image at {100 * plan.visible_share:.0f} % visible; "
             f"{plan.train_images:,} images, global batch {plan.global_batch}, {plan.epochs} epochs, {total:,} steps",
         )
         for warning in plan.warnings:

@@ -7,7 +7,7 @@ from rich.console import Console
 
 from cnnjepa.cli.sheet import Sheet
 from cnnjepa.cli.terminal import console, say
-from cnnjepa.schemas.numbers import digits_apart
+from cnnjepa.schemas.numbers import digits_apart, duration
 from cnnjepa.schemas.space import SearchSpace
 
 if TYPE_CHECKING:
@@ -37,7 +37,7 @@ class Course:
                 self._best = news.value
                 parts.append("best so far")
             if news.trial in self._began:
-                parts.append(f"after {(time.monotonic() - self._began[news.trial]) / 60:.1f} min")
+                parts.append(f"after {duration(time.monotonic() - self._began[news.trial])}")
             parts.append(f"({self._done} of {self._trials} done)")
         parts += news.detail.splitlines()[:1]
         return self._say(news, "  ".join(parts))

@@ -13,9 +13,9 @@ from cnnjepa.ablations.resources import Resources
 from cnnjepa.ablations.study_folder import TrialKey, TrialRecord, standing_of
 from cnnjepa.ablations.trial_runner import Outcome
 from cnnjepa.cli.sheet import Cell, Sheet
-from cnnjepa.cli.summary import big
 from cnnjepa.probes.interval import wilson
 from cnnjepa.schemas import TrialResult
+from cnnjepa.schemas.numbers import duration, quantity
 from cnnjepa.schemas.study import Study
 
 _MORE_SEEDS = (3, 5, 8, 12)
@@ -37,17 +37,13 @@ def plan_table(trials: list[tuple[Arm, int]], each: list[TrialEstimate]) -> Shee
         changes = (f"  {path.removeprefix('method.')}={value}" for path, value in arm.changes.items())
         table.add(
             [label, *((change, "dim") for change in changes)],
-            _millions(estimate.cost.encoder_params),
-            _millions(estimate.cost.predictor_params),
-            big(estimate.cost.flops_per_image).strip(),
+            quantity(estimate.cost.encoder_params),
+            quantity(estimate.cost.predictor_params),
+            quantity(estimate.cost.flops_per_image),
             _hours(estimate.hours),
-            f"{big(estimate.disk_bytes)}B",
+            quantity(estimate.disk_bytes, "B"),
         )
     return table
-
-
-def _millions(count: int) -> str:
-    return f"{count / 1e6:.1f} M" if count >= 1e5 else f"{count / 1e6:.3f} M"
 
 
 def plan_lines(
@@ -66,7 +62,7 @@ def plan_lines(
         f"{len(each)} trials{same}; {images}",
         taking_line(each, resources, at_once, speed),
         *_left_lines(each, left, at_once),
-        f"disk {big(sum(estimate.disk_bytes for estimate in each))}B of checkpoints; nothing was run",
+        f"disk {quantity(sum(estimate.disk_bytes for estimate in each), 'B')} of checkpoints; nothing was run",
     ]
 
 
@@ -121,11 +117,7 @@ def _rounds(hours: list[float], at_once: int) -> float:
 
 
 def _hours(hours: float | None) -> str:
-    if hours is None:
-        return "?"
-    if hours < 1 / 60:
-        return f"{3600 * hours:.0f} s"
-    return f"{60 * hours:.1f} min" if hours < 1.5 else f"{hours:,.1f} h"
+    return "?" if hours is None else duration(3600 * hours)
 
 
 def standings_table(records: list[TrialRecord], standings: dict[TrialKey, Standing]) -> Sheet:
@@ -150,7 +142,7 @@ def standings_table(records: list[TrialRecord], standings: dict[TrialKey, Standi
 def _left(standing: Standing) -> str:
     if standing.seconds_left is None:
         return ""
-    return "probing" if standing.progress >= 1 else _hours(standing.seconds_left / 3600)
+    return "probing" if standing.progress >= 1 else duration(standing.seconds_left)
 
 
 def _knn(standing: Standing) -> str:
@@ -189,7 +181,7 @@ def outcome_table(study: Study, pool: Pool, records: list[TrialRecord]) -> Sheet
             str(len(finished)),
             linear,
             knn,
-            _millions(costs[0].predictor_params) if costs else "",
+            quantity(costs[0].predictor_params) if costs else "",
             f"{statistics.mean(speeds):,.0f}" if speeds else "–",
         )
     floors = _floor_rows(results, protocol)

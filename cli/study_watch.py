@@ -18,6 +18,7 @@ from cnnjepa.cli.sheet import Sheet
 from cnnjepa.cli.study_tables import counts_line, standings_table
 from cnnjepa.cli.terminal import is_live, say
 from cnnjepa.errors import InUseError
+from cnnjepa.schemas.numbers import duration
 from cnnjepa.storage.locks import locked
 from cnnjepa.telling import unfailing
 
@@ -88,7 +89,7 @@ class StudyWatch:
         if self._board:
             self._board.update(standings)
         if self._live.is_started:
-            spent = f"{(time.monotonic() - self._start) / 60:.1f} min"
+            spent = duration(time.monotonic() - self._start)
             line = Text(
                 f"{counts_line(self._records, standings)}; {spent}. Ctrl-C stops with checkpoints.", style="dim"
             )

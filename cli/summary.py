@@ -7,16 +7,7 @@ from cnnjepa.cli.terminal import console, say
 from cnnjepa.commands import command, quoted
 from cnnjepa.probes.interval import wilson
 from cnnjepa.schemas import ProbeFigures, Probes, TrialResult
-from cnnjepa.schemas.numbers import exact
-
-
-def big(value: float) -> str:
-    """Return 1234567 as `1.2 M`."""
-    for limit, unit in ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k")):
-        if value >= limit:
-            return f"{value / limit:.3g} {unit}"
-    return f"{value:.3g} "
-
+from cnnjepa.schemas.numbers import duration, exact, quantity
 
 _MEANING = {
     "held_out": "everything chosen on a tenth of the training set, validation touched once",
@@ -86,8 +77,8 @@ def _lines(result: TrialResult, run_dir: Path) -> list[str]:
         cost = result.cost
         peak = "not known" if cost.peak_memory_bytes is None else f"{cost.peak_memory_bytes / 2**30:.2f} GiB"
         lines.append(
-            f"trained {cost.train_seconds / 60:.1f} min at {cost.images_per_s:,.0f} images/s; "
-            f"{big(cost.flops_per_image)}FLOP an image; peak memory {peak}"
+            f"trained {duration(cost.train_seconds)} at {cost.images_per_s:,.0f} images/s; "
+            f"{quantity(cost.flops_per_image, 'FLOP')} an image; peak memory {peak}"
         )
     board = command("tensorboard", "--logdir", run_dir / "tensorboard")
     lines.append(f"Look:  {quoted(run_dir / 'result.json')}  {quoted(run_dir / 'metrics.jsonl')}  {board}")

@@ -1,4 +1,4 @@
-"""Conversion of numbers to unambiguous text."""
+"""Conversion of numbers and durations to text."""
 
 from collections.abc import Iterable
 from typing import Any
@@ -19,3 +19,20 @@ def digits_apart(values: Iterable[Any], least: int) -> int:
         (n for n in range(least, 17) if len({f"{number:.{n}g}" for number in numbers}) == len(numbers)),
         17,  # enough for any double
     )
+
+
+def quantity(value: float | None, unit: str = "") -> str:
+    """Return 1,234,567 as `1.23 M`, with a unit after the prefix; a dash if there is no value."""
+    if value is None:
+        return "–"
+    for limit, prefix in ((1e15, "P"), (1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k")):
+        if abs(value) >= limit:
+            return f"{value / limit:.3g} {prefix}{unit}"
+    return f"{value:.3g} {unit}".strip()
+
+
+def duration(seconds: float) -> str:
+    """Return a duration as `2.4 s`, `4.4 min` or `13.0 h`."""
+    if seconds < 100:
+        return f"{seconds:.1f} s"
+    return f"{seconds / 60:.1f} min" if seconds < 6000 else f"{seconds / 3600:,.1f} h"

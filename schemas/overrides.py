@@ -138,3 +138,13 @@ def flat(tree: Tree, prefix: str = "") -> Tree:
     for name, value in tree.items():
         leaves |= flat(value, f"{prefix}{name}.") if isinstance(value, dict) else {f"{prefix}{name}": value}
     return leaves
+
+
+def differences(one: Tree, other: Tree, absent: str = "(none)") -> list[tuple[str, Any, Any]]:
+    """Return (path, value in `one`, value in `other`) for every path of two flat trees at which they differ. A path
+    that a tree does not have is shown as `absent`; it equals one whose value is None."""
+    return [
+        (path, one.get(path, absent), other.get(path, absent))
+        for path in dict.fromkeys([*one, *other])
+        if one.get(path) != other.get(path)
+    ]

@@ -15,7 +15,7 @@ from cnnjepa.ablations.search.storage import distributions
 from cnnjepa.cli.search_view import show
 from cnnjepa.encoders.encoder_name import encoder_name
 from cnnjepa.schemas import load_config
-from cnnjepa.schemas.numbers import digits_apart, exact
+from cnnjepa.schemas.numbers import digits_apart, duration, exact, quantity
 from cnnjepa.schemas.space import SearchSpace
 from cnnjepa.schemas.study import Study
 from tests.studies import write_study
@@ -111,3 +111,19 @@ def test_a_searchs_tables_keep_close_values_apart(capsys: pytest.CaptureFixture[
     halves = [line[-7:-4] for line in by_value if "to" in line and "from" not in line]
     assert halves == [["0.9991", "to", "0.9995"], ["0.9995", "to", "0.9999"]]
     assert "0.99921" in out and "0.99922" in out  # the best trials
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [(0.04, "0.0 s"), (99.94, "99.9 s"), (264, "4.4 min"), (46_800, "13.0 h"), (7_200_000, "2,000.0 h")],
+)
+def test_a_duration_is_in_seconds_minutes_or_hours(seconds: float, text: str) -> None:
+    assert duration(seconds) == text
+
+
+@pytest.mark.parametrize(
+    ("value", "unit", "text"),
+    [(None, "B", "–"), (0, "", "0"), (12, "FLOP", "12 FLOP"), (1_234_567, "", "1.23 M"), (2.5e15, "FLOP", "2.5 PFLOP")],
+)
+def test_a_quantity_has_three_digits_and_a_prefix(value: float | None, unit: str, text: str) -> None:
+    assert quantity(value, unit) == text

@@ -20,7 +20,7 @@ from cnnjepa.schemas import (
     load_config,
 )
 from cnnjepa.schemas.fields import config_fields
-from cnnjepa.schemas.overrides import flat, full_path, merge, nested
+from cnnjepa.schemas.overrides import differences, flat, full_path, merge, nested
 
 
 def endings(path: str) -> list[str]:
@@ -136,3 +136,11 @@ def test_merging_keeps_what_is_laid_over_and_changes_no_input(tree: dict[str, An
     assert {path: merged.get(path) for path in flat(over)} == flat(over)
     assert merge(over, over) == over
     assert json.dumps([tree, over]) == before
+
+
+def test_differences_name_the_paths_and_both_values() -> None:
+    one = {"a.x": 1, "a.y": 2, "gone": 3, "null": None}
+    other = {"a.x": 1, "a.y": 5, "new": 4}
+    assert differences(one, other) == [("a.y", 2, 5), ("gone", 3, "(none)"), ("new", "(none)", 4)]
+    assert differences(one, other, absent="–")[1] == ("gone", 3, "–")
+    assert differences(one, one) == []

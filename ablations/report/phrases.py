@@ -48,16 +48,6 @@ def verdict(one: Difference) -> str:
     }[one.verdict]
 
 
-def quantity(value: float | None, unit: str = "") -> str:
-    """Return 1,234,567 as `1.23 M`, with a unit after the prefix; a dash if there is no value."""
-    if value is None:
-        return "–"
-    for limit, prefix in ((1e15, "P"), (1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k")):
-        if abs(value) >= limit:
-            return f"{value / limit:.3g} {prefix}{unit}"
-    return f"{value:.3g} {unit}".strip()
-
-
 def listed(names: list[str], most: int = 8) -> str:
     """Return `a, b and c`, with semicolons if a name has a comma. Names beyond the first `most` are only counted."""
     comma = "; " if any(", " in name for name in names) else ", "

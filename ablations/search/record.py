@@ -12,7 +12,7 @@ from cnnjepa.ablations.data_facts import DataFacts
 from cnnjepa.ablations.search.notes import NOTED, without_notes
 from cnnjepa.ablations.study_folder import StudyFolder
 from cnnjepa.schemas import ConfigError, PretrainConfig, pretrain_hash, probe_hash
-from cnnjepa.schemas.overrides import flat
+from cnnjepa.schemas.overrides import differences, flat
 from cnnjepa.schemas.space import SearchSpace
 from cnnjepa.schemas.yaml_text import read_yaml_file
 
@@ -105,11 +105,9 @@ def claim(storage: Any, shown: str, folder: StudyFolder, asked: dict[str, Any]) 
 def _differences(before: dict[str, Any], now: dict[str, Any]) -> str:
     """Return one line per different field; an empty text for the same search. A hash of the base that only one record
     has is not compared."""
-    there, here = _comparable(before), _comparable(now)
     lines = [
-        f"  {key}: there {there.get(key, '(none)')}, asked {here.get(key, '(none)')}"
-        for key in dict.fromkeys([*there, *here])
-        if there.get(key) != here.get(key)
+        f"  {name}: there {there}, asked {asked}"
+        for name, there, asked in differences(_comparable(before), _comparable(now))
     ]
     for key, what in (("base", "training"), ("base_probe", "probe")):
         if not lines and before.get(key) and now.get(key) and before[key] != now[key]:

@@ -8,7 +8,7 @@ import torch
 
 from cnnjepa.commands import command
 from cnnjepa.schemas import ConfigError
-from cnnjepa.schemas.overrides import flat
+from cnnjepa.schemas.overrides import differences, flat
 from cnnjepa.storage.atomic_files import keep_as, write_atomically
 
 FORMAT = 1
@@ -82,11 +82,9 @@ def refuse_other_run(state: Checkpoint, pretrain_hash: str, settings: dict[str, 
     differences."""
     if state["pretrain_hash"] == pretrain_hash:
         return
-    ours, theirs = flat(settings), flat(state["settings"])
     different = [
-        f"  {name}: checkpoint {theirs.get(name, '(none)')}, asked {ours.get(name, '(none)')}"
-        for name in sorted(ours.keys() | theirs.keys())
-        if ours.get(name) != theirs.get(name)
+        f"  {name}: checkpoint {there}, asked {asked}"
+        for name, there, asked in differences(flat(state["settings"]), flat(settings))
     ]
     raise ConfigError(
         f"checkpoint {path} belongs to another config: its pretrain_hash is {state['pretrain_hash'][:12]}…, this "

@@ -4,7 +4,7 @@ from pathlib import Path
 
 from cnnjepa.schemas import ConfigError, PretrainConfig, read_config
 from cnnjepa.schemas.hashing import hashed_settings
-from cnnjepa.schemas.overrides import flat
+from cnnjepa.schemas.overrides import differences, flat
 from cnnjepa.training.checkpoint import read_checkpoint, refuse_other_run
 from cnnjepa.training.run_folder import RunFolder
 from cnnjepa.training.state import RunState
@@ -26,7 +26,7 @@ def _refuse_other_config(config: PretrainConfig, folder: RunFolder) -> None:
     path = folder.path / "config.yaml"
     if not folder.begun:
         return
-    mine, other = (flat(hashed_settings(c, "", 1)) for c in (config, read_config(path)))
-    different = [f"{k}: there {other.get(k)}, asked {mine.get(k)}" for k in mine | other if mine.get(k) != other.get(k)]
+    mine, earlier = (flat(hashed_settings(c, "", 1)) for c in (config, read_config(path)))
+    different = [f"{name}: there {there}, asked {asked}" for name, there, asked in differences(earlier, mine)]
     if different:
         raise ConfigError(f"{path} is another config ({'; '.join(different)}); give another --out")

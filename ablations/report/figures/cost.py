@@ -11,9 +11,9 @@ import numpy as np
 from cnnjepa.ablations.report.comparison import Comparison, Row
 from cnnjepa.ablations.report.figures.style import MARKERS, MOST_SERIES, PALETTE, Picture, canvas, picture
 from cnnjepa.ablations.report.figures.text import figure_text
-from cnnjepa.ablations.report.phrases import quantity
 from cnnjepa.ablations.report.published_rows import ENCODER_PARAMS, published_tables
 from cnnjepa.ablations.report.tables.cost_table import on_gpu
+from cnnjepa.schemas.numbers import quantity
 
 
 @dataclass(frozen=True)

@@ -11,8 +11,9 @@ from cnnjepa.ablations.report.escape import plotly_text
 from cnnjepa.ablations.report.figures.accuracy_along_axis import numeric_axes
 from cnnjepa.ablations.report.figures.cost import CostPoint, our_points, published_points, time_unit
 from cnnjepa.ablations.report.figures.style import PALETTE
-from cnnjepa.ablations.report.phrases import accuracy, interval, p_value, quantity, signed, verdict
+from cnnjepa.ablations.report.phrases import accuracy, interval, p_value, signed, verdict
 from cnnjepa.ablations.report.statistics import AccuracyEstimate
+from cnnjepa.schemas.numbers import quantity
 
 Variant = dict[str, Any]
 

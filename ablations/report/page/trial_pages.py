@@ -9,7 +9,7 @@ from cnnjepa.ablations.report.reading import Curves, ReportedTrial, StudyData
 from cnnjepa.ablations.report.tables.runs_table import state_in_words
 from cnnjepa.ablations.study_folder import TrialKey
 from cnnjepa.schemas import TrialResult
-from cnnjepa.schemas.overrides import flat
+from cnnjepa.schemas.overrides import differences, flat
 
 _MOST_POINTS = 150  # per curve on the page; metrics.jsonl has all points
 
@@ -44,12 +44,7 @@ def _flat(trial: ReportedTrial) -> dict[str, str]:
 
 def _diff(trial: ReportedTrial, base: ReportedTrial) -> list[tuple[str, str, str]]:
     """Return (path, the trial's value, the baseline's value) as text; a dash if one of them lacks the field."""
-    ours, theirs = _flat(trial), _flat(base)
-    return [
-        (path, ours.get(path, "–"), theirs.get(path, "–"))
-        for path in dict.fromkeys([*theirs, *ours])
-        if ours.get(path) != theirs.get(path)
-    ]
+    return differences(_flat(trial), _flat(base), absent="–")
 
 
 def _shown(value: Any) -> str:

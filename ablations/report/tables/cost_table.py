@@ -4,10 +4,10 @@ from collections.abc import Callable, Iterable
 
 import numpy as np
 
-from cnnjepa.ablations.report.phrases import quantity
 from cnnjepa.ablations.report.reading import ArmTrials, ReportedTrial, StudyData
 from cnnjepa.ablations.report.tables.table import Cell, Column, Table
 from cnnjepa.schemas import Cost
+from cnnjepa.schemas.numbers import duration, quantity
 
 _MEASURED = ("mean", "sd")
 
@@ -66,7 +66,7 @@ def cost_cells(trials: Iterable[ReportedTrial]) -> list[Cell]:
     for key, _, decimals, measure in _TIMED:
         known = [measure(cost) for cost in costs if key != "gpu_hours" or on_gpu(cost)]
         measured = [value for value in known if value is not None]
-        cells.append(_measured(measured, decimals, duration if key == "train_hours" else None))
+        cells.append(_measured(measured, decimals, _hours if key == "train_hours" else None))
     return cells
 
 
@@ -91,12 +91,8 @@ def _row(arm: ArmTrials) -> tuple[Cell, ...]:
     )
 
 
-def duration(hours: float) -> str:
-    """Return the duration as `2.4 s`, `4.4 min` or `13.0 h`."""
-    seconds = 3600 * hours
-    if seconds < 100:
-        return f"{seconds:.1f} s"
-    return f"{seconds / 60:.1f} min" if seconds < 6000 else f"{hours:.1f} h"
+def _hours(hours: float) -> str:
+    return duration(3600 * hours)
 
 
 def _measured(values: list[float], decimals: int, form: Callable[[float], str] | None = None) -> Cell:

@@ -7,7 +7,7 @@ Each study's best arm would be the luckiest of many, so it is not used.
 from collections.abc import Sequence
 
 from cnnjepa.ablations.report.comparison import Comparison, Row
-from cnnjepa.ablations.report.phrases import PROTOCOL_MEANING, SINGLE, quantity
+from cnnjepa.ablations.report.phrases import PROTOCOL_MEANING, SINGLE
 from cnnjepa.ablations.report.published_rows import (
     DATASET_NAMES,
     ENCODER_PARAMS,
@@ -23,6 +23,7 @@ from cnnjepa.ablations.report.tables.table import Cell, Column, Table, number, w
 from cnnjepa.ablations.study_folder import TrialKey
 from cnnjepa.names import file_names
 from cnnjepa.schemas import PretrainConfig
+from cnnjepa.schemas.numbers import quantity
 from cnnjepa.schemas.overrides import flat
 from cnnjepa.schemas.probe import Protocol
 

@@ -3,10 +3,11 @@
 import numpy as np
 
 from cnnjepa.ablations.published import published_time_shares
-from cnnjepa.ablations.report.phrases import interval, quantity
+from cnnjepa.ablations.report.phrases import interval
 from cnnjepa.ablations.report.statistics import mean_ratio
 from cnnjepa.ablations.report.tables.table import Cell, Column, Table, number, words
 from cnnjepa.ablations.step_cost_file import REFERENCE, StepCostFile
+from cnnjepa.schemas.numbers import quantity
 
 _COLUMNS = (
     Column("method", "method", numeric=False),
