@@ -16,7 +16,15 @@ import torch
 from cnnjepa.schemas import PretrainConfig, TrialResult, load_config
 
 SERVER = multiprocessing.get_context("forkserver")
-SERVER.set_forkserver_preload(["cnnjepa.training.pretrain", "cnnjepa.data.hdf5", "torch.utils.tensorboard"])
+SERVER.set_forkserver_preload(
+    [
+        "cnnjepa.training.pretrain",
+        "cnnjepa.cli.app",
+        "cnnjepa.data.hdf5",
+        "torch.utils.tensorboard",
+        "matplotlib.figure",
+    ]
+)
 
 VOLATILE = ("images_per_s", "seconds")
 

@@ -1,12 +1,11 @@
 """The main table as a study, the presets behind it, and the cost of steps side by side."""
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 import torch
+from commands import cnnjepa
 
 from cnnjepa.ablations.arms import arms_of
 from cnnjepa.ablations.equal_time import equal_time_epochs
@@ -138,32 +137,27 @@ def test_times_of_something_else_are_refused(
         equal_time_epochs(tmp_path / "none.json", "demo", methods, {})
 
 
-def command(*arguments: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "cnnjepa", "benchmark", *arguments], capture_output=True, text=True, timeout=300
-    )
-
-
 def test_one_command_compares_methods_and_runs_nothing_twice(tmp_path: Path) -> None:
     sets = ["train_images=96", "val_images=64", "runtime.batch_size=16", "runtime.epochs=2", "linear_epochs=2",
-            "linear_batch_size=32", "width=0.125", "device=cpu"]  # fmt: skip
+            "linear_batch_size=32", "width=0.125", "device=cpu", "probe.floors=false", "held_out_ks=[5]",
+            "held_out_lrs=[0.01]"]  # fmt: skip
     flags = [word for text in sets for word in ("--set", text)]
     asked = ["--methods", "cnnjepa,simclr,random_init", *flags, "--executor", "local", "--root", str(tmp_path)]
-    done = command(*asked)
+    done = cnnjepa("benchmark", *asked)
     assert done.returncode == 0, done.stderr
     assert all(name in done.stdout for name in ("cnnjepa (baseline)", "simclr", "random_init"))
-    again = command(*asked)
+    again = cnnjepa("benchmark", *asked)
     assert again.returncode == 0 and "3 done before, 0 left" in again.stderr
-    planned = command(*asked, "--seeds", "0,1", "--plan", "--images-per-s", "100")
+    planned = cnnjepa("benchmark", *asked, "--seeds", "0,1", "--plan", "--images-per-s", "100")
     assert planned.returncode == 0, planned.stderr
     assert "3 of them finished before and would not be run again; 3 left: about" in planned.stderr + planned.stdout
 
 
 def test_a_missing_method_on_the_command_line_is_one_message() -> None:
-    done = command("--methods", "moco")
+    done = cnnjepa("benchmark", "--methods", "moco")
     assert done.returncode == 2 and "legal are random_init, supervised, cnnjepa" in done.stderr
     assert "Traceback" not in done.stderr
-    done = command("--cost", "--methods", "random_init")
+    done = cnnjepa("benchmark", "--cost", "--methods", "random_init")
     assert done.returncode == 2 and "makes no step" in done.stderr
 
 
@@ -208,7 +202,7 @@ def test_the_cost_table_is_whole_on_a_terminal_of_80_columns() -> None:
 
 def test_the_cost_table_names_ratios_and_is_kept(tmp_path: Path) -> None:
     asked = ["--methods", "supervised", "--batch", "4", "--rounds", "1", "--threads", "1", "--root", str(tmp_path)]
-    done = command("--cost", "--preset", "demo", *asked)
+    done = cnnjepa("benchmark", "--cost", "--preset", "demo", *asked)
     assert done.returncode == 0, done.stderr
     record = json.loads((tmp_path / "benchmarks" / "method_cost.json").read_text())
     assert (record["preset"], record["batch"], record["image_size"]) == ("demo", 4, 32)

@@ -2,12 +2,12 @@
 
 import importlib.util
 import json
-import subprocess
 import sys
 from pathlib import Path
 from types import ModuleType
 
 import pytest
+from commands import Done, run_file
 
 FOLDER = Path(__file__).parents[1] / "benchmarks"
 # Those that speak the common form, but the one that runs the others.
@@ -15,15 +15,14 @@ SCRIPTS = sorted(
     path.stem for path in FOLDER.glob("*.py") if "add_options(parser)" in path.read_text() and path.stem != "all"
 )
 FURTHER = {
+    "augmentation": ["--batch", "16", "--batches", "2", "--size", "32"],
     "gpu_step": ["--device", "cpu", "--arch", "resnet18", "--batch", "4", "--image-size", "64", "--workers", "0"],
     "scaling": ["--cpus", "1"],
 }
 
 
-def run(script: str, *words: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, str(FOLDER / f"{script}.py"), *words], capture_output=True, text=True, check=False
-    )
+def run(script: str, *words: str) -> Done:
+    return run_file(FOLDER / f"{script}.py", FOLDER.parent, arguments=words)
 
 
 def module(name: str) -> ModuleType:

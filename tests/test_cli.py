@@ -1,7 +1,6 @@
 """What a person types, and what they get back."""
 
 import json
-import os
 import re
 import subprocess
 import sys
@@ -10,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import typer
+from commands import cnnjepa, cnnjepa_alone
 from studies import write_study
 from test_report import DEPTHS, outcome
 from typer.testing import CliRunner
@@ -21,14 +21,6 @@ from cnnjepa.schemas import load_config, preset_names
 ROOT = Path(__file__).parents[1]
 RUN = ["--set", "train_images=64", "--set", "val_images=48", "--set", "runtime.batch_size=16", "--set", "device=cpu",
        "--set", "linear_epochs=2"]  # fmt: skip
-
-
-def cnnjepa(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
-    """The command in a process of its own, wide enough not to wrap."""
-    return subprocess.run(
-        [sys.executable, "-m", "cnnjepa", *arguments],
-        capture_output=True, text=True, timeout=300, env={**os.environ, "COLUMNS": "200", **environment},
-    )  # fmt: skip
 
 
 def commands() -> list[tuple[str, ...]]:
@@ -61,7 +53,7 @@ def test_help_answers_at_once() -> None:
     times = []
     for _ in range(3):
         start = time.perf_counter()
-        cnnjepa("--help")
+        cnnjepa_alone("--help")
         times.append(time.perf_counter() - start)
     assert min(times) < 2.0
 
@@ -147,23 +139,13 @@ def test_wrong_input_is_one_message_with_code_2_and_writes_nothing(
     ],
 )  # fmt: skip
 def test_a_missing_package_is_told_with_the_command_that_installs_it(
-    package: str, importers: str, command: str, says: str, tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str],
+    package: str, importers: str, command: str, says: str, tmp_path: Path
 ) -> None:  # fmt: skip
-    from cnnjepa.cli import main
-
-    for name in [n for n in sys.modules if n.startswith((importers, f"{package}."))]:
-        monkeypatch.delitem(sys.modules, name)
-    monkeypatch.setitem(sys.modules, package, None)
-    monkeypatch.chdir(tmp_path)
     (tmp_path / "x.h5").touch()
     if package == "plotly":
         write_study(tmp_path, DEPTHS, outcome)
-    monkeypatch.setattr(sys, "argv", ["cnnjepa", *command.split()])
-    with pytest.raises(SystemExit) as left:
-        main.main()
-    err = capsys.readouterr().err
-    assert left.value.code == 2 and says in err and "Traceback" not in err, err
+    done = cnnjepa(*command.split(), cwd=tmp_path, without=(package, importers))
+    assert done.returncode == 2 and says in done.stderr and "Traceback" not in done.stderr, done.stderr
 
 
 @pytest.mark.parametrize(
@@ -275,7 +257,7 @@ def test_debug_shows_the_traceback() -> None:
 def test_version() -> None:
     from cnnjepa import __version__
 
-    assert cnnjepa("--version").stdout == f"cnnjepa {__version__}\n"
+    assert cnnjepa_alone("--version").stdout == f"cnnjepa {__version__}\n"
 
 
 @pytest.mark.parametrize("size", [8, 320])

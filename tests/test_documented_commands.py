@@ -1,11 +1,8 @@
 """Every command that README and docs show is run, smaller where it is heavy; the others are checked word by word."""
 
 import json
-import os
 import re
 import shutil
-import subprocess
-import sys
 import tarfile
 from collections.abc import Callable
 from pathlib import Path
@@ -15,6 +12,7 @@ import documented
 import pytest
 import recipes
 import typer
+from commands import cnnjepa, run_file
 from runs import small_config, train_alone, write_images
 from studies import write_study
 from test_report import DEPTHS, outcome
@@ -112,10 +110,7 @@ def test_a_documented_command_runs(
         shutil.rmtree(written, ignore_errors=True)
     trial = next(path.name for path in (made / "runs" / "by_hash").iterdir() if path.is_dir())
     words = [trial[:8] if word == "TRIAL" else word for word in arguments]
-    done = subprocess.run(
-        [sys.executable, "-m", "cnnjepa", *words], capture_output=True, text=True, timeout=500,
-        env={**os.environ, "COLUMNS": "120"},
-    )  # fmt: skip
+    done = cnnjepa(*words, timeout=500, COLUMNS="120")
     # 3: so short a training may collapse.
     assert done.returncode in ((0, 3) if arguments[0] == "train" else (0,)), f"{words}\n{done.stdout}\n{done.stderr}"
 
@@ -175,8 +170,7 @@ def test_the_documents_show_commands_of_every_kind() -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("code", [pytest.param(code, id=where) for where, code in documented.python_blocks()])
 def test_documented_python_runs_as_it_is_written(code: str, tmp_path: Path) -> None:
-    done = subprocess.run(
-        [sys.executable, "-W", "error", "-W", "ignore::DeprecationWarning", "-c", code],
-        capture_output=True, text=True, cwd=tmp_path, timeout=300,
-    )  # fmt: skip
+    file = tmp_path / "shown.py"
+    file.write_text(code, encoding="utf-8")
+    done = run_file(file, tmp_path, "error", "ignore::DeprecationWarning")
     assert done.returncode == 0, done.stderr

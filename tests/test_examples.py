@@ -1,11 +1,9 @@
 """The notebooks in examples/: kept as text, and run from top to bottom as scripts."""
 
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
+from commands import run_file
 
 EXAMPLES = sorted((Path(__file__).parents[1] / "examples").glob("*.py"))
 
@@ -32,10 +30,7 @@ LEFT = {
 @pytest.mark.slow
 @pytest.mark.parametrize("example", EXAMPLES, ids=lambda path: path.stem)
 def test_an_example_runs(example: Path, tmp_path: Path) -> None:
-    done = subprocess.run(
-        [sys.executable, "-W", "error::UserWarning:__main__", str(example)],
-        cwd=tmp_path, env={**os.environ, "MPLBACKEND": "Agg"}, capture_output=True, text=True, timeout=500,
-    )  # fmt: skip
+    done = run_file(example, tmp_path, "error::UserWarning:__main__", MPLBACKEND="Agg")
     assert done.returncode == 0, done.stdout + done.stderr
     file, printed = LEFT[example.stem]
     assert (tmp_path / file).is_file() and printed in done.stdout, done.stdout

@@ -2,9 +2,6 @@
 
 import copy
 import itertools
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -259,10 +256,7 @@ def test_what_is_no_network_is_refused_in_one_message(tmp_path: Path) -> None:
         ("mine:Absent", "no attribute"),
         ("absent:Net", "No module"),
     ):
-        done = subprocess.run(
-            [sys.executable, "-m", "cnnjepa", "doctor", "--encoder", name], capture_output=True, text=True,
-            cwd=tmp_path, env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])}, timeout=120,
-        )  # fmt: skip
+        done = cnnjepa("doctor", "--encoder", name, cwd=tmp_path)
         assert done.returncode == 2 and word in done.stderr and "Traceback" not in done.stderr, done.stderr
 
 

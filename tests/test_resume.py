@@ -4,13 +4,13 @@ import json
 import os
 import random
 import signal
-import subprocess
 import sys
 import time
 from pathlib import Path
 
 import pytest
 import torch
+from commands import cnnjepa
 from runs import (
     SERVER,
     assert_same_run,
@@ -114,12 +114,6 @@ def test_a_signal_stops_with_a_checkpoint_of_that_step(number: int, undisturbed:
     assert_same_run(run, undisturbed)
 
 
-def command(*arguments: str, **more: object) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "cnnjepa", *arguments], capture_output=True, text=True, timeout=120, **more  # type: ignore[call-overload]
-    )  # fmt: skip
-
-
 def as_flags(*overrides: str) -> list[str]:
     small = ["train_images=96", "val_images=64", "runtime.batch_size=16", "linear_epochs=2", "device=cpu", *overrides]
     return ["train", "--preset", "smoke", *[word for s in small for word in ("--set", s)]]
@@ -127,12 +121,12 @@ def as_flags(*overrides: str) -> list[str]:
 
 def test_max_hours_leaves_with_code_75_and_says_how_to_go_on(tmp_path: Path) -> None:
     out = ["--out", str(tmp_path / "run")]
-    stopped = command(*as_flags(), *out, "--max-hours", "0")
+    stopped = cnnjepa(*as_flags(), *out, "--max-hours", "0")
     assert stopped.returncode == 75
     assert "--resume" in stopped.stderr and "max-hours 0 is over" in stopped.stderr
     assert "Traceback" not in stopped.stderr
     assert read_checkpoint(tmp_path / "run" / "checkpoints" / "last.pt")["step"] == 1
-    again = command(*as_flags(), *out, "--resume")
+    again = cnnjepa(*as_flags(), *out, "--resume")
     assert again.returncode == 0, again.stderr
     assert "resuming from step 1" in again.stderr
 

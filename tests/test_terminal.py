@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from commands import cnnjepa_alone
 from nasty_names import NASTY
 from rich.text import Text
 from studies import result_of, write_run, write_study
-from test_cli import cnnjepa
 
 from cnnjepa.ablations.pool import Pool
 from cnnjepa.ablations.study_folder import StudyFolder
@@ -78,11 +78,11 @@ def test_what_a_stream_cannot_encode_becomes_ascii(
 
 def test_ascii_output_and_a_width_of_nothing_leave_messages_and_exit_codes_alone() -> None:
     narrow = {"PYTHONIOENCODING": "ascii", "COLUMNS": "0"}
-    listed = cnnjepa("config", "presets", **narrow)
+    listed = cnnjepa_alone("config", "presets", **narrow)
     assert listed.returncode == 0 and "\nsmoke\n" in listed.stdout and listed.stdout.isascii()
-    wrong = cnnjepa("train", "--bogus", **narrow)
+    wrong = cnnjepa_alone("train", "--bogus", **narrow)
     assert wrong.returncode == 2 and "No such option: --bogus" in wrong.stderr and wrong.stderr.isascii()
-    unknown = cnnjepa("train", "--preset", "猫[/x]", **narrow)
+    unknown = cnnjepa_alone("train", "--preset", "猫[/x]", **narrow)
     assert unknown.returncode == 2 and "\\u732b[/x]" in unknown.stderr
 
 
