@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 import typer
 from commands import cnnjepa, cnnjepa_alone
+from reports import DEPTHS, outcome
 from studies import write_study
-from test_report import DEPTHS, outcome
 from typer.testing import CliRunner
 
 from cnnjepa.ablations.report.figures.mask_samples import _images

@@ -13,9 +13,9 @@ import pytest
 import recipes
 import typer
 from commands import cnnjepa, run_file
+from reports import DEPTHS, outcome
 from runs import small_config, train_alone, write_images
 from studies import write_study
-from test_report import DEPTHS, outcome
 from typer.testing import CliRunner
 
 from cnnjepa.cli.app import app

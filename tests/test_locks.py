@@ -3,7 +3,7 @@
 from pathlib import Path
 
 import pytest
-from test_studies import study, written
+from study_plans import study, written
 
 from cnnjepa.ablations.local_executor import LocalExecutor
 from cnnjepa.ablations.pool import Pool

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from reports import DEPTHS, outcome
 from studies import planned, result_of, write_run, write_study
-from test_report import DEPTHS, outcome
 
 from cnnjepa.ablations.report.build import build_report
 from cnnjepa.schemas.study import Study

@@ -4,16 +4,14 @@ import itertools
 from pathlib import Path
 
 import pytest
+from reports import DEPTHS, comparison, outcome, table
 from studies import planned, write_study
-from test_report import DEPTHS, comparison, outcome, reported, table
 
 from cnnjepa.ablations.method_study import method_study
 from cnnjepa.ablations.plan import requested_trials
 from cnnjepa.ablations.report.build import build_report
 from cnnjepa.ablations.report.published_rows import beside, counterparts, published_set_of, published_tables
 from cnnjepa.schemas import load_config
-
-__all__ = ["reported"]  # the fixture
 
 
 def test_published_numbers_stand_next_to_their_own_protocol_and_images_only(reported: Path, tmp_path: Path) -> None:
