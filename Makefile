@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV   ?= .venv
 BIN    := $(VENV)/bin
 
-.PHONY: setup demo report results-page test lint types docs docs-site docs-serve docs-pictures bench bench-full clean
+.PHONY: setup demo report results-page test-fast test test-all lint types docs docs-site docs-serve docs-pictures bench bench-full clean
 
 setup: $(VENV)/.ready
 
@@ -25,10 +25,21 @@ report: setup
 results-page: setup
 	$(BIN)/cnnjepa report --root results/photos
 
-# Two test processes, each of which runs whole test files; JOBS=1 runs one process.
-JOBS ?= 2
+# JOBS processes, each of which runs whole test files; JOBS=1 runs one. pyproject.toml describes the markers.
+JOBS   ?= 2
+PYTEST := $(BIN)/python -m pytest -n $(JOBS) --dist loadfile
+
+# What starts no process and takes no seconds; under 90 s on two cores.
+test-fast: setup
+	$(PYTEST) -m "not (medium or slow or processes or kills or ray or browser)"
+
+# All but the slow tests.
 test: setup
-	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile
+	$(PYTEST) -m "not slow"
+
+# Everything; the CI runs this.
+test-all: setup
+	$(PYTEST)
 
 lint: setup
 	$(BIN)/ruff check .

@@ -73,6 +73,7 @@ def leaks(folder: Path, *words: str) -> list[str]:
     return [f"{name}: {word}" for name, text in texts.items() for word in words if word in text]
 
 
+@pytest.mark.medium
 def test_a_study_over_data_sets_is_kept_with_the_same_figures_under_the_paths_endings(tmp_path: Path) -> None:
     here, kept = tmp_path / "here", tmp_path / "kept"
     sets = [str(tmp_path / place / "photos.tar") for place in ("one", "two")]

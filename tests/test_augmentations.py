@@ -163,6 +163,8 @@ def test_checks_of_the_built_in_augmentations_find_nothing() -> None:
     assert isinstance(section, AugmentationSection)
 
 
+@pytest.mark.kills
+@pytest.mark.processes
 def test_an_augmentation_of_ones_own_is_killed_and_resumed_bit_for_bit(own: str, tmp_path: Path) -> None:
     written("extend_augmentation.md", tmp_path, own)
     config = small_config(f"augmentation.name={own}:Noise", "floors=false", "checkpoint_every_steps=3")

@@ -18,6 +18,7 @@ BASES = ("demo", "tiny64", "tiny64_cpu", "cifar", "in100", "in1k")
 METHODS = ("simclr", "byol", "vicreg", "ijepa", "spark", "lejepa", "supervised", "random_init", "cnnjepa")
 
 
+@pytest.mark.medium
 @pytest.mark.parametrize("preset", BASES)
 def test_every_base_has_every_method(preset: str) -> None:
     assert set(METHODS) <= set(methods_of(preset))
@@ -137,6 +138,7 @@ def test_times_of_something_else_are_refused(
         equal_time_epochs(tmp_path / "none.json", "demo", methods, {})
 
 
+@pytest.mark.processes
 def test_one_command_compares_methods_and_runs_nothing_twice(tmp_path: Path) -> None:
     sets = ["train_images=96", "val_images=64", "runtime.batch_size=16", "runtime.epochs=2", "linear_epochs=2",
             "linear_batch_size=32", "width=0.125", "device=cpu", "probe.floors=false", "held_out_ks=[5]",
@@ -153,6 +155,7 @@ def test_one_command_compares_methods_and_runs_nothing_twice(tmp_path: Path) -> 
     assert "3 of them finished before and would not be run again; 3 left: about" in planned.stderr + planned.stdout
 
 
+@pytest.mark.processes
 def test_a_missing_method_on_the_command_line_is_one_message() -> None:
     done = cnnjepa("benchmark", "--methods", "moco")
     assert done.returncode == 2 and "legal are random_init, supervised, cnnjepa" in done.stderr
@@ -165,6 +168,7 @@ def small(method: str) -> PretrainConfig:
     return load_config("smoke", overrides=[f"method.name={method}", "runtime.batch_size=8", "device=cpu"])
 
 
+@pytest.mark.processes
 def test_steps_are_measured_in_turns_in_processes_of_their_own() -> None:
     told: list[str] = []
     names = ("cnnjepa", "byol", "supervised")
@@ -200,6 +204,7 @@ def test_the_cost_table_is_whole_on_a_terminal_of_80_columns() -> None:
     assert head.split() == ["method", "s/step", "ratio", "images/s", "FLOP", "ratio", "GiB", "ratio", "takes", "paper"]
 
 
+@pytest.mark.processes
 def test_the_cost_table_names_ratios_and_is_kept(tmp_path: Path) -> None:
     asked = ["--methods", "supervised", "--batch", "4", "--rounds", "1", "--threads", "1", "--root", str(tmp_path)]
     done = cnnjepa("benchmark", "--cost", "--preset", "demo", *asked)

@@ -34,6 +34,8 @@ def module(name: str) -> ModuleType:
     return loaded
 
 
+@pytest.mark.processes
+@pytest.mark.slow
 @pytest.mark.parametrize("script", SCRIPTS)
 def test_every_benchmark_runs_and_writes_its_figures(script: str, tmp_path: Path) -> None:
     done = run(script, "--tiny", "--out", str(tmp_path), *FURTHER.get(script, []))
@@ -47,6 +49,7 @@ def test_every_benchmark_runs_and_writes_its_figures(script: str, tmp_path: Path
         assert figure["name"] in done.stdout
 
 
+@pytest.mark.processes
 def test_all_gathers_one_table_and_fails_only_when_a_script_does(tmp_path: Path) -> None:
     done = run("all", "--tiny", "--only", "masks", "--out", str(tmp_path))
     assert done.returncode == 0, done.stderr
@@ -69,6 +72,7 @@ def test_a_failing_script_is_named_with_its_last_words(tmp_path: Path, monkeypat
     assert "no such GEMM" in capsys.readouterr().out
 
 
+@pytest.mark.processes
 def test_figures_of_the_gpu_benchmark_outlive_a_loader_that_fails(tmp_path: Path) -> None:
     done = run("gpu_step", "--tiny", "--out", str(tmp_path), *FURTHER["gpu_step"], "--data", str(tmp_path / "gone"))
     assert done.returncode != 0 and "gone does not exist" in done.stderr
@@ -87,6 +91,7 @@ def test_figures_know_whether_they_meet_their_targets() -> None:
         figures.Figure("rate", 1.0, target=2.0)
 
 
+@pytest.mark.processes
 def test_the_gpu_benchmark_says_when_there_is_no_gpu(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
     done = run("gpu_step", "--tiny", "--out", str(tmp_path))

@@ -58,6 +58,7 @@ def test_help_answers_at_once() -> None:
     assert min(times) < 2.0
 
 
+@pytest.mark.processes
 def test_train_prints_a_summary_and_where_to_look(tmp_path: Path) -> None:
     out = tmp_path / "run"
     done = cnnjepa("train", "--preset", "smoke", *RUN, "--out", str(out))
@@ -122,6 +123,7 @@ def test_wrong_input_is_one_message_with_code_2_and_writes_nothing(
     assert not (tmp_path / "run" / "config.yaml").exists()
 
 
+@pytest.mark.processes
 @pytest.mark.parametrize(
     ("package", "importers", "command", "says"),
     [
@@ -148,6 +150,7 @@ def test_a_missing_package_is_told_with_the_command_that_installs_it(
     assert done.returncode == 2 and says in done.stderr and "Traceback" not in done.stderr, done.stderr
 
 
+@pytest.mark.processes
 @pytest.mark.parametrize(
     ("prepare", "says"),
     [
@@ -191,6 +194,7 @@ def truncated(folder: Path) -> None:
     path.write_bytes(path.read_bytes()[:200])
 
 
+@pytest.mark.processes
 def test_data_check_names_every_unreadable_image(tmp_path: Path) -> None:
     truncated(tmp_path / "data")
     done = cnnjepa("data", "check", str(tmp_path / "data"))
@@ -200,6 +204,7 @@ def test_data_check_names_every_unreadable_image(tmp_path: Path) -> None:
     assert cnnjepa("data", "check", str(tmp_path / "good")).returncode == 0
 
 
+@pytest.mark.processes
 def test_config_show_can_be_read_back(tmp_path: Path) -> None:
     shown = cnnjepa("config", "show", "--preset", "tiny64", "--set", "depth=4")
     (tmp_path / "mine.yaml").write_text(shown.stdout)
@@ -209,6 +214,7 @@ def test_config_show_can_be_read_back(tmp_path: Path) -> None:
     assert re.search(r"^method\.predictor\.depth +2 +4 *$", differing, re.M)
 
 
+@pytest.mark.processes
 def test_config_presets_and_schema_name_everything() -> None:
     listed = cnnjepa("config", "presets").stdout
     assert all(name in listed for name in preset_names()) and "Run:" in listed
@@ -216,6 +222,7 @@ def test_config_presets_and_schema_name_everything() -> None:
     assert json.loads(cnnjepa("config", "schema", "--json").stdout)["title"] == "PretrainConfig"
 
 
+@pytest.mark.processes
 def test_masks_writes_a_picture(tmp_path: Path) -> None:
     done = cnnjepa("masks", "--preset", "in100", "--out", str(tmp_path / "masks.png"), "--batches", "50")
     assert done.returncode == 0, done.stderr
@@ -223,6 +230,7 @@ def test_masks_writes_a_picture(tmp_path: Path) -> None:
     assert cnnjepa("masks", "--preset", "in100", "--out", str(tmp_path / "masks.txt")).returncode == 2
 
 
+@pytest.mark.processes
 def test_doctor_judges_this_machine() -> None:
     done = cnnjepa("doctor", "--set", "train_images=256", "--set", "runtime.batch_size=16")
     assert done.returncode == 0, done.stdout + done.stderr
@@ -250,6 +258,7 @@ def test_a_collapsed_run_leaves_with_code_3(
     assert "collapsed: RankMe is 1.000 of 96" in capsys.readouterr().out
 
 
+@pytest.mark.processes
 def test_debug_shows_the_traceback() -> None:
     assert "Traceback" in cnnjepa("train", "--preset", "nope", "--debug").stderr
 

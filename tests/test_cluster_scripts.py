@@ -50,6 +50,7 @@ def test_the_page_holds_two_scripts() -> None:
     assert [("--executor local" in script, "B:USR1" in script) for script in scripts()] == [(False, True), (True, True)]
 
 
+@pytest.mark.processes
 @pytest.mark.parametrize("script", scripts(), ids=["ray", "array"])
 @pytest.mark.parametrize("times", [1, 2])
 def test_a_warning_to_the_batch_shell_reaches_the_driver_and_the_job_is_requeued(
@@ -66,6 +67,7 @@ def test_a_warning_to_the_batch_shell_reaches_the_driver_and_the_job_is_requeued
     assert told(tmp_path)[1:] == ["USR1", "requeue 17"] or told(tmp_path)[1:] == ["USR1", "USR1", "requeue 17"]
 
 
+@pytest.mark.processes
 @pytest.mark.parametrize("script", scripts(), ids=["ray", "array"])
 def test_a_driver_that_fails_is_not_requeued(script: str, tmp_path: Path) -> None:
     assert started(script, tmp_path, DRIVER_FAILS="yes").wait(30) == 1

@@ -74,6 +74,7 @@ def test_the_cost_counts_the_token_and_the_projection_head_with_the_predictor() 
     assert priced(head).encoder_params == priced(config).encoder_params
 
 
+@pytest.mark.medium
 @pytest.mark.parametrize("arch", STOCK)
 def test_an_encoder_has_torchvisions_parameters_and_flops_without_the_classifier(arch: Any) -> None:
     meta = STOCK[arch].meta
@@ -89,6 +90,7 @@ def test_resnet50_takes_4_09_giga_multiply_adds_a_forward() -> None:
     assert round(priced(load_config("in100")).encoder_flops / 2e9, 2) == 4.09
 
 
+@pytest.mark.medium
 @pytest.mark.parametrize("width", [0.125, 0.5, 2.0])
 def test_width_scales_parameters_about_quadratically(width: float) -> None:
     one, other = (priced(load_config("in100", overrides=[f"width={w}"])) for w in (1.0, width))

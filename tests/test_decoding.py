@@ -186,6 +186,7 @@ print("refused", refused)
 """
 
 
+@pytest.mark.processes
 def test_no_damage_ends_the_process() -> None:
     """Some hundred damaged files of every kind, PNGs also with checksums that hide the damage, in a process of its own
     (torchvision's PNG decoder ended it at nearly every file)."""

@@ -14,6 +14,8 @@ from runs import SERVER, in_process, small_config
 from cnnjepa.schemas import PretrainConfig
 from cnnjepa.training.checkpoint import read_checkpoint
 
+pytestmark = [pytest.mark.processes]
+
 # Three optimiser steps of a global batch of 32.
 STEPS = ("train_images=96", "epochs=1", "warmup_epochs=0", "log_every_steps=1", "checkpoint_every_steps=1")
 

@@ -66,6 +66,7 @@ class References(HTMLParser):
             self.loaded.append(values["href"])
 
 
+@pytest.mark.processes
 def test_every_link_and_picture_of_the_site_exists(site: Path) -> None:
     pages = {path: References(path.read_text(encoding="utf-8")) for path in site.rglob("index.html")}
     assert len(pages) == len(list(DOCS.rglob("*.md")))
@@ -83,12 +84,14 @@ def test_every_link_and_picture_of_the_site_exists(site: Path) -> None:
     assert missing == []
 
 
+@pytest.mark.processes
 def test_the_site_loads_nothing_from_elsewhere(site: Path) -> None:
     for path in site.rglob("index.html"):
         page = References(path.read_text(encoding="utf-8"))
         assert not [source for source in page.loaded if re.match(r"(https?:)?//", source)], path
 
 
+@pytest.mark.processes
 def test_the_python_reference_has_every_public_name(site: Path) -> None:
     import cnnjepa
 
@@ -97,6 +100,7 @@ def test_the_python_reference_has_every_public_name(site: Path) -> None:
         assert [a for a in anchors if a.startswith("cnnjepa.") and a.endswith(f".{name}")], name
 
 
+@pytest.mark.processes
 def test_the_page_of_examples_shows_their_code(site: Path) -> None:
     page = (site / "examples" / "index.html").read_text(encoding="utf-8")
     for example in (ROOT / "examples").glob("*.py"):

@@ -99,6 +99,7 @@ def cases() -> list[Any]:
     ]  # fmt: skip
 
 
+@pytest.mark.processes
 @pytest.mark.parametrize("arguments", cases())
 def test_a_documented_command_runs(
     arguments: tuple[str, ...], made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -167,6 +168,7 @@ def test_the_documents_show_commands_of_every_kind() -> None:
     assert CliRunner().invoke(app, ["--help"]).exit_code == 0
 
 
+@pytest.mark.processes
 @pytest.mark.slow
 @pytest.mark.parametrize("code", [pytest.param(code, id=where) for where, code in documented.python_blocks()])
 def test_documented_python_runs_as_it_is_written(code: str, tmp_path: Path) -> None:

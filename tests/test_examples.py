@@ -27,6 +27,7 @@ LEFT = {
 }
 
 
+@pytest.mark.processes
 @pytest.mark.slow
 @pytest.mark.parametrize("example", EXAMPLES, ids=lambda path: path.stem)
 def test_an_example_runs(example: Path, tmp_path: Path) -> None:

@@ -15,6 +15,8 @@ from cnnjepa.export.exported_encoder import ExportedEncoder
 from cnnjepa.schemas import ConfigError
 from cnnjepa.training.pretrain import pretrain
 
+pytestmark = [pytest.mark.medium]
+
 QUICK = ("train_images=32", "val_images=32", "epochs=1", "warmup_epochs=0", "floors=false", "runtime.batch_size=8",
          "checkpoint_every_steps=100", "linear_epochs=1")  # fmt: skip
 

@@ -18,6 +18,8 @@ from test_distributed import STEPS, free_port
 from cnnjepa.errors import ImageError, RunError
 from cnnjepa.schemas import ConfigError, PretrainConfig, TrialResult
 
+pytestmark = [pytest.mark.processes]
+
 TWO = (*STEPS, "runtime.batch_size=16", "floors=false")
 
 
@@ -146,6 +148,7 @@ def test_a_refusal_on_one_process_at_the_start_reaches_all_and_writes_nothing(tm
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.kills
 def test_a_process_that_is_killed_ends_the_other_and_the_run_resumes(tmp_path: Path) -> None:
     ended, codes, seconds = run_both(tmp_path / "run", killed)
     assert codes == [0, -signal.SIGKILL] and seconds < 30

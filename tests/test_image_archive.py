@@ -70,6 +70,7 @@ def test_an_archive_cut_between_two_images_is_an_error_naming_it(
         open_sources(config_of(whole))
 
 
+@pytest.mark.medium
 def test_the_photographs_beside_the_repository_are_read(photographs: Path) -> None:
     sources = open_sources(FolderData(path=photographs, image_size=64))
     for split, count in (("train", 37_000), ("val", 5_000)):

@@ -69,6 +69,7 @@ def test_named_arms_with_commas_in_their_names_are_told_by_their_axes() -> None:
     ]  # fmt: skip
 
 
+@pytest.mark.medium
 def test_a_report_has_a_row_for_each_of_two_arms_that_are_close(tmp_path: Path) -> None:
     study = Study(name="close", preset="smoke", axes={"optimizer.lr": (0.0060001, 0.00600012)}, seeds=(0, 1))
     write_study(tmp_path, study, lambda arm, seed: (50.0 + seed if arm == "lr=0.0060001" else 70.0 + seed, 40.0))
@@ -78,6 +79,7 @@ def test_a_report_has_a_row_for_each_of_two_arms_that_are_close(tmp_path: Path) 
     assert "50.5" in found["lr=0.0060001"] and "70.5" in found["lr=0.00600012"]
 
 
+@pytest.mark.medium
 def test_pictures_along_two_axes_that_end_alike_are_two_files(tmp_path: Path) -> None:
     axes = {"first_view.blur": (0.1, 0.2), "second_view.blur": (0.1, 0.2)}
     study = Study(name="grid", preset="demo-byol", axes=axes)

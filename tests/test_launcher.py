@@ -79,6 +79,7 @@ def test_processes_that_do_not_come_are_waited_for_shortly(rank: str, monkeypatc
     assert time.monotonic() - begun < 30
 
 
+@pytest.mark.processes
 def test_a_trial_of_one_process_is_alone_whatever_its_driver_was_started_with(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -90,6 +91,7 @@ def test_a_trial_of_one_process_is_alone_whatever_its_driver_was_started_with(
     assert [result["status"] for result in results(tmp_path).values()] == ["finished"]
 
 
+@pytest.mark.processes
 def test_train_refuses_before_torch_is_imported() -> None:
     code = "import sys; sys.argv = ['cnnjepa', 'train', '--preset', 'smoke']\nfrom cnnjepa.cli.main import main\n"
     code += "try: main()\nexcept SystemExit as left: print(left.code, 'torch' in sys.modules)"

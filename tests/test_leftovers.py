@@ -74,6 +74,7 @@ def test_a_search_under_the_name_of_a_study_is_refused_before_anything_is_writte
 NOT_RESUMED = ("--resume", "--checkpoint", "nowhere.pt")
 
 
+@pytest.mark.medium
 @pytest.mark.parametrize(
     "wrong",
     [
@@ -135,6 +136,8 @@ def _count(folder: Path, rounds: int) -> None:
             number.write_text(str(now + 1))
 
 
+@pytest.mark.kills
+@pytest.mark.processes
 def test_a_lock_file_that_goes_away_never_lets_two_in(tmp_path: Path) -> None:
     (tmp_path / "number").write_text("0")
     fork = multiprocessing.get_context("fork")

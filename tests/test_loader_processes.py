@@ -56,6 +56,7 @@ def shared_memory_is_full(index: int) -> Any:
     raise RuntimeError("unable to allocate shared memory(shm) for file </torch_1_2_0>: No space left on device (28)")
 
 
+@pytest.mark.processes
 @pytest.mark.parametrize(
     ("work", "message"),
     [
@@ -89,6 +90,7 @@ def test_errors_of_the_data_set_keep_their_kind() -> None:
             list(load_batches(Batches(lambda index: ImageError("cat.jpg cannot be read")), workers))
 
 
+@pytest.mark.processes
 def test_a_busy_loader_process_ends_with_the_iteration() -> None:
     def work(index: int) -> int:
         time.sleep(60 * (index > 0))
@@ -131,6 +133,8 @@ class KillsALoader(Watcher):
                 process.kill()
 
 
+@pytest.mark.kills
+@pytest.mark.processes
 def test_a_run_whose_loader_is_killed_says_so_and_resumes(images: Path, tmp_path: Path) -> None:
     with pytest.raises(
         ProcessLostError, match=r"lower runtime\.workers, .* resumes from its last checkpoint with --resume"
@@ -143,6 +147,7 @@ def test_a_run_whose_loader_is_killed_says_so_and_resumes(images: Path, tmp_path
     assert_same_run(tmp_path / "run", tmp_path / "undisturbed")
 
 
+@pytest.mark.processes
 def test_an_error_in_mid_training_leaves_no_loader_process(
     images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -278,6 +278,7 @@ def test_the_decoder_has_the_released_codes_widths_on_a_resnet50() -> None:
     assert [norm.weight.numel() for norm in method.norms] == dims  # type: ignore[union-attr, operator]
 
 
+@pytest.mark.medium
 @pytest.mark.parametrize("changes", [(), ("stages=3", "width=0.375", "image_size=32")])
 @pytest.mark.parametrize("preset", ["demo", "tiny64", "cifar"])
 def test_a_small_presets_step_takes_fewer_flops_than_cnnjepas(preset: str, changes: tuple[str, ...]) -> None:
@@ -306,6 +307,7 @@ def lejepa_loss(method: LeJEPA, inputs: tuple[Tensor, ...], config: PretrainConf
     return 0.95 * agreement + 0.05 * torch.stack(statistics).mean()
 
 
+@pytest.mark.medium
 @pytest.mark.parametrize(
     ("name", "own"), [("ijepa", ()), ("spark", ()), ("lejepa", ()), ("lejepa", ("method.centre=global",))]
 )

@@ -53,12 +53,14 @@ def judged(name: str, monkeypatch: pytest.MonkeyPatch, processes: bool = False) 
     return {finding.name: (finding.ok, finding.value) for finding in found}
 
 
+@pytest.mark.processes
 def test_our_method_passes_in_two_processes_too(monkeypatch: pytest.MonkeyPatch) -> None:
     found = judged("cnnjepa", monkeypatch, processes=True)
     assert [ok for ok, _ in found.values()] == [None, True, True, True, True, True]
     assert "float64, gloo" in found["two processes equal one"][1]
 
 
+@pytest.mark.medium
 @pytest.mark.parametrize(
     ("name", "check", "why"),
     [
@@ -73,6 +75,7 @@ def test_a_fault_is_found_by_its_own_check(name: str, check: str, why: str, monk
     assert why in found[check][1]
 
 
+@pytest.mark.processes
 def test_a_loss_over_a_process_s_own_batch_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
     ok, value = judged("test_method_check:Batchwise", monkeypatch, processes=True)["two processes equal one"]
     assert ok is False and "declare COMPARES_IMAGES in the Config" in value

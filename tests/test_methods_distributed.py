@@ -59,6 +59,7 @@ def gathered_nt_xent(rank: int, folder: Path) -> None:
     torch.save((total.detach(), [view.grad for view in mine]), folder / f"{rank}.pt")
 
 
+@pytest.mark.processes
 def test_gathered_nt_xent_equals_one_process_on_the_joined_batch(tmp_path: Path) -> None:
     in_two(gathered_nt_xent, tmp_path)
     whole = [view.requires_grad_() for view in views()]
@@ -96,6 +97,7 @@ def gathered_norm(rank: int, folder: Path) -> None:
     torch.save(normed(GatheredBatchNorm.of(plain_norm()), own(maps(), rank)), folder / f"{rank}.pt")
 
 
+@pytest.mark.processes
 def test_the_gathered_batch_norm_is_the_ordinary_one_on_the_joined_batch(tmp_path: Path) -> None:
     in_two(gathered_norm, tmp_path)
     out, grad, rest = normed(plain_norm(), maps())
@@ -130,6 +132,7 @@ def test_synchronising_keeps_parameters_and_their_names() -> None:
 STEPS = ("train_images=96", "epochs=1", "warmup_epochs=0", "log_every_steps=1", "checkpoint_every_steps=1")
 
 
+@pytest.mark.processes
 @pytest.mark.parametrize("name", ["simclr", "byol", "lejepa", "spark"])
 def test_a_two_process_run_is_the_one_process_run(name: str, tmp_path: Path) -> None:
     """Through the loop: views, SyncBN's equivalent, gathering, gradients, LARS. Global batch 32, float32."""

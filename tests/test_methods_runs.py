@@ -29,6 +29,7 @@ def config_of(name: str, *more: str) -> PretrainConfig:
     return small_config(f"method.name={name}", *heads, *(VIT if name == "ijepa" else ()), *more)
 
 
+@pytest.mark.medium
 @pytest.mark.parametrize("name", ["simclr", "byol", "vicreg", "supervised", "lejepa", "spark", "ijepa"])
 def test_a_run_ends_with_a_result_and_an_encoder(name: str, tmp_path: Path) -> None:
     run = tmp_path / "run"
@@ -53,6 +54,7 @@ def test_a_run_ends_with_a_result_and_an_encoder(name: str, tmp_path: Path) -> N
             cnnjepa.load_encoder(run, "target")
 
 
+@pytest.mark.medium
 def test_random_init_trains_nothing_and_is_the_untrained_floor(tmp_path: Path) -> None:
     run = tmp_path / "run"
     result = pretrain(config_of("random_init"), run)
@@ -70,6 +72,8 @@ def test_random_init_trains_nothing_and_is_the_untrained_floor(tmp_path: Path) -
     assert again.result.lasting() == result.lasting()
 
 
+@pytest.mark.kills
+@pytest.mark.processes
 @pytest.mark.parametrize(
     ("name", "more"), [("byol", ()), ("simclr", LARS), ("supervised", ("clip_norm=1",)), ("lejepa", ())]
 )
@@ -105,6 +109,7 @@ def test_masks_of_a_method_without_them_are_refused(tmp_path: Path) -> None:
         draw_picture(config_of("simclr"), tmp_path / "m.png", 1)
 
 
+@pytest.mark.medium
 @pytest.mark.parametrize("name", ["simclr", "byol", "vicreg", "supervised", "lejepa", "spark", "ijepa"])
 def test_a_bf16_step_is_close_to_a_float32_one(name: str) -> None:
     losses = []

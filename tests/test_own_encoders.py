@@ -37,6 +37,7 @@ def lively(arch: str, width: float = 0.25) -> nn.Module:
     return backbone
 
 
+@pytest.mark.medium
 @pytest.mark.parametrize("arch", ["convnext_tiny", "convnext_small"])
 def test_a_packed_convnext_equals_the_masked_one(arch: str) -> None:
     """Depthwise 7x7, whose halo of 3 spans one to three cells of 8, 4, 2 and 1 pixels."""
@@ -49,6 +50,7 @@ def test_a_packed_convnext_equals_the_masked_one_at_every_scale() -> None:
     assert_same_maps(lively("convnext_tiny"), torch.randn(3, 3, 96, 96, dtype=torch.float64), 3)
 
 
+@pytest.mark.medium
 def test_all_visible_is_torchvisions_convnext() -> None:
     stock = torchvision.models.convnext_tiny(weights=None).double().eval()
     backbone = lively("convnext_tiny", 1.0)
@@ -249,6 +251,7 @@ def test_every_step_seeds_its_layers_by_step_and_rank(tmp_path: Path, monkeypatc
     assert seen == [(7, "layers", step, 0) for step in range(2)]
 
 
+@pytest.mark.processes
 def test_what_is_no_network_is_refused_in_one_message(tmp_path: Path) -> None:
     (tmp_path / "mine.py").write_text("class NotOne: pass\ndef broken(x): return x\n")
     for name, word in (

@@ -148,6 +148,8 @@ def pack_and_die(source: Path, dest: Path, at_event: int) -> None:
     pack_all(config_of(source), dest)
 
 
+@pytest.mark.kills
+@pytest.mark.processes
 @pytest.mark.parametrize("at_event", [1, 2, 3, 6, 8, 9, 10, 25, 45, 51])
 def test_packing_killed_anywhere_goes_on_to_the_same_files(
     folder: Path, packed: Path, tmp_path: Path, at_event: int

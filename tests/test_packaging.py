@@ -54,6 +54,7 @@ def run(environment: Path, folder: Path, *command: str) -> subprocess.CompletedP
     )  # fmt: skip
 
 
+@pytest.mark.processes
 def test_the_wheel_holds_only_cnnjepa_with_its_data_and_its_types(wheel: Path) -> None:
     names = zipfile.ZipFile(wheel).namelist()
     assert {name.split("/")[0] for name in names} == {"cnnjepa", wheel.name.split("-py3")[0] + ".dist-info"}
@@ -66,6 +67,7 @@ def test_the_wheel_holds_only_cnnjepa_with_its_data_and_its_types(wheel: Path) -
         assert wanted in names
 
 
+@pytest.mark.processes
 def test_the_version_is_written_in_one_place(wheel: Path) -> None:
     archive = zipfile.ZipFile(wheel)
     (name,) = [name for name in archive.namelist() if name.endswith(".dist-info/METADATA")]
@@ -78,6 +80,7 @@ def test_the_version_is_written_in_one_place(wheel: Path) -> None:
     assert "version" not in tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
 
 
+@pytest.mark.processes
 @pytest.mark.slow
 def test_an_installed_wheel_trains_from_another_folder(environment: Path, tmp_path: Path) -> None:
     where = run(environment, tmp_path, "python", "-c", "import cnnjepa; print(cnnjepa.__file__)")
@@ -90,6 +93,7 @@ def test_an_installed_wheel_trains_from_another_folder(environment: Path, tmp_pa
     assert (tmp_path / "trained" / "result.json").is_file()
 
 
+@pytest.mark.processes
 def test_an_installed_wheel_names_the_requirements_of_its_extras(environment: Path, tmp_path: Path) -> None:
     code = "from cnnjepa.optional import install_command; print(install_command('vit', 'timm'))"
     shown = run(environment, tmp_path, "python", "-c", code)
@@ -113,10 +117,12 @@ def loaded(code: str, folder: Path, *watched: str) -> str:
     return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=folder).stdout
 
 
+@pytest.mark.processes
 def test_importing_the_package_loads_nothing_but_the_package(tmp_path: Path) -> None:
     assert loaded("import cnnjepa", tmp_path, *HEAVY, "torch", "numpy", "pydantic", "yaml") == "[]\n"
 
 
+@pytest.mark.processes
 def test_loading_an_encoder_loads_neither_the_study_packages_nor_tensorboard(tmp_path: Path) -> None:
     train_alone(small_config("runtime.epochs=1", "warmup_epochs=0"), tmp_path / "run")
     code = "import cnnjepa; assert cnnjepa.load_encoder('run').training is False"

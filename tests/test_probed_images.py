@@ -48,6 +48,7 @@ def asked(run: Path, data: Path | None, *overrides: str) -> tuple[PretrainConfig
     return probe_config(read_config(run / "config.yaml"), state["settings"], list(overrides), data)
 
 
+@pytest.mark.medium
 @pytest.mark.parametrize("run", ["own", "drawn"])
 def test_other_images_inherit_what_the_encoder_needs_and_nothing_else(run: str, runs: Path, tmp_path: Path) -> None:
     other = images(tmp_path / "other", 30, 12, (48, 40))

@@ -63,6 +63,8 @@ def test_a_run_is_named_by_the_source_of_what_it_uses(own: str, tmp_path: Path) 
     assert names[0][0] != names[1][0] and names[0][1] != names[1][1]
 
 
+@pytest.mark.kills
+@pytest.mark.processes
 def test_a_method_of_ones_own_is_killed_and_resumed_bit_for_bit(own: str, tmp_path: Path) -> None:
     written("extend_method.md", tmp_path, own)
     config = small_config(f"method.name={own}:RegularisedJEPA", "floors=false", "checkpoint_every_steps=3")
@@ -73,6 +75,7 @@ def test_a_method_of_ones_own_is_killed_and_resumed_bit_for_bit(own: str, tmp_pa
     assert cnnjepa.load_encoder(tmp_path / "killed")(torch.zeros(1, 3, 32, 32)).shape[0] == 1
 
 
+@pytest.mark.processes
 def test_an_edited_method_does_not_resume_an_earlier_run(own: str, tmp_path: Path) -> None:
     written("extend_method.md", tmp_path, own)
     config = small_config(f"method.name={own}:RegularisedJEPA", *SHORT)
@@ -139,6 +142,7 @@ def test_an_encoder_of_ones_own_is_named_by_arch(own: str, tmp_path: Path) -> No
     assert list(extensions_in(old)) == []  # its name holds the class alone, as before
 
 
+@pytest.mark.processes
 @pytest.mark.slow
 def test_extensions_are_ablated_over_two_seeds_and_reported_beside_ours(own: str, tmp_path: Path) -> None:
     """Ours, a method and a masking strategy of one's own: one study, two seeds, one report."""

@@ -20,6 +20,7 @@ from cnnjepa.schemas import ConfigError
 from cnnjepa.schemas.study import Study
 
 
+@pytest.mark.medium
 def test_measured_steps_stand_in_the_report_over_all(tmp_path: Path) -> None:
     write_study(tmp_path, DEPTHS, outcome)
     (tmp_path / "benchmarks").mkdir()
@@ -48,6 +49,7 @@ def test_measured_steps_stand_in_the_report_over_all(tmp_path: Path) -> None:
     assert warning.startswith("benchmarks/method_cost.json: is not a file that `cnnjepa benchmark --cost` wrote")
 
 
+@pytest.mark.processes
 def test_a_second_call_writes_the_same_bytes(reported: Path) -> None:
     before = {name: files(reported / name) for name in ("report", "studies/depths/report", "studies/ratios/report")}
     again = subprocess.run(  # a new process: nothing may depend on the order of a set or on what was drawn before
@@ -60,6 +62,7 @@ def test_a_second_call_writes_the_same_bytes(reported: Path) -> None:
         assert [path for path in now if now[path] != contents[path]] == []
 
 
+@pytest.mark.medium
 def test_all_formats_are_written_and_name_no_machine(reported: Path) -> None:
     folder = reported / "studies" / "depths" / "report"
     written = files(folder)
@@ -74,6 +77,7 @@ def test_all_formats_are_written_and_name_no_machine(reported: Path) -> None:
         assert str(reported).encode() not in content, name
 
 
+@pytest.mark.medium
 def test_the_report_over_all_has_the_main_table_and_the_published_one(reported: Path) -> None:
     rows = table(reported / "report", "main_synthetic-32_published")
     assert [(row["method"], row["study"], row["n"]) for row in rows] == [
@@ -84,6 +88,7 @@ def test_the_report_over_all_has_the_main_table_and_the_published_one(reported: 
     assert len(table(reported / "report", "published_in1k")) == 4
 
 
+@pytest.mark.medium
 def test_what_an_earlier_report_wrote_goes_and_nothing_else_does(tmp_path: Path) -> None:
     write_study(tmp_path, DEPTHS, outcome)
     build_report(tmp_path, ["depths"])
@@ -95,6 +100,7 @@ def test_what_an_earlier_report_wrote_goes_and_nothing_else_does(tmp_path: Path)
     assert (folder / "figures" / "mine.png").read_bytes() == b"a person's own"
 
 
+@pytest.mark.medium
 def test_the_gallery_of_photographs_stays_out_of_the_page(tmp_path: Path) -> None:
     """A real, tiny run on a folder of images; and what is said when the images are gone."""
     import torchvision
@@ -132,6 +138,7 @@ def test_the_gallery_of_photographs_stays_out_of_the_page(tmp_path: Path) -> Non
     assert not (folder / "gallery" / "photos_neighbours.png").exists()
 
 
+@pytest.mark.medium
 def test_a_large_study_costs_no_more_pictures_than_a_small_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Time is in pictures; benchmarks/report.py measures it."""
     from matplotlib.figure import Figure
@@ -155,6 +162,7 @@ def test_a_large_study_costs_no_more_pictures_than_a_small_one(tmp_path: Path, m
     assert counts[0] == counts[1] <= 20
 
 
+@pytest.mark.medium
 def test_a_speed_benchmark_with_several_shares_is_drawn(tmp_path: Path) -> None:
     write_study(tmp_path, DEPTHS, outcome)
     out = tmp_path / "benchmarks" / "out"
@@ -170,6 +178,7 @@ def test_a_speed_benchmark_with_several_shares_is_drawn(tmp_path: Path) -> None:
     assert len(built.warnings) == 2 and "torn.json" in built.warnings[0] and "wrong.json" in built.warnings[1]
 
 
+@pytest.mark.medium
 def test_out_takes_the_report_elsewhere(tmp_path: Path) -> None:
     write_study(tmp_path, DEPTHS, outcome)
     built = build_report(tmp_path, ["depths"], out=tmp_path / "elsewhere")
@@ -179,6 +188,7 @@ def test_out_takes_the_report_elsewhere(tmp_path: Path) -> None:
     assert (tmp_path / "elsewhere" / row["folder"] / "result.json").is_file()
 
 
+@pytest.mark.medium
 def test_the_latex_compiles(reported: Path, tmp_path: Path) -> None:
     compiler = shutil.which("pdflatex")
     if compiler is None:
@@ -197,6 +207,7 @@ def test_the_latex_compiles(reported: Path, tmp_path: Path) -> None:
         assert (where / "report.pdf").stat().st_size > 20_000
 
 
+@pytest.mark.medium
 def test_a_name_with_latex_s_letters_is_escaped(tmp_path: Path) -> None:
     from cnnjepa.ablations.report.escape import latex_text, markdown_text
 
@@ -207,6 +218,7 @@ def test_a_name_with_latex_s_letters_is_escaped(tmp_path: Path) -> None:
     assert markdown_text("a|b*c_d[e]") == r"a\|b\*c\_d\[e\]"
 
 
+@pytest.mark.medium
 def test_what_is_kept_gives_the_same_tables_and_names_no_place(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -53,6 +53,7 @@ def report(root: Path) -> Path:
     return root / "studies" / "nasty" / "report"
 
 
+@pytest.mark.medium
 def test_no_cell_of_a_csv_is_a_formula_and_numbers_stay_numbers(report: Path) -> None:
     for text in ("=1+1", "+x", "-x", "@SUM(A1)", "\t=1", "\r=1", "\n=1", "＝1", "--", "-1+1", "-"):
         assert csv_value(text) == f"'{text}"
@@ -156,6 +157,7 @@ def test_pictures_have_a_glyph_for_every_letter_and_a_legend_entry_for_every_nam
     assert made.png.startswith(b"\x89PNG") and b"\x1b" not in made.svg
 
 
+@pytest.mark.medium
 @pytest.mark.parametrize("name", NASTY)
 def test_a_label_of_a_picture_is_drawn(name: str) -> None:
     with canvas(9, 3) as figure:
@@ -168,6 +170,7 @@ def test_a_label_of_a_picture_is_drawn(name: str) -> None:
     assert len(figure_text(name)) <= 61 and "\n" not in figure_text(name)
 
 
+@pytest.mark.medium
 def test_names_of_300_letters_leave_room_for_the_pictures(tmp_path: Path) -> None:
     arms = {f"{'long ' * 60}{n}": {"optimizer.lr": 0.001 * n} for n in range(1, 7)}
     grid = Study(name="long", preset="smoke", axes={"arm": arms, "predictor.depth": (1, 2)})

@@ -18,10 +18,13 @@ from cnnjepa.schemas.study import Study
 BROWSER = shutil.which("chromium") or shutil.which("chromium-browser")
 DRIVER = shutil.which("chromedriver")
 
-pytestmark = pytest.mark.skipif(
-    BROWSER is None or DRIVER is None,
-    reason="Chromium and its driver are not installed (Debian: chromium chromium-driver)",
-)
+pytestmark = [
+    pytest.mark.browser,
+    pytest.mark.skipif(
+        BROWSER is None or DRIVER is None,
+        reason="Chromium and its driver are not installed (Debian: chromium chromium-driver)",
+    ),
+]
 
 WAIT = 10  # seconds until a plot must have been drawn
 

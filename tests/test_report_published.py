@@ -13,6 +13,8 @@ from cnnjepa.ablations.report.build import build_report
 from cnnjepa.ablations.report.published_rows import beside, counterparts, published_set_of, published_tables
 from cnnjepa.schemas import load_config
 
+pytestmark = [pytest.mark.medium]
+
 
 def test_published_numbers_stand_next_to_their_own_protocol_and_images_only(reported: Path, tmp_path: Path) -> None:
     folder = reported / "studies" / "depths" / "report"

@@ -132,6 +132,7 @@ def test_kendall_s_exact_p_is_scipy_s_where_there_are_no_ties() -> None:
         assert ours and ours.tau == pytest.approx(theirs.statistic) and ours.p == pytest.approx(theirs.pvalue)
 
 
+@pytest.mark.medium
 @pytest.mark.parametrize("seeds", [2, 3, 5])
 def test_studies_without_any_difference_name_no_winner_more_than_one_time_in_twenty(seeds: int) -> None:
     """1,000 studies of a baseline and four arms, two metrics, accuracies counted over 2,000 images.

@@ -21,6 +21,8 @@ from cnnjepa.training.reprobe import reprobe
 from cnnjepa.training.run_folder import RunFolder
 from tests.runs import small_config
 
+pytestmark = [pytest.mark.medium]
+
 QUICK = ("floors=false", "probe.every_epochs=0", "epochs=2")
 
 

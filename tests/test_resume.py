@@ -41,6 +41,8 @@ def events_of(config: PretrainConfig, folder: Path) -> list[str]:
     return list(json.loads(tally.read_text()))
 
 
+@pytest.mark.kills
+@pytest.mark.processes
 def test_a_run_killed_at_twenty_random_moments_and_resumed_ends_the_same(undisturbed: Path, tmp_path: Path) -> None:
     config = small_config()
     events = events_of(config, tmp_path)
@@ -61,6 +63,8 @@ def test_a_run_killed_at_twenty_random_moments_and_resumed_ends_the_same(undistu
         assert not list(run.rglob("*.tmp")), events[moment - 1]
 
 
+@pytest.mark.kills
+@pytest.mark.processes
 def test_a_run_killed_again_and_again_by_the_clock_ends_the_same(undisturbed: Path, tmp_path: Path) -> None:
     draw, run = random.Random(1), tmp_path / "run"
     for _ in range(6):
@@ -73,6 +77,7 @@ def test_a_run_killed_again_and_again_by_the_clock_ends_the_same(undisturbed: Pa
     assert_same_run(run, undisturbed)
 
 
+@pytest.mark.processes
 def test_the_number_of_workers_and_the_logging_may_change_on_resume(tmp_path: Path) -> None:
     folder = tmp_path / "images"
     write_images(folder)
@@ -105,6 +110,8 @@ def signal_after_steps(config: PretrainConfig, run: Path, number: int, steps: in
         sys.exit(75)
 
 
+@pytest.mark.kills
+@pytest.mark.processes
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGUSR1])
 def test_a_signal_stops_with_a_checkpoint_of_that_step(number: int, undisturbed: Path, tmp_path: Path) -> None:
     run = tmp_path / "run"
@@ -119,6 +126,7 @@ def as_flags(*overrides: str) -> list[str]:
     return ["train", "--preset", "smoke", *[word for s in small for word in ("--set", s)]]
 
 
+@pytest.mark.processes
 def test_max_hours_leaves_with_code_75_and_says_how_to_go_on(tmp_path: Path) -> None:
     out = ["--out", str(tmp_path / "run")]
     stopped = cnnjepa(*as_flags(), *out, "--max-hours", "0")
@@ -131,6 +139,8 @@ def test_max_hours_leaves_with_code_75_and_says_how_to_go_on(tmp_path: Path) -> 
     assert "resuming from step 1" in again.stderr
 
 
+@pytest.mark.kills
+@pytest.mark.processes
 def test_sigterm_during_the_final_probe_stops_and_goes_on(tmp_path: Path, undisturbed: Path) -> None:
     run = tmp_path / "run"
     assert in_process(signal_in_probe, small_config(), run) == 75
@@ -187,6 +197,7 @@ def test_a_finished_run_is_not_run_again_and_a_changed_probe_only_probes(tmp_pat
     assert (run / "checkpoints" / "last.pt").stat().st_mtime_ns == stamp
 
 
+@pytest.mark.processes
 def test_a_folder_that_holds_a_run_is_refused_without_resume(undisturbed: Path) -> None:
     before = {p: p.read_bytes() for p in undisturbed.rglob("*") if p.is_file()}
     with pytest.raises(ConfigError, match="finished run; continue it with --resume"):
@@ -200,6 +211,7 @@ def test_a_folder_with_other_things_is_refused(tmp_path: Path) -> None:
         pretrain(small_config(), tmp_path)
 
 
+@pytest.mark.processes
 def test_a_checkpoint_of_another_config_is_refused_with_both_hashes(undisturbed: Path) -> None:
     before = (undisturbed / "config.yaml").read_bytes()
     with pytest.raises(ConfigError) as refusal:
@@ -218,6 +230,7 @@ def copy_of(run: Path, to: Path) -> Path:
     return to
 
 
+@pytest.mark.processes
 def test_a_truncated_checkpoint_is_named_and_the_one_before_offered(undisturbed: Path, tmp_path: Path) -> None:
     run = copy_of(undisturbed, tmp_path / "run")
     last = run / "checkpoints" / "last.pt"
@@ -259,6 +272,7 @@ def limit_file_size(config: PretrainConfig, run: Path) -> None:
         sys.exit(1)
 
 
+@pytest.mark.processes
 def test_a_full_disk_fails_with_the_previous_checkpoint_intact(undisturbed: Path, tmp_path: Path) -> None:
     run = tmp_path / "run"
     assert in_process(limit_file_size, small_config("probe.every_epochs=0"), run) == 1
@@ -288,6 +302,7 @@ def test_two_processes_do_not_train_in_one_folder(tmp_path: Path) -> None:
             pretrain(small_config(), run)
 
 
+@pytest.mark.processes
 def test_tensorboard_holds_every_step_once_after_a_crash(undisturbed: Path, tmp_path: Path) -> None:
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
@@ -326,6 +341,8 @@ def group_signal(config: PretrainConfig, run: Path) -> None:
         sys.exit(75)
 
 
+@pytest.mark.kills
+@pytest.mark.processes
 def test_sigterm_to_the_whole_group_still_writes_the_checkpoint(tmp_path: Path) -> None:
     write_images(tmp_path / "images")
     config = small_config("resident=never", "workers=2", data=tmp_path / "images")

@@ -349,6 +349,7 @@ def _read_all(source: Any, answers: Any) -> None:
     answers.put([source.read(index) for index in range(source.labels.numel())])
 
 
+@pytest.mark.processes
 @pytest.mark.parametrize("name", ["set.tar", "set.tar.gz"])
 @pytest.mark.parametrize("method", ["fork", "forkserver"])
 @pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")

@@ -90,6 +90,7 @@ print([name for name in ("torch", "torchvision", "numpy") if name in sys.modules
 """
 
 
+@pytest.mark.processes
 @pytest.mark.parametrize("hash_seed", ["1", "2"])
 def test_another_process_gives_the_same_hashes_and_loads_no_torch(hash_seed: str) -> None:
     done = subprocess.run(

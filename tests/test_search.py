@@ -399,6 +399,9 @@ def stored(root: Path) -> optuna.Study:
     return optuna.load_study(study_name="s", storage=f"sqlite:///{root / 'studies' / 's' / 'optuna.db'}")
 
 
+@pytest.mark.kills
+@pytest.mark.processes
+@pytest.mark.ray
 def test_a_search_whose_driver_is_killed_goes_on(tmp_path: Path) -> None:
     driver = start(words(tmp_path, "--trials", "4", *LR), environment(tmp_path, STEP_PAUSE="0.1"))
     wait_until(lambda: len(steps(tmp_path)) >= 8)
@@ -434,6 +437,8 @@ def test_a_search_whose_driver_is_killed_goes_on(tmp_path: Path) -> None:
     assert code == 2 and "images: there " in out
 
 
+@pytest.mark.processes
+@pytest.mark.ray
 def test_trials_that_are_behind_or_collapsed_are_given_up_and_kept_as_pruned(tmp_path: Path) -> None:
     grid = ["--space", "predictor.depth=choice(4, 3, 2, 1)", "--sampler", "grid"]
     env = environment(tmp_path, STEP_PAUSE="0.1", LOOKS="4:40:0.5,3:30:0.5,2:20:0.5,1:90:0.001")
@@ -459,6 +464,9 @@ def test_trials_that_are_behind_or_collapsed_are_given_up_and_kept_as_pruned(tmp
         assert Pool(tmp_path).folder(trials[depth].user_attrs["pretrain_hash"]).holder() is None
 
 
+@pytest.mark.kills
+@pytest.mark.processes
+@pytest.mark.ray
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGUSR1])
 def test_a_search_stops_on_ctrl_c_and_on_a_schedulers_warning(number: signal.Signals, tmp_path: Path) -> None:
     driver = start(words(tmp_path, "--trials", "20", *LR), environment(tmp_path, STEP_PAUSE="0.1"))
@@ -471,6 +479,9 @@ def test_a_search_stops_on_ctrl_c_and_on_a_schedulers_warning(number: signal.Sig
     }
 
 
+@pytest.mark.kills
+@pytest.mark.processes
+@pytest.mark.ray
 def test_a_point_whose_process_dies_is_given_up_and_a_space_of_three_is_three_trials(tmp_path: Path) -> None:
     depths = ["--space", "predictor.depth=choice(1, 2, 3)", "--no-prune", "--trials", "20", "--set", "epochs=1",
               "--set", "warmup_epochs=0"]  # fmt: skip

@@ -77,6 +77,7 @@ def storage(request: pytest.FixtureRequest, tmp_path: Path) -> Any:
 # --- Finite spaces -------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.medium
 @pytest.mark.parametrize("at_once", [1, 4])
 @pytest.mark.parametrize("sampler", ["tpe", "random", "grid"])
 def test_a_space_of_six_is_six_trials_however_many_are_asked_for(sampler: str, at_once: int, storage: Any) -> None:
@@ -251,6 +252,7 @@ def test_a_point_that_advances_is_resumed_however_often_its_driver_is_killed(sto
 # --- Real names ----------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.medium
 def test_a_point_is_named_as_the_run_folder_that_its_trial_takes(storage: Any) -> None:
     asked, resolver = space(space=SIX), Resolver("cpu", 1)
 

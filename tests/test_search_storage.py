@@ -256,6 +256,8 @@ def _append(journal: Path, count: int, die: bool) -> None:
         lock.release()
 
 
+@pytest.mark.kills
+@pytest.mark.processes
 @pytest.mark.usefixtures("impatient")
 def test_a_lock_excludes_others_and_a_killed_holder_holds_up_nobody(tmp_path: Path) -> None:
     journal = tmp_path / "j"

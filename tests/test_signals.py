@@ -79,6 +79,8 @@ def test_a_library_cannot_take_a_stop_signal_but_any_other() -> None:
     assert signal.signal is real
 
 
+@pytest.mark.kills
+@pytest.mark.processes
 def test_a_process_that_is_started_sheltered_misses_no_signal_and_is_not_ended_by_one() -> None:
     child = "from cnnjepa import signals\nprint(flush=True)\ninput()\nsignals.listen()\nprint(signals.received())"
     with StopRequest() as stop:
@@ -116,6 +118,8 @@ main()
     assert out.returncode == 0 and out.stdout.split() == ["typer", "SIGHUP"], out
 
 
+@pytest.mark.kills
+@pytest.mark.processes
 def test_a_signal_before_training_leaves_with_75_and_no_folder(tmp_path: Path) -> None:
     run = tmp_path / "run"
     words = [sys.executable, "-X", "importtime", "-m", "cnnjepa", "train", "--preset", "smoke", "--out", str(run)]
@@ -131,6 +135,9 @@ def test_a_signal_before_training_leaves_with_75_and_no_folder(tmp_path: Path) -
     assert not run.exists()
 
 
+@pytest.mark.kills
+@pytest.mark.processes
+@pytest.mark.ray
 @pytest.mark.parametrize(
     ("number", "send"), [(signal.SIGTERM, os.killpg), (signal.SIGUSR1, os.kill), (signal.SIGHUP, os.kill)]
 )

@@ -67,6 +67,7 @@ def assert_same(packed: PackedEncoder, masked: MaskedEncoder, images: Tensor, co
         assert relative(a.double(), b.double()) < TOLERANCE, name
 
 
+@pytest.mark.medium
 @pytest.mark.parametrize("arch", ARCHS)
 def test_packed_equals_masked_for_every_encoder(arch: Arch) -> None:
     backbone = lively_backbone(arch=arch, width=0.25)
@@ -74,6 +75,7 @@ def test_packed_equals_masked_for_every_encoder(arch: Arch) -> None:
     assert_same(PackedEncoder(copy.deepcopy(backbone)), MaskedEncoder(backbone), images, random_context(3, 3))
 
 
+@pytest.mark.medium
 @pytest.mark.parametrize(("stem", "stages", "size"), GEOMETRIES)
 @pytest.mark.parametrize("arch", ["resnet18", "resnet50"])
 def test_packed_equals_masked_on_every_grid(arch: Arch, stem: str, stages: int, size: int) -> None:
@@ -83,6 +85,7 @@ def test_packed_equals_masked_on_every_grid(arch: Arch, stem: str, stages: int, 
     assert_same(PackedEncoder(copy.deepcopy(backbone)), MaskedEncoder(backbone), images, random_context(4, grid))
 
 
+@pytest.mark.medium
 @pytest.mark.parametrize(("stem", "stages", "size"), GEOMETRIES)
 @pytest.mark.parametrize("arch", ["resnet18", "resnet50"])
 def test_packed_equals_masked_at_every_scale(arch: Arch, stem: str, stages: int, size: int) -> None:
@@ -122,6 +125,7 @@ def test_packed_equals_masked_in_evaluation_mode() -> None:
         assert relative(packed(images, context), masked(images, context)) < TOLERANCE
 
 
+@pytest.mark.medium
 @pytest.mark.parametrize("arch", ARCHS)
 def test_all_visible_is_the_unmodified_torchvision_network(arch: Arch) -> None:
     stock = getattr(torchvision.models, arch)(weights=None, zero_init_residual=True).double()

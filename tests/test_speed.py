@@ -18,6 +18,7 @@ def run_out_of_memory() -> None:
     raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.\nMore lines")
 
 
+@pytest.mark.processes
 def test_work_runs_in_another_process_and_its_errors_come_back() -> None:
     assert speed.in_own_process(os.getpid) != os.getpid()
     with pytest.raises(ConfigError, match="no such class"):

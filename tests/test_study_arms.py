@@ -48,6 +48,7 @@ def test_a_hash_does_not_depend_on_the_order_of_fields(order: list[str]) -> None
     assert [t.pretrain_hash for t in trials_of(asked)] == [t.pretrain_hash for t in trials_of(plain)]
 
 
+@pytest.mark.processes
 def test_a_hash_is_the_same_in_another_process() -> None:
     code = (
         "import sys; sys.path.insert(0, 'tests'); import study_plans as t; "

@@ -25,7 +25,10 @@ from study_runs import (
     words,
 )
 
+pytestmark = [pytest.mark.processes, pytest.mark.ray]
 
+
+@pytest.mark.kills
 def test_a_lost_machine_takes_nothing_with_it(tmp_path: Path) -> None:
     from ray.cluster_utils import Cluster
 
@@ -49,6 +52,7 @@ def test_a_lost_machine_takes_nothing_with_it(tmp_path: Path) -> None:
     assert len(steps(tmp_path)) == 2 * STEPS + repeated(tmp_path)
 
 
+@pytest.mark.kills
 def test_a_distributed_trial_survives_the_loss_of_a_process_and_leaves_none_behind(tmp_path: Path) -> None:
     alone, killed = tmp_path / "alone", tmp_path / "killed"
     arguments = ["--workers-per-trial", "2", "--depths", "1"]

@@ -23,6 +23,8 @@ from study_runs import (
     words,
 )
 
+pytestmark = [pytest.mark.processes, pytest.mark.ray]
+
 
 @pytest.fixture(scope="module")
 def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Path:
@@ -48,6 +50,7 @@ def test_ray_gives_the_numbers_of_the_local_executor_and_the_second_call_trains_
     assert time.monotonic() - begun < 60  # no cluster was started; about 4 s on a quiet machine
 
 
+@pytest.mark.kills
 @pytest.mark.parametrize("executor", ["local", "ray"])
 def test_a_trial_that_is_killed_goes_on_within_the_same_command(
     executor: str, undisturbed: Path, tmp_path: Path
@@ -60,6 +63,7 @@ def test_a_trial_that_is_killed_goes_on_within_the_same_command(
     assert len(steps(tmp_path)) == 2 * STEPS + repeated(tmp_path)
 
 
+@pytest.mark.kills
 def test_a_trial_that_is_stopped_alone_goes_on_within_the_same_command(undisturbed: Path, tmp_path: Path) -> None:
     env = environment(tmp_path, STEP_KILL=f"11:{tmp_path / 'killed'}", STEP_SIGNAL="SIGTERM")
     code, out = run(words(tmp_path, "--executor", "local"), env)
@@ -68,6 +72,7 @@ def test_a_trial_that_is_stopped_alone_goes_on_within_the_same_command(undisturb
     assert len(steps(tmp_path)) == 2 * STEPS
 
 
+@pytest.mark.kills
 def test_a_trial_does_not_outlive_a_driver_that_is_killed_at_once(undisturbed: Path, tmp_path: Path) -> None:
     """While the trial still imports, and before it could know its parent."""
     env = environment(tmp_path, MARK_OF_THIS_TEST="at once")
@@ -82,6 +87,7 @@ def test_a_trial_does_not_outlive_a_driver_that_is_killed_at_once(undisturbed: P
     assert len(steps(tmp_path)) == 2 * STEPS
 
 
+@pytest.mark.kills
 @pytest.mark.parametrize("executor", ["local", "ray"])
 def test_a_driver_that_is_killed_is_gone_on_with_by_the_same_command(
     executor: str, undisturbed: Path, tmp_path: Path
@@ -95,6 +101,7 @@ def test_a_driver_that_is_killed_is_gone_on_with_by_the_same_command(
     assert len(steps(tmp_path)) == 2 * STEPS + repeated(tmp_path)
 
 
+@pytest.mark.kills
 @pytest.mark.parametrize("executor", ["local", "ray"])
 def test_ctrl_c_stops_with_checkpoints_and_not_a_step_is_made_twice(
     executor: str, undisturbed: Path, tmp_path: Path
@@ -147,6 +154,7 @@ def test_a_failed_trial_is_recorded_and_the_others_go_on(undisturbed: Path, tmp_
     assert code == 1 and len(steps(tmp_path)) > made
 
 
+@pytest.mark.kills
 @pytest.mark.parametrize("executor", ["local", "ray"])
 def test_a_trial_that_loses_a_loader_process_is_tried_again_from_its_checkpoint(
     executor: str, undisturbed: Path, tmp_path: Path
@@ -159,6 +167,7 @@ def test_a_trial_that_loses_a_loader_process_is_tried_again_from_its_checkpoint(
     assert len(steps(tmp_path)) == 2 * STEPS + repeated(tmp_path)
 
 
+@pytest.mark.kills
 @pytest.mark.parametrize("executor", ["local", "ray"])
 def test_a_trial_that_loses_a_loader_process_each_time_is_recorded_as_failed_after_three_attempts(
     executor: str, tmp_path: Path

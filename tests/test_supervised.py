@@ -73,6 +73,7 @@ def test_the_split_is_the_whole_set_s_where_images_are_missing_from_the_features
     assert some.numel() == 100 and len(set(some.tolist()) & set(held.tolist())) == 10
 
 
+@pytest.mark.medium
 def test_steps_follow_the_images_that_are_left_and_a_resumed_run_ends_the_same(tmp_path: Path) -> None:
     config = config_of("supervised", "batch_size=32", "every_epochs=1", "online_images=200")
     result = pretrain(config, tmp_path / "run")
@@ -90,6 +91,7 @@ def test_steps_follow_the_images_that_are_left_and_a_resumed_run_ends_the_same(t
     assert pretrain(config, tmp_path / "again", resume=True).lasting() == result.lasting()
 
 
+@pytest.mark.medium
 def test_a_supervised_run_is_probed_again_on_its_own_split_only(tmp_path: Path) -> None:
     pretrain(config_of("supervised", "epochs=2"), tmp_path / "run")
     with pytest.raises(

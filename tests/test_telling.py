@@ -34,6 +34,7 @@ def assert_whole(run: Path) -> None:
     assert "train" in kinds
 
 
+@pytest.mark.processes
 @pytest.mark.parametrize(
     "redirected",
     [
@@ -55,6 +56,7 @@ def stream_facts(code: str, **options: Any) -> subprocess.CompletedProcess[bytes
     return subprocess.run([sys.executable, "-c", prepared + code], timeout=60, **options)
 
 
+@pytest.mark.processes
 def test_a_character_that_the_encoding_lacks_becomes_a_question_mark() -> None:
     done = stream_facts("print('a – b \\udcff')", capture_output=True, env={**os.environ, "PYTHONIOENCODING": "ascii"})
     assert (done.returncode, done.stdout, done.stderr) == (0, b"a ? b ?\n", b"")
@@ -62,6 +64,7 @@ def test_a_character_that_the_encoding_lacks_becomes_a_question_mark() -> None:
     assert done.stdout == "a – b\n".encode()
 
 
+@pytest.mark.processes
 def test_a_closed_descriptor_is_not_taken_by_a_file_of_the_run(tmp_path: Path) -> None:
     code = f"f = open({str(tmp_path / 'data')!r}, 'w'); assert f.fileno() > 2, f.fileno()\n"
     code += "print('lost'); sys.stderr.write('lost')\nimport os; os.write(1, b'lost'); f.close()"
@@ -69,6 +72,7 @@ def test_a_closed_descriptor_is_not_taken_by_a_file_of_the_run(tmp_path: Path) -
     assert done.returncode == 0 and (tmp_path / "data").read_text() == ""
 
 
+@pytest.mark.processes
 def test_a_thread_that_fails_is_told_in_one_line() -> None:
     code = "import threading\nt = threading.Thread(target=lambda: 1 / 0, name='writer'); t.start(); t.join()"
     done = stream_facts(code, capture_output=True)

@@ -115,6 +115,7 @@ def test_accumulation_averages_over_all_target_cells() -> None:
     torch.testing.assert_close(losses[0][1], losses[1][1], rtol=1e-6, atol=1e-12)
 
 
+@pytest.mark.medium
 @pytest.mark.filterwarnings("ignore")  # dynamo's own
 def test_compile_gives_the_same_losses(tmp_path: Path) -> None:
     steps = ("epochs=1", "warmup_epochs=0", "train_images=32", "floors=false", "log_every_steps=1")
@@ -154,6 +155,7 @@ def test_a_result_names_the_commits_that_trained_it_not_the_one_that_probed(tmp_
     assert folder.trained_at(100) == ""
 
 
+@pytest.mark.medium
 def test_a_run_folder_holds_what_is_promised(tmp_path: Path) -> None:
     run = tmp_path / "run"
     result = pretrain(small_config("images_every_epochs=1"), run)
@@ -184,6 +186,7 @@ def test_a_run_folder_holds_what_is_promised(tmp_path: Path) -> None:
     assert "_hparams_/experiment" in board.summary_metadata or "hparam/loss" in board.Tags()["scalars"]
 
 
+@pytest.mark.medium
 def test_the_loaded_encoder_is_the_target_encoder_and_plain_torchvision(tmp_path: Path) -> None:
     import torchvision
 
@@ -227,6 +230,7 @@ def test_a_collapsed_run_says_so_with_the_evidence(tmp_path: Path, monkeypatch: 
     assert result.diagnostics and "of their mean" in (result.diagnostics.collapse_evidence or "")
 
 
+@pytest.mark.medium
 def test_unreadable_images_are_skipped_counted_and_reported(tmp_path: Path) -> None:
     from test_resume import write_images
 
@@ -244,6 +248,7 @@ def test_unreadable_images_are_skipped_counted_and_reported(tmp_path: Path) -> N
         pretrain(small_config("workers=2", "resident=never", "train_images=null", data=folder), tmp_path / "strict")
 
 
+@pytest.mark.medium
 def test_runs_that_share_a_folder_of_floors_measure_each_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from cnnjepa.probes import assessment
 

@@ -72,6 +72,7 @@ def probed(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[TrialRe
     return root, records, here
 
 
+@pytest.mark.medium
 def test_arms_that_differ_in_their_probes_are_trained_once_and_each_is_probed(
     probed: tuple[Path, list[TrialRecord], Here],
 ) -> None:
@@ -144,6 +145,7 @@ def test_an_arm_that_is_not_probed_yet_is_begun_and_the_other_is_finished(tmp_pa
     assert trained(pool, left) == {training_of(record.config) for record in left}
 
 
+@pytest.mark.medium
 def test_a_report_compares_arms_that_differ_in_their_probes_and_gives_each_a_page(tmp_path: Path) -> None:
     folder, _, records = records_with(tmp_path, {"encoder=target": 60.0, "encoder=context": 30.0})
     study = read_study(folder)
@@ -161,6 +163,7 @@ def test_a_report_compares_arms_that_differ_in_their_probes_and_gives_each_a_pag
     build_report(tmp_path, ["probed"], tmp_path / "out", run=next(iter(data["trials"])))
 
 
+@pytest.mark.medium
 def test_what_is_kept_has_every_arms_figures(tmp_path: Path) -> None:
     _, pool, _ = records_with(tmp_path / "here", {"encoder=target": 60.0, "encoder=context": 30.0})
     archive_study(tmp_path / "here", "probed", tmp_path / "kept")

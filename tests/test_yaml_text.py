@@ -46,6 +46,7 @@ _TREES = st.recursive(
 )  # fmt: skip
 
 
+@pytest.mark.medium
 @settings(max_examples=300, deadline=None)
 @given(_TREES)
 def test_what_is_written_is_read_back_equal(tree: Any) -> None:
