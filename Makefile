@@ -27,7 +27,7 @@ results-page: setup
 
 # JOBS processes, each of which runs whole test files; JOBS=1 runs one. pyproject.toml describes the markers.
 JOBS   ?= 2
-PYTEST := $(BIN)/python -m pytest -n $(JOBS) --dist loadfile
+PYTEST := $(BIN)/python -m pytest -n $(JOBS) --dist loadfile --no-loadscope-reorder
 
 # What starts no process and takes no seconds; under 90 s on two cores.
 test-fast: setup

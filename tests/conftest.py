@@ -25,6 +25,19 @@ settings.register_profile("patient", deadline=None, suppress_health_check=[Healt
 settings.load_profile("patient")
 
 
+# Seconds that a test with a marker takes, roughly; others take 0.05.
+_SECONDS = {"ray": 20.0, "slow": 15.0, "kills": 6.0, "processes": 3.0, "medium": 2.0, "browser": 1.0}
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The longest file first, so that processes which run whole files end together (`--no-loadscope-reorder`)."""
+    seconds: dict[Path, float] = {}
+    for item in items:
+        longest = max((_SECONDS.get(mark.name, 0.05) for mark in item.iter_markers()), default=0.05)
+        seconds[item.path] = seconds.get(item.path, 0.0) + longest
+    items.sort(key=lambda item: -seconds[item.path])
+
+
 @pytest.fixture(autouse=True)
 def _same_global_state() -> None:
     torch.manual_seed(0)
