@@ -7,6 +7,7 @@ import sys
 # Before torch is imported. Tests compare bits, so the number of threads is fixed; one, because runs are small.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -16,6 +17,7 @@ from hypothesis import HealthCheck, settings
 from image_sets import broken_folder, image_folder, square_folder  # noqa: F401 (fixtures of many files)
 from reports import reported  # noqa: F401
 
+from cnnjepa import signals
 from cnnjepa.schemas import extension
 
 PHOTOGRAPHS = Path(__file__).parents[2] / "shared" / "data" / "tinyimagenet100.tar.gz"
@@ -39,8 +41,14 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 @pytest.fixture(autouse=True)
-def _same_global_state() -> None:
+def _same_global_state() -> Iterator[None]:
+    """Every test starts with the same seed and threads; what a command set for its whole process goes with the test."""
     torch.manual_seed(0)
+    threads, excepthook = torch.get_num_threads(), threading.excepthook
+    yield
+    signals.release()
+    threading.excepthook = excepthook
+    torch.set_num_threads(threads)
 
 
 @pytest.fixture(autouse=True, scope="module")

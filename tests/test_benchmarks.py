@@ -25,11 +25,11 @@ def run(script: str, *words: str) -> Done:
     return run_file(FOLDER / f"{script}.py", FOLDER.parent, arguments=words)
 
 
-def module(name: str) -> ModuleType:
+def module(name: str, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
     spec = importlib.util.spec_from_file_location(name, FOLDER / f"{name}.py")
     assert spec and spec.loader
     loaded = importlib.util.module_from_spec(spec)
-    sys.modules[name] = loaded
+    monkeypatch.setitem(sys.modules, name, loaded)
     spec.loader.exec_module(loaded)
     return loaded
 
@@ -37,13 +37,15 @@ def module(name: str) -> ModuleType:
 @pytest.mark.processes
 @pytest.mark.slow
 @pytest.mark.parametrize("script", SCRIPTS)
-def test_every_benchmark_runs_and_writes_its_figures(script: str, tmp_path: Path) -> None:
+def test_every_benchmark_runs_and_writes_its_figures(
+    script: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     done = run(script, "--tiny", "--out", str(tmp_path), *FURTHER.get(script, []))
     assert done.returncode == 0, done.stderr[-2000:]
     found = json.loads((tmp_path / f"{script}.json").read_text())
     assert (found["script"], found["mode"]) == (script, "tiny")
     assert found["figures"] and {"torch", "cpu", "threads", "commit"} <= found["environment"].keys()
-    figures = module("figures")
+    figures = module("figures", monkeypatch)
     for figure in found["figures"]:
         assert json.loads(json.dumps(figures.Figure.of_json(figure).as_json())) == figure
         assert figure["name"] in done.stdout
@@ -61,7 +63,7 @@ def test_all_gathers_one_table_and_fails_only_when_a_script_does(tmp_path: Path)
 def test_a_failing_script_is_named_with_its_last_words(tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
                                                        capsys: pytest.CaptureFixture[str]) -> None:  # fmt: skip
     monkeypatch.syspath_prepend(str(FOLDER))
-    gathering = module("all")
+    gathering = module("all", monkeypatch)
     (tmp_path / "broken.py").write_text("raise SystemExit('no such GEMM')")
     monkeypatch.setattr(gathering, "HERE", tmp_path)
     monkeypatch.setattr(gathering, "SCRIPTS", ("broken",))
@@ -80,8 +82,8 @@ def test_figures_of_the_gpu_benchmark_outlive_a_loader_that_fails(tmp_path: Path
     assert "GEMM rate" in told and "batch 4: step / supervised step" in told
 
 
-def test_figures_know_whether_they_meet_their_targets() -> None:
-    figures = module("figures")
+def test_figures_know_whether_they_meet_their_targets(monkeypatch: pytest.MonkeyPatch) -> None:
+    figures = module("figures", monkeypatch)
     ratio = figures.ratio("step / stock", [2.0, 3.0, 4.0], [2.0, 2.0, 2.0], target=1.5, direction="at_most")
     assert (ratio.measured, ratio.spread, ratio.n, ratio.ok) == (1.5, (1.0, 2.0), 3, True)
     assert figures.Figure("rate", 1.4, target=1.5, direction="at_least").ok is False

@@ -1,4 +1,4 @@
-"""I-JEPA, SparK and LeJEPA against their definitions, timm's transformer and closed forms, in float64."""
+"""Whole steps of I-JEPA, SparK and LeJEPA against their definitions, in float64."""
 
 import copy
 import math
@@ -6,98 +6,20 @@ import math
 import pytest
 import torch
 import torch.nn.functional as F
+from masked_method_configs import asked
 from torch import Tensor, nn
 
-from cnnjepa.encoders.vit import ViTBackbone, build_vit, positions
-from cnnjepa.masks.context_blocks import draw_context_blocks
+from cnnjepa.encoders.vit import positions
 from cnnjepa.methods import StepDraw, build_method
 from cnnjepa.methods.ijepa import IJEPA
-from cnnjepa.methods.lejepa import LeJEPA, draw_slices, epps_pulley
+from cnnjepa.methods.lejepa import LeJEPA
 from cnnjepa.methods.spark import SparK, normalised_patches, patch_pixels
-from cnnjepa.schemas import ConfigError, IJEPAConfig, IJEPAMasking, PretrainConfig, ViTConfig, load_config
+from cnnjepa.schemas import ConfigError, IJEPAConfig, PretrainConfig, load_config
 from cnnjepa.sparse import MaskedEncoder
 from cnnjepa.training.distributed import Processes
 from cnnjepa.training.optimizer import build_optimizer
 from cnnjepa.training.schedule import Schedule
 from cnnjepa.training.step import train_step
-
-IJEPA_SMALL = (
-    "method.name=ijepa", "arch=vit_tiny", "patch_size=4", "min_keep=4", "predictor.depth=2", "predictor.dim=48",
-)  # fmt: skip
-
-
-def asked(name: str, *more: str) -> PretrainConfig:
-    own = {
-        "ijepa": IJEPA_SMALL,
-        "spark": ("method.name=spark",),
-        "lejepa": ("method.name=lejepa", "hidden_dim=24", "output_dim=8", "slices=32", "local_views=3"),
-    }[name]
-    return load_config("smoke", overrides=[*own, "runtime.batch_size=6", *more])
-
-
-# --- The transformer ----------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    ("arch", "width", "heads"), [("vit_tiny", 192, 3), ("vit_small", 384, 6), ("vit_base", 768, 12)]
-)
-def test_the_transformer_has_timms_parameters_and_names(arch: str, width: int, heads: int) -> None:
-    import timm
-
-    with torch.device("meta"):
-        ours = ViTBackbone(ViTConfig(arch=arch))  # type: ignore[arg-type]
-        stock = timm.create_model(f"{arch}_patch16_224", class_token=False, global_pool="avg", pos_embed="none")
-    theirs = {k: v.shape for k, v in stock.state_dict().items() if not k.startswith(("head", "fc_norm"))}
-    mine = {k: v.shape for k, v in ours.state_dict().items() if not k.startswith("norm")}
-    assert mine == theirs
-    assert (ours.feature_dim, ours.heads) == (width, heads)
-
-
-def timms(backbone: ViTBackbone, grid: int) -> nn.Module:
-    """timm's network with the backbone's weights and positions."""
-    from timm.models.vision_transformer import VisionTransformer
-
-    p = backbone.total_stride
-    stock = VisionTransformer(
-        img_size=grid * p, patch_size=p, embed_dim=backbone.feature_dim, depth=len(backbone.blocks),
-        num_heads=backbone.heads, class_token=False, global_pool="avg", num_classes=0, fc_norm=False,
-    ).double()  # fmt: skip
-    codes = positions(grid, backbone.feature_dim, torch.zeros(1).double())
-    stock.load_state_dict({**backbone.state_dict(), "pos_embed": codes[None]})
-    return stock
-
-
-def test_the_transformers_features_are_timms_for_all_tokens_and_for_some() -> None:
-    backbone = build_vit(ViTConfig(arch="vit_tiny", patch_size=8, blocks=5), 0).double()
-    images = torch.randn(2, 3, 48, 48, dtype=torch.float64)
-    stock = timms(backbone, 6)
-    whole = stock.forward_features(images)  # type: ignore[operator]
-    torch.testing.assert_close(backbone(images).flatten(2).transpose(1, 2), whole, rtol=1e-9, atol=1e-10)
-    keep = torch.tensor([[0, 7, 35], [4, 5, 6]])
-    embedded = stock.pos_drop(stock.patch_embed(images) + stock.pos_embed)  # type: ignore[operator]
-    for sample in (0, 1):
-        alone = stock.norm(stock.blocks(embedded[sample : sample + 1, keep[sample]]))  # type: ignore[operator]
-        torch.testing.assert_close(backbone.tokens(images, keep)[sample : sample + 1], alone, rtol=1e-9, atol=1e-10)
-
-
-def test_positions_are_sines_and_cosines_of_column_and_row() -> None:
-    codes = positions(5, 16, torch.zeros(1, dtype=torch.float64))
-    for row, column in ((0, 0), (3, 1), (4, 4)):
-        expected = []
-        for place in (column, row):
-            angles = [place / 10000 ** (i / 4) for i in range(4)]
-            expected += [math.sin(a) for a in angles] + [math.cos(a) for a in angles]
-        assert codes[5 * row + column].tolist() == pytest.approx(expected, rel=1e-12)
-
-
-def test_a_missing_timm_is_told_with_the_command_that_installs_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    import sys
-
-    for name in [name for name in sys.modules if name.split(".")[0] == "timm"]:
-        monkeypatch.delitem(sys.modules, name)
-    monkeypatch.setitem(sys.modules, "timm", None)
-    with pytest.raises(ConfigError, match=r"needs timm, which is not installed: pip install -e '.*\[vit\]'"):
-        build_method(asked("ijepa"))
 
 
 def test_encoders_that_a_method_cannot_use_are_refused_with_those_it_can() -> None:
@@ -119,106 +41,6 @@ def test_encoders_that_a_method_cannot_use_are_refused_with_those_it_can() -> No
         load_config("in100", overrides=["method.name=ijepa", "arch=vit_small", "patch_size=14", "image_size=225"])
 
 
-# --- I-JEPA's masks -----------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(("grid", "min_keep"), [(14, 10), (16, 10), (8, 4)])
-@pytest.mark.parametrize("sampler", ["faithful", "unbiased"])
-def test_context_and_targets_are_blocks_that_do_not_overlap(grid: int, min_keep: int, sampler: str) -> None:
-    masking = IJEPAMasking(min_keep=min_keep, sampler=sampler)  # type: ignore[arg-type]
-    visible = []
-    for step in range(60):
-        drawn = draw_context_blocks(masking, grid, torch.arange(8), 0, step)
-        assert drawn.targets.shape[1] == 4
-        for sample in range(8):
-            hidden = set(drawn.targets[sample].flatten().tolist())
-            context = drawn.context[sample].tolist()
-            assert not hidden & set(context) and len(set(context)) == len(context) > min_keep
-            for block in drawn.targets[sample]:
-                rows, columns = block // grid, block % grid
-                assert len(block) == (rows.max() - rows.min() + 1) * (columns.max() - columns.min() + 1) > min_keep
-                assert 0.1 <= len(block) / grid**2 <= 0.22  # sides are rounded
-                if sampler == "faithful":
-                    assert rows.max() < grid - 1 and columns.max() < grid - 1
-        visible.append(drawn.context.shape[1])
-    assert 0 < sum(visible) / len(visible) / grid**2 < masking.mean_context(grid) / grid**2 + 0.02  # cut to the least
-
-
-def test_masks_are_a_function_of_seed_step_and_place() -> None:
-    masking = IJEPAMasking()
-    whole = draw_context_blocks(masking, 14, torch.arange(16), 1, 5)
-    part = draw_context_blocks(masking, 14, torch.arange(8, 16), 1, 5)
-    assert torch.equal(whole.targets[8:], part.targets)
-    least = min(whole.context.shape[1], part.context.shape[1])
-    assert torch.equal(whole.context[8:, :least], part.context[:, :least])
-    assert not torch.equal(whole.targets, draw_context_blocks(masking, 14, torch.arange(16), 2, 5).targets)
-
-
-def test_grids_too_small_for_the_blocks_are_refused() -> None:
-    with pytest.raises(ConfigError, match=r"never more than masking\.min_keep 10"):
-        load_config("smoke", overrides=["method.name=ijepa", "arch=vit_tiny", "patch_size=8"])
-    with pytest.raises(ConfigError, match=r"context_scale \[0.05, 0.05\] gives no context block"):
-        load_config("smoke", overrides=[*IJEPA_SMALL, "context_scale=[0.05,0.05]"])
-
-
-# --- LeJEPA's statistic -------------------------------------------------------------------------------------------
-
-
-def closed_form(x: Tensor) -> float:
-    """N ∫ |φ̂(t) − e^(−t²/2)|² e^(−t²/2) dt over the whole line, by the Gaussian integrals of its three products."""
-    n = len(x)
-    pairs = torch.exp(-((x[:, None] - x) ** 2) / 2).sum() / n**2
-    single = torch.exp(-(x**2) / 4).sum() * math.sqrt(2) / n
-    return float(n * math.sqrt(2 * math.pi) * (pairs - single + 1 / math.sqrt(3)))
-
-
-@pytest.mark.parametrize("spread", [0.1, 1.0, 3.0])
-def test_the_statistic_is_epps_and_pulleys(spread: float) -> None:
-    x = spread * torch.randn(40, 3, generator=torch.Generator().manual_seed(0), dtype=torch.float64) + 0.3
-    for column, value in enumerate(epps_pulley(x, 2001).tolist()):
-        assert value == pytest.approx(closed_form(x[:, column]), rel=1e-4)
-    coarse = epps_pulley(x, 17)
-    assert torch.allclose(coarse, epps_pulley(x, 2001), rtol=0.1)
-    t = torch.linspace(-5, 5, 17, dtype=torch.float64)  # Algorithm 1 of the paper, over the whole interval
-    error = ((1j * x[..., None] * t).exp().mean(0) - torch.exp(-0.5 * t**2)).abs() ** 2 * torch.exp(-0.5 * t**2)
-    torch.testing.assert_close(coarse, 40 * torch.trapezoid(error, t, dim=-1))
-
-
-def test_the_statistic_is_least_for_a_standard_normal_and_sees_collapse() -> None:
-    normal = torch.randn(4000, 8, generator=torch.Generator().manual_seed(1))
-    values = [float(epps_pulley(x, 17).mean()) for x in (normal, 0.7 * normal, normal + 0.5, torch.zeros_like(normal))]
-    assert values[0] < 2 and all(value > 20 * values[0] for value in values[1:])
-
-
-def test_slices_are_unit_vectors_of_the_step() -> None:
-    slices = draw_slices(16, 300, 0, 3)
-    assert torch.allclose(slices.norm(dim=0), torch.ones(300))
-    assert torch.equal(slices, draw_slices(16, 300, 0, 3)) and not torch.equal(slices, draw_slices(16, 300, 0, 4))
-    assert slices.mean().abs() < 0.02
-
-
-def test_local_views_are_98_of_224_pixels_to_the_nearest_multiple_of_the_stride() -> None:
-    def sizes(preset: str, *more: str) -> list[int]:
-        return [view.size for view in load_config(preset, overrides=more).views]
-
-    assert sizes("in100-lejepa") == [224] * 2 + [96] * 6
-    assert sizes("in100", "method.name=lejepa", "arch=vit_small", "patch_size=14") == [224] * 2 + [98] * 6
-    assert sizes("tiny64-lejepa") == [64, 64, 32, 32] and sizes("demo-lejepa") == [32, 32, 16, 16]
-    assert sizes("demo-lejepa", "local_size=24", "local_views=1") == [32, 32, 24]
-    assert sizes("demo-simclr") == [32, 32]
-    with pytest.raises(ConfigError, match=r"method\.local_size 18 must be a multiple .* stride 4 .* value is 16 or 20"):
-        load_config("demo-lejepa", overrides=["local_size=18"])
-    with pytest.raises(ConfigError, match=r"of at most data\.image_size 32; the nearest valid value is 32"):
-        load_config("demo-lejepa", overrides=["local_size=64"])
-    with pytest.raises(ConfigError, match="are one view, which has nothing to agree with"):
-        load_config("demo-lejepa", overrides=["global_views=1", "local_views=0"])
-    with pytest.raises(ConfigError, match="local_size has no effect with local_views 0"):
-        load_config("demo-lejepa", overrides=["local_size=16", "local_views=0"])
-
-
-# --- SparK's patches ----------------------------------------------------------------------------------------------
-
-
 def test_patches_are_cells_pixels_and_are_normalised_one_by_one() -> None:
     images = torch.rand(2, 3, 12, 12, dtype=torch.float64)
     patches = patch_pixels(images, 3)
@@ -227,9 +49,6 @@ def test_patches_are_cells_pixels_and_are_normalised_one_by_one() -> None:
     assert torch.equal(patches[1, 1, 2], cell.permute(1, 2, 0).flatten())
     expected = (cell - cell.mean()) / (cell.var() + 1e-6).sqrt()
     torch.testing.assert_close(normalised_patches(images, 3)[1, 1, 2], expected.permute(1, 2, 0).flatten())
-
-
-# --- Whole steps --------------------------------------------------------------------------------------------------
 
 
 def spark_loss(encoder: MaskedEncoder, method: SparK, inputs: tuple[Tensor, ...], grid: int) -> Tensor:

@@ -8,7 +8,7 @@ import pytest
 import torch
 import torchvision
 from runs import assert_same_run, small_config
-from test_sparse import assert_same, assert_same_maps, random_context, relative
+from sparse_encoders import assert_same, assert_same_maps, random_context, relative
 from torch import Tensor, nn
 
 import cnnjepa
