@@ -63,6 +63,7 @@ def test_all_gathers_one_table_and_fails_only_when_a_script_does(tmp_path: Path)
 def test_a_failing_script_is_named_with_its_last_words(tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
                                                        capsys: pytest.CaptureFixture[str]) -> None:  # fmt: skip
     monkeypatch.syspath_prepend(str(FOLDER))
+    module("figures", monkeypatch)
     gathering = module("all", monkeypatch)
     (tmp_path / "broken.py").write_text("raise SystemExit('no such GEMM')")
     monkeypatch.setattr(gathering, "HERE", tmp_path)
