@@ -6,7 +6,6 @@ from typing import Annotated
 import typer
 
 from cnnjepa.cli.options import ConfigOption, DataOption, PresetOption, SetOption, asked_config
-from cnnjepa.schemas.errors import ConfigError
 
 EXAMPLE = "Example:  cnnjepa doctor --preset in100 --data /data/imagenet100"
 
@@ -51,6 +50,8 @@ def doctor(
     named = {"--encoder": encoder, "--method": method, "--augmentation": augmentation, "--metric": metric}
     given = [option for option, value in named.items() if value is not None]
     if len(given) > 1:
+        from cnnjepa.schemas.errors import ConfigError
+
         raise ConfigError(f"{' and '.join(given)} are separate checks; give one of them")
     if method is not None:
         sets = [*(sets or []), f"method.name={method}"]

@@ -1,10 +1,10 @@
 """What a person types, and what they get back."""
 
 import json
+import os
 import re
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -49,13 +49,15 @@ def test_help_imports_neither_torch_nor_pydantic() -> None:
 
 
 def test_help_answers_at_once() -> None:
-    """The issue asks for 0.5 s on an idle machine; measured 0.34 s. This guards against a heavy import."""
-    times = []
+    """Seconds of a processor, which another program's load does not change; measured 0.34 s. Guards against a heavy
+    import."""
+    seconds = []
     for _ in range(3):
-        start = time.perf_counter()
-        cnnjepa_alone("--help")
-        times.append(time.perf_counter() - start)
-    assert min(times) < 2.0
+        before = os.times()
+        assert cnnjepa_alone("--help").returncode == 0
+        after = os.times()
+        seconds.append(after.children_user + after.children_system - before.children_user - before.children_system)
+    assert min(seconds) < 1.0
 
 
 @pytest.mark.processes
