@@ -6,6 +6,7 @@ import typer
 
 from cnnjepa.cli.any_order import AnyOrder
 from cnnjepa.cli.options import at_home, listed
+from cnnjepa.cli.single_options import Commands
 from cnnjepa.cli.study_options import StudyOptions, taking
 
 if TYPE_CHECKING:
@@ -26,11 +27,11 @@ class _StudyGroup(AnyOrder):
         return super().resolve_command(ctx, args)
 
 
-app = typer.Typer(
+app = Commands(
     cls=_StudyGroup,
     no_args_is_help=True,
-    help="Compare settings: every arm trained and probed, nothing computed twice. "
-    "`cnnjepa ablate FILE.yaml` runs a study of your own, `cnnjepa ablate NAME` one that ships with the project.",
+    help="Compare settings: train and probe every arm of a study; a finished trial is never computed again. "
+    "`cnnjepa ablate FILE.yaml` runs your own study, `cnnjepa ablate NAME` one that ships with the project.",
     epilog=EXAMPLE,
 )
 
@@ -39,14 +40,18 @@ app = typer.Typer(
 @taking(StudyOptions)
 def predictor(
     options: StudyOptions,
-    depths: Annotated[str | None, typer.Option("--depths", help="Layers: 1,2,3,4.", metavar="LIST")] = None,
-    kernels: Annotated[str | None, typer.Option("--kernels", help="Kernel sides: 3,5,7.", metavar="LIST")] = None,
-    convs: Annotated[str | None, typer.Option("--convs", help="separable,dense.", metavar="LIST")] = None,
+    depths: Annotated[str | None, typer.Option("--depths", help="Numbers of layers: 1,2,3,4.", metavar="LIST")] = None,
+    kernels: Annotated[str | None, typer.Option("--kernels", help="Kernel sizes: 3,5,7.", metavar="LIST")] = None,
+    convs: Annotated[
+        str | None, typer.Option("--convs", help="Kinds of convolution: separable,dense.", metavar="LIST")
+    ] = None,
 ) -> None:
-    """Compare the predictor's depth, kernel and kind of convolution (the authors' ablation), as a grid over the flags.
+    """Compare the predictor's depth, kernel size and kind of convolution (the authors' ablation). Every combination of
+    the given values is an arm.
 
-    Without --preset it runs on the embedded images, in minutes. Finished trials are reused, begun ones are resumed.
-    Exit codes: 0 done, 1 a trial failed, 2 invalid request, 75 stopped (the same command resumes the study).
+    Without --preset, the study runs on the embedded images and takes minutes. Finished trials are reused, and
+    interrupted ones are resumed. Exit codes: 0 done, 1 a trial failed, 2 invalid request, 75 stopped (the same command
+    resumes the study).
     """
     from cnnjepa.ablations.flag_studies import predictor_study
 
@@ -59,14 +64,18 @@ def predictor(
 def masking(
     options: StudyOptions,
     strategies: Annotated[
-        str | None, typer.Option("--strategies", help="mixed,multi_block,random,block.", metavar="LIST")
+        str | None,
+        typer.Option("--strategies", help="Masking strategies: mixed,multi_block,random,block.", metavar="LIST"),
     ] = None,
     ratios: Annotated[
-        str | None, typer.Option("--ratios", help="Share masked in random batches: 0.4,0.6.", metavar="LIST")
+        str | None, typer.Option("--ratios", help="Mask ratios of random batches: 0.4,0.6.", metavar="LIST")
     ] = None,
-    blocks: Annotated[str | None, typer.Option("--blocks", help="Target blocks: 2,4,6.", metavar="LIST")] = None,
+    blocks: Annotated[
+        str | None, typer.Option("--blocks", help="Numbers of target blocks: 2,4,6.", metavar="LIST")
+    ] = None,
 ) -> None:
-    """Compare masking strategies, ratios and numbers of blocks (the authors' ablation); each strategy has its flags.
+    """Compare masking strategies, mask ratios and numbers of target blocks (the authors' ablation). A flag applies to
+    the strategies that have its setting.
 
     Exit codes as for `ablate predictor`.
     """
@@ -85,7 +94,9 @@ def file(
         typer.Argument(help="A YAML file, or a study that ships with the project.", metavar="FILE", callback=at_home),
     ],
 ) -> None:
-    """Run a study from a YAML file (docs/studies.md), or one that ships with the project. The word `file` is optional.
+    """Run a study from a YAML file (docs/studies.md), or one that ships with the project.
+
+    The word `file` may be left out: `cnnjepa ablate FILE`.
 
     Exit codes as for `ablate predictor`.
     """
@@ -96,7 +107,7 @@ def file(
 
 @app.command(epilog="Example:  cnnjepa ablate studies")
 def studies() -> None:
-    """List the studies that ship with the project: question, the paper's table, cost and command of each."""
+    """List the studies that ship with the project, each with its question, the paper's result, cost and command."""
     from cnnjepa.ablations.study_files import shipped_studies, shipped_text
     from cnnjepa.cli.terminal import console, say
 
@@ -113,9 +124,12 @@ def carry_out(study: "Study", options: StudyOptions) -> None:
     from cnnjepa.ablations.plan import requested_trials
     from cnnjepa.ablations.study_files import changed
     from cnnjepa.places import refuse_missing_images
+    from cnnjepa.schemas.load import refuse_two_places
     from cnnjepa.schemas.overrides import parse_overrides, replaced
 
     overrides = dict(parse_overrides(options.sets or []))
+    if options.data is not None:
+        refuse_two_places(options.data, overrides)
     changes: dict[str, Any] = {"set": replaced(study.set, overrides, "set:")}
     if options.preset is not None and options.preset != study.preset:
         changes |= {"preset": options.preset, "name": f"{study.name}-{options.preset}"}

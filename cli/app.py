@@ -20,14 +20,15 @@ from cnnjepa.cli import (
     status,
     train,
 )
+from cnnjepa.cli.single_options import Commands
 
-app = typer.Typer(
+app = Commands(
     name="cnnjepa",
     no_args_is_help=True,
     add_completion=False,
     rich_markup_mode="rich",
     pretty_exceptions_enable=False,
-    help="Pretrain convolutional networks with CNN-JEPA, probe them, and compare what changes.",
+    help="Pretrain convolutional networks with CNN-JEPA, probe them, and compare settings and methods.",
     epilog="Example:  cnnjepa train --preset smoke",
 )
 
@@ -41,24 +42,19 @@ def _print_version(asked: bool) -> None:
 @app.callback()
 def _main(
     version: Annotated[
-        bool, typer.Option("--version", help="Print the version and leave.", is_eager=True, callback=_print_version)
+        bool, typer.Option("--version", help="Print the version and exit.", is_eager=True, callback=_print_version)
     ] = False,
-    debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks of errors (anywhere on the line).")] = False,
+    debug: Annotated[
+        bool, typer.Option("--debug", help="Show the traceback of an error (may stand anywhere in the command).")
+    ] = False,
 ) -> None:
     pass
 
 
-app.command(name="train", epilog=train.EXAMPLE)(train.train)
-app.command(name="probe", epilog=probe.EXAMPLE)(probe.probe)
-app.command(name="export", epilog=export.EXAMPLE)(export.export)
-app.command(name="masks", epilog=masks.EXAMPLE)(masks.masks)
-app.command(name="doctor", epilog=doctor.EXAMPLE)(doctor.doctor)
-app.add_typer(ablate.app, name="ablate")
-app.command(name="benchmark", epilog=benchmark.EXAMPLE)(benchmark.benchmark)
-app.command(name="search", epilog=search.EXAMPLE)(search.search)
-app.command(name="status", epilog=status.EXAMPLE)(status.status)
-app.command(name="report", epilog=report.EXAMPLE)(report.report)
-app.command(name="archive", epilog=archive.EXAMPLE)(archive.archive)
+# In the order of `cnnjepa --help`. A command's function has the name of its module.
+for _module in (train, probe, export, masks, doctor, benchmark, search, status, report, archive):
+    _name = _module.__name__.rpartition(".")[2]
+    app.command(name=_name, epilog=_module.EXAMPLE)(getattr(_module, _name))
 app.command(name="keep", epilog=archive.EXAMPLE, hidden=True)(archive.keep)
-app.add_typer(config.app, name="config")
-app.add_typer(data.app, name="data")
+for _group in (ablate, config, data):
+    app.add_typer(_group.app, name=_group.__name__.rpartition(".")[2])

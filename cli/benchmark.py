@@ -19,36 +19,41 @@ _DEFAULT_PRESET, _DEFAULT_COST_PRESET = "demo", "in100"
 def benchmark(
     options: StudyOptions,
     methods: Annotated[
-        str | None, typer.Option("--methods", help="cnnjepa,simclr,…; all by default.", metavar="LIST")
+        str | None,
+        typer.Option("--methods", help="Methods to compare: cnnjepa,simclr,…; all by default.", metavar="LIST"),
     ] = None,
     equal_time: Annotated[
         Path | None,
         typer.Option(
             "--equal-time",
-            help="Epochs of every method so that its steps take CNN-JEPA's time, by what `--cost` measured and wrote.",
+            help="Train every method for as long as CNN-JEPA, according to this file of --cost.",
             metavar="COSTS.json",
             callback=at_home,
         ),
     ] = None,
     cost: Annotated[
-        bool, typer.Option("--cost", help="Only measure training steps on random pixels, in turns; train nothing.")
+        bool, typer.Option("--cost", help="Only measure training steps on random pixels; train nothing.")
     ] = False,
-    batch: Annotated[int, typer.Option("--batch", help="With --cost: images a step.", min=2)] = 16,
+    batch: Annotated[int, typer.Option("--batch", help="With --cost: images per step.", min=2)] = 16,
     image_size: Annotated[
-        int | None, typer.Option("--image-size", help="With --cost: pixels a side; the preset's by default.", min=16)
+        int | None,
+        typer.Option("--image-size", help="With --cost: side of an image in pixels; the preset's by default.", min=16),
     ] = None,
-    rounds: Annotated[int, typer.Option("--rounds", help="With --cost: steps of every method.", min=1)] = 5,
+    rounds: Annotated[int, typer.Option("--rounds", help="With --cost: measured steps per method.", min=1)] = 5,
     threads: Annotated[
         int | None, typer.Option("--threads", help="With --cost: CPU threads; all cores by default.", min=1)
     ] = None,
 ) -> None:
-    """Compare CNN-JEPA with other methods on the same images, each with its own preset (`demo-byol`): the main table.
+    """Compare CNN-JEPA with other methods on the same images. Each method has its own preset, for example `demo-byol`.
 
-    Every method sees the same number of images, except supervised training, whose epochs lack the images that the
-    probes hold out. With --equal-time, each method trains for as long as CNN-JEPA. The comparison is a study like those
-    of `ablate`, and is planned, run, resumed and reported in the same way. `--set` applies to every method. With
-    --cost, only training steps are measured, at equal batch and image size: seconds, images/s, FLOPs and peak memory,
-    each also as a ratio to CNN-JEPA's. Exit codes as for `ablate predictor`.
+    Every method trains on the same number of images, except supervised training, which leaves out the images that the
+    probes hold out. With --equal-time, every method trains for as long as CNN-JEPA. The comparison is a study: it is
+    planned, run, resumed and reported like those of `ablate`. `--set` applies to every method.
+
+    With --cost, only training steps are measured, at equal batch and image size: seconds, images/s, FLOPs and peak
+    memory, each also as a ratio to CNN-JEPA's. The steps of each method alternate with CNN-JEPA's.
+
+    Exit codes as for `ablate predictor`.
     """
     if cost:
         from cnnjepa.cli.cost_table import measure

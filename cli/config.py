@@ -7,11 +7,12 @@ import typer
 
 from cnnjepa.cli.any_order import AnyOrder
 from cnnjepa.cli.options import ConfigOption, DataOption, PresetOption, SetOption, asked_config, at_home
+from cnnjepa.cli.single_options import Commands
 
-app = typer.Typer(
+app = Commands(
     cls=AnyOrder,
     no_args_is_help=True,
-    help="See what can be asked for, and what a preset or file asks.",
+    help="Show and compare configs, and document every field.",
     epilog="Example:  cnnjepa config show --preset in100",
 )
 
@@ -20,7 +21,7 @@ app = typer.Typer(
 def show(
     preset: PresetOption = None, config: ConfigOption = None, sets: SetOption = None, data: DataOption = None
 ) -> None:
-    """Print the whole config as YAML, every default filled in; `--config` reads it back."""
+    """Print a complete config as YAML, defaults included. `--config` accepts the output."""
     from cnnjepa.schemas.yaml_text import write_yaml
 
     print(write_yaml(asked_config(preset, config, sets, data).model_dump(mode="json")), end="")
@@ -55,10 +56,10 @@ def _named(name: str):  # type: ignore[no-untyped-def]
 @app.command(epilog="Example:  cnnjepa config schema --json > schema.json")
 def schema(
     as_json: Annotated[
-        bool, typer.Option("--json", help="The JSON Schema of config files instead, for editors.")
+        bool, typer.Option("--json", help="Print the JSON Schema of config files instead, for editors.")
     ] = False,
 ) -> None:
-    """Print every field with its default, meaning and source."""
+    """Print the reference of all config fields: type, default, meaning and source."""
     from cnnjepa.schemas.json_schema import config_file_schema
     from cnnjepa.schemas.reference import config_reference
 
@@ -67,7 +68,7 @@ def schema(
 
 @app.command(epilog="Example:  cnnjepa config presets")
 def presets() -> None:
-    """List the presets, each with its first comment lines."""
+    """List the presets, each with its purpose, expected accuracy, cost and command."""
     from cnnjepa.cli.terminal import console, say
     from cnnjepa.schemas import preset_names
     from cnnjepa.schemas.load import preset_text

@@ -96,10 +96,10 @@ def _table(found: dict[str, StepCost], title: str) -> Sheet:
         )
     spread = max((max(c.seconds) - min(c.seconds)) / c.median for c in found.values())
     table.caption = (
-        f"medians of {min(len(c.seconds) for c in found.values())} steps in turns with {REFERENCE}'s (spread up to "
-        f"{100 * spread:.0f} %), loading and augmenting left out; FLOP of a step, an image; ratio to {REFERENCE} of "
-        "the figure on its left. takes: the share of a method's time that CNN-JEPA takes for as many images (the "
-        "ratio of images/s, too); paper: the same of its hours, which include loading"
+        f"medians of {min(len(c.seconds) for c in found.values())} steps, alternating with {REFERENCE}'s (spread up to "
+        f"{100 * spread:.0f} %), without loading and augmentation; FLOP: per image; ratio: of the figure on its left "
+        f"to {REFERENCE}'s. takes: CNN-JEPA's time for as many images, as a fraction of the method's; paper: the same "
+        "fraction of the paper's hours, which include loading"
     )
     return table
 

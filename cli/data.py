@@ -9,14 +9,15 @@ import typer
 
 from cnnjepa.cli.any_order import AnyOrder
 from cnnjepa.cli.options import at_home
+from cnnjepa.cli.single_options import Commands
 
 if TYPE_CHECKING:
     from cnnjepa.schemas import DataConfig
 
-app = typer.Typer(
+app = Commands(
     cls=AnyOrder,
     no_args_is_help=True,
-    help="Look at images before a run does; pack them so that runs read them faster.",
+    help="Check a data set before training on it, and pack it so that it loads faster.",
     epilog="Example:  cnnjepa data check photos.tar",
 )
 
@@ -45,11 +46,13 @@ def check(
     path: Annotated[
         Path, typer.Argument(help="A directory, a .tar(.gz) of one, or a folder of HDF5 files.", callback=at_home)
     ],
-    threads: Annotated[int, typer.Option("--threads", help="Images decoded at once.", min=1)] = 2,
+    threads: Annotated[
+        int, typer.Option("--threads", help="Number of images that are decoded at the same time.", min=1)
+    ] = 2,
 ) -> None:
-    """Read every image and name the unreadable ones; exit code 1 if there are any.
+    """Read every image and list the unreadable ones. The exit code is 1 if there are any.
 
-    Files that are left out (in folders below a class, with other endings, hidden, …) are counted and named by reason.
+    Files that are not used (hidden ones, those in folders below a class, other file types, …) are counted per reason.
     """
     config = _images_at(path, "PATH")
     from rich.progress import track
@@ -86,7 +89,7 @@ def check(
     for note in [*sources.notes, *empty, *left_out_note(sources)]:
         say(out, note)
     if problems:
-        say(progress, f"{problems:,} cannot; remove them, or train with --set on_error=skip")
+        say(progress, f"{problems:,} cannot be read; remove them, or train with --set on_error=skip")
         raise typer.Exit(1)
 
 
@@ -97,23 +100,26 @@ def pack(
     ],
     dest: Annotated[Path, typer.Argument(help="A new folder for the shards, or one to resume.", callback=at_home)],
     shorter_side: Annotated[
-        int, typer.Option("--shorter-side", help="Pixels; larger images are shrunk to it.", min=8)
+        int, typer.Option("--shorter-side", help="Length in pixels to which longer shorter sides are reduced.", min=8)
     ] = 256,
-    quality: Annotated[int, typer.Option("--quality", help="Of the JPEGs.", min=1, max=100)] = 95,
+    quality: Annotated[int, typer.Option("--quality", help="JPEG quality of resized images.", min=1, max=100)] = 95,
     threads: Annotated[
-        int | None, typer.Option("--threads", help="Images at once; as many as cores by default.", min=1)
+        int | None,
+        typer.Option(
+            "--threads", help="Number of images that are processed at the same time; all cores by default.", min=1
+        ),
     ] = None,
     train_split: Annotated[str | None, typer.Option("--train-split", help="Name of the training folder.")] = None,
     val_split: Annotated[str | None, typer.Option("--val-split", help="Name of the validation folder.")] = None,
     skip_unreadable: Annotated[
-        bool, typer.Option("--skip-unreadable", help="Leave unreadable images out, and name them.")
+        bool, typer.Option("--skip-unreadable", help="Leave unreadable images out and list them.")
     ] = False,
-    verify: Annotated[bool, typer.Option("--verify", help="Write nothing; read a packed set back again.")] = False,
+    verify: Annotated[bool, typer.Option("--verify", help="Write nothing; verify a packed data set again.")] = False,
 ) -> None:
-    """Shrink images once and store them in tar shards that `--data DEST` reads: less to decode in every epoch.
+    """Resize large images once and store all images in tar shards, which load faster. `--data DEST` reads the shards.
 
-    Images that are small enough are copied byte for byte. After an interruption, the same command resumes. At the
-    end everything is read back. A packed data set is not the same data set as its source: its runs have other hashes.
+    Small images are copied byte for byte. After an interruption, the same command resumes. At the end, all images are
+    read back and verified. A packed data set is another data set than its source, so its runs have other hashes.
     """
     config = _images_at(source, "SOURCE", train_split=train_split, val_split=val_split)
     from rich.progress import Progress
@@ -133,7 +139,7 @@ def pack(
     packing = prepare(config, dest, shorter_side, quality, skip_unreadable)
     if verify and not packing.manifest.finished:
         raise ConfigError(
-            f"{dest} is not packed to its end; run this without --verify, which goes on and then verifies"
+            f"{dest} is not completely packed; run this command without --verify: it resumes packing and then verifies"
         )
     bars, out = console(stderr=True), console()
     total = packing.manifest.train + packing.manifest.val
@@ -158,5 +164,5 @@ def pack(
         out,
         f"{dest}: {found.train:,} + {found.val:,} images in {found.shards} shard{'s' * (found.shards > 1)}, "
         f"{found.size / 1e6:,.0f} MB, "
-        f"{found.copied:,} of them copied as they were; all read back. Use it with {command('--data', dest)}",
+        f"{found.copied:,} of them copied unchanged; all verified. Use it with {command('--data', dest)}",
     )

@@ -17,35 +17,37 @@ def doctor(
     data: DataOption = None,
     encoder: Annotated[
         str | None,
-        typer.Option("--encoder", help="Only judge a network of your own as encoder.", metavar="MODULE:NAME"),
+        typer.Option("--encoder", help="Check only this network as an encoder.", metavar="MODULE:NAME"),
     ] = None,
     method: Annotated[
         str | None,
-        typer.Option("--method", help="Only check a method: one of ours or your own.", metavar="NAME"),
+        typer.Option("--method", help="Check only this method: a built-in one or MODULE:CLASS.", metavar="NAME"),
     ] = None,
     augmentation: Annotated[
         str | None,
-        typer.Option("--augmentation", help="Only check an augmentation: one of ours or your own.", metavar="NAME"),
+        typer.Option(
+            "--augmentation", help="Check only this augmentation: a built-in one or MODULE:CLASS.", metavar="NAME"
+        ),
     ] = None,
     metric: Annotated[
         str | None,
-        typer.Option("--metric", help="Only check a probe metric: one of ours or your own.", metavar="NAME"),
+        typer.Option("--metric", help="Check only this probe metric: a built-in one or MODULE:CLASS.", metavar="NAME"),
     ] = None,
 ) -> None:
-    """Check this machine for a config (the demo's by default): versions, devices, whether the packed encoder is
-    right and fast here, how many images/s data and model reach, and which is the bottleneck.
+    """Check this machine for a config (the demo's by default): versions, devices, correctness and speed of the packed
+    encoder, images/s of data loading and of the model, and which of the two is the bottleneck.
 
-    With --encoder: whether that network can be packed, or which layer cannot and why (docs/own_encoder.md).
+    With --encoder, check whether that network can be packed, and name the layers that cannot (docs/own_encoder.md).
 
-    With --method: whether gradients reach the encoder, whether the terms are the loss's weight, whether a resumed run
-    repeats the same numbers, and whether two processes learn what one does (docs/extend_method.md); on random images,
-    with the smoke preset's settings by default.
+    With --method, check that gradients reach the encoder, that `terms` equals the weight of the loss, that a resumed
+    run repeats the same numbers, and that two processes learn the same as one (docs/extend_method.md). Random images
+    and, by default, the settings of the preset `smoke` are used.
 
-    With --augmentation: whether its pixels have the right form, are the same in two calls, and belong to each image
-    alone (docs/extend_augmentation.md). With --metric: its figures on random features, and whether two calls give the
-    same (docs/extend_metric.md).
+    With --augmentation, check that its pixels have the right form, are the same in two calls, and depend on one image
+    only (docs/extend_augmentation.md). With --metric, print its figures on random features, and check that two calls
+    give the same ones (docs/extend_metric.md).
 
-    Exit code 1 when something is wrong.
+    The exit code is 1 when a check fails.
     """
     named = {"--encoder": encoder, "--method": method, "--augmentation": augmentation, "--metric": metric}
     given = [option for option, value in named.items() if value is not None]

@@ -13,26 +13,28 @@ EXAMPLE = "Example:  cnnjepa export runs/demo-seed0 --to onnx"
 def export(
     run: Annotated[Path, typer.Argument(help="A run folder.", metavar="RUN", callback=at_home)],
     to: Annotated[
-        Literal["torchvision", "timm", "safetensors", "onnx", "huggingface"], typer.Option("--to", help="Format.")
+        Literal["torchvision", "timm", "safetensors", "onnx", "huggingface"],
+        typer.Option("--to", help="Format to write."),
     ],
     out: Annotated[
         Path | None,
         typer.Option("--out", help="Folder; RUN/export/FORMAT by default.", metavar="DIR", callback=at_home),
     ] = None,
     encoder: Annotated[
-        Literal["target", "context"] | None, typer.Option("--encoder", help="Which encoder; the probed one by default.")
+        Literal["target", "context"] | None,
+        typer.Option("--encoder", help="Encoder to export; the probed one by default."),
     ] = None,
     checkpoint: Annotated[
-        str, typer.Option("--checkpoint", help="File below checkpoints/.", metavar="NAME")
+        str, typer.Option("--checkpoint", help="File in RUN/checkpoints/.", metavar="NAME")
     ] = "last.pt",
     data_licence: Annotated[
         str | None,
         typer.Option("--data-licence", help="Licence of the images, for the model card.", metavar="TEXT"),
     ] = None,
 ) -> None:
-    """Write a run's encoder for use elsewhere, with a model card: config, data and its licence, probe figures.
+    """Export a run's encoder to another library's format, with a model card: config, data and its licence, accuracies.
 
-    The other library loads the written files back, and they must give the same features (relative error 1e-5).
+    The other library loads the files back, and its features must equal the run's (relative error at most 1e-5).
     """
     from cnnjepa.cli.terminal import console, say
     from cnnjepa.commands import quoted

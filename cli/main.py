@@ -3,6 +3,8 @@
 Signals and streams are set up first. The command line is imported after them, and torch, which takes seconds, later.
 """
 
+import os
+import signal
 import sys
 
 from cnnjepa import signals, telling
@@ -33,10 +35,25 @@ def main() -> None:
 
         prepare_streams()
         app(arguments)
+    except SystemExit as ending:
+        _end_if_the_reader_left(ending)
+        raise
     except Exception as error:
         if debug:
             raise
         sys.exit(_report(error))
+
+
+def _end_if_the_reader_left(ending: SystemExit) -> None:
+    """End by SIGPIPE, as other programs do, if standard output was closed by its reader (`cnnjepa config presets |
+    head -1`). Without this, typer and rich would end with exit code 1, and the last flush would print an error."""
+    try:
+        sys.stdout.flush()
+    except BrokenPipeError as closed:
+        ending.__context__ = closed
+    if isinstance(ending.__context__, BrokenPipeError):
+        signal.signal(signal.SIGPIPE, signal.SIG_DFL)
+        os.kill(os.getpid(), signal.SIGPIPE)
 
 
 def _report(error: Exception) -> int:
@@ -60,8 +77,16 @@ def _report(error: Exception) -> int:
     if isinstance(error, RunError | OSError):
         _tell(str(error))
         return FAILED
+    if undecodable := [word for word in sys.argv if _not_utf8(word)]:
+        _tell(f"{type(error).__name__}: {error}. {undecodable[0]} is not UTF-8, which this command needs; rename it")
+        return WRONG
     _tell(f"unexpected {type(error).__name__}: {error}. This is our mistake; --debug shows where.")
     return FAILED
+
+
+def _not_utf8(word: str) -> bool:
+    """Return whether a word of the command line has bytes that are not UTF-8, which Python writes as surrogates."""
+    return any("\udc80" <= letter <= "\udcff" for letter in word)
 
 
 def _tell(text: str) -> None:

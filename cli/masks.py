@@ -12,17 +12,19 @@ EXAMPLE = "Example:  cnnjepa masks --preset in100 --out masks.png"
 
 def masks(
     out: Annotated[
-        Path, typer.Option("--out", help="Picture to write (.png, .svg or .pdf).", metavar="FILE", callback=at_home)
+        Path, typer.Option("--out", help="Picture to write: .png, .svg or .pdf.", metavar="FILE", callback=at_home)
     ],
     preset: PresetOption = None,
     config: ConfigOption = None,
     sets: SetOption = None,
     data: DataOption = None,
-    batches: Annotated[int, typer.Option("--batches", help="Batches counted for the maps.", min=1)] = 2000,
+    batches: Annotated[
+        int, typer.Option("--batches", help="Number of batches over which the maps are counted.", min=1)
+    ] = 2000,
 ) -> None:
-    """Draw a config's masks: samples over images, how often each cell is context and target, and the counts.
+    """Draw a config's masks: examples on images, and how often each cell is context and target.
 
-    Without --data the images are synthetic.
+    Without --data, the images are synthetic.
     """
     asked = asked_config(preset, config, sets, data)
     from cnnjepa.places import refuse_missing_images

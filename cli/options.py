@@ -28,14 +28,21 @@ PresetOption = Annotated[
     str | None, typer.Option("--preset", help="A preset; `cnnjepa config presets` lists them.", metavar="NAME")
 ]
 ConfigOption = Annotated[
-    Path | None, typer.Option("--config", help="A YAML file laid over the preset.", metavar="FILE", callback=at_home)
+    Path | None,
+    typer.Option(
+        "--config", help="A YAML file whose settings override the preset's.", metavar="FILE", callback=at_home
+    ),
 ]
 SetOption = Annotated[
     list[str] | None,
-    typer.Option("--set", help="A field, by any unambiguous ending: predictor.depth=2.", metavar="KEY=VALUE"),
+    typer.Option(
+        "--set",
+        help="Set a field, named by any unambiguous ending of its path: predictor.depth=2. Repeatable.",
+        metavar="KEY=VALUE",
+    ),
 ]
 DataOption = Annotated[
-    list[Path] | None,
+    Path | None,
     typer.Option(
         "--data",
         help="Images: a directory, a .tar(.gz) of one, or a folder of HDF5 files.",
@@ -45,7 +52,9 @@ DataOption = Annotated[
 ]
 RootOption = Annotated[
     Path,
-    typer.Option("--root", help="Holds runs/ and studies/; shared by all machines.", metavar="DIR", callback=at_home),
+    typer.Option(
+        "--root", help="Folder of runs/ and studies/, which all machines must see.", metavar="DIR", callback=at_home
+    ),
 ]
 
 
@@ -53,7 +62,7 @@ def asked_config(
     preset: str | None,
     config: Path | None,
     sets: list[str] | None,
-    data: list[Path] | None,
+    data: Path | None,
     default: str | None = None,
 ) -> "PretrainConfig":
     """Return the config that these options describe. Raises ConfigError."""
@@ -61,17 +70,7 @@ def asked_config(
 
     if preset is None and config is None and default is None:
         raise ConfigError(f"give --preset NAME or --config FILE; presets are {', '.join(preset_names())}")
-    return load_config(preset or (None if config else default), config, sets or [], one_place(data))
-
-
-def one_place(data: list[Path] | None) -> Path | None:
-    """Return the path of `--data`; None if it is not given. Raises ConfigError when it is given more than once."""
-    from cnnjepa.schemas.errors import ConfigError
-
-    if data and len(data) > 1:
-        given = ", ".join(map(str, data))
-        raise ConfigError(f"--data is given {len(data)} times ({given}); give it once, one command for each place")
-    return data[0] if data else None
+    return load_config(preset or (None if config else default), config, sets or [], data)
 
 
 def listed(text: str | None, flag: str) -> list[Any] | None:

@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from cnnjepa.cli.options import DataOption, SetOption, at_home, one_place
+from cnnjepa.cli.options import DataOption, SetOption, at_home
 
 EXAMPLE = "Example:  cnnjepa probe runs/demo-seed0 --encoder context"
 
@@ -15,35 +15,35 @@ def probe(
     data: DataOption = None,
     encoder: Annotated[
         Literal["target", "context"] | None,
-        typer.Option("--encoder", help="Which encoder; the run's choice by default."),
+        typer.Option("--encoder", help="Encoder to probe; that of the run's config by default."),
     ] = None,
     checkpoint: Annotated[
-        str, typer.Option("--checkpoint", help="File below checkpoints/.", metavar="NAME")
+        str, typer.Option("--checkpoint", help="File in RUN/checkpoints/.", metavar="NAME")
     ] = "last.pt",
     sets: SetOption = None,
 ) -> None:
-    """Probe a run again: linear and k-NN, both protocols, together with the floors.
+    """Probe a run again by linear classifier and k-NN, in both protocols, with the floors.
 
-    Results are added, never replaced: a finished run's last.pt with other probe settings gives a further file below
-    RUN/results/, and result.json stays. Any other result is only shown.
-    `--data PATH` probes on other images, and the result is only shown. They inherit image size and normalisation from
-    the run; settings for reading them (`data.resident`, `data.val_split`, `data.train_images`, …) may be set. PATH may
-    also be the new place of the run's own images.
+    Results are added, never replaced. Other probe settings on the last.pt of a finished run give another file in
+    RUN/results/, and result.json stays unchanged. All other results are only printed.
+
+    `--data PATH` probes on other images and only prints the result. Image size and normalisation are the run's;
+    settings of reading (`data.resident`, `data.val_split`, `data.train_images`, …) can be changed. PATH may also be
+    the place to which the run's own images were moved.
     """
     from cnnjepa.places import refuse_missing_images, refuse_no_run
     from cnnjepa.schemas import load_config
 
-    images = one_place(data)
     refuse_no_run(run, checkpoint)
-    if images is not None:
-        refuse_missing_images(load_config("smoke", data=images).data)
+    if data is not None:
+        refuse_missing_images(load_config("smoke", data=data).data)
     from cnnjepa.cli.summary import print_summary
     from cnnjepa.cli.terminal import console, say
     from cnnjepa.training.reprobe import reprobe
 
     progress = console(stderr=True)
     sets = [*(sets or []), *([f"probe.encoder={encoder}"] if encoder else [])]
-    probed = reprobe(run, checkpoint, sets, images, lambda text: say(progress, f"{text} …"))
+    probed = reprobe(run, checkpoint, sets, data, lambda text: say(progress, f"{text} …"))
     print_summary(probed.result, run)
     print(probed.note)
     raise typer.Exit(3 if probed.result.status == "collapsed" else 0)

@@ -52,7 +52,7 @@ class TerminalWatcher(Watcher):
         say(
             self._console,
             f"encoder {quantity(plan.encoder_params)} parameters, predictor {quantity(plan.predictor_params)}; "
-            f"{quantity(plan.flops_per_image, 'FLOP')} an image at {100 * plan.visible_share:.0f} % visible; "
+            f"{quantity(plan.flops_per_image, 'FLOP')} per image at {100 * plan.visible_share:.0f} % visible; "
             f"{plan.train_images:,} images, global batch {plan.global_batch}, {plan.epochs} epochs, {total:,} steps",
         )
         for warning in plan.warnings:

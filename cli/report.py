@@ -12,29 +12,29 @@ EXAMPLE = "Example:  cnnjepa report predictor-ablation"
 
 def report(
     studies: Annotated[
-        list[str] | None, typer.Argument(help="Names of studies; all below the root by default.", metavar="[STUDY ...]")
+        list[str] | None, typer.Argument(help="Names of studies; by default all below the root.", metavar="[STUDY ...]")
     ] = None,
     root: RootOption = Path(),
     out: Annotated[
         Path | None,
         typer.Option(
-            "--out", help="Where the one study's report, or the one over all studies, goes instead.", metavar="DIR",
+            "--out", help="Folder of the report: the study's, or the one over all studies.", metavar="DIR",
             callback=at_home,
         ),
     ] = None,
     run: Annotated[
         str | None,
         typer.Option(
-            "--run", help="Beginning of a finished trial's hash, whose features are drawn; the best by default.",
+            "--run", help="Trial whose features are drawn: the beginning of its hash. The best by default.",
             metavar="HASH",
         ),
     ] = None,
 ) -> None:  # fmt: skip
-    """Write a report of studies: tables (Markdown, CSV, LaTeX, HTML), pictures, and a page to open in a browser.
+    """Write a report on studies: tables (Markdown, CSV, LaTeX, HTML), figures, and a page to open in a browser.
 
-    Each study's report goes to studies/NAME/report/; with several studies, or none named, a report over all of them
-    goes to report/ too. Unfinished studies are reported with their current results; missing or unreadable parts are
-    named.
+    A study's report is written to studies/NAME/report/. If several studies or none are named, a report over all of
+    them is also written to report/. An unfinished study is reported with its current results, and missing or
+    unreadable parts are listed.
     """
     from cnnjepa.ablations.study_folder import StudyFolder, refuse_no_studies
 

@@ -103,7 +103,7 @@ def run(space: SearchSpace, options: ClusterOptions, data: Path | None, trials: 
         say(console(), f"{points} of {points} points of the space tried: there is nothing left to try")
     left = 0 if points else trials - len(tried(study))
     if stopped and left:
-        print(f"cnnjepa: stopped ({stopped}); the same command goes on", file=sys.stderr)
+        print(f"cnnjepa: stopped ({stopped}); the same command resumes the search", file=sys.stderr)
         return 75
     if left:
         why = (

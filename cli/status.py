@@ -12,12 +12,12 @@ EXAMPLE = "Example:  cnnjepa status predictor-ablation --follow"
 
 def status(
     study: Annotated[
-        str | None, typer.Argument(help="A study's name; all studies in short without one.", metavar="STUDY")
+        str | None, typer.Argument(help="Name of a study; without it, one line per study.", metavar="STUDY")
     ] = None,
-    follow: Annotated[bool, typer.Option("--follow", help="Look again every two seconds until Ctrl-C.")] = False,
+    follow: Annotated[bool, typer.Option("--follow", help="Update every two seconds until Ctrl-C.")] = False,
     root: RootOption = Path(),
 ) -> None:
-    """Show the status of a study's trials, from any terminal or machine with access to its folder; changes nothing."""
+    """Show the status of a study's trials. Any terminal or machine with access to its folder can run this."""
     from cnnjepa.ablations.study_folder import StudyFolder, refuse_no_studies
 
     if study is None:

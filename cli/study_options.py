@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal
 
 import typer
 
-from cnnjepa.cli.options import DataOption, RootOption, SetOption, one_place
+from cnnjepa.cli.options import DataOption, RootOption, SetOption
 
 
 @dataclasses.dataclass(frozen=True)
@@ -19,17 +19,21 @@ class ClusterOptions:
 
     address: Annotated[
         str | None,
-        typer.Option("--address", help="A running Ray cluster: auto or HOST:PORT. One is embedded otherwise."),
+        typer.Option("--address", help="A running Ray cluster: auto or HOST:PORT. By default, this machine alone."),
     ] = None
     gpus_per_trial: Annotated[
         float | None,
-        typer.Option("--gpus-per-trial", help="GPUs of a trial, 0.5 for two on one. 1 where there are GPUs.", min=0),
+        typer.Option(
+            "--gpus-per-trial",
+            help="GPUs per trial; 0.5 puts two trials on one. Default: 1 where there are GPUs.",
+            min=0,
+        ),
     ] = None
     cpus_per_trial: Annotated[
-        int | None, typer.Option("--cpus-per-trial", help="CPUs and threads of each process of a trial.", min=1)
+        int | None, typer.Option("--cpus-per-trial", help="CPUs, and threads, per process of a trial.", min=1)
     ] = None
     workers_per_trial: Annotated[
-        int, typer.Option("--workers-per-trial", help="Processes of a trial (distributed data parallel).", min=1)
+        int, typer.Option("--workers-per-trial", help="Processes per trial (distributed data parallel).", min=1)
     ] = 1
     root: RootOption = Path()
 
@@ -42,21 +46,27 @@ class StudyOptions(ClusterOptions):
         str | None,
         typer.Option("--preset", help="The base config; `cnnjepa config presets` lists them.", metavar="NAME"),
     ] = None
-    seeds: Annotated[str | None, typer.Option("--seeds", help="Seeds of every arm: 0,1,2.", metavar="LIST")] = None
+    seeds: Annotated[
+        str | None, typer.Option("--seeds", help="Training seeds of every arm: 0,1,2.", metavar="LIST")
+    ] = None
     sets: SetOption = None
-    data: Path | None = dataclasses.field(default=None, metadata={"option": DataOption})
+    data: DataOption = None
     name: Annotated[str | None, typer.Option("--name", help="Folder below studies/.", metavar="NAME")] = None
     executor: Annotated[
         Literal["ray", "local"],
-        typer.Option("--executor", help="ray: over a cluster or this machine's cores; local: one after another."),
+        typer.Option("--executor", help="ray: trials in parallel, here or on a cluster; local: one after another."),
     ] = "ray"
-    plan: Annotated[bool, typer.Option("--plan", help="Show the trials and what they take; run nothing.")] = False
+    plan: Annotated[bool, typer.Option("--plan", help="Print the trials and their estimated cost; run nothing.")] = (
+        False
+    )
     images_per_s: Annotated[
         float | None,
-        typer.Option("--images-per-s", help="A process's training speed to plan with, not measured.", min=0.001),
+        typer.Option(
+            "--images-per-s", help="Training speed per process for the estimates; measured by default.", min=0.001
+        ),
     ] = None
-    extend: Annotated[bool, typer.Option("--extend", help="Add arms or seeds to a study that was begun.")] = False
-    retry_failed: Annotated[bool, typer.Option("--retry-failed", help="Run trials again that failed before.")] = False
+    extend: Annotated[bool, typer.Option("--extend", help="Add arms or seeds to an existing study.")] = False
+    retry_failed: Annotated[bool, typer.Option("--retry-failed", help="Run failed trials again.")] = False
 
 
 def taking(options: type[Any]) -> Callable[[Callable[..., None]], Callable[..., None]]:
@@ -70,7 +80,7 @@ def taking(options: type[Any]) -> Callable[[Callable[..., None]], Callable[..., 
             field.name,
             inspect.Parameter.KEYWORD_ONLY,
             default=field.default,
-            annotation=field.metadata.get("option", hints[field.name]),
+            annotation=hints[field.name],
         )
         for field in fields
     ]
@@ -83,8 +93,6 @@ def taking(options: type[Any]) -> Callable[[Callable[..., None]], Callable[..., 
 
         @functools.wraps(command)
         def wrapped(**given: Any) -> None:
-            if any(parameter.name == "data" for parameter in shared):
-                given["data"] = one_place(given["data"])
             chosen = options(**{parameter.name: given.pop(parameter.name) for parameter in shared})
             command(chosen, **given)
 

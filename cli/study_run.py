@@ -115,11 +115,11 @@ def run(request: StudyRequest) -> int:
     for line in problems:
         say(progress, *line)
     if stopped and unfinished(pool, records, False):
-        print(f"cnnjepa: stopped ({stopped}); the same command goes on", file=sys.stderr)
+        print(f"cnnjepa: stopped ({stopped}); the same command resumes the study", file=sys.stderr)
         return 75
     left = unfinished(pool, records, False)
     if left and not problems:
-        print(f"cnnjepa: {len(left)} trial(s) were not finished; the same command goes on", file=sys.stderr)
+        print(f"cnnjepa: {len(left)} trial(s) were not finished; the same command resumes the study", file=sys.stderr)
     return 1 if problems or left else 0
 
 
@@ -171,7 +171,7 @@ def _resources(options: StudyOptions, capacity: Capacity, configs: list[Pretrain
 def _machines(options: StudyOptions) -> Iterator[Capacity]:
     """Yield the machines that trials run on. An embedded Ray is started only when a trial is to be run."""
     if options.executor == "local" and options.address is not None:
-        raise ConfigError("--address goes with --executor ray")
+        raise ConfigError("--address requires --executor ray")
     if options.address is None:
         if options.executor == "ray":
             ray_folder()  # refuses before anything is written
@@ -217,12 +217,15 @@ def _set_to_plan_with(
 ) -> tuple[SetSize | None, str]:
     try:
         facts = resolver.facts(configs[0])
-        return facts.size, f"{facts.size.train:,} images an epoch ({facts.name})"
+        return facts.size, f"{facts.size.train:,} images per epoch ({facts.name})"
     except ConfigError as refusal:
         size = published_set(request.study.preset)
         if size is None or request.options.data is not None:
             return None, f"hours are not known: {refusal}"
-        return size, f"{size.train:,} images an epoch assumed, the published set's; --data PATH plans with yours"
+        return (
+            size,
+            f"{size.train:,} images per epoch, assumed from the published data set; --data PATH plans with yours",
+        )
 
 
 def _at_once(options: StudyOptions, resources: Resources, capacity: Capacity, trials: int) -> int:

@@ -29,8 +29,8 @@ def plan_table(trials: list[tuple[Arm, int]], each: list[TrialEstimate]) -> Shee
     """Return a table with one row per arm: its changes and the cost of one of its trials."""
     table = Sheet(
         ("arm, and what it changes", "encoder", "predictor", "FLOP", "time", "disk"),
-        caption="of one trial: parameters, FLOPs an image of a training step, hours, checkpoints; what trials share "
-        "counts in the first",
+        caption="per trial: parameters, FLOPs of a training step per image, time, size of the checkpoints; work that "
+        "several trials share counts in the first",
     )
     first = {arm.label: (arm, estimate) for (arm, _), estimate in reversed(list(zip(trials, each, strict=True)))}
     for label, (arm, estimate) in reversed(first.items()):
@@ -57,7 +57,7 @@ def plan_lines(
 ) -> list[str]:
     """Return the sums below the plan's table: over the distinct trials, and over those `left` to run if these are
     known."""
-    same = f" ({asked} asked for; arms that are the same config share one)" if asked > len(each) else ""
+    same = f" ({asked} requested; arms with the same config share a trial)" if asked > len(each) else ""
     return [
         f"{len(each)} trials{same}; {images}",
         taking_line(each, resources, at_once, speed),
@@ -68,7 +68,7 @@ def plan_lines(
 
 def _left_lines(each: list[TrialEstimate], left: list[TrialEstimate] | None, at_once: int) -> list[str]:
     if left is None:
-        return ["what is finished before would not be run again (which is not known without the images)"]
+        return ["finished trials would not be run again; which ones are finished is not known without the images"]
     done = len(each) - len(left)
     if not done:
         return []
@@ -88,8 +88,8 @@ def power_line(seeds: int, others: int) -> str | None:
     parts = [f"{n} seeds {effect:.1f}" for n, effect in found if effect is not None]
     one = "one seed allows no test; " if seeds == 1 else ""
     return (
-        f"{one}smallest difference told apart ({100 * POWER:.0f} % power, Holm over {tests} tests), in standard "
-        f"deviations of a seed's difference: {', '.join(parts)}"
+        f"{one}smallest detectable difference ({100 * POWER:.0f} % power, Holm over {tests} tests), in standard "
+        f"deviations of the per-seed difference: {', '.join(parts)}"
     )
 
 
@@ -97,7 +97,7 @@ def taking_line(each: list[TrialEstimate], resources: Resources, at_once: int, s
     """Return the estimated time and the resources in words."""
     gpus = f"{resources.gpus:g} GPU(s), " if resources.gpus else ""
     each_takes = f"{gpus}{resources.workers} process(es) of {resources.cpus:g} CPU(s)"
-    side = f"{at_once} side by side" if at_once > 1 else "one after another"
+    side = f"{at_once} in parallel" if at_once > 1 else "one after another"
     hours = [estimate.hours for estimate in each if estimate.hours is not None]
     if len(hours) < len(each):
         return f"each takes {each_takes}, {side}; speed {speed}"
@@ -250,7 +250,7 @@ def failures(pool: Pool, records: list[TrialRecord], outcomes: dict[TrialKey, Ou
             tail = standing.result.log_tail if standing.result else None
             lines += [[(f"    {line}", "dim")] for line in (tail or "").splitlines()[-8:]]
         elif outcome is not None and outcome.status in ("died", "failed") and not standing.settled:
-            text = f" {record.label}: {outcome.detail}; the same command goes on with it"
+            text = f" {record.label}: {outcome.detail}; the same command resumes it"
             lines.append([(outcome.status, "red"), text])
     if again:
         lines.append(["--retry-failed runs what failed again"])

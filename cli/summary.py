@@ -64,7 +64,9 @@ def _cell(value: float | None, images: int | None) -> str:
 
 
 def _lines(result: TrialResult, run_dir: Path) -> list[str]:
-    lines = ["±: half of the 95 % interval (Wilson) of this one run over its validation images; seeds add to it."]
+    lines = [
+        "±: half of the 95 % interval (Wilson) over the validation images; the variation between seeds is not included."
+    ]
     if result.diagnostics:
         health = result.diagnostics
         loss = "" if result.final_loss is None else f", final loss {result.final_loss:.4f}"
@@ -78,7 +80,7 @@ def _lines(result: TrialResult, run_dir: Path) -> list[str]:
         peak = "not known" if cost.peak_memory_bytes is None else f"{cost.peak_memory_bytes / 2**30:.2f} GiB"
         lines.append(
             f"trained {duration(cost.train_seconds)} at {cost.images_per_s:,.0f} images/s; "
-            f"{quantity(cost.flops_per_image, 'FLOP')} an image; peak memory {peak}"
+            f"{quantity(cost.flops_per_image, 'FLOP')} per image; peak memory {peak}"
         )
     board = command("tensorboard", "--logdir", run_dir / "tensorboard")
     lines.append(f"Look:  {quoted(run_dir / 'result.json')}  {quoted(run_dir / 'metrics.jsonl')}  {board}")

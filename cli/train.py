@@ -20,16 +20,22 @@ def train(
     data: DataOption = None,
     out: Annotated[
         Path | None,
-        typer.Option("--out", help="Run folder; runs/PRESET-seedN by default.", metavar="DIR", callback=at_home),
+        typer.Option(
+            "--out", help="Run folder to write; runs/PRESET-seedN by default.", metavar="DIR", callback=at_home
+        ),
     ] = None,
-    resume: Annotated[bool, typer.Option("--resume", help="Go on from the last checkpoint, if there is one.")] = False,
+    resume: Annotated[bool, typer.Option("--resume", help="Resume from the last checkpoint, if there is one.")] = False,
     checkpoint: Annotated[
         Path | None,
-        typer.Option("--checkpoint", help="With --resume: start from this one.", metavar="FILE", callback=at_home),
+        typer.Option(
+            "--checkpoint", help="With --resume: the checkpoint to resume from.", metavar="FILE", callback=at_home
+        ),
     ] = None,
     max_hours: Annotated[
         float | None,
-        typer.Option("--max-hours", help="Stop with a checkpoint after so long (exit code 75).", min=0, metavar="H"),
+        typer.Option(
+            "--max-hours", help="Stop with a checkpoint after this many hours (exit code 75).", min=0, metavar="H"
+        ),
     ] = None,
 ) -> None:
     """Pretrain an encoder, probe it, and write a run folder.
@@ -44,7 +50,7 @@ def train(
 
     asked = asked_config(preset, config, sets, data)
     if checkpoint and not resume:
-        raise ConfigError("--checkpoint goes with --resume")
+        raise ConfigError("--checkpoint requires --resume")
     refuse_missing_images(asked.data)
     if checkpoint:
         refuse_no_checkpoint(checkpoint)

@@ -20,13 +20,16 @@ HEAD = """# Command reference
 
 Written by `make docs` from the commands themselves.
 
-Exit codes: 0 done; 1 something failed while running; 2 what was asked for is wrong; 3 the features collapsed;
-75 stopped by a signal or `--max-hours` with a checkpoint, run again with `--resume` to go on.
+This page lists every command with its arguments and options. An option may be given once, except those marked as
+repeatable.
+
+Exit codes: 0 done; 1 failed while running; 2 invalid request; 3 the features collapsed; 75 stopped by a signal or
+`--max-hours` with a checkpoint: `train --resume`, or the same command of a study or search, resumes.
 """
 
 
 def cli_reference() -> str:
-    """Markdown: every command with its arguments, options and example."""
+    """Return the command reference as Markdown: every command with its arguments, options and example."""
     return HEAD + "".join(_command(("cnnjepa",), typer.main.get_command(app)))
 
 
@@ -58,7 +61,7 @@ def _text(text: str | None) -> str:
 
 
 def references() -> dict[Path, str]:
-    """What the files should hold."""
+    """Return the text that each generated file should hold."""
     config = re.sub(r"docs/(sources\.md#([a-z0-9-]+))", r"[\2](\1)", config_reference())
     reproduction = HERE / "reproduction.md"
     return {

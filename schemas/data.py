@@ -1,13 +1,12 @@
 """Images: their source and how they are cropped."""
 
-from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, ClassVar, Literal, Union
+from typing import TYPE_CHECKING, ClassVar, Literal
 
-from pydantic import Discriminator, Field, SerializeAsAny, WrapValidator, field_validator
+from pydantic import Field, field_validator
 
 from cnnjepa.schemas.augmentation import AnyAugmentation, AugmentationConfig
-from cnnjepa.schemas.extension import BASES, ExtensibleSection, Kind, validated_as
+from cnnjepa.schemas.extension import BASES, ExtensibleSection, Kind, extensible
 from cnnjepa.schemas.paths import UserPath
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
@@ -215,9 +214,4 @@ it."""
 if TYPE_CHECKING:
     DataConfig = DataSection
 else:
-    DataConfig = Annotated[
-        Union[tuple(IMPLEMENTATIONS)],  # noqa: UP007 - made from the registry
-        Discriminator("source"),
-        WrapValidator(partial(validated_as, "data")),
-        SerializeAsAny(),
-    ]
+    DataConfig = extensible("data", IMPLEMENTATIONS)

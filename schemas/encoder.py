@@ -1,11 +1,10 @@
 """The encoder: the network, changes to its stem and width, and the backend of the sparse computation."""
 
-from functools import partial
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self, get_args
 
-from pydantic import Discriminator, Field, SerializeAsAny, WrapValidator, model_validator
+from pydantic import Field, model_validator
 
-from cnnjepa.schemas.extension import BASES, ExtensibleSection, Kind, validated_as
+from cnnjepa.schemas.extension import BASES, ExtensibleSection, Kind, extensible
 
 Arch = Literal["resnet18", "resnet34", "resnet50", "resnet101", "resnet152", "wide_resnet50_2", "resnext50_32x4d"]
 Stem = Literal["imagenet", "half", "small"]
@@ -27,6 +26,19 @@ class EncoderSection(ExtensibleSection):
 
     SIGNED_FEATURES: ClassVar[bool] = False
     """True if features are known to have negative values."""
+
+    arch: str
+    """The network that this section configures."""
+
+    @property
+    def stride_in_words(self) -> str:
+        """The settings that determine the total stride, in words."""
+        return self.arch
+
+    @property
+    def smaller_stride(self) -> str:
+        """The settings of a config with a smaller total stride, in words."""
+        return "network of smaller stride"
 
 
 class EncoderConfig(EncoderSection):
@@ -105,16 +117,6 @@ class ConvNeXtConfig(EncoderSection):
         """Side of a cell of the feature grid in input pixels."""
         return 32
 
-    @property
-    def stride_in_words(self) -> str:
-        """The settings that determine the total stride, in words."""
-        return self.arch
-
-    @property
-    def smaller_stride(self) -> str:
-        """The settings of a config with a smaller total stride, in words."""
-        return "network of smaller stride"
-
     @model_validator(mode="after")
     def _whole_channels(self) -> Self:
         if (96 * self.width) % 1 or 96 * self.width < 8:
@@ -125,7 +127,17 @@ class ConvNeXtConfig(EncoderSection):
         return self
 
 
-class CustomEncoderConfig(EncoderSection):
+class _UserEncoder(EncoderSection):
+    """Settings shared by both ways of naming a user-defined network."""
+
+    total_stride: int = Field(ge=2, le=64)
+    """Side of a cell of its feature map in input pixels."""
+
+    backend: Backend = "packed"
+    """Backend of the context encoder; `cnnjepa doctor --encoder` tests whether the network can be packed."""
+
+
+class CustomEncoderConfig(_UserEncoder):
     """A user-defined convolutional network; see docs/own_encoder.md."""
 
     KIND: ClassVar[EncoderKind] = "custom"
@@ -139,36 +151,14 @@ class CustomEncoderConfig(EncoderSection):
     features [B, C, S / total_stride, S / total_stride]. Its code is not part of a run's name: rename the class when it
     changes."""
 
-    total_stride: int = Field(ge=2, le=64)
-    """Side of a cell of its feature map in input pixels."""
 
-    backend: Backend = "packed"
-    """Backend of the context encoder; `cnnjepa doctor --encoder` tests whether the network can be packed."""
-
-    @property
-    def stride_in_words(self) -> str:
-        """The settings that determine the total stride, in words."""
-        return self.arch
-
-    @property
-    def smaller_stride(self) -> str:
-        """The settings of a config with a smaller total stride, in words."""
-        return "network of smaller stride"
-
-
-class OwnEncoderSection(EncoderSection):
+class OwnEncoderSection(_UserEncoder):
     """The config of a user-defined network, named by `arch: package.module:Name`. The network is a torch module that
     maps images [B, 3, S, S] to features [B, C, S / total_stride, S / total_stride]. It is created without arguments, or
     with this section if the class has a `Config`."""
 
     arch: str
     """`package.module:Name`."""
-
-    total_stride: int = Field(ge=2, le=64)
-    """Side of a cell of its feature map in input pixels."""
-
-    backend: Backend = "packed"
-    """Backend of the context encoder; `cnnjepa doctor --encoder` tests whether the network can be packed."""
 
     @classmethod
     def fields_of(cls, implementation: Any) -> dict[str, Any]:
@@ -185,11 +175,6 @@ class OwnEncoderSection(EncoderSection):
     def stride_in_words(self) -> str:
         """The settings that determine the total stride, in words."""
         return f"total_stride {self.total_stride}"
-
-    @property
-    def smaller_stride(self) -> str:
-        """The settings of a config with a smaller total stride, in words."""
-        return "network of smaller stride"
 
 
 class ViTConfig(EncoderSection):
@@ -234,12 +219,7 @@ BASES["encoder"] = OwnEncoderSection
 if TYPE_CHECKING:
     AnyEncoderConfig = EncoderConfig | ConvNeXtConfig | ViTConfig | CustomEncoderConfig | OwnEncoderSection
 else:
-    AnyEncoderConfig = Annotated[
-        EncoderConfig | ConvNeXtConfig | ViTConfig | CustomEncoderConfig,
-        Discriminator("arch"),
-        WrapValidator(partial(validated_as, "encoder")),
-        SerializeAsAny(),
-    ]
+    AnyEncoderConfig = extensible("encoder", (EncoderConfig, ConvNeXtConfig, ViTConfig, CustomEncoderConfig))
 
 
 def archs_of(kind: EncoderKind) -> list[str]:

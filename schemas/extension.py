@@ -10,12 +10,13 @@ import copyreg
 import os
 import re
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from importlib import import_module
-from typing import Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal, Union
 
-from pydantic import BaseModel, create_model
+from pydantic import BaseModel, Discriminator, SerializeAsAny, WrapValidator, create_model
 
 from cnnjepa.schemas.base import Section
 from cnnjepa.schemas.errors import ConfigError
@@ -104,6 +105,17 @@ def validated_as(kind: Kind, value: Any, ours: Any) -> Any:
         return value
     named = value.get(TAGS[kind]) if isinstance(value, dict) else None
     return extension(kind, str(named)).section.model_validate(value) if is_named(named) else ours(value)
+
+
+def extensible(kind: Kind, sections: Iterable[type[ExtensibleSection]]) -> Any:
+    """Return the annotation of a field that holds one of the built-in `sections`, selected by the kind's tag, or the
+    section of an extension."""
+    return Annotated[
+        Union[tuple(sections)],  # noqa: UP007 - made from a registry
+        Discriminator(TAGS[kind]),
+        WrapValidator(partial(validated_as, kind)),
+        SerializeAsAny(),  # type: ignore[type-arg]
+    ]
 
 
 def extensions_in(section: BaseModel) -> Iterator[Extension]:

@@ -87,6 +87,7 @@ def load_config(
     tree = _with_tags(tree)
     parsed = parse_overrides(overrides)
     if data is not None:
+        refuse_two_places(data, dict(parsed))
         limits = _own_limits(file) if file else {}
         tree = merge(tree, {"data": {**limits, **_data_at(data, tree, dict(parsed).get("data.source"))}})
     for assignments in (parsed, list((changes or {}).items())):
@@ -96,6 +97,14 @@ def load_config(
         ):
             tree = merge(tree, nested(path, value))
     return _validate(tree)
+
+
+def refuse_two_places(data: Path, overrides: Mapping[str, Any]) -> None:
+    """Raise ConfigError if `--set` flags (full path → value) name other images than `--data`: they select the embedded
+    ones, or another path."""
+    given = [f"--set {path}={overrides[path]}" for path in ("data.source", "data.path") if path in overrides]
+    if overrides.get("data.source") == "synthetic" or "data.path" in overrides:
+        raise ConfigError(f"--data {data} and {' '.join(given)} name different images; give only one of them")
 
 
 def _own_limits(file: Path) -> Tree:

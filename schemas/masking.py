@@ -1,13 +1,12 @@
 """Masking: the strategies that divide the cells of the feature grid into context and targets."""
 
-from functools import partial
-from typing import TYPE_CHECKING, Annotated, ClassVar, Literal, Union
+from typing import TYPE_CHECKING, ClassVar, Literal
 
-from pydantic import Discriminator, Field, SerializeAsAny, WrapValidator, field_validator
+from pydantic import Field, field_validator
 
 from cnnjepa.schemas.block_sizes import block_sizes, expected_targets, target_rates
 from cnnjepa.schemas.errors import ConfigError
-from cnnjepa.schemas.extension import BASES, ExtensibleSection, Kind, validated_as
+from cnnjepa.schemas.extension import BASES, ExtensibleSection, Kind, extensible
 
 Sampler = Literal["faithful", "unbiased"]
 
@@ -262,9 +261,4 @@ run needs it."""
 if TYPE_CHECKING:
     MaskingConfig = MaskingSection
 else:
-    MaskingConfig = Annotated[
-        Union[tuple(IMPLEMENTATIONS)],  # noqa: UP007 - made from the registry
-        Discriminator("strategy"),
-        WrapValidator(partial(validated_as, "masking")),
-        SerializeAsAny(),
-    ]
+    MaskingConfig = extensible("masking", IMPLEMENTATIONS)

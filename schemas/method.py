@@ -1,14 +1,13 @@
 """CNN-JEPA, the upper and lower references (`supervised`, `random_init`), and the registry of all methods."""
 
-from functools import partial
-from typing import TYPE_CHECKING, Annotated, ClassVar, Literal, Self, Union
+from typing import TYPE_CHECKING, ClassVar, Literal, Self
 
-from pydantic import Discriminator, SerializeAsAny, WrapValidator, model_validator
+from pydantic import model_validator
 
 from cnnjepa.schemas.base import Section
 from cnnjepa.schemas.ema import EMAConfig
 from cnnjepa.schemas.encoder import AnyEncoderConfig, EncoderKind
-from cnnjepa.schemas.extension import validated_as
+from cnnjepa.schemas.extension import extensible
 from cnnjepa.schemas.joint_embedding import BYOLConfig, LeJEPAConfig, SimCLRConfig, VICRegConfig
 from cnnjepa.schemas.masked_modelling import IJEPAConfig, SparKConfig
 from cnnjepa.schemas.masking import MaskingConfig, MixedMasking
@@ -119,9 +118,4 @@ IMPLEMENTATIONS: dict[type[MethodSection], str] = {
 if TYPE_CHECKING:
     MethodConfig = MethodSection
 else:
-    MethodConfig = Annotated[
-        Union[tuple(IMPLEMENTATIONS)],  # noqa: UP007 - made from the registry
-        Discriminator("name"),
-        WrapValidator(partial(validated_as, "method")),
-        SerializeAsAny(),
-    ]
+    MethodConfig = extensible("method", IMPLEMENTATIONS)

@@ -10,10 +10,12 @@ from pydantic import BeforeValidator
 def user_path(given: str | Path) -> Path:
     """Return the path with a leading `~` or `~user` replaced by that home folder. No shell does so in YAML or in
     `--data=~/d`. If the working directory has a file named `~user`, that file is meant. Raises ValueError if there is
-    no such home folder, and for a null character."""
+    no such home folder, for a null character, and for bytes that are not UTF-8, which no result or study can hold."""
     text = os.fspath(given)
     if "\0" in text:
         raise ValueError(f"{text!r} holds a null character, which no path has")
+    if not text.isascii() and any("\udc80" <= letter <= "\udcff" for letter in text):
+        raise ValueError(f"{os.fsencode(text)!r} is not UTF-8, in which results are written; rename it")
     home, *_ = text.split("/", 1)
     if not home.startswith("~") or (home != "~" and os.path.lexists(home)):
         return Path(given)

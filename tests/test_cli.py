@@ -98,7 +98,7 @@ WRONG = [
     (["--preset", "smoke", "--config", "no.yaml"], ["config file no.yaml does not exist"]),
     ([], ["give --preset NAME or --config FILE"]),
     (["--preset", "in100"], ["data.path is not set"]),
-    (["--preset", "smoke", "--checkpoint", "x.pt"], ["--checkpoint goes with --resume"]),
+    (["--preset", "smoke", "--checkpoint", "x.pt"], ["--checkpoint requires --resume"]),
 ]
 
 

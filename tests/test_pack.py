@@ -314,5 +314,5 @@ def test_the_command_packs_goes_on_and_reads_back(
     for more in ([], [], ["--verify"]):
         done = CliRunner().invoke(app, [*words, *more])
         assert done.exit_code == 0, done.exception
-        assert "18 + 6 images in 5 shards" in done.output and "8 of them copied as they were" in done.output
+        assert "18 + 6 images in 5 shards" in done.output and "8 of them copied unchanged" in done.output
     assert open_data(config_of(tmp_path / "packed")).train.labels.numel() == 18

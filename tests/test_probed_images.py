@@ -112,4 +112,4 @@ def test_what_a_trained_run_cannot_change_is_refused(setting: str, message: str,
 def test_a_second_data_is_refused_and_never_dropped(words: list[str]) -> None:
     done = CliRunner().invoke(app, [*words, "--data", "here", "--data", "there"])
     assert isinstance(done.exception, ConfigError)
-    assert str(done.exception) == "--data is given 2 times (here, there); give it once, one command for each place"
+    assert str(done.exception) == "--data is given 2 times; give it once"

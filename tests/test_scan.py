@@ -210,7 +210,7 @@ def test_a_link_to_nothing_is_an_unreadable_image(root: Path, kind: str) -> None
         open_data(config_of(path, resident="always"))
     checked = CliRunner().invoke(app, ["data", "check", str(path)])
     assert checked.exit_code == 1 and f"{path}/train/cat/x.png cannot be read (" in checked.output
-    assert "2 cannot; remove them, or train with --set on_error=skip" in checked.output
+    assert "2 cannot be read; remove them, or train with --set on_error=skip" in checked.output
 
 
 def test_a_class_that_cannot_be_opened_stops_a_run_unless_it_may_be_skipped(

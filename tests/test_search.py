@@ -473,7 +473,7 @@ def test_a_search_stops_on_ctrl_c_and_on_a_schedulers_warning(number: signal.Sig
     wait_until(lambda: len(steps(tmp_path)) >= 4)
     driver.send_signal(number)
     code, out = finish(driver)
-    assert code == 75 and f"stopped ({number.name}); the same command goes on" in out, out
+    assert code == 75 and f"stopped ({number.name}); the same command resumes the search" in out, out
     assert {trial.user_attrs["how"] for trial in stored(tmp_path).trials if trial.state == TrialState.FAIL} == {
         "stopped"
     }

@@ -152,7 +152,7 @@ def test_with_ray_a_signal_to_the_driver_or_its_group_stops_with_checkpoints_and
     send(driver.pid, number)
     code, out = finish(driver)
     assert code == 75, out
-    assert f"stopped ({number.name}); the same command goes on" in out and "Traceback" not in out
+    assert f"stopped ({number.name}); the same command resumes the study" in out and "Traceback" not in out
     begun = {path.parent.parent for path in (tmp_path / "runs" / "by_hash").glob("*/checkpoints/last.pt")}
     assert len(begun) == len({process for process, *_ in steps(tmp_path)})
     wait_until(lambda: not processes_with(mark.encode()), seconds=30)

@@ -111,7 +111,7 @@ def test_ctrl_c_stops_with_checkpoints_and_not_a_step_is_made_twice(
     os.kill(driver.pid, signal.SIGINT)
     code, out = finish(driver)
     assert code == 75, out
-    assert "the same command goes on" in out and "Traceback" not in out
+    assert "the same command resumes the study" in out and "Traceback" not in out
     assert len(steps(tmp_path)) < 2 * STEPS
     code, out = run(words(tmp_path, "--executor", executor), environment(tmp_path))
     assert code == 0, out

@@ -6,7 +6,7 @@ from typing import Any
 from cnnjepa.data.open import fingerprint_of, open_sources
 from cnnjepa.errors import RunError
 from cnnjepa.schemas import ConfigError, DataConfig, PretrainConfig, with_sections
-from cnnjepa.schemas.load import data_at
+from cnnjepa.schemas.load import data_at, refuse_two_places
 from cnnjepa.schemas.overrides import parse_override, parse_overrides
 
 # Settings that may differ for a run that is already trained: how it is probed and executed, where its images are,
@@ -34,9 +34,9 @@ def probe_config(
     run cannot change.
     """
     parsed = dict(parse_overrides(overrides))
+    if data is not None:
+        refuse_two_places(data, parsed)
     if "data.path" in parsed:
-        if data is not None:
-            raise ConfigError(f"--data {data} and --set data.path={parsed['data.path']} both say where; give one")
         data = Path(str(parsed["data.path"]))
         overrides = [text for text in overrides if parse_override(text)[0] != "data.path"]
     own = data is None or _moved(config.data, data, settings["data"]["fingerprint"])
