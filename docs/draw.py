@@ -1,7 +1,8 @@
 """Draws the pictures of the documentation into docs/pictures: `python docs/draw.py RUN`.
 
 RUN is the folder of a finished run of the preset `demo` (`make demo` writes runs/demo). Images are synthetic, so the
-pictures may be passed on. Shapes: B images, S pixels per side, G cells per side.
+pictures may be passed on. The figure of a study is the report's, from results/photos.
+Shapes: B images, S pixels per side, G cells per side.
 """
 
 import sys
@@ -18,6 +19,10 @@ from matplotlib.patches import Rectangle
 from torch import Tensor
 from torch.nn import functional as F
 
+from cnnjepa.ablations.report.comparison import compare
+from cnnjepa.ablations.report.figures.accuracy_by_arm import draw_arms
+from cnnjepa.ablations.report.reading import read_study
+from cnnjepa.ablations.study_folder import StudyFolder
 from cnnjepa.data.batches import Normalizer
 from cnnjepa.data.synthetic import render
 from cnnjepa.masks import Masks, sample_masks
@@ -27,6 +32,7 @@ from cnnjepa.schemas import PretrainConfig, load_config, read_config
 from cnnjepa.training.checkpoint import read_checkpoint
 
 PICTURES = Path(__file__).parent / "pictures"
+RESULTS = Path(__file__).parent.parent / "results" / "photos"
 HIDDEN = 235  # grey level of a hidden pixel
 BLUE, ORANGE = "#0072B2", "#D55E00"  # distinguishable for colour-blind readers
 STRATEGIES = ("random", "block", "multi_block", "mixed")
@@ -44,7 +50,16 @@ def main(run: Path, out: Path = PICTURES) -> list[Path]:
         figure.savefig(out / name, dpi=110, metadata=metadata)
         plt.close(figure)
         written.append(out / name)
-    return written
+    (out / "study.png").write_bytes(draw_study())
+    return [*written, out / "study.png"]
+
+
+def draw_study(name: str = "photos_ratio") -> bytes:
+    """Return the report's figure of a study in results/photos, as PNG."""
+    study = read_study(StudyFolder(RESULTS, name))
+    drawn = draw_arms(compare(study, study.datasets[0], "held_out"), name)
+    assert drawn is not None, "the study has finished trials"
+    return drawn.png
 
 
 def draw_prediction(run: Path, images: int = 3) -> Any:
