@@ -3,7 +3,7 @@ the others would be dropped silently."""
 
 from collections import Counter
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NoReturn
 
 import typer
 from typer.core import TyperCommand
@@ -17,7 +17,8 @@ class SingleOptions(TyperCommand):
         if args:  # without words, the command may show its help instead
             _, _, given = self.make_parser(ctx).parse_args(args=list(args))
             for option, times in Counter(filter(_holds_one_value, given)).items():
-                _refuse_repeated(option, times)
+                if times > 1:
+                    _refuse_repeated(option, times)
         return super().parse_args(ctx, args)
 
 
@@ -27,12 +28,11 @@ def _holds_one_value(parameter: Any) -> bool:
     return parameter.param_type_name == "option" and not parameter.multiple and not is_switch
 
 
-def _refuse_repeated(option: Any, times: int) -> None:
+def _refuse_repeated(option: Any, times: int) -> NoReturn:
     from cnnjepa.schemas.errors import ConfigError
 
-    if times > 1:
-        names = "/".join((*option.opts, *option.secondary_opts))
-        raise ConfigError(f"{names} is given {times} times; give it once")
+    names = "/".join((*option.opts, *option.secondary_opts))
+    raise ConfigError(f"{names} is given {times} times; give it once")
 
 
 class Commands(typer.Typer):

@@ -48,6 +48,11 @@ PRESETS = {r"tiny64|tiny64_cpu|in100|in1k|demo|ablation|cifar": "smoke", r"(?:in
 DROPPED = {
     "--address": 1, "--gpus-per-trial": 1, "--workers-per-trial": 1, "--follow": 0, "--max-hours": 1,
 }  # fmt: skip
+# Options of documented commands that the tests give another value.
+REPLACED = (
+    "--trials", "--rounds", "--batch", "--image-size", "--methods", "--preset", "--executor", "--cpus-per-trial",
+    "--seeds", "--images-per-s",
+)  # fmt: skip
 
 
 class Command(NamedTuple):
@@ -143,7 +148,15 @@ def substituted(command: Command) -> tuple[str, ...]:
         else:  # every trial of the plan is built and validated; none is trained
             kept += [] if "--plan" in kept else ["--plan"]
             kept += ["--images-per-s", "100", "--executor", "local"]
-    return tuple(kept)
+    return tuple(_last_values(kept))
+
+
+def _last_values(words: list[str]) -> Iterator[str]:
+    """The words without those options and values that a later word replaces: a command takes an option once."""
+    for place, word in enumerate(words):
+        option = words[place - 1] if place and words[place - 1] in REPLACED else word
+        if option not in REPLACED or option not in words[place + 1 :]:
+            yield word
 
 
 def _shortened(words: list[str]) -> Iterator[str]:
