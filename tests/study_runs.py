@@ -25,10 +25,11 @@ SMALL = [
 
 
 def words(root: Path, *more: str) -> list[str]:
-    """`ablate predictor --depths 1,2` on small settings."""
+    """`ablate predictor --depths 1,2` on small settings; options in `more` replace these."""
     flags = [word for text in SMALL for word in ("--set", text)]
-    return ["ablate", "predictor", "--depths", "1,2", "--preset", "smoke", *flags, "--cpus-per-trial", "1",
-            "--images-per-s", "100", "--root", str(root), *more]  # fmt: skip
+    options = {"--depths": "1,2", "--preset": "smoke", "--cpus-per-trial": "1", "--images-per-s": "100"}
+    others = [word for pair in options.items() if pair[0] not in more for word in pair]
+    return ["ablate", "predictor", *others, *flags, "--root", str(root), *more]
 
 
 def environment(root: Path, **more: str) -> dict[str, str]:
