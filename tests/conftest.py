@@ -16,6 +16,7 @@ import torch
 from hypothesis import HealthCheck, settings
 from image_sets import broken_folder, image_folder, square_folder  # noqa: F401 (fixtures of many files)
 from reports import reported  # noqa: F401
+from undisturbed_runs import undisturbed  # noqa: F401
 
 from cnnjepa import signals
 from cnnjepa.schemas import extension

@@ -132,7 +132,7 @@ def test_the_card_carries_config_data_figures_and_licence(stock: Path, tmp_path:
 
 
 def test_own_images_need_their_licence_told(tmp_path: Path) -> None:
-    from test_resume import write_images
+    from runs import write_images
 
     write_images(tmp_path / "images")
     run = tmp_path / "run"

@@ -232,7 +232,7 @@ def test_a_collapsed_run_says_so_with_the_evidence(tmp_path: Path, monkeypatch: 
 
 @pytest.mark.medium
 def test_unreadable_images_are_skipped_counted_and_reported(tmp_path: Path) -> None:
-    from test_resume import write_images
+    from runs import write_images
 
     folder = tmp_path / "images"
     write_images(folder)

@@ -171,7 +171,7 @@ def two_view_batches(config: PretrainConfig, workers: int) -> list[tuple[Tensor,
 
 
 def test_views_do_not_depend_on_the_number_of_workers_and_differ_from_each_other(tmp_path) -> None:  # type: ignore[no-untyped-def]
-    from test_resume import write_images
+    from runs import write_images
 
     write_images(tmp_path)
     asked = ["method.name=byol", "image_size=32"]
