@@ -4,6 +4,7 @@ import copy
 import itertools
 from pathlib import Path
 
+import commands
 import pytest
 import torch
 import torchvision
@@ -259,7 +260,7 @@ def test_what_is_no_network_is_refused_in_one_message(tmp_path: Path) -> None:
         ("mine:Absent", "no attribute"),
         ("absent:Net", "No module"),
     ):
-        done = cnnjepa("doctor", "--encoder", name, cwd=tmp_path)
+        done = commands.cnnjepa("doctor", "--encoder", name, cwd=tmp_path)
         assert done.returncode == 2 and word in done.stderr and "Traceback" not in done.stderr, done.stderr
 
 
