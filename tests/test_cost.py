@@ -125,6 +125,7 @@ def counted_step(config: PretrainConfig, batch: int) -> float:
     return counter.get_total_flops() / batch
 
 
+@pytest.mark.medium
 @pytest.mark.parametrize(
     "overrides",
     [

@@ -30,6 +30,7 @@ def drawn_crops(
     return draw_crops(config, torch.arange(count), ones * height, ones * width, seed, epoch)
 
 
+@pytest.mark.medium
 @pytest.mark.parametrize(("height", "width"), [(120, 80), (64, 64), (375, 500), (40, 300), (300, 40)])
 def test_crops_are_distributed_as_torchvisions(height: int, width: int) -> None:
     """Area, aspect and place, by Kolmogorov-Smirnov and by quantiles. At 40 x 300 most draws do not fit, so that

@@ -116,6 +116,7 @@ def drawing() -> ModuleType:
     return module
 
 
+@pytest.mark.medium
 def test_the_pictures_are_those_that_the_script_draws(tmp_path: Path) -> None:
     train_alone(small_config("runtime.epochs=1", "warmup_epochs=0"), tmp_path / "run")
     written = drawing().main(tmp_path / "run", tmp_path / "pictures")

@@ -168,6 +168,7 @@ def assert_hashes_follow_the_numbers(config: PretrainConfig) -> int:
     return looked_at
 
 
+@pytest.mark.medium
 @pytest.mark.parametrize("source", ["folder", "hdf5", "torchvision", "synthetic"])
 def test_exactly_the_fields_that_change_the_numbers_change_the_pretrain_hash(source: str) -> None:
     assert assert_hashes_follow_the_numbers(resolved(f"source={source}")) > 60

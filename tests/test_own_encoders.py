@@ -87,6 +87,7 @@ def test_cells_put_on_a_map_and_taken_back_are_the_same() -> None:
     assert torch.equal(cells.grad, weight)  # type: ignore[arg-type]
 
 
+@pytest.mark.medium
 @pytest.mark.parametrize("method", ["cnnjepa", "spark"])
 def test_a_convnext_trains_and_is_probed(method: str, tmp_path: Path) -> None:
     more = ("epochs=1", "warmup_epochs=0", "floors=false", "train_images=32", "runtime.batch_size=8")
@@ -218,6 +219,7 @@ class Dropped(Plain):
         return self.drop(super().forward(x))  # type: ignore[no-any-return]
 
 
+@pytest.mark.medium
 def test_a_network_with_dropout_resumes_bit_for_bit(tmp_path: Path) -> None:
     own = ("arch=custom", "encoder.module=test_own_encoders:Dropped", "total_stride=8", "method.name=simclr")
     config = small_config(*own, "floors=[untrained]")

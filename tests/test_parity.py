@@ -140,6 +140,7 @@ def test_the_filling_rule_gives_the_released_weights(name: str) -> None:
         assert_near(summary(tensor), expected, 1e-14, key)
 
 
+@pytest.mark.medium
 @pytest.mark.parametrize("kind", MASKS)
 @pytest.mark.parametrize("backend", BACKENDS)
 @pytest.mark.parametrize("name", MODELS)
@@ -163,6 +164,7 @@ def test_forward_and_backward_give_the_released_figures(name: str, backend: str,
         assert_near(built.statistics(key), figures, VALUE, f"statistics of {key}")
 
 
+@pytest.mark.medium
 @pytest.mark.parametrize("backend", BACKENDS)
 @pytest.mark.parametrize("name", MODELS)
 def test_two_training_steps_give_the_released_weights(name: str, backend: str) -> None:

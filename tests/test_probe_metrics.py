@@ -116,6 +116,7 @@ def test_a_class_that_is_no_metric_is_refused_before_training(tmp_path: Path) ->
         load_metrics([f"{Answers.__module__}:Answers"])
 
 
+@pytest.mark.medium
 def test_a_metric_of_ones_own_is_in_the_result_and_added_by_probing_again(own: str, tmp_path: Path) -> None:
     written("extend_metric.md", tmp_path, own)
     config = small_config("floors=false", "probe.every_epochs=0", "epochs=1", "warmup_epochs=0")

@@ -13,6 +13,7 @@ from cnnjepa.schemas import PretrainConfig, ProbeFigures, Probes
 from cnnjepa.schemas.study import Study
 
 
+@pytest.mark.medium
 def test_the_csv_holds_what_can_be_computed_by_hand(reported: Path) -> None:
     rows = {row["arm"]: row for row in table(reported / "studies" / "depths" / "report", "depths_accuracy_held_out")}
     four = rows["depth=4"]
@@ -65,6 +66,7 @@ def test_linear_and_knn_of_a_row_are_always_of_the_same_runs(tmp_path: Path) -> 
     assert row.problems == ["1 of 3 without both figures of this protocol"]
 
 
+@pytest.mark.medium
 def test_different_images_and_protocols_never_share_a_table(tmp_path: Path) -> None:
     study = Study(
         name="sizes", preset="smoke", axes={"data.image_size": (32, 64), "predictor.depth": (1, 2)}, seeds=(0, 1, 2)
@@ -100,6 +102,7 @@ def test_arms_that_are_the_same_runs_are_not_compared_with_themselves(tmp_path: 
     assert rows["again"].differences["linear_top1"].verdict == "same runs"
 
 
+@pytest.mark.medium
 def test_a_run_that_trains_nothing_is_not_said_to_fail_at_it(tmp_path: Path) -> None:
     study = Study(name="seen", preset="smoke", axes={"predictor.depth": (1, 2)}, seeds=(0,))
     trials = write_study(tmp_path, study, lambda arm, seed: (3.0, 3.0))  # below the floors of `result_of`

@@ -23,6 +23,7 @@ CLAIMED: list[dict[str, Any]] = [
 ]
 
 
+@pytest.mark.medium
 def test_claims_are_answered_by_the_rule_that_was_written_down(tmp_path: Path) -> None:
     study = Study(**{**DEPTHS.model_dump(), "claims": CLAIMED})
     write_study(tmp_path, study, outcome)
@@ -48,6 +49,7 @@ def test_claims_are_answered_by_the_rule_that_was_written_down(tmp_path: Path) -
     assert "points would have been told apart" in words[4] and "the interval is ±5.64, the margin 1.5" in words[5]
 
 
+@pytest.mark.medium
 def test_a_claim_without_common_seeds_is_not_tested(tmp_path: Path) -> None:
     study = Study(**{**DEPTHS.model_dump(), "claims": CLAIMED, "seeds": (0,)})
     write_study(tmp_path, study, outcome)
@@ -72,6 +74,7 @@ def test_a_claim_must_make_sense(claim: dict[str, Any], message: str) -> None:
         validated({**DEPTHS.model_dump(), "claims": [{**CLAIMED[0], **claim}]}, "a study")
 
 
+@pytest.mark.medium
 def test_a_naive_reading_claims_a_winner_and_ours_does_not(tmp_path: Path) -> None:
     write_study(tmp_path, DEPTHS, outcome)
     found = {row.arm.label: row for row in comparison(tmp_path).rows}

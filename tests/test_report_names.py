@@ -67,6 +67,7 @@ def test_no_cell_of_a_csv_is_a_formula_and_numbers_stay_numbers(report: Path) ->
     assert arms == [csv_value(name) for name in NASTY]
 
 
+@pytest.mark.medium
 def test_every_file_of_a_report_has_a_name_of_its_own(report: Path) -> None:
     names = [str(path.relative_to(report)) for path in report.rglob("*") if path.is_file()]
     assert len({name.casefold() for name in names}) == len(names)

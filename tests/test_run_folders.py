@@ -18,6 +18,7 @@ from cnnjepa.training.checkpoint import read_checkpoint
 from cnnjepa.training.pretrain import pretrain
 
 
+@pytest.mark.medium
 def test_last_before_best_and_those_asked_for_are_kept(tmp_path: Path) -> None:
     run = tmp_path / "run"
     result = pretrain(small_config("keep_epochs=[1]"), run)
@@ -31,6 +32,7 @@ def test_last_before_best_and_those_asked_for_are_kept(tmp_path: Path) -> None:
     assert result.status == "finished" and json.loads((run / "result.json").read_text())["status"] == "finished"
 
 
+@pytest.mark.medium
 def test_a_finished_run_is_not_run_again_and_a_changed_probe_only_probes(tmp_path: Path) -> None:
     run = tmp_path / "run"
     first = pretrain(small_config(), run)
@@ -120,6 +122,7 @@ def test_two_processes_do_not_train_in_one_folder(tmp_path: Path) -> None:
             pretrain(small_config(), run)
 
 
+@pytest.mark.medium
 def test_an_epoch_asked_for_is_kept_although_a_crash_came_before_its_name(tmp_path: Path) -> None:
     run, config = tmp_path / "run", small_config("keep_epochs=[3]")
     pretrain(config, run)

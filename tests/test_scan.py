@@ -313,6 +313,7 @@ class Listening(Watcher):
         self.said = plan.warnings
 
 
+@pytest.mark.medium
 def test_a_run_and_the_doctor_begin_with_what_is_left_out(root: Path, tmp_path: Path) -> None:
     (root / "train" / "cat" / "0.png").rename(root / "train" / "cat" / "0.tif")
     said = "files left out: 1 without an image's ending (.tif 1): train/cat/0.tif"

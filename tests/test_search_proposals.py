@@ -235,6 +235,7 @@ def test_a_point_that_takes_its_driver_with_it_is_tried_three_times(storage: Any
     assert len(search.begun) == 5 and lost not in search.begun
 
 
+@pytest.mark.medium
 def test_a_point_that_advances_is_resumed_however_often_its_driver_is_killed(storage: Any, tmp_path: Path) -> None:
     pool = Pool(tmp_path)
     name: Any = lambda choices: RunName("run", "probe")  # noqa: E731

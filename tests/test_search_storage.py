@@ -45,6 +45,7 @@ NAMES = [
 # --- Paths ---------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.medium
 def test_a_root_with_any_characters_has_its_own_database(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)  # roots are relative, as people give them
     for name in NAMES:
@@ -151,6 +152,7 @@ def storage(request: pytest.FixtureRequest, tmp_path: Path) -> Any:
     return storage_at(place_of(url, tmp_path), pytest.fail)
 
 
+@pytest.mark.medium
 @pytest.mark.parametrize(
     ("other", "differs"),
     [
@@ -178,6 +180,7 @@ def test_a_storage_of_another_search_is_refused_naming_it_and_left_as_it_was(
     begin(space(name="other", **{"space": DEPTHS, **other}), tmp_path / "B", storage)  # another name is free
 
 
+@pytest.mark.medium
 def test_the_same_search_resumes_also_when_its_root_was_moved(storage: Any, tmp_path: Path) -> None:
     begin(space(space=DEPTHS), tmp_path / "A", storage)
     begin(space(space=DEPTHS), tmp_path / "A", storage)
@@ -189,6 +192,7 @@ def test_the_same_search_resumes_also_when_its_root_was_moved(storage: Any, tmp_
     begin(space(space=DEPTHS), tmp_path / "B", storage)
 
 
+@pytest.mark.medium
 def test_a_changed_preset_is_another_search(storage: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     begin(space(space=DEPTHS), tmp_path / "A", storage)
     monkeypatch.setattr("cnnjepa.ablations.search.record.pretrain_hash", lambda *_: "0" * 64)
@@ -196,6 +200,7 @@ def test_a_changed_preset_is_another_search(storage: Any, tmp_path: Path, monkey
         begin(space(space=DEPTHS), tmp_path / "A", storage)
 
 
+@pytest.mark.medium
 def test_a_search_of_a_version_without_owners_resumes_and_a_strangers_study_is_refused(
     storage: Any, tmp_path: Path
 ) -> None:

@@ -84,6 +84,7 @@ def test_labels_name_axes_by_their_shortest_distinct_ending() -> None:
     assert arms[0].label == "loss.name=l2, optimizer.name=adamw, scale=0.1–0.2"
 
 
+@pytest.mark.medium
 def test_the_predictors_of_the_paper_have_their_parameters() -> None:
     asked = predictor_study([1, 2, 3, 4, 5, 6], None, None, "in100")
     each = estimates([config for _, _, config in requested_trials(asked)], None, None)

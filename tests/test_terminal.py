@@ -76,6 +76,7 @@ def test_what_a_stream_cannot_encode_becomes_ascii(
     assert raw.getvalue().decode(encoding) == expected
 
 
+@pytest.mark.medium
 def test_ascii_output_and_a_width_of_nothing_leave_messages_and_exit_codes_alone() -> None:
     narrow = {"PYTHONIOENCODING": "ascii", "COLUMNS": "0"}
     listed = cnnjepa_alone("config", "presets", **narrow)

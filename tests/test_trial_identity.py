@@ -90,6 +90,7 @@ def test_arms_that_differ_in_their_probes_are_trained_once_and_each_is_probed(
     assert found[0] and found[2] and found[0].probes != found[2].probes
 
 
+@pytest.mark.medium
 def test_a_probe_by_hand_changes_no_arms_figures(probed: tuple[Path, list[TrialRecord], Here]) -> None:
     root, records, _ = probed
     pool = Pool(root)

@@ -68,6 +68,7 @@ def test_grey_and_solarised_batches_are_torchvisions() -> None:
     assert torch.equal(turned.to(torch.uint8), v2.functional.solarize(images, 128))
 
 
+@pytest.mark.medium
 @pytest.mark.parametrize("size", [32, 64, 224])
 def test_the_blur_of_a_batch_is_torchvisions_with_a_sigma_an_image(size: int) -> None:
     images = pictures(6, size).double()
