@@ -1,12 +1,12 @@
-"""Augmentations: random erasing and the recipe's, for resident and loaded images, in hashes and after a kill."""
+"""Augmentations: random erasing and the recipe's, for resident and loaded images, and in hashes."""
 
 from pathlib import Path
 
 import pytest
 import torch
 from image_sets import config_of
-from recipes import shown, written
-from runs import assert_same_run, in_process, small_config, train_alone, train_and_die
+from recipes import shown
+from runs import small_config
 from torch import Tensor
 
 from cnnjepa.data import open_data
@@ -161,14 +161,3 @@ def test_checks_of_the_built_in_augmentations_find_nothing() -> None:
         found = list(check_augmentation(View(PLAIN, 16, section)))
         assert [checked.ok for checked in found if checked.ok is False] == [] and found[-1].value.endswith(ends)
     assert isinstance(section, AugmentationSection)
-
-
-@pytest.mark.kills
-@pytest.mark.processes
-def test_an_augmentation_of_ones_own_is_killed_and_resumed_bit_for_bit(own: str, tmp_path: Path) -> None:
-    written("extend_augmentation.md", tmp_path, own)
-    config = small_config(f"augmentation.name={own}:Noise", "floors=false", "checkpoint_every_steps=3")
-    assert in_process(train_and_die, config, tmp_path / "killed", 40, None) == -9
-    assert in_process(train_alone, config, tmp_path / "killed", True) == 0
-    assert in_process(train_alone, config, tmp_path / "whole") == 0
-    assert_same_run(tmp_path / "killed", tmp_path / "whole")

@@ -1,5 +1,6 @@
-"""A method, a masking strategy, an encoder and a data source from outside the repository, as the recipes show them."""
+"""Extensions of every kind from outside the repository, as the recipes show them."""
 
+import csv
 import itertools
 import json
 import pickle
@@ -65,9 +66,18 @@ def test_a_run_is_named_by_the_source_of_what_it_uses(own: str, tmp_path: Path) 
 
 @pytest.mark.kills
 @pytest.mark.processes
-def test_a_method_of_ones_own_is_killed_and_resumed_bit_for_bit(own: str, tmp_path: Path) -> None:
-    written("extend_method.md", tmp_path, own)
-    config = small_config(f"method.name={own}:RegularisedJEPA", "floors=false", "checkpoint_every_steps=3")
+@pytest.mark.parametrize(
+    ("recipe", "setting"),
+    [
+        ("extend_method.md", "method.name={}:RegularisedJEPA"),
+        ("extend_masking.md", "masking.strategy={}:Halves"),
+        ("extend_data.md", "data.source={}:Stripes"),
+        ("extend_augmentation.md", "augmentation.name={}:Noise"),
+    ],
+)
+def test_an_extension_is_killed_and_resumed_bit_for_bit(own: str, tmp_path: Path, recipe: str, setting: str) -> None:
+    written(recipe, tmp_path, own)
+    config = small_config(setting.format(own), "floors=false", "checkpoint_every_steps=3", "epochs=2")
     assert in_process(train_and_die, config, tmp_path / "killed", 40, None) == -9
     assert in_process(train_alone, config, tmp_path / "killed", True) == 0
     assert in_process(train_alone, config, tmp_path / "whole") == 0
@@ -144,16 +154,21 @@ def test_an_encoder_of_ones_own_is_named_by_arch(own: str, tmp_path: Path) -> No
 
 @pytest.mark.processes
 @pytest.mark.slow
-def test_extensions_are_ablated_over_two_seeds_and_reported_beside_ours(own: str, tmp_path: Path) -> None:
-    """Ours, a method and a masking strategy of one's own: one study, two seeds, one report."""
-    written("extend_method.md", tmp_path, f"{own}_method")
-    written("extend_masking.md", tmp_path, f"{own}_masks")
+def test_extensions_are_ablated_over_two_seeds_and_reported_next_to_ours(own: str, tmp_path: Path) -> None:
+    """Ours and one's own method, masking strategy, data source and augmentation, all measured by one's own metric: one
+    study, two seeds, one report."""
+    for kind in ("method", "masking", "data", "augmentation", "metric"):
+        written(f"extend_{kind}.md", tmp_path, f"{own}_{kind}")
+    mine = f"{own}_method:RegularisedJEPA"
     arms = {
         "ours": {},
-        "regularised": {"variance": 0.2, "method.name": f"{own}_method:RegularisedJEPA"},
-        "halves": {"masking.strategy": f"{own}_masks:Halves"},
+        "regularised": {"variance": 0.2, "method.name": mine},
+        "halves": {"masking.strategy": f"{own}_masking:Halves"},
+        "stripes": {"data.source": f"{own}_data:Stripes"},
+        "noise": {"augmentation.name": f"{own}_augmentation:Noise", "noise": 0.05},
     }
     short = ["epochs=1", "warmup_epochs=0", *(text for text in SMALL if not text.startswith("epochs"))]
+    short.append(f"probe.metrics={own}_metric:Ridge")
     study = {"name": "mine", "preset": "smoke", "axes": {"method": arms}, "seeds": [0, 1]}
     (tmp_path / "mine.yaml").write_text(json.dumps(study), encoding="utf-8")
     flags = [word for text in short for word in ("--set", text)]
@@ -163,10 +178,19 @@ def test_extensions_are_ablated_over_two_seeds_and_reported_beside_ours(own: str
     )
     assert code == 0, out
     results = [json.loads(path.read_text()) for path in (tmp_path / "root" / "runs").rglob("result.json")]
-    methods = sorted((result["method"], result["seed"], result["status"]) for result in results)
-    mine = f"{own}_method:RegularisedJEPA"
-    assert methods == sorted((name, seed, "finished") for name in ("cnnjepa", "cnnjepa", mine) for seed in (0, 1))
+    assert {(result["status"], *result["metrics"]) for result in results} == {
+        ("finished", "ridge_top1", "ridge_worst_class")
+    }
+    found = sorted((result["method"], result["dataset"], result["seed"]) for result in results)
+    expected = [("cnnjepa", "synthetic-32")] * 3 + [("cnnjepa", "Stripes"), (mine, "synthetic-32")]
+    assert found == sorted((*one, seed) for one in expected for seed in (0, 1))
     code, out = run(["report", "mine", "--root", "root"], env, 600)
     assert code == 0, out
-    text = (tmp_path / "root" / "studies" / "mine" / "report" / "report.md").read_text(encoding="utf-8")
+    report = tmp_path / "root" / "studies" / "mine" / "report"
+    text = (report / "report.md").read_text(encoding="utf-8")
     assert all(f"| {arm} " in text for arm in arms), text[:3000]
+    with (report / "tables" / "mine_metrics_synthetic-32.csv").open(encoding="utf-8") as file:
+        rows = {row["arm"]: row for row in csv.DictReader(file)}
+    assert set(rows) == set(arms) - {"stripes"} and {row["ridge_top1_n"] for row in rows.values()} == {"2"}
+    regularised = [result["metrics"]["ridge_top1"] for result in results if result["method"] == mine]
+    assert float(rows["regularised"]["ridge_top1_mean"]) == pytest.approx(sum(regularised) / 2)

@@ -10,6 +10,7 @@ from cnnjepa.ablations.report.summary import Sentence, study_summary
 from cnnjepa.ablations.report.tables.accuracy_table import accuracy_table
 from cnnjepa.ablations.report.tables.claims_table import claims_table
 from cnnjepa.ablations.report.tables.cost_table import cost_table
+from cnnjepa.ablations.report.tables.metrics_table import metrics_table
 from cnnjepa.ablations.report.tables.table import Table
 from cnnjepa.ablations.study_folder import TrialKey
 from cnnjepa.names import file_names
@@ -50,6 +51,11 @@ def study_report(study: StudyData, chosen: ReportedTrial | None) -> StudyReport:
         table
         for dataset in study.datasets
         if (table := cost_table(study, dataset, file_name(study, "cost", dataset=dataset)))
+    ]
+    tables += [
+        table
+        for dataset in study.datasets
+        if (table := metrics_table(study, dataset, file_name(study, "metrics", dataset=dataset)))
     ]
     logs = {trial.record.key: trial.curves for trial in study.trials}
     made = StudyReport(study, comparisons, study_summary(study, found), tables, logs)

@@ -4,6 +4,7 @@ import os
 from pathlib import Path
 
 from cnnjepa.ablations.report.reading import PROBE_AGAIN, ReportedTrial, StudyData
+from cnnjepa.ablations.report.tables.metrics_table import metric_names
 from cnnjepa.ablations.report.tables.table import Cell, Column, Table, number, words
 from cnnjepa.schemas.probe import Protocol
 
@@ -23,6 +24,7 @@ def runs_table(study: StudyData, name: str, report: Path) -> Table:
         columns += [Column(f"{protocol}_knn_top1", f"k-NN ({protocol})", latex=False)]
     columns += [
         Column("rankme", "RankMe", latex=False),
+        *(Column(metric, metric, latex=False) for metric in metric_names(study)),
         Column("config_hash", "config hash", numeric=False, latex=False),
         Column("probe_hash", "probe hash", numeric=False, latex=False),
         Column("commit", "commit", numeric=False),
@@ -32,7 +34,7 @@ def runs_table(study: StudyData, name: str, report: Path) -> Table:
         name,
         f"{study.name}: its trials, in the order they are run",
         tuple(columns),
-        tuple(_row(trial, protocols, report) for trial in _in_order(study)),
+        tuple(_row(trial, protocols, metric_names(study), report) for trial in _in_order(study)),
         (
             "The run is named by its config hash's first characters; the probe hash names the probe settings. Only "
             "finished trials are averaged. A + after a commit: there were uncommitted changes.",
@@ -56,7 +58,7 @@ def state_in_words(trial: ReportedTrial) -> str:
     return "not run yet" if state == "waiting" else state
 
 
-def _row(trial: ReportedTrial, protocols: list[Protocol], report: Path) -> tuple[Cell, ...]:
+def _row(trial: ReportedTrial, protocols: list[Protocol], metrics: list[str], report: Path) -> tuple[Cell, ...]:
     record, result = trial.record, trial.standing.result
     state = state_in_words(trial)
     tone = "" if trial.standing.state == "finished" else "bad"
@@ -71,6 +73,9 @@ def _row(trial: ReportedTrial, protocols: list[Protocol], report: Path) -> tuple
         figures = trial.figures(protocol)
         cells += [number(figures.linear_top1 if figures else None, 2), number(figures.knn_top1 if figures else None, 2)]
     cells.append(number(result.diagnostics.rankme if result and result.diagnostics else None, 1))
+    for metric in metrics:
+        value = result.metrics.get(metric) if result else None
+        cells.append(Cell("–" if value is None else f"{value:.4g}", {"": value}, value))
     folder = Path(os.path.relpath(trial.folder, report)).as_posix()
     commit = trial.commit
     cells += [
