@@ -15,7 +15,6 @@ from typing import Any, Literal, NamedTuple, TextIO
 from cnnjepa import launcher
 from cnnjepa.ablations.study_folder import TrialRecord
 from cnnjepa.clock import now
-from cnnjepa.encoders.encoder_name import encoder_name
 from cnnjepa.errors import InUseError, ProcessLostError, RunError, Stopped
 from cnnjepa.schemas import TrialResult
 from cnnjepa.telling import open_log
@@ -194,7 +193,7 @@ def record_failure(record: TrialRecord, run_dir: Path, error: str, log: Path) ->
         pretrain_hash=record.pretrain_hash,
         probe_hash=record.probe_hash,
         method=config.method.name,
-        encoder=encoder_name(config.encoder),
+        encoder=config.encoder.short_name,
         dataset=record.dataset,
         seed=record.seed,
         status="failed",

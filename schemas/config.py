@@ -6,7 +6,7 @@ from pydantic import Field, model_validator
 
 from cnnjepa.schemas.base import Section
 from cnnjepa.schemas.data import DataConfig, SyntheticData
-from cnnjepa.schemas.encoder import AnyEncoderConfig, EncoderConfig, ViTConfig
+from cnnjepa.schemas.encoder import AnyEncoderConfig, EncoderConfig
 from cnnjepa.schemas.method import CNNJEPAConfig, MethodConfig
 from cnnjepa.schemas.optimization import AdamWConfig, OptimizerConfig, ScheduleConfig
 from cnnjepa.schemas.probe import ProbeConfig
@@ -57,8 +57,7 @@ class PretrainConfig(Section):
     @property
     def computed_share(self) -> float:
         """Expected fraction of cells that a context encoder computes: the visible ones when packed, all when masked."""
-        packed = not isinstance(self.encoder, ViTConfig) and self.encoder.backend == "packed"
-        return self.visible_share if packed else 1.0
+        return self.visible_share if self.encoder.computes_visible_only else 1.0
 
     @property
     def trained_epochs(self) -> int:

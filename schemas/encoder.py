@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self, get_a
 from pydantic import Field, model_validator
 
 from cnnjepa.schemas.extension import BASES, ExtensibleSection, Kind, extensible
+from cnnjepa.schemas.numbers import exact
 
 Arch = Literal["resnet18", "resnet34", "resnet50", "resnet101", "resnet152", "wide_resnet50_2", "resnext50_32x4d"]
 Stem = Literal["imagenet", "half", "small"]
@@ -40,6 +41,31 @@ class EncoderSection(ExtensibleSection):
         """The settings of a config with a smaller total stride, in words."""
         return "network of smaller stride"
 
+    @property
+    def short_name(self) -> str:
+        """Name for results and tables, with every setting that makes a different network."""
+        return self.arch
+
+    @property
+    def computes_visible_only(self) -> bool:
+        """The field `backend`: true if the context encoder computes visible patches only."""
+        return getattr(self, "backend", None) == "packed"
+
+    @property
+    def in_other_libraries(self) -> bool:
+        """True if torchvision or timm has this network, so that weights can be exported to it."""
+        return False
+
+    @property
+    def own_network(self) -> str | None:
+        """`package.module:Name` of a user-defined network; None for built-in ones."""
+        return None
+
+    @property
+    def attention_heads(self) -> int:
+        """Number of attention heads of every block; 0 without attention."""
+        return 0
+
 
 class EncoderConfig(EncoderSection):
     """A torchvision residual network with random weights (no classifier)."""
@@ -72,6 +98,18 @@ class EncoderConfig(EncoderSection):
     def total_stride(self) -> int:
         """Side of a cell of the feature grid in input pixels."""
         return int(STEM_STRIDE[self.stem] * 2 ** (self.stages - 1))
+
+    @property
+    def short_name(self) -> str:
+        """A name such as `resnet18/small/3 stages/x0.375`. Default settings are left out."""
+        parts = [self.arch, *([self.stem] if self.stem != "imagenet" else [])]
+        parts += [f"{self.stages} stages"] if self.stages != 4 else []
+        return "/".join(parts + _width_in_words(self.width))
+
+    @property
+    def in_other_libraries(self) -> bool:
+        """True if this is one of torchvision's networks, unchanged except for the missing classifier."""
+        return (self.stem, self.stages, self.width) == ("imagenet", 4, 1)
 
     @property
     def stride_in_words(self) -> str:
@@ -113,6 +151,11 @@ class ConvNeXtConfig(EncoderSection):
     """Backend of the context encoder: `packed` or `masked`, as for residual networks."""
 
     @property
+    def short_name(self) -> str:
+        """A name such as `convnext_tiny/x0.5`."""
+        return "/".join([self.arch, *_width_in_words(self.width)])
+
+    @property
     def total_stride(self) -> int:
         """Side of a cell of the feature grid in input pixels."""
         return 32
@@ -151,6 +194,14 @@ class CustomEncoderConfig(_UserEncoder):
     features [B, C, S / total_stride, S / total_stride]. Its code is not part of a run's name: rename the class when it
     changes."""
 
+    @property
+    def own_network(self) -> str:
+        return self.module
+
+    @property
+    def short_name(self) -> str:
+        return self.module
+
 
 class OwnEncoderSection(_UserEncoder):
     """The config of a user-defined network, named by `arch: package.module:Name`. The network is a torch module that
@@ -167,8 +218,7 @@ class OwnEncoderSection(_UserEncoder):
         return {"total_stride": (Annotated[int, Field(ge=2, le=64)], stride)} if isinstance(stride, int) else {}
 
     @property
-    def module(self) -> str:
-        """The name of the class."""
+    def own_network(self) -> str:
         return self.arch
 
     @property
@@ -194,6 +244,20 @@ class ViTConfig(EncoderSection):
     """Number of transformer blocks. Source: docs/sources.md#ijepa-encoder; fewer are ours, for a CPU."""
 
     @property
+    def short_name(self) -> str:
+        """A name such as `vit_small/16`, with the number of blocks if it is not 12."""
+        return f"{self.arch}/{self.patch_size}" + (f"/{self.blocks} blocks" if self.blocks != 12 else "")
+
+    @property
+    def in_other_libraries(self) -> bool:
+        """True: timm has it."""
+        return True
+
+    @property
+    def attention_heads(self) -> int:
+        return self.heads
+
+    @property
     def heads(self) -> int:
         """Number of attention heads of every block."""
         return VIT_HEADS[self.arch]
@@ -214,15 +278,26 @@ class ViTConfig(EncoderSection):
         return "smaller patch_size"
 
 
+def _width_in_words(width: float) -> list[str]:
+    return [f"x{exact(width)}"] if width != 1 else []
+
+
 BASES["encoder"] = OwnEncoderSection
+
+IMPLEMENTATIONS: dict[type[EncoderSection], str] = {
+    EncoderConfig: "cnnjepa.encoders.resnet:build_resnet",
+    ConvNeXtConfig: "cnnjepa.encoders.convnext:build_convnext",
+    ViTConfig: "cnnjepa.encoders.vit:build_vit",
+    CustomEncoderConfig: "cnnjepa.encoders.custom:build_custom",
+}
+"""Config class of every built-in kind of encoder, and the function that builds it, imported when a run needs it."""
 
 if TYPE_CHECKING:
     AnyEncoderConfig = EncoderConfig | ConvNeXtConfig | ViTConfig | CustomEncoderConfig | OwnEncoderSection
 else:
-    AnyEncoderConfig = extensible("encoder", (EncoderConfig, ConvNeXtConfig, ViTConfig, CustomEncoderConfig))
+    AnyEncoderConfig = extensible("encoder", IMPLEMENTATIONS)
 
 
 def archs_of(kind: EncoderKind) -> list[str]:
     """Return the names of the built-in encoders of a kind."""
-    models = (EncoderConfig, ConvNeXtConfig, ViTConfig)
-    return [arch for m in models if kind == m.KIND for arch in get_args(m.model_fields["arch"].annotation)]
+    return [arch for m in IMPLEMENTATIONS if kind == m.KIND for arch in get_args(m.model_fields["arch"].annotation)]

@@ -6,7 +6,7 @@ from pydantic import Field
 
 from cnnjepa.schemas.base import Section
 from cnnjepa.schemas.ema import StepwiseEMAConfig
-from cnnjepa.schemas.encoder import AnyEncoderConfig, EncoderKind, ViTConfig
+from cnnjepa.schemas.encoder import AnyEncoderConfig, EncoderKind
 from cnnjepa.schemas.masking import IJEPAMasking, RandomMasking
 from cnnjepa.schemas.method_section import MethodSection
 
@@ -48,12 +48,11 @@ class IJEPAConfig(MethodSection):
         """Raise ValueError for a network that is not a transformer, and for a predictor width that its heads do not
         divide."""
         super().check_encoder(encoder)
-        assert isinstance(encoder, ViTConfig)
-        heads = 4 * encoder.heads
+        heads = 4 * encoder.attention_heads
         if self.predictor.dim % heads:
             lower = max(1, self.predictor.dim // heads) * heads
             raise ValueError(
-                f"predictor.dim {self.predictor.dim} is not a multiple of 4 x {encoder.heads}, the heads of "
+                f"predictor.dim {self.predictor.dim} is not a multiple of 4 x {encoder.attention_heads}, the heads of "
                 f"{encoder.arch}; the nearest are {lower} and {lower + heads}"
             )
 

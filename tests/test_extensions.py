@@ -8,7 +8,7 @@ import pytest
 from cnnjepa.implementation import implementation_of
 from cnnjepa.methods import Method
 from cnnjepa.methods.build import method_class
-from cnnjepa.schemas import data, load_config, masking, preset_names
+from cnnjepa.schemas import augmentation, data, encoder, load_config, masking, preset_names
 from cnnjepa.schemas.method import IMPLEMENTATIONS
 
 ROOT = Path(__file__).parents[1]
@@ -17,7 +17,12 @@ ROOMS = ("schemas", "cnnjepa", "ablations", "cli")
 
 @pytest.mark.parametrize(
     ("section", "registry"),
-    [("method", IMPLEMENTATIONS), ("masking", masking.IMPLEMENTATIONS), ("data", data.IMPLEMENTATIONS)],
+    [
+        ("method", IMPLEMENTATIONS),
+        ("masking", masking.IMPLEMENTATIONS),
+        ("data", data.IMPLEMENTATIONS),
+        ("encoder", encoder.IMPLEMENTATIONS),
+    ],
 )
 def test_no_module_asks_which_class_a_section_is(section: str, registry: dict[type, str]) -> None:
     """Outside the sections' own modules, no `isinstance`, `hasattr` or `getattr` on a section."""
@@ -30,10 +35,12 @@ def test_no_module_asks_which_class_a_section_is(section: str, registry: dict[ty
 
 
 @pytest.mark.parametrize(
-    "section", [*masking.IMPLEMENTATIONS, *data.IMPLEMENTATIONS], ids=lambda section: section.__name__
+    "section",
+    [*masking.IMPLEMENTATIONS, *data.IMPLEMENTATIONS, *augmentation.IMPLEMENTATIONS],
+    ids=lambda section: section.__name__,
 )
 def test_every_registered_section_has_its_implementation(section: type) -> None:
-    registry = masking.IMPLEMENTATIONS | data.IMPLEMENTATIONS
+    registry = masking.IMPLEMENTATIONS | data.IMPLEMENTATIONS | augmentation.IMPLEMENTATIONS
     found = implementation_of(section(), registry)
     assert callable(found) and f"{found.__module__}:{found.__name__}" == registry[section]
 

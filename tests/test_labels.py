@@ -13,7 +13,6 @@ from cnnjepa.ablations.arms import arms_of
 from cnnjepa.ablations.report.build import build_report
 from cnnjepa.ablations.search.storage import distributions
 from cnnjepa.cli.search_view import show
-from cnnjepa.encoders.encoder_name import encoder_name
 from cnnjepa.schemas import load_config
 from cnnjepa.schemas.numbers import digits_apart, duration, exact, quantity
 from cnnjepa.schemas.space import SearchSpace
@@ -90,10 +89,10 @@ def test_pictures_along_two_axes_that_end_alike_are_two_files(tmp_path: Path) ->
 
 
 def test_encoders_of_nearly_the_same_width_have_their_own_names() -> None:
-    names = [encoder_name(load_config("smoke", overrides=[f"width={w}"]).encoder) for w in (0.125, 0.25)]
+    names = [load_config("smoke", overrides=[f"width={w}"]).encoder.short_name for w in (0.125, 0.25)]
     assert names == ["resnet18/small/3 stages/x0.125", "resnet18/small/3 stages/x0.25"]
     config = load_config("smoke").encoder
-    close = [encoder_name(config.model_copy(update={"width": width})) for width in (0.12500001, 0.12500002)]
+    close = [config.model_copy(update={"width": width}).short_name for width in (0.12500001, 0.12500002)]
     assert close == ["resnet18/small/3 stages/x0.12500001", "resnet18/small/3 stages/x0.12500002"]
 
 

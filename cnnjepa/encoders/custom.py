@@ -53,8 +53,9 @@ def build_custom(config: CustomEncoderConfig | OwnEncoderSection, seed: int) -> 
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(key(seed, "encoder_init") >> 1)
         takes_section = own is not None and hasattr(own.implementation, "Config")
-        network = load_network(config.module, *([config] if takes_section else []))
-    return CustomBackbone(network, feature_dim_of(network, config.total_stride, config.module), config.total_stride)
+        network = load_network(config.own_network, *([config] if takes_section else []))
+    dim = feature_dim_of(network, config.total_stride, config.own_network)
+    return CustomBackbone(network, dim, config.total_stride)
 
 
 @torch.no_grad()

@@ -1,7 +1,6 @@
 """The model card: the encoder, its training data and method, its measured quality, and the licence of the images."""
 
 from cnnjepa import __version__
-from cnnjepa.encoders.encoder_name import encoder_name
 from cnnjepa.export.exported_encoder import ExportedEncoder
 from cnnjepa.names import markdown_text
 from cnnjepa.schemas import ConfigError, ProbeFigures
@@ -31,7 +30,7 @@ def model_card(exported: ExportedEncoder, licence: str, loading: str) -> str:
     dataset = result.dataset if result else config.data.source
     lines = [
         "---", write_yaml(head).strip(), "---", "",
-        f"# {encoder_name(config.encoder)} pretrained with {config.method.name}", "",
+        f"# {config.encoder.short_name} pretrained with {config.method.name}", "",
         f"The {exported.which} encoder of a run of CNN-JEPA Bench {__version__}, without classifier. It maps images to "
         f"{exported.network.feature_dim} features, averaged over positions.", "",
         "## Use", "", "```python", loading.strip(), "```", "",

@@ -8,10 +8,9 @@ import torch
 from torch import Tensor, nn
 
 from cnnjepa.encoders import Backbone
-from cnnjepa.encoders.encoder_name import encoder_name
 from cnnjepa.errors import RunError
 from cnnjepa.pretrained import load_encoder
-from cnnjepa.schemas import ConfigError, EncoderConfig, PretrainConfig, TrialResult, ViTConfig, read_config
+from cnnjepa.schemas import ConfigError, PretrainConfig, TrialResult, read_config
 from cnnjepa.training.run_folder import RunFolder
 
 # Relative to the largest feature. Another library's convolutions sum in another order.
@@ -55,21 +54,11 @@ class ExportedEncoder:
         result = next((one for one in found if one.probed_encoder == wanted), next(iter(found), None))
         return cls(run, config, result, wanted, network)
 
-    @property
-    def stock_resnet(self) -> bool:
-        """Return whether this is one of torchvision's networks, unchanged except for the missing classifier."""
-        encoder = self.config.encoder
-        return isinstance(encoder, EncoderConfig) and (encoder.stem, encoder.stages, encoder.width) == (
-            "imagenet",
-            4,
-            1,
-        )
-
     def refuse_unless_stock(self, to: str) -> None:
         """Raise ConfigError for a residual network that no other library has."""
-        if not self.stock_resnet and not isinstance(self.config.encoder, ViTConfig):
+        if not self.config.encoder.in_other_libraries:
             raise ConfigError(
-                f"--to {to}: {encoder_name(self.config.encoder)} is no ResNet of that library at full width; legal for "
+                f"--to {to}: {self.config.encoder.short_name} is no ResNet of that library at full width; legal for "
                 "it are safetensors, onnx and huggingface"
             )
 

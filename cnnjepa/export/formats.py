@@ -14,7 +14,7 @@ from cnnjepa.encoders import ResNetBackbone
 from cnnjepa.export.card import data_licence, model_card
 from cnnjepa.export.exported_encoder import ExportedEncoder, PooledEncoder
 from cnnjepa.optional import needed
-from cnnjepa.schemas import ConfigError, ViTConfig
+from cnnjepa.schemas import ConfigError
 from cnnjepa.storage.whole_folder import whole_folder
 
 
@@ -174,7 +174,7 @@ session = onnxruntime.InferenceSession("encoder.onnx")
 def _to_huggingface(exported: ExportedEncoder, folder: Path) -> tuple[Tensor, str]:
     """Write timm's layout if timm has the network, so that `timm.create_model("hf-hub:NAME")` loads it."""
     safetensors = needed("safetensors.torch", "export", "--to huggingface")
-    if not exported.stock_resnet and not isinstance(exported.config.encoder, ViTConfig):
+    if not exported.config.encoder.in_other_libraries:
         return _to_safetensors(exported, folder)
     timm = needed("timm", "export", "--to huggingface")
     name, arguments, state = _timm_form(exported)

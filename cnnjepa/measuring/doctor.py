@@ -19,7 +19,7 @@ from cnnjepa.encoders import build_backbone
 from cnnjepa.encoders.custom import feature_dim_of, features_of, load_network
 from cnnjepa.masks import sample_masks
 from cnnjepa.measuring.step_timer import StepTimer, seconds
-from cnnjepa.schemas import ConfigError, EncoderConfig, PretrainConfig, RandomMasking, ViTConfig
+from cnnjepa.schemas import ConfigError, EncoderConfig, PretrainConfig, RandomMasking
 from cnnjepa.sparse import MaskedEncoder, PackedEncoder
 from cnnjepa.sparse.fitness import TOLERANCE, compare, judge_layers
 from cnnjepa.training.distributed import Processes, pick_device, use_threads
@@ -49,7 +49,7 @@ def examine(config: PretrainConfig) -> Iterator[Finding]:
     yield Finding("GPUs", ", ".join(facts["gpus"]) or "none; training runs on the CPU")
     error = packed_error(device)
     yield Finding("packed encoder = masked encoder", f"relative error {error:.1e} (float64)", error < TOLERANCE)
-    if not isinstance(config.encoder, ViTConfig):
+    if config.encoder.KIND != "transformer":
         yield _speed(config, device)
     try:
         data = training_set(config, open_data(config.data))

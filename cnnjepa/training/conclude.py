@@ -5,7 +5,6 @@ from typing import Any
 
 from cnnjepa.clock import now
 from cnnjepa.data import DataSet
-from cnnjepa.encoders.encoder_name import encoder_name
 from cnnjepa.errors import RunError
 from cnnjepa.measuring.cost import MethodCost
 from cnnjepa.probes import Assessment, assess
@@ -26,7 +25,7 @@ def _known(config: PretrainConfig, data: DataSet, identity: Identity, environmen
         "pretrain_hash": identity.pretrain_hash,
         "probe_hash": identity.probe_hash,
         "method": config.method.name,
-        "encoder": encoder_name(config.encoder),
+        "encoder": config.encoder.short_name,
         "dataset": data.name,
         "seed": config.runtime.seed,
         "train_images": data.train.labels.numel(),

@@ -16,8 +16,7 @@ import torch
 from pydantic import ValidationError
 
 from cnnjepa.errors import RunError
-from cnnjepa.schemas import CustomEncoderConfig, PretrainConfig, Probes
-from cnnjepa.schemas.encoder import OwnEncoderSection
+from cnnjepa.schemas import PretrainConfig, Probes
 from cnnjepa.schemas.probe import FloorName
 from cnnjepa.schemas.source_files import fingerprint
 from cnnjepa.storage.atomic_files import write_atomically
@@ -61,8 +60,8 @@ def floor_settings(floor: FloorName, config: PretrainConfig) -> dict[str, Any]:
     if floor == "untrained":  # its features are float32 at any training precision
         settings["encoder"] = {name: value for name, value in dump["encoder"].items() if name != "backend"}
         settings["start"] = [dump["runtime"]["seed"], dump["runtime"]["channels_last"]]
-        if isinstance(config.encoder, CustomEncoderConfig | OwnEncoderSection):
-            settings["encoder"]["source"] = _source(config.encoder.module.partition(":")[0])
+        if named := config.encoder.own_network:
+            settings["encoder"]["source"] = _source(named.partition(":")[0])
     return settings
 
 
