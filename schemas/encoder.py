@@ -102,7 +102,7 @@ class EncoderConfig(EncoderSection):
     @property
     def short_name(self) -> str:
         """A name such as `resnet18/small/3 stages/x0.375`. Default settings are left out."""
-        parts = [self.arch, *([self.stem] if self.stem != "imagenet" else [])]
+        parts: list[str] = [self.arch, *([self.stem] if self.stem != "imagenet" else [])]
         parts += [f"{self.stages} stages"] if self.stages != 4 else []
         return "/".join(parts + _width_in_words(self.width))
 

@@ -1,7 +1,7 @@
 """Networks without a classifier: torchvision's ResNets and ConvNeXts, vision transformers, and user-defined
 networks."""
 
-from typing import TYPE_CHECKING, Union
+from typing import TYPE_CHECKING, Any, Union
 
 from cnnjepa.encoders.convnext import ConvNeXtBackbone
 from cnnjepa.encoders.custom import CustomBackbone, build_custom
@@ -21,7 +21,7 @@ def build_backbone(config: AnyEncoderConfig, seed: int) -> Backbone:
     """Build a backbone with random weights, a function of (config, seed) alone. Parameters are float32, on the CPU.
     Raises ConfigError for a transformer if timm is not installed, and for a user-defined network that does not have the
     stated total stride."""
-    build = build_custom if extension_of(config) else implementation_of(config, IMPLEMENTATIONS)
+    build: Any = build_custom if extension_of(config) else implementation_of(config, IMPLEMENTATIONS)
     backbone: Backbone = build(config, seed)
     return backbone
 
