@@ -61,6 +61,7 @@ def test_draws_are_of_each_image_epoch_view_and_purpose() -> None:
     assert one_by_one.flatten(1).unique(dim=0).shape[0] == 6
 
 
+@pytest.mark.processes
 def test_resident_and_loaded_images_are_augmented_alike(square_folder: Path) -> None:
     """Erased pixels are the same ones; others differ by the rounding of the crop alone."""
     erase = RandomErasingConfig(erase_probability=1, erase_fill=1, crop_scale=(1, 1), crop_ratio=(1, 1))
