@@ -58,6 +58,7 @@ def test_a_run_killed_at_twenty_random_moments_and_resumed_ends_the_same(undistu
 
 @pytest.mark.kills
 @pytest.mark.processes
+@pytest.mark.slow
 def test_a_run_killed_again_and_again_by_the_clock_ends_the_same(undisturbed: Path, tmp_path: Path) -> None:
     draw, run = random.Random(1), tmp_path / "run"
     for _ in range(6):

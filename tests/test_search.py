@@ -437,6 +437,7 @@ def test_a_search_whose_driver_is_killed_goes_on(tmp_path: Path) -> None:
     assert code == 2 and "images: there " in out
 
 
+@pytest.mark.slow
 @pytest.mark.processes
 @pytest.mark.ray
 def test_trials_that_are_behind_or_collapsed_are_given_up_and_kept_as_pruned(tmp_path: Path) -> None:
@@ -464,6 +465,7 @@ def test_trials_that_are_behind_or_collapsed_are_given_up_and_kept_as_pruned(tmp
         assert Pool(tmp_path).folder(trials[depth].user_attrs["pretrain_hash"]).holder() is None
 
 
+@pytest.mark.slow
 @pytest.mark.kills
 @pytest.mark.processes
 @pytest.mark.ray
@@ -479,6 +481,7 @@ def test_a_search_stops_on_ctrl_c_and_on_a_schedulers_warning(number: signal.Sig
     }
 
 
+@pytest.mark.slow
 @pytest.mark.kills
 @pytest.mark.processes
 @pytest.mark.ray

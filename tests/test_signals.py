@@ -139,7 +139,12 @@ def test_a_signal_before_training_leaves_with_75_and_no_folder(tmp_path: Path) -
 @pytest.mark.processes
 @pytest.mark.ray
 @pytest.mark.parametrize(
-    ("number", "send"), [(signal.SIGTERM, os.killpg), (signal.SIGUSR1, os.kill), (signal.SIGHUP, os.kill)]
+    ("number", "send"),
+    [
+        (signal.SIGTERM, os.killpg),
+        pytest.param(signal.SIGUSR1, os.kill, marks=pytest.mark.slow),
+        pytest.param(signal.SIGHUP, os.kill, marks=pytest.mark.slow),
+    ],
 )
 def test_with_ray_a_signal_to_the_driver_or_its_group_stops_with_checkpoints_and_leaves_no_process(
     number: signal.Signals, send: Callable[[int, int], None], tmp_path: Path

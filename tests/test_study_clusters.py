@@ -28,6 +28,7 @@ from study_runs import (
 pytestmark = [pytest.mark.processes, pytest.mark.ray]
 
 
+@pytest.mark.slow
 @pytest.mark.kills
 def test_a_lost_machine_takes_nothing_with_it(tmp_path: Path) -> None:
     from ray.cluster_utils import Cluster
@@ -68,6 +69,7 @@ def test_a_distributed_trial_survives_the_loss_of_a_process_and_leaves_none_behi
     wait_until(lambda: not processes_with(b"MARK_OF_THIS_TEST=distributed"), seconds=30)
 
 
+@pytest.mark.slow
 def test_a_distributed_trial_ends_with_its_driver_and_goes_on_under_the_local_executor(tmp_path: Path) -> None:
     alone, killed = tmp_path / "alone", tmp_path / "killed"
     more = ["--workers-per-trial", "2", "--depths", "1", "--executor", "local", "--set", "runtime.epochs=30"]
@@ -85,6 +87,7 @@ def test_a_distributed_trial_ends_with_its_driver_and_goes_on_under_the_local_ex
     assert sum(rank == "0" for _, rank, _, _ in steps(killed)) == 90 + repeated(killed)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("executor", ["local", "ray"])
 def test_a_distributed_trial_that_one_process_alone_cannot_go_on_with_has_failed(executor: str, tmp_path: Path) -> None:
     write_images(tmp_path / "images", train=96, val=48)
@@ -99,6 +102,7 @@ def test_a_distributed_trial_that_one_process_alone_cannot_go_on_with_has_failed
     assert len({process for process, *_ in steps(tmp_path)}) <= 2  # one attempt
 
 
+@pytest.mark.slow
 def test_a_distributed_trial_that_fails_is_recorded_and_not_tried_again(tmp_path: Path) -> None:
     arguments = words(tmp_path, "--workers-per-trial", "2", "--depths", "1", "--set", "optimizer.lr=1e12")
     code, out = run(arguments, environment(tmp_path))

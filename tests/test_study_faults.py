@@ -25,6 +25,9 @@ from study_runs import (
 
 pytestmark = [pytest.mark.processes, pytest.mark.ray]
 
+# A cluster of its own takes Ray ten seconds.
+EXECUTORS = ["local", pytest.param("ray", marks=pytest.mark.slow)]
+
 
 @pytest.fixture(scope="module")
 def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Path:
@@ -51,7 +54,7 @@ def test_ray_gives_the_numbers_of_the_local_executor_and_the_second_call_trains_
 
 
 @pytest.mark.kills
-@pytest.mark.parametrize("executor", ["local", "ray"])
+@pytest.mark.parametrize("executor", EXECUTORS)
 def test_a_trial_that_is_killed_goes_on_within_the_same_command(
     executor: str, undisturbed: Path, tmp_path: Path
 ) -> None:
@@ -88,7 +91,7 @@ def test_a_trial_does_not_outlive_a_driver_that_is_killed_at_once(undisturbed: P
 
 
 @pytest.mark.kills
-@pytest.mark.parametrize("executor", ["local", "ray"])
+@pytest.mark.parametrize("executor", EXECUTORS)
 def test_a_driver_that_is_killed_is_gone_on_with_by_the_same_command(
     executor: str, undisturbed: Path, tmp_path: Path
 ) -> None:
@@ -102,7 +105,7 @@ def test_a_driver_that_is_killed_is_gone_on_with_by_the_same_command(
 
 
 @pytest.mark.kills
-@pytest.mark.parametrize("executor", ["local", "ray"])
+@pytest.mark.parametrize("executor", EXECUTORS)
 def test_ctrl_c_stops_with_checkpoints_and_not_a_step_is_made_twice(
     executor: str, undisturbed: Path, tmp_path: Path
 ) -> None:
@@ -155,7 +158,7 @@ def test_a_failed_trial_is_recorded_and_the_others_go_on(undisturbed: Path, tmp_
 
 
 @pytest.mark.kills
-@pytest.mark.parametrize("executor", ["local", "ray"])
+@pytest.mark.parametrize("executor", EXECUTORS)
 def test_a_trial_that_loses_a_loader_process_is_tried_again_from_its_checkpoint(
     executor: str, undisturbed: Path, tmp_path: Path
 ) -> None:
@@ -168,7 +171,7 @@ def test_a_trial_that_loses_a_loader_process_is_tried_again_from_its_checkpoint(
 
 
 @pytest.mark.kills
-@pytest.mark.parametrize("executor", ["local", "ray"])
+@pytest.mark.parametrize("executor", EXECUTORS)
 def test_a_trial_that_loses_a_loader_process_each_time_is_recorded_as_failed_after_three_attempts(
     executor: str, tmp_path: Path
 ) -> None:
@@ -184,7 +187,7 @@ def test_a_trial_that_loses_a_loader_process_each_time_is_recorded_as_failed_aft
     assert code == 0 and len(steps(tmp_path)) == 2 + STEPS, out
 
 
-@pytest.mark.parametrize("executor", ["local", "ray"])
+@pytest.mark.parametrize("executor", EXECUTORS)
 def test_memory_that_runs_out_in_a_distributed_trial_is_recorded_and_not_tried_again(
     executor: str, tmp_path: Path
 ) -> None:
