@@ -7,7 +7,9 @@ import pytest
 import torch
 from recipes import shown, written
 from runs import small_config
+from typer.testing import CliRunner
 
+from cnnjepa.cli.app import app
 from cnnjepa.errors import RunError
 from cnnjepa.measuring.metric_check import examine_metric
 from cnnjepa.probes.class_means import ClassMeans
@@ -117,11 +119,28 @@ def test_a_class_that_is_no_metric_is_refused_before_training(tmp_path: Path) ->
 
 
 @pytest.mark.medium
+def logged(run: Path) -> bytes:
+    """What TensorBoard reads of a run."""
+    return b"".join(file.read_bytes() for file in (run / "tensorboard").rglob("events*"))
+
+
+@pytest.mark.medium
+def test_a_metric_of_ours_is_in_the_result_and_in_tensorboard(tmp_path: Path) -> None:
+    config = small_config(
+        "floors=[untrained]", "probe.every_epochs=0", "epochs=1", "warmup_epochs=0", "probe.metrics=class_means"
+    )
+    result = pretrain(config, tmp_path / "run")
+    assert set(result.metrics) == {"class_mean_top1", "class_mean_balanced", "class_mean_worst"}
+    assert 0 <= result.metrics["class_mean_worst"] <= result.metrics["class_mean_balanced"] <= 100
+    assert b"hparam/class_mean_top1" in logged(tmp_path / "run")
+
+
+@pytest.mark.medium
 def test_a_metric_of_ones_own_is_in_the_result_and_added_by_probing_again(own: str, tmp_path: Path) -> None:
     written("extend_metric.md", tmp_path, own)
     config = small_config("floors=false", "probe.every_epochs=0", "epochs=1", "warmup_epochs=0")
     plain = pretrain(config, tmp_path / "run")
-    assert plain.metrics == {}
+    assert plain.metrics == {} and b"hparam/class_mean_top1" not in logged(tmp_path / "run")
     added = reprobe(tmp_path / "run", overrides=[f"probe.metrics=[{own}:Ridge,class_means]"])
     assert added.written == tmp_path / "run" / "results" / f"{added.result.probe_hash}.json"
     assert list(added.result.metrics) == [
@@ -141,6 +160,17 @@ class Changing(ProbeMetric):
         type(self).calls += 1
         features.val.add_(1)
         return {"calls": self.calls}
+
+
+def test_the_doctor_makes_one_check_at_a_time(own: str, tmp_path: Path) -> None:
+    written("extend_metric.md", tmp_path, own)
+    done = CliRunner().invoke(app, ["doctor", "--metric", f"{own}:Ridge"])
+    assert done.exit_code == 0 and "two calls give the same figures" in done.output
+    done = CliRunner().invoke(app, ["doctor", "--metric", f"{own}:Ridge", "--augmentation", "erase"])
+    assert done.exit_code != 0
+    assert str(done.exception) == "--augmentation and --metric are separate checks; give one of them"
+    done = CliRunner().invoke(app, ["doctor", "--augmentation", "erase", "--set", "erase_probability=1"])
+    assert done.exit_code == 0 and "changes 100 % of the images, differently in each epoch" in done.output
 
 
 def test_the_doctor_tells_a_metric_that_keeps_its_contract_from_one_that_does_not(own: str, tmp_path: Path) -> None:
