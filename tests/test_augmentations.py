@@ -1,5 +1,6 @@
 """Augmentations: random erasing and the recipe's, for resident and loaded images, and in hashes."""
 
+import sys
 from pathlib import Path
 
 import pytest
@@ -20,6 +21,12 @@ from cnnjepa.schemas.views import PLAIN
 from cnnjepa.training.pretrain import pretrain
 
 CPU = torch.device("cpu")
+
+
+@pytest.fixture(autouse=True)
+def _search_path_of_this_test_only(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Naming a class adds the working directory to the path."""
+    monkeypatch.setattr(sys, "path", [*sys.path])
 
 
 def draws(count: int, seed: int = 0, epoch: int = 0, view: int = 0) -> ImageDraws:

@@ -1,5 +1,6 @@
 """Probe metrics: a built-in one and the recipe's, in results and hashes."""
 
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -19,6 +20,12 @@ from cnnjepa.training.pretrain import pretrain
 from cnnjepa.training.reprobe import reprobe
 
 CPU = torch.device("cpu")
+
+
+@pytest.fixture(autouse=True)
+def _search_path_of_this_test_only(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Naming a class adds the working directory to the path."""
+    monkeypatch.setattr(sys, "path", [*sys.path])
 
 
 def features(train: list[list[float]], labels: list[int], val: list[list[float]], truth: list[int]) -> ProbedFeatures:

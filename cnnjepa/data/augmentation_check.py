@@ -13,7 +13,6 @@ from cnnjepa.schemas.extension import extension_of
 from cnnjepa.schemas.views import View
 
 _IMAGES = 4
-_CHANNELS = 3
 _CPU = torch.device("cpu")
 # A batched operation may sum in another order than the same operation on one image.
 _TOLERANCE = 1e-5
@@ -27,23 +26,23 @@ class Checked(NamedTuple):
     ok: bool | None
 
 
-def refuse_unfit_augmentations(views: tuple[View, ...]) -> None:
-    """Raise ConfigError for a user's augmentation that violates its contract."""
+def refuse_unfit_augmentations(views: tuple[View, ...], channels: int = 3) -> None:
+    """Raise ConfigError for a user's augmentation that violates its contract on images of `channels` channels."""
     for view in dict.fromkeys(views):
         if extension_of(view.augmentation):
-            for checked in check_augmentation(view):
+            for checked in check_augmentation(view, channels):
                 if checked.ok is False:
                     raise ConfigError(f"augmentation {view.augmentation.name}: {checked.name}: {checked.value}")
 
 
-def check_augmentation(view: View) -> Iterator[Checked]:
+def check_augmentation(view: View, channels: int = 3) -> Iterator[Checked]:
     """Check the augmentation of a view on four random images of the view's size. The first violation ends the checks.
     Raises ConfigError for a class that is not an Augmentation."""
     made = augmentation_of(view.augmentation)
     if made is None:
         yield Checked("augmentation", "crop and flip only", None)
         return
-    shape = (_IMAGES, _CHANNELS, view.size, view.size)
+    shape = (_IMAGES, channels, view.size, view.size)
     pixels = torch.rand(shape, generator=generator(0, "augmentation_check"))
     for check in (_keeps_form, _repeats, _is_of_each_image):
         checked = check(made, pixels)
