@@ -36,7 +36,7 @@ class PretrainConfig(Section):
     """The evaluation of the frozen features."""
 
     runtime: RuntimeConfig = RuntimeConfig()
-    """The device and the extent of the run."""
+    """Device, precision, batch size, epochs, seed, and the intervals of logs and checkpoints."""
 
     @property
     def grid(self) -> int:

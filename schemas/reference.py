@@ -15,15 +15,16 @@ def config_reference() -> str:
     lines = [
         "# Configuration reference",
         "",
-        "Written by `make docs` from the schemas. Fields are set with `--set`, by any unambiguous ending of their",
-        "path, or in a YAML file of the same shape.",
+        "This page lists every field of a configuration with its type, default and meaning. `make docs` writes it from",
+        "the schemas. Set a field with `--set`, by any unambiguous ending of its path, or in a YAML file of the same",
+        "structure.",
         "",
-        "Files and words of the command line are read by the core schema of YAML 1.2: `1e-4` is a number, `010` is",
-        "ten, `true` and `false` are the only booleans, and `no`, `on` and `1:30` are text. A number is not taken for",
-        "text, nor text for a number or a boolean: write `'2012'` for a folder of that name in a file (on the command",
-        "line, `--set train_split=2012` is enough). A key stands once. A single value may stand for a list of any",
-        "length. `~` at the start of a path is the home directory. `cnnjepa config schema --json` prints the JSON",
-        "Schema of these files.",
+        "Values in files and on the command line follow the core schema of YAML 1.2: `1e-4` is a number, `010` is",
+        "ten, `true` and `false` are the only booleans, and `no`, `on` and `1:30` are text. Numbers, booleans and text",
+        "are not converted to each other: in a file, write `'2012'` for a folder of that name (on the command line,",
+        "`--set train_split=2012` is enough). A key may occur once. Where a list of any length is expected, a single",
+        "value is accepted. `~` at the start of a path is the home directory. `cnnjepa config schema --json` prints",
+        "the JSON Schema of config files.",
     ]
     for name, info in PretrainConfig.model_fields.items():
         lines += _sections(name, arms(info.annotation))
