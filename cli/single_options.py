@@ -10,7 +10,12 @@ from typer.core import TyperCommand
 
 
 class SingleOptions(TyperCommand):
-    """A command whose options are given at most once, except those that collect a list."""
+    """A command whose options are given at most once, except those that collect a list. The paragraphs of its help are
+    wrapped at the terminal's width, not where the lines of the docstring end."""
+
+    def __init__(self, *args: Any, help: str | None = None, **settings: Any) -> None:
+        paragraphs = (help or "").split("\n\n")
+        super().__init__(*args, help="\n\n".join(" ".join(text.split()) for text in paragraphs), **settings)
 
     def parse_args(self, ctx: Any, args: list[str]) -> Any:
         """Parse the words after the command. Raises ConfigError for an option that is given twice."""

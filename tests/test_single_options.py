@@ -45,6 +45,14 @@ def test_a_list_option_and_a_switch_may_be_repeated() -> None:
     assert CliRunner().invoke(app, ["config", "schema", "--json", "--json"]).exit_code == 0
 
 
+def test_paragraphs_of_help_are_wrapped_at_the_width_of_the_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    shown = [line.strip() for line in CliRunner().invoke(app, ["train", "--help"]).output.splitlines()]
+    start = next(number for number, line in enumerate(shown) if line.startswith("Exit codes:"))
+    assert "--resume to continue" in " ".join(shown[start : start + 2])
+    assert len(shown[start]) > 70 and len(shown[start + 1]) > 60
+
+
 @pytest.mark.parametrize(
     ("words", "given"),
     [
