@@ -8,7 +8,8 @@
 # %% [markdown]
 # # Features of your own images
 #
-# From a folder of images to an encoder, to one feature vector per image, to nearest neighbours.
+# This example pretrains an encoder on a folder of images, computes one feature vector per image, and finds nearest
+# neighbours.
 
 # %%
 from pathlib import Path
@@ -28,7 +29,8 @@ IMAGES, RUN = Path("runs/example-images"), Path("runs/example-own")
 # %% [markdown]
 # ## A folder of images
 #
-# `train/<class>/<image>` and `val/<class>/<image>`. Drawn images stand here for yours: skip this cell and set `IMAGES`.
+# The layout is `train/<class>/<image>` and `val/<class>/<image>`. This cell draws images; to use your own, skip it and
+# set `IMAGES`.
 
 # %%
 for split, count in (("train", 160), ("val", 80)):
@@ -41,7 +43,7 @@ for split, count in (("train", 160), ("val", 80)):
 # %% [markdown]
 # ## Pretrain on them
 #
-# `smoke` keeps this short. For photographs take `tiny64`, `in100` or `in1k`, and many more images.
+# `smoke` keeps this short. For photographs, use `tiny64`, `in100` or `in1k`, and many more images.
 
 # %%
 settings = ["image_size=32", "runtime.batch_size=32", "linear_epochs=5"]
@@ -69,7 +71,7 @@ print(f"{len(files)} images, {features.shape[1]} features each, in {RUN / 'featu
 # %% [markdown]
 # ## Nearest neighbours
 #
-# By cosine similarity; the first image of each row is the query.
+# The first image of each row is the query; the others are its nearest neighbours by cosine similarity.
 
 # %%
 unit = torch.nn.functional.normalize(features, dim=1)

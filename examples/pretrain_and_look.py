@@ -9,7 +9,7 @@
 # # Pretrain and look
 #
 # Train a very small network on the embedded images for a few seconds, then look at the loss, the accuracies and the
-# masks. For features that are worth something, take the preset `demo` (three to six minutes on two cores).
+# masks. For useful features, use the preset `demo` (three to six minutes on two cores).
 
 # %%
 import json
@@ -26,8 +26,8 @@ config = load_config("smoke", overrides=["optimizer.lr=0.004"])
 print(f"{config.encoder.arch} x {config.encoder.width}, {config.grid}x{config.grid} cells per image")
 
 # %% [markdown]
-# `pretrain` is what `cnnjepa train` calls. With `resume=True` a finished run is returned as it is, and a stopped one
-# continues.
+# `cnnjepa train` calls `pretrain`. With `resume=True`, the result of a finished run is returned unchanged, and a
+# stopped run is resumed.
 
 # %%
 result = cnnjepa.pretrain(config, RUN, resume=True)
@@ -50,8 +50,8 @@ figure.savefig(RUN / "loss.png")
 # %% [markdown]
 # ## Accuracy, next to its floors
 #
-# Protocol `held_out`: every setting of the probe is chosen on a tenth of the training set. A floor is what an untrained
-# network, or the raw pixels, reach. After so short a training, do not expect the features to beat them.
+# Protocol `held_out`: every setting of the probe is chosen on a tenth of the training set. A floor is the accuracy of
+# an untrained network, or of raw pixels. After such a short training, the features may be no better.
 
 # %%
 rows = {"trained": result.probes, "untrained": result.floors.untrained, "pixels": result.floors.pixels}

@@ -9,7 +9,7 @@
 # # Read an ablation with its statistics
 #
 # Compare two depths of the predictor over three seeds, and read what the comparison can say. The settings are tiny, so
-# that the six trials take less than a minute: the numbers mean nothing, the reading is the same for real ones.
+# that the six trials take less than a minute. The numbers have no meaning; real ones are read in the same way.
 
 # %%
 import subprocess
@@ -24,7 +24,7 @@ ROOT = Path(".")
 STUDY = "example-depths"
 
 # %% [markdown]
-# The command line runs the study; a second call finds every trial done. `--executor local` runs one trial after
+# The command line runs the study; a second call runs no trial again. `--executor local` runs one trial after
 # another; without it, Ray spreads them over the cores of this machine or a cluster.
 
 # %%
@@ -39,8 +39,7 @@ subprocess.run(command, check=True)
 # %% [markdown]
 # ## Means and intervals
 #
-# Each arm has one accuracy per seed. The interval is Student's, over seeds: with three seeds it is wide, and that is
-# honest.
+# Each arm has one accuracy per seed. The interval is Student's, over seeds: it is wide with three seeds.
 
 # %%
 (study,), _ = read_studies(ROOT, [STUDY])
@@ -69,7 +68,8 @@ for row in comparison.rows:
 # %% [markdown]
 # ## What more seeds would show
 #
-# The smallest true difference that the test finds with 80 % probability, in standard deviations of a seed's difference.
+# This is the smallest true difference that the test finds with 80 % probability, in standard deviations of the per-seed
+# difference.
 
 # %%
 for n in (3, 5, 8):
