@@ -68,7 +68,7 @@ def estimates(
         if size and images_per_s and step_flops:
             flops_per_s = images_per_s * step_flops
             train = size.trained(config) * config.trained_epochs * cost.flops_per_image / world_size * new_training
-            asked = {floor: json.dumps(floor_settings(floor, config)) for floor in config.probe.floors_asked}
+            asked = {floor: json.dumps(floor_settings(floor, config)) for floor in config.probe.requested_floors}
             new = {floor for floor, settings in asked.items() if settings not in floors}
             floors |= set(asked.values())
             probes = probe_flops(

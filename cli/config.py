@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from cnnjepa.cli.any_order import AnyOrder
-from cnnjepa.cli.options import ConfigOption, DataOption, PresetOption, SetOption, asked_config, at_home
+from cnnjepa.cli.options import ConfigOption, DataOption, PresetOption, SetOption, at_home, requested_config
 from cnnjepa.cli.single_options import Commands
 
 app = Commands(
@@ -24,7 +24,7 @@ def show(
     """Print a complete config as YAML, defaults included. `--config` accepts the output."""
     from cnnjepa.schemas.yaml_text import write_yaml
 
-    print(write_yaml(asked_config(preset, config, sets, data).model_dump(mode="json")), end="")
+    print(write_yaml(requested_config(preset, config, sets, data).model_dump(mode="json")), end="")
 
 
 @app.command(epilog="Example:  cnnjepa config diff in100 runs/mine/config.yaml")

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from cnnjepa.cli.options import ConfigOption, DataOption, PresetOption, SetOption, asked_config
+from cnnjepa.cli.options import ConfigOption, DataOption, PresetOption, SetOption, requested_config
 
 EXAMPLE = "Example:  cnnjepa doctor --preset in100 --data /data/imagenet100"
 
@@ -59,7 +59,9 @@ def doctor(
         sets = [*(sets or []), f"method.name={method}"]
     if augmentation is not None:
         sets = [*(sets or []), f"data.augmentation.name={augmentation}"]
-    asked = asked_config(preset, config, sets, data, default="smoke" if method or augmentation or metric else "demo")
+    asked = requested_config(
+        preset, config, sets, data, default="smoke" if method or augmentation or metric else "demo"
+    )
     from cnnjepa.places import refuse_missing_images
 
     refuse_missing_images(asked.data)

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from cnnjepa.cli.options import ConfigOption, DataOption, PresetOption, SetOption, asked_config, at_home
+from cnnjepa.cli.options import ConfigOption, DataOption, PresetOption, SetOption, at_home, requested_config
 
 EXAMPLE = "Example:  cnnjepa masks --preset in100 --out masks.png"
 
@@ -26,7 +26,7 @@ def masks(
 
     Without --data, the images are synthetic.
     """
-    asked = asked_config(preset, config, sets, data)
+    asked = requested_config(preset, config, sets, data)
     from cnnjepa.places import refuse_missing_images
     from cnnjepa.schemas import ConfigError
 

@@ -58,7 +58,7 @@ RootOption = Annotated[
 ]
 
 
-def asked_config(
+def requested_config(
     preset: str | None,
     config: Path | None,
     sets: list[str] | None,

@@ -56,13 +56,13 @@ def search(
     0 done, 1 no trial finished, 2 invalid request, 75 stopped.
     """
     from cnnjepa.ablations.search.points import check_search
-    from cnnjepa.cli.search_space import asked_space
+    from cnnjepa.cli.search_space import requested_space
     from cnnjepa.places import refuse_missing_images
     from cnnjepa.schemas.load import refuse_two_places
     from cnnjepa.schemas.overrides import parse_overrides
 
     flags: dict[str, Any] = {"preset": preset, "objective": objective, "sampler": sampler, "prune": prune, "name": name}
-    asked = asked_space(
+    asked = requested_space(
         file, space or [], sets or [], {key: value for key, value in flags.items() if value is not None}
     )
     if data is not None:

@@ -14,7 +14,7 @@ from cnnjepa.schemas.space import SearchSpace
 from cnnjepa.schemas.yaml_text import read_yaml_file
 
 
-def asked_space(file: Path | None, ranges: list[str], sets: list[str], flags: dict[str, Any]) -> SearchSpace:
+def requested_space(file: Path | None, ranges: list[str], sets: list[str], flags: dict[str, Any]) -> SearchSpace:
     """Return the search that a file and flags describe; flags override the file. Raises ConfigError."""
     tree: dict[str, Any] = {}
     if file is not None:

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from cnnjepa.cli.options import ConfigOption, DataOption, PresetOption, SetOption, asked_config, at_home
+from cnnjepa.cli.options import ConfigOption, DataOption, PresetOption, SetOption, at_home, requested_config
 from cnnjepa.commands import command
 from cnnjepa.names import file_name
 
@@ -48,7 +48,7 @@ def train(
     from cnnjepa.places import refuse_missing_images, refuse_no_checkpoint
     from cnnjepa.schemas import ConfigError
 
-    asked = asked_config(preset, config, sets, data)
+    asked = requested_config(preset, config, sets, data)
     if checkpoint and not resume:
         raise ConfigError("--checkpoint requires --resume")
     refuse_missing_images(asked.data)

@@ -17,7 +17,7 @@ from cnnjepa.schemas.yaml_text import read_word
 Tree = dict[str, Any]
 
 
-def full_path(key: str, asked_by: str = "--set") -> str:
+def full_path(key: str, option: str = "--set") -> str:
     """Return the only config path that ends in `key`. Raises ConfigError, which names the option that gave the key, if
     no path or several paths do."""
     paths = sorted({field.path for field in config_fields()})
@@ -27,11 +27,10 @@ def full_path(key: str, asked_by: str = "--set") -> str:
     if len(matches) == 1:
         return matches[0]
     if matches:
-        raise ConfigError(f"{asked_by} {key}: ambiguous; it could be {', '.join(matches)}. Write more of the path.")
+        raise ConfigError(f"{option} {key}: ambiguous; it could be {', '.join(matches)}. Write more of the path.")
     endings = {".".join(path.split(".")[-n:]) for path in paths for n in range(1, path.count(".") + 2)}
     raise ConfigError(
-        f"{asked_by} {key}: there is no such config field{nearest(key, endings)}. "
-        "`cnnjepa config schema` lists them all."
+        f"{option} {key}: there is no such config field{nearest(key, endings)}. `cnnjepa config schema` lists them all."
     )
 
 
@@ -69,23 +68,23 @@ def _path_or_nothing(key: str) -> str:
     return ""
 
 
-def full_paths(changes: Mapping[str, Any], asked_by: str) -> dict[str, Any]:
+def full_paths(changes: Mapping[str, Any], option: str) -> dict[str, Any]:
     """Expand keys that are unambiguous endings to full config paths; values are unchanged. Raises ConfigError, which
     names the option that gave the keys, for a path that does not exist and for one field under two spellings."""
     spelt: dict[str, str] = {}
     _meet(changes.items())
     for key in changes:
-        path = full_path(key, asked_by)
+        path = full_path(key, option)
         if path in spelt:
-            raise ConfigError(f"{asked_by} {spelt[path]} and {key} are one field, {path}; give it once")
+            raise ConfigError(f"{option} {spelt[path]} and {key} are one field, {path}; give it once")
         spelt[path] = key
     return {path: changes[key] for path, key in spelt.items()}
 
 
-def replaced(written: Mapping[str, Any], over: Mapping[str, Any], asked_by: str) -> dict[str, Any]:
+def replaced(written: Mapping[str, Any], over: Mapping[str, Any], option: str) -> dict[str, Any]:
     """Return `written`, whose keys may be endings of paths, with the values of `over`, whose keys are full paths. Keys
     that are not replaced keep their spelling. Raises ConfigError like `full_paths`."""
-    paths = {key: path for path, key in zip(full_paths(written, asked_by), written, strict=True)}
+    paths = {key: path for path, key in zip(full_paths(written, option), written, strict=True)}
     return {key: value for key, value in written.items() if paths[key] not in over} | dict(over)
 
 

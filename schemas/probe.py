@@ -118,7 +118,7 @@ class ProbeConfig(Section):
         return {name: metric_class(name)[1] if is_named(name) else "" for name in sorted(self.metrics)}
 
     @property
-    def floors_asked(self) -> tuple[FloorName, ...]:
+    def requested_floors(self) -> tuple[FloorName, ...]:
         """The floors that `floors` requests."""
         if isinstance(self.floors, bool):
             return get_args(FloorName) if self.floors else ()

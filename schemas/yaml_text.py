@@ -140,10 +140,10 @@ def read_yaml_file(path: Path, kind: str) -> Any:
     return read_yaml(text, f"{kind} {path}")
 
 
-def read_word(text: str, asked_by: str) -> Any:
+def read_word(text: str, option: str) -> Any:
     """Read a word of the command line as YAML on one line. A `#` does not start a comment there. Raises ConfigError,
-    which names `asked_by` (`--set optimizer.lr`)."""
-    value = read_yaml(text, f"{asked_by}={text[:80]}")
+    which names `option` (`--set optimizer.lr`)."""
+    value = read_yaml(text, f"{option}={text[:80]}")
     commented = re.search(r"(?:^|\s)#", text) and not isinstance(value, list | dict)
     return text.strip() if commented and text.lstrip()[0] not in "'\"" else value
 

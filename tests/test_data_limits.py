@@ -10,7 +10,7 @@ from cnnjepa.ablations.equal_time import equal_time_epochs
 from cnnjepa.ablations.method_study import method_config, method_study
 from cnnjepa.ablations.plan import requested_trials
 from cnnjepa.ablations.search.points import config_of
-from cnnjepa.cli.options import asked_config
+from cnnjepa.cli.options import requested_config
 from cnnjepa.schemas import ConfigError, DataConfig, load_config
 from cnnjepa.schemas.space import SearchSpace
 from cnnjepa.schemas.study import Study
@@ -27,7 +27,7 @@ ALL = (224, None, None)
 def test_other_images_are_used_whole_and_at_their_own_size(preset: str, tmp_path: Path) -> None:
     assert load_config(preset).data.train_images in (640, 6000)
     assert limits(load_config(preset, data=tmp_path).data) == ALL
-    assert limits(asked_config(preset, None, None, [tmp_path]).data) == ALL  # train, masks, doctor, config show
+    assert limits(requested_config(preset, None, None, tmp_path).data) == ALL  # train, masks, doctor, config show
     chosen = ["data.source=folder", f"data.path={tmp_path}"]
     assert limits(load_config(preset, overrides=chosen).data) == ALL
     wished = ["train_images=500", "image_size=64"]

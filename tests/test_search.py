@@ -30,7 +30,7 @@ from cnnjepa.ablations.search.values import by_value
 from cnnjepa.ablations.study_folder import StudyFolder
 from cnnjepa.cli import search_run
 from cnnjepa.cli.app import app
-from cnnjepa.cli.search_space import asked_space
+from cnnjepa.cli.search_space import requested_space
 from cnnjepa.cli.study_options import ClusterOptions
 from cnnjepa.schemas import ConfigError, load_config, read_config
 from cnnjepa.schemas.space import SearchSpace
@@ -49,7 +49,7 @@ def test_a_space_is_read_as_people_write_it_and_reads_back() -> None:
         "lr=log(1e-4,1e-1)", "depth = int(1, 1234567)", "strategy=choice(mixed, random)",
         "scale=choice([0.1, 0.2], [0.2, 0.3])",
     ]  # fmt: skip
-    asked = asked_space(None, ranges, ["train_images=96"], {"preset": "smoke"})
+    asked = requested_space(None, ranges, ["train_images=96"], {"preset": "smoke"})
     assert [str(r) for r in asked.space.values()] == [
         "log(0.0001, 0.1)", "int(1, 1234567)", "choice(mixed, random)", "choice([0.1, 0.2], [0.2, 0.3])",
     ]  # fmt: skip
@@ -84,7 +84,7 @@ def test_a_space_is_read_as_people_write_it_and_reads_back() -> None:
 )
 def test_a_wrong_range_is_named(ranges: list[str], flags: dict[str, Any], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
-        check_search(asked_space(None, ranges, [], flags), None)
+        check_search(requested_space(None, ranges, [], flags), None)
 
 
 GRIDS = {"8x8": {"stem": "small"}, "4x4": {"encoder.stem": "half", "strategy": "random"}}
@@ -97,11 +97,11 @@ def file_with(folder: Path, **settings: Any) -> Path:
 
 
 def test_named_arms_change_several_fields_together(tmp_path: Path) -> None:
-    asked = asked_space(file_with(tmp_path, grid=GRIDS, lr="log(1e-4, 1e-1)"), [], [], {})
+    asked = requested_space(file_with(tmp_path, grid=GRIDS, lr="log(1e-4, 1e-1)"), [], [], {})
     check_search(asked, None)
     record = tmp_path / "search.yaml"
     record.write_text(yaml.safe_dump({**asked.model_dump(mode="json"), "images": "f" * 64, "processes": 1}))
-    assert asked_space(record, [], [], {}) == asked
+    assert requested_space(record, [], [], {}) == asked
     assert SearchSpace.model_validate(asked.model_dump(mode="json")) == asked
     assert changes_of({"grid": "4x4", "lr": 0.1}, asked) == {
         "encoder.stem": "half", "method.masking.strategy": "random", "optimizer.lr": 0.1,
@@ -127,7 +127,7 @@ def test_named_arms_change_several_fields_together(tmp_path: Path) -> None:
 )
 def test_wrong_named_arms_are_named(settings: dict[str, Any], message: str, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=message):
-        check_search(asked_space(file_with(tmp_path, **settings), [], [], {}), None)
+        check_search(requested_space(file_with(tmp_path, **settings), [], [], {}), None)
 
 
 def test_pruning_without_intermediate_probes_is_refused() -> None:

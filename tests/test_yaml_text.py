@@ -15,7 +15,7 @@ from cnnjepa.ablations.step_cost_file import read_step_costs
 from cnnjepa.ablations.study_files import read_study
 from cnnjepa.cli.data import _images_at
 from cnnjepa.cli.options import listed
-from cnnjepa.cli.search_space import asked_space
+from cnnjepa.cli.search_space import requested_space
 from cnnjepa.schemas import ConfigError, load_config, preset_names, read_config
 from cnnjepa.schemas.overrides import parse_override, replaced
 from cnnjepa.schemas.study import Study
@@ -223,16 +223,16 @@ def test_one_field_under_two_spellings_is_refused_in_a_search(tmp_path: Path) ->
     path = tmp_path / "s.yaml"
     path.write_text("preset: smoke\nset: {epochs: 3, runtime.epochs: 4}\nspace: {lr: 'log(1e-4, 1e-1)'}\n")
     with pytest.raises(ConfigError, match=r"set: epochs and runtime\.epochs are one field"):
-        asked_space(path, [], [], {})
+        requested_space(path, [], [], {})
     path.write_text("preset: smoke\nspace: {lr: 'log(1e-4, 1e-1)', optimizer.lr: 'log(1e-3, 1)'}\n")
     with pytest.raises(ConfigError, match=r"--space lr and optimizer\.lr are one field"):
-        asked_space(path, [], [], {})
+        requested_space(path, [], [], {})
 
 
 def test_a_flag_replaces_a_range_of_the_file_whatever_its_spelling(tmp_path: Path) -> None:
     path = tmp_path / "s.yaml"
     path.write_text("preset: smoke\nspace: {lr: 'log(1e-4, 1e-1)'}\n")
-    asked = asked_space(path, ["optimizer.lr=log(1e-3, 1)"], [], {})
+    asked = requested_space(path, ["optimizer.lr=log(1e-3, 1)"], [], {})
     assert {key: str(span) for key, span in asked.space.items()} == {"lr": "log(0.001, 1.0)"}
 
 
@@ -283,7 +283,7 @@ def test_a_search_of_the_wrong_shape_is_refused(text: str, says: str, tmp_path: 
     path = tmp_path / "s.yaml"
     path.write_text(f"preset: smoke\n{text}\n")
     with pytest.raises(ConfigError) as refusal:
-        asked_space(path, [], [], {})
+        requested_space(path, [], [], {})
     assert str(refusal.value) == f"search file {path}: {says}"
 
 

@@ -77,7 +77,7 @@ def assess(
         return judged(pixel_embed(config), {})[0].probes
 
     measures: dict[FloorName, Callable[[], Probes]] = {"untrained": untrained, "pixels": pixels}
-    floors = Floors(**{name: floor(name, measures[name]) for name in config.probe.floors_asked})
+    floors = Floors(**{name: floor(name, measures[name]) for name in config.probe.requested_floors})
     return Assessment(found.probes, found.selection, figures, floors, diagnostics, skipped)
 
 
