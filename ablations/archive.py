@@ -14,7 +14,7 @@ from cnnjepa.ablations.arms import arms_of
 from cnnjepa.ablations.placeless import Placeless
 from cnnjepa.ablations.pool import Pool
 from cnnjepa.ablations.step_cost_file import step_cost_path
-from cnnjepa.ablations.study_folder import StudyFolder, TrialRecord, standing_of
+from cnnjepa.ablations.study_folder import StudyFolder, TrialRecord, status_of
 from cnnjepa.schemas import ConfigError, PretrainConfig, TrialResult
 from cnnjepa.schemas.overrides import full_path
 from cnnjepa.schemas.space import SearchSpace
@@ -48,7 +48,7 @@ def archive_study(root: Path, name: str, to: Path) -> ArchivedStudy:
     _refuse_root(root, to)
     folder, pool, here = StudyFolder(root, name), Pool(root), StudyFolder(to, name).path
     study, records = folder.study(), folder.trials()
-    results = {record.key: result for record in records if (result := standing_of(pool, record).result)}
+    results = {record.key: result for record in records if (result := status_of(pool, record).result)}
     hosts = [some["host"] for r in results.values() for some in (r.software, r.probe_software) if "host" in some]
     settings = [study.model_dump(mode="json"), [[record.choices, record.changes] for record in records]]
     placeless = Placeless(settings, root, hosts)
@@ -79,13 +79,13 @@ def archive_search(root: Path, name: str, to: Path) -> bool:
     if not (there / "search.yaml").is_file():
         return False
     if not (there / "trials.csv").is_file():
-        raise ConfigError(f"{there} has no trials.csv, which `cnnjepa search` writes at its end; go on with the search")
+        raise ConfigError(f"{there} has no trials.csv, which `cnnjepa search` writes at its end; resume the search")
     asked = read_yaml_file(there / "search.yaml", "record of a search")
     asked["set"] = _placeless(asked["set"])
     arms = [change for span in asked["space"].values() if isinstance(span, dict) for change in span.values()]
     searched = [path for path in asked["space"] if isinstance(asked["space"][path], str)]
     if any(full_path(path, "--space") == "data.path" for path in [*searched, *(p for change in arms for p in change)]):
-        raise ConfigError(f"{there} searched among data.path, which is not kept; it can only be kept by hand")
+        raise ConfigError(f"{there} searches over data.path, and paths are not archived; copy the folder by hand")
     with open(there / "trials.csv", encoding="utf-8", newline="") as file:
         rows = list(csv.reader(file))
     try:
@@ -94,10 +94,10 @@ def archive_search(root: Path, name: str, to: Path) -> bool:
         raise ConfigError(f"{there / 'search.yaml'} cannot be read ({str(error).splitlines()[0]})") from None
     placeless, table = Placeless([asked, rows, ends], root), io.StringIO()
     # A range is written as a text, `choice(…)`, which contains its ends.
-    kept = {**placeless.value(asked), "space": placeless.texts(placeless.value(asked["space"]))}
+    archived = {**placeless.value(asked), "space": placeless.texts(placeless.value(asked["space"]))}
     csv.writer(table, lineterminator="\n").writerows(placeless.value(rows))
     here.mkdir(parents=True, exist_ok=True)
-    write_atomically(here / "search.yaml", write_yaml(kept).encode())
+    write_atomically(here / "search.yaml", write_yaml(archived).encode())
     write_atomically(here / "trials.csv", table.getvalue().encode())
     return True
 
@@ -110,7 +110,7 @@ def archive_step_costs(root: Path, to: Path) -> bool:
         return False
     there = step_cost_path(to)
     if there.is_file() and there.read_bytes() != path.read_bytes():
-        raise ConfigError(f"{there} holds other measured steps than {path}; remove the one that is not to be kept")
+        raise ConfigError(f"{there} and {path} hold different measured steps; remove one of them")
     there.parent.mkdir(parents=True, exist_ok=True)
     write_atomically(there, path.read_bytes())
     return True
@@ -118,14 +118,14 @@ def archive_step_costs(root: Path, to: Path) -> bool:
 
 def _refuse_root(root: Path, to: Path) -> None:
     if to.resolve() == root.resolve():
-        raise ConfigError(f"--to {to} is the root itself; give another folder, results/ say")
+        raise ConfigError(f"--to {to} is the root itself; give another folder, for example results/")
 
 
 def _refuse_run_study(here: Path) -> None:
     """Raise ConfigError for the folder of a study that was run there, or that an earlier version archived."""
     if (here / "trials.json").is_file():
         raise ConfigError(
-            f"{here} holds a study that was run there, or kept by an earlier version, and is not replaced; give "
+            f"{here} holds a study that was run there or archived by an earlier version, and is not replaced; give "
             "another --to, or remove that folder"
         )
 

@@ -91,7 +91,7 @@ class ArchivedTrials:
             return TrialResult.model_validate(line.result)
         except ValidationError as error:
             raise RunError(
-                f"the kept result of {pretrain_hash[:12]} cannot be read "
+                f"the archived result of {pretrain_hash[:12]} cannot be read "
                 f"({error.error_count()} fields are not as expected)"
             ) from None
 

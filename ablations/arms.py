@@ -49,7 +49,7 @@ def arms_of(study: Study) -> list[Arm]:
         for axis, (_, change) in zip(study.axes, combination, strict=True):
             clash = sorted(changes.keys() & change.keys())
             if clash:
-                raise ConfigError(f"axis {axis!r}: {clash[0]} is set by another axis too; leave it to one of them")
+                raise ConfigError(f"axis {axis!r}: {clash[0]} is set by another axis too; remove it from one of them")
             changes |= change
         parts = [f"{labels[axis]}={_text(choice)}" if axis in labels else choice for axis, choice in choices.items()]
         arms.append(Arm(", ".join(parts), choices, changes))

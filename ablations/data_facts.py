@@ -49,7 +49,7 @@ class Resolver:
         asked = config.runtime.device
         if asked == "cuda" and self._device.type == "cpu":
             raise ConfigError(
-                "runtime.device=cuda: trials are given no GPU here; legal are cpu and auto, or --gpus-per-trial 1 "
+                "runtime.device=cuda: trials get no GPU here; use cpu or auto, or give --gpus-per-trial 1 "
                 "where there are GPUs"
             )
         facts = self.facts(config)

@@ -9,7 +9,7 @@ from typing import Protocol
 
 from cnnjepa.ablations.estimate import training_of
 from cnnjepa.ablations.pool import Pool
-from cnnjepa.ablations.study_folder import StudyFolder, TrialKey, TrialRecord, standing_of
+from cnnjepa.ablations.study_folder import StudyFolder, TrialKey, TrialRecord, status_of
 from cnnjepa.ablations.trial_runner import Outcome
 from cnnjepa.errors import InUseError
 
@@ -25,7 +25,7 @@ class Executor(Protocol):
         records: list[TrialRecord],
         stop_file: Path,
         stopping: Callable[[], bool],
-        told: Callable[[TrialRecord, Outcome], None],
+        on_outcome: Callable[[TrialRecord, Outcome], None],
     ) -> None:
         """Run the trials; see LocalExecutor.run."""
 
@@ -55,7 +55,7 @@ def unfinished(pool: Pool, records: list[TrialRecord], retry_failed: bool) -> li
     """Return the distinct trials that remain to be run, here or elsewhere."""
     left = []
     for record in distinct(records):
-        state = standing_of(pool, record).state
+        state = status_of(pool, record).state
         if state in ("waiting", "begun", "running") or (retry_failed and state in ("failed", "unreadable")):
             left.append(record)
     return left
@@ -68,7 +68,7 @@ def run_study(
     make_executor: Callable[[contextlib.ExitStack], Executor],
     stopping: Callable[[], bool],
     retry_failed: bool = False,
-    told: Callable[[TrialRecord, Outcome], None] = lambda record, outcome: None,
+    on_outcome: Callable[[TrialRecord, Outcome], None] = lambda record, outcome: None,
 ) -> dict[TrialKey, Outcome]:
     """Run the unfinished trials and return the outcome of every trial that was tried.
 
@@ -85,7 +85,7 @@ def run_study(
 
     def hear(record: TrialRecord, outcome: Outcome) -> None:
         outcomes[record.key] = outcome
-        told(record, outcome)
+        on_outcome(record, outcome)
 
     with contextlib.ExitStack() as until_done:
         until_done.callback(stop_file.unlink, missing_ok=True)
@@ -104,12 +104,12 @@ def run_study(
 
 
 def _is_free(pool: Pool, record: TrialRecord) -> bool:
-    return standing_of(pool, record).state != "running" and not pool.is_claimed(record.pretrain_hash)
+    return status_of(pool, record).state != "running" and not pool.is_claimed(record.pretrain_hash)
 
 
 def _forget_failure(pool: Pool, record: TrialRecord) -> None:
     """Remove the failed or damaged result of a trial that will be tried again, so that it does not count as failed."""
-    if standing_of(pool, record).state not in ("failed", "unreadable"):
+    if status_of(pool, record).state not in ("failed", "unreadable"):
         return
     folder = pool.folder(record.pretrain_hash)
     with contextlib.suppress(InUseError), folder.locked():  # in use: another driver already tries it again

@@ -30,7 +30,7 @@ def equal_time_epochs(
     base = load_config(preset, data=data, changes=fixed)
     asked = {"preset": preset, "batch": base.runtime.batch_size, "image_size": base.data.image_size}
     different = [
-        f"{key} {there} there, {value} asked"
+        f"{key} {there} in the file, {value} requested"
         for key, value in asked.items()
         if (there := getattr(measured, key)) != value
     ]
@@ -40,7 +40,7 @@ def equal_time_epochs(
         root = next((root for root in costs.parents if step_cost_path(root) == costs), None)
         again = command(*MADE_BY.split(), "--preset", preset, *size, *images, root=root)
         raise ConfigError(
-            f"--equal-time {costs}: measured for another setting ({'; '.join(different)}); measure again: {again}"
+            f"--equal-time {costs}: measured with other settings ({'; '.join(different)}); measure again: {again}"
         )
     epochs = {}
     for method in methods:
@@ -50,7 +50,7 @@ def equal_time_epochs(
             continue
         if method not in measured.methods:
             known = ", ".join(sorted(measured.methods))
-            raise ConfigError(f"--equal-time {costs}: {method} was not measured; it has {known}")
+            raise ConfigError(f"--equal-time {costs}: {method} was not measured; the file has {known}")
         shorter = 1 - config.probe.held_out_fraction if config.method.LEARNS_FROM_LABELS else 1.0
         epochs[method] = max(1, round(base.runtime.epochs * measured.share(method) / shorter))
     return epochs

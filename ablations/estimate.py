@@ -87,14 +87,14 @@ def probe_flops(
     probe = config.probe
     dims = [cost.feature_dim, *([cost.feature_dim] if untrained else []), *([_PIXEL_DIM] if pixels else [])]
     features = (size.train + size.val) * cost.encoder_flops * (1 + untrained)
-    glances = max(0, config.trained_epochs - 1) // probe.every_epochs if training and probe.every_epochs else 0
-    glance = min(size.train, probe.online_images) * cost.encoder_flops
+    online_probes = max(0, config.trained_epochs - 1) // probe.every_epochs if training and probe.every_epochs else 0
+    online_probe = min(size.train, probe.online_images) * cost.encoder_flops
     # `held_out` trains with every rate, then refits with one rate for about half of the epochs. A linear layer on kept
     # features costs its product and the gradient of its weights.
     fits = ("published" in probe.protocols) + (len(probe.held_out_lrs) + 0.5) * ("held_out" in probe.protocols)
     linear = sum(4 * size.train * size.classes * dim * probe.linear_epochs * fits for dim in dims)
     neighbours = sum(2 * size.train * (size.val + probe.held_out_fraction * size.train) * dim for dim in dims)
-    return features + glances * glance + linear + len(probe.protocols) * neighbours
+    return features + online_probes * online_probe + linear + len(probe.protocols) * neighbours
 
 
 def _disk(cost: MethodCost, config: PretrainConfig) -> int:

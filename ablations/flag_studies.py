@@ -42,8 +42,8 @@ def masking_study(
     names = strategies or ["mixed", "multi_block", "random"]
     for name in names:
         if name not in _STRATEGIES:
-            legal = f"{', '.join(_STRATEGIES)}{nearest(str(name), _STRATEGIES)}"
-            raise ConfigError(f"--strategies: {name!r} is not legal; legal are {legal}")
+            known = f"{', '.join(_STRATEGIES)}{nearest(str(name), _STRATEGIES)}"
+            raise ConfigError(f"--strategies: {name!r} must be one of {known}")
     named: dict[str, dict[str, Any]] = {}
     for name in names:
         fields = _STRATEGIES[name].model_fields
@@ -61,9 +61,7 @@ def masking_study(
     for flag, values, field in (("--ratios", ratios, "ratio"), ("--blocks", blocks, "num_blocks")):
         if values and not any(field in _STRATEGIES[name].model_fields for name in names):
             having = [name for name, model in _STRATEGIES.items() if field in model.model_fields]
-            raise ConfigError(
-                f"{flag} applies to none of {', '.join(names)}; strategies that have it: {', '.join(having)}"
-            )
+            raise ConfigError(f"{flag} applies to none of {', '.join(names)}, only to {', '.join(having)}")
     return validated(
         {
             "name": f"masking-{preset}",

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from cnnjepa import signals
 from cnnjepa.ablations.pool import Pool
-from cnnjepa.ablations.study_folder import StudyFolder, TrialRecord, standing_of
+from cnnjepa.ablations.study_folder import StudyFolder, TrialRecord, status_of
 from cnnjepa.ablations.trial_runner import (
     ATTEMPTS,
     EXIT_CODES,
@@ -33,14 +33,16 @@ class LocalExecutor:
     def __init__(self, folder: StudyFolder, pool: Pool, threads: int | None = None, workers: int = 1) -> None:
         self._folder, self._pool, self._threads, self._workers = folder, pool, threads, workers
 
-    def run(self, records: list[TrialRecord], stop_file: Path, stopping: Callable[[], bool], told: OnOutcome) -> None:
-        """Try every trial that no other driver has claimed, and call `told` with each outcome. Once `stopping()` is
-        true, the running trial is asked to stop through `stop_file`, and no other is begun."""
+    def run(
+        self, records: list[TrialRecord], stop_file: Path, stopping: Callable[[], bool], on_outcome: OnOutcome
+    ) -> None:
+        """Try every trial that no other driver has claimed, and call `on_outcome` with each outcome. Once `stopping()`
+        is true, the running trial is asked to stop through `stop_file`, and no other is started."""
         for record in records:
             with self._pool.claimed(record.pretrain_hash) as ours:
                 outcome = self._attempts(record, stop_file, stopping) if ours else None
             if outcome is not None:
-                told(record, outcome)
+                on_outcome(record, outcome)
 
     def _attempts(self, record: TrialRecord, stop_file: Path, stopping: Callable[[], bool]) -> Outcome | None:
         """Return the outcome of the last attempt; None if there was no attempt or the study is to stop."""
@@ -48,7 +50,7 @@ class LocalExecutor:
         for _ in range(ATTEMPTS):
             if stopping():
                 return None
-            if standing_of(self._pool, record).state not in ("waiting", "begun"):
+            if status_of(self._pool, record).state not in ("waiting", "begun"):
                 return outcome  # another driver runs it or has finished it
             outcome = self._attempt(record, stop_file, stopping)
             if outcome.status not in ("died", "stopped"):
@@ -100,12 +102,12 @@ class LocalExecutor:
             return Outcome("busy")
         log = self._folder.log(record.key)
         recorded_note(record, self._pool.folder(record.pretrain_hash).path, log)
-        standing = standing_of(self._pool, record)
-        if standing.state in ("finished", "collapsed", "failed"):
-            return Outcome(standing.state, standing.problem or "")
+        status = status_of(self._pool, record)
+        if status.state in ("finished", "collapsed", "failed"):
+            return Outcome(status.state, status.problem or "")
         if code == EXIT_CODES["stopped"] or stopping:
             return Outcome("stopped")
         if why := lost_note(log):
             return Outcome("died", why)
         how = f"signal {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
-        return Outcome("died", f"its process ended by {how}; its log is {log}")
+        return Outcome("died", f"its process ended with {how}; its log is {log}")

@@ -21,7 +21,7 @@ def methods_of(preset: str) -> list[str]:
     others = [name.removeprefix(f"{preset}-") for name in preset_names() if name.startswith(f"{preset}-")]
     if own != "cnnjepa" or not others:
         bases = [n for n in preset_names() if f"{n}-simclr" in preset_names()]
-        raise ConfigError(f"preset {preset!r} has no other methods to compare with; legal are {', '.join(bases)}")
+        raise ConfigError(f"preset {preset!r} has no other methods to compare with; must be one of {', '.join(bases)}")
     found = [own, "random_init", *others]
     return sorted(found, key=lambda name: (_ORDER.index(name) if name in _ORDER else len(_ORDER), name))
 
@@ -29,11 +29,10 @@ def methods_of(preset: str) -> list[str]:
 def changes_of(preset: str, method: str) -> dict[str, Any]:
     """Return a method preset's changes to its base by full config path. Raises ConfigError for a method without a
     preset."""
-    legal = methods_of(preset)
-    if method not in legal:
+    known = methods_of(preset)
+    if method not in known:
         raise ConfigError(
-            f"--methods: {method!r} is not legal with preset {preset}; legal are {', '.join(legal)}"
-            f"{nearest(str(method), legal)}"
+            f"--methods: {method!r} must be one of {', '.join(known)} with preset {preset}{nearest(str(method), known)}"
         )
     if method == "cnnjepa":
         return {}

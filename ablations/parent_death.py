@@ -19,7 +19,7 @@ def main() -> None:
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
     if os.getppid() != int(parent):
-        sys.exit("the process that asked for this one is gone")
+        sys.exit("the parent process has ended")
     os.execv(command[0], command)
 
 

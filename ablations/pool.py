@@ -20,7 +20,7 @@ State = Literal["waiting", "begun", "running", "finished", "collapsed", "failed"
 
 
 @dataclass(frozen=True)
-class Standing:
+class TrialStatus:
     """Status of a trial."""
 
     state: State
@@ -76,7 +76,7 @@ class Pool:
     def _claim(self, pretrain_hash: str) -> Path:
         return self.path.parent / "claims" / pretrain_hash
 
-    def standing(self, pretrain_hash: str, probe_hash: str, config: PretrainConfig, train_images: int) -> Standing:
+    def status(self, pretrain_hash: str, probe_hash: str, config: PretrainConfig, train_images: int) -> TrialStatus:
         """Return the trial's status, read from its folder alone; safe while other processes train. A trained run that
         has only a result of other probe settings counts as begun: it is probed again without training. A failure under
         other probe settings is not a failure of this trial."""
@@ -85,13 +85,13 @@ class Pool:
         try:
             result = folder.read_result(probe_hash) or self._kept_result(pretrain_hash, probe_hash)
         except RunError as error:
-            return Standing("running") if held else Standing("unreadable", problem=str(error))
+            return TrialStatus("running") if held else TrialStatus("unreadable", problem=str(error))
         if result and not held and result.status == "failed":
-            return Standing("failed", result, problem=result.error)
+            return TrialStatus("failed", result, problem=result.error)
         if result and result.has_figures:
-            return Standing(result.status, result, 1.0, result.final_loss)
+            return TrialStatus(result.status, result, 1.0, result.final_loss)
         if not held and not folder.begun:
-            return Standing("waiting")
+            return TrialStatus("waiting")
         train, knn = _last_lines(self.logged(pretrain_hash, probe_hash) or [], probe_hash)
         return _under_way(train, knn, config, train_images, "running" if held else "begun")
 
@@ -111,14 +111,14 @@ class Pool:
 
 def _under_way(
     train: dict[str, Any] | None, knn: float | None, config: PretrainConfig, train_images: int, state: State
-) -> Standing:
+) -> TrialStatus:
     """Return the status of a trial without a result, from the last lines of its metrics.jsonl."""
     if train is None:
-        return Standing(state, knn=knn)
+        return TrialStatus(state, knn=knn)
     progress = float(train["epoch"]) / config.runtime.epochs
     rate = float(train["images_per_s"])
     left = (1 - progress) * config.runtime.epochs * train_images / rate if rate else None
-    return Standing(state, None, progress, float(train["loss"]), knn, rate, left)
+    return TrialStatus(state, None, progress, float(train["loss"]), knn, rate, left)
 
 
 def own_probe(line: dict[str, Any], probe_hash: str) -> bool:

@@ -125,7 +125,7 @@ def _connect(ray: Any, address: str | None, folder: Path | None) -> None:
         reason = str(failure[0]).strip().splitlines()[0] if failure else f"no answer within {_JOIN_SECONDS:g} s"
         raise ConfigError(
             f"--address {address}: no Ray cluster can be joined there ({reason}); `ray start --head` starts one, `ray "
-            "status` shows it. A cluster that asks for a token wants RAY_AUTH_MODE=token and its ~/.ray/auth_token "
+            "status` shows it. A cluster that requires a token needs RAY_AUTH_MODE=token and its ~/.ray/auth_token "
             "here (--address auto finds them itself). Without --address one is embedded in this machine"
         )
 
@@ -138,11 +138,11 @@ def _refuse_silence(address: str) -> None:
     if not colon or not port.isdigit():
         if place == "auto":
             return
-        raise ConfigError(f"--address {address}: legal are auto, HOST:PORT and ray://HOST:PORT")
+        raise ConfigError(f"--address {address} must be auto, HOST:PORT or ray://HOST:PORT")
     try:
         socket.create_connection((host.strip("[]"), int(port)), timeout=_CONNECT_SECONDS).close()
     except (OSError, OverflowError) as error:
         raise ConfigError(
-            f"--address {address}: nobody answers at {host}:{port} ({error}); `ray start --head` starts a cluster, and "
+            f"--address {address}: no answer at {host}:{port} ({error}); `ray start --head` starts a cluster, and "
             "without --address one is embedded in this machine"
         ) from None

@@ -26,11 +26,13 @@ class RayExecutor:
         self._folder, self._pool, self._resources = folder, pool, resources
         self._at_once = capacity.trials(resources)
 
-    def run(self, records: list[TrialRecord], stop_file: Path, stopping: Callable[[], bool], told: OnOutcome) -> None:
+    def run(
+        self, records: list[TrialRecord], stop_file: Path, stopping: Callable[[], bool], on_outcome: OnOutcome
+    ) -> None:
         """Run the trials as LocalExecutor.run does. A trial whose process or machine is lost is restarted elsewhere
         from its checkpoint, with at most three attempts in all."""
         specs = [self._spec(record, stop_file) for record in records]
-        queue = _Queue(records, specs, stopping, told)
+        queue = _Queue(records, specs, stopping, on_outcome)
         # Tune keeps its own record in a scratch folder. It is not needed, because the pool records which trials are
         # done.
         with tempfile.TemporaryDirectory(prefix="ray-tune-", dir=self._folder.path.resolve()) as scratch:
@@ -100,11 +102,11 @@ class _Queue(NotKept, Searcher):
         records: list[TrialRecord],
         specs: list[dict[str, Any]],
         stopping: Callable[[], bool],
-        told: OnOutcome,
+        on_outcome: OnOutcome,
     ) -> None:
         super().__init__()
         self._left = list(zip(records, specs, strict=True))
-        self._stopping, self._told = stopping, told
+        self._stopping, self._on_outcome = stopping, on_outcome
         self._given: dict[str, tuple[TrialRecord, dict[str, Any]]] = {}
 
     def suggest(self, trial_id: str) -> Any:
@@ -124,7 +126,7 @@ class _Queue(NotKept, Searcher):
             )
         else:
             outcome = Outcome(result["status"], result["detail"])
-        self._told(record, outcome)
+        self._on_outcome(record, outcome)
 
 
 def ray_trial(config: dict[str, Any]) -> None:
@@ -135,7 +137,7 @@ def ray_trial(config: dict[str, Any]) -> None:
     if outcome.status == "died":
         raise RuntimeError(outcome.detail)  # Tune restarts it
     if outcome.status == "stopped" and not Path(spec["stop_file"]).exists():
-        raise RuntimeError(f"{outcome.detail}, which the study did not ask for")  # Tune restarts it
+        raise RuntimeError(f"{outcome.detail}, which the study did not request")  # Tune restarts it
     tune.report({"status": outcome.status, "detail": outcome.detail})
 
 

@@ -8,7 +8,7 @@ from cnnjepa.cpus import usable_cpus
 from cnnjepa.schemas import ConfigError
 
 # Maximum CPUs of a process that has a GPU: for its loader processes and itself. Assumption.
-_MOST_CPUS_BESIDE_A_GPU = 16
+_MOST_CPUS_PER_GPU_PROCESS = 16
 
 
 class Resources(NamedTuple):
@@ -87,8 +87,8 @@ def resources_per_trial(
         gpus = float(workers) if capacity.gpus and not on_cpu else 0.0
     if cpus is None and gpus:
         parts = [have / count for have, count in capacity.nodes if count]
-        beside = min(parts, default=1.0) * min(1.0, gpus / workers)
-        cpus = int(max(1, min(_MOST_CPUS_BESIDE_A_GPU, beside)))
+        proportional = min(parts, default=1.0) * min(1.0, gpus / workers)
+        cpus = int(max(1, min(_MOST_CPUS_PER_GPU_PROCESS, proportional)))
     if cpus is None:
         most = max((have for have, _ in capacity.nodes), default=1.0)
         cpus = 1 if side_by_side else max(1, int(most) // workers)

@@ -6,7 +6,7 @@ import statistics
 from pathlib import Path
 from typing import Any, Self
 
-from pydantic import Field, PositiveFloat, ValidationError, model_validator
+from pydantic import AliasChoices, Field, PositiveFloat, ValidationError, model_validator
 
 from cnnjepa.schemas import ConfigError
 from cnnjepa.schemas.base import Section
@@ -21,9 +21,11 @@ class MethodSteps(Section):
     seconds: tuple[PositiveFloat, ...] = Field(min_length=1)
     """Seconds per step, one step per round."""
 
-    beside: tuple[PositiveFloat, ...] = ()
-    """CNN-JEPA's steps in the same rounds. Empty in older files, in which all methods alternated: then CNN-JEPA's own
-    list counts."""
+    reference_seconds: tuple[PositiveFloat, ...] = Field(
+        default=(), validation_alias=AliasChoices("reference_seconds", "beside")
+    )
+    """Seconds of CNN-JEPA's steps in the same rounds; earlier versions called the field `beside`. Empty in the oldest
+    files, in which all methods alternated: then CNN-JEPA's own list counts."""
 
     flops_per_image: PositiveFloat
     """FLOPs per image of a step, forward and backward, at the mean visible fraction."""
@@ -57,27 +59,27 @@ class StepCostFile(Section):
     """Hardware and software."""
 
     @model_validator(mode="after")
-    def _has_as_many_steps_beside(self) -> Self:
+    def _pairs_every_step_with_one_of_the_reference(self) -> Self:
         if REFERENCE not in self.methods:
-            raise ValueError(f"lacks the time of {REFERENCE}'s step")
+            raise ValueError(f"the steps of {REFERENCE} are missing")
         for name, one in self.methods.items():
-            beside = one.beside or self.methods[REFERENCE].seconds
-            if len(beside) != len(one.seconds):
-                raise ValueError(f"{name} has {len(one.seconds)} steps beside {len(beside)} of {REFERENCE}")
+            reference = one.reference_seconds or self.methods[REFERENCE].seconds
+            if len(reference) != len(one.seconds):
+                raise ValueError(f"{name} has {len(one.seconds)} steps, but {len(reference)} of {REFERENCE}")
         return self
 
     def shares(self, method: str) -> list[float]:
         """Return the fraction of the method's time that CNN-JEPA takes for the same number of images, round by
         round."""
         other, ours = self.methods[method], self.methods[REFERENCE]
-        beside = other.beside or ours.seconds
-        return [b / ours.images / (s / other.images) for s, b in zip(other.seconds, beside, strict=True)]
+        reference = other.reference_seconds or ours.seconds
+        return [b / ours.images / (s / other.images) for s, b in zip(other.seconds, reference, strict=True)]
 
     def share(self, method: str) -> float:
         """Return the same fraction for the medians."""
         other, ours = self.methods[method], self.methods[REFERENCE]
-        beside = statistics.median(other.beside or ours.seconds)
-        return beside / ours.images / (statistics.median(other.seconds) / other.images)
+        reference = statistics.median(other.reference_seconds or ours.seconds)
+        return reference / ours.images / (statistics.median(other.seconds) / other.images)
 
 
 def step_cost_path(root: Path) -> Path:
@@ -90,7 +92,7 @@ def _each_key_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     if len(found) < len(pairs):
         names = [name for name, _ in pairs]
         twice = next(name for place, name in enumerate(names) if name in names[:place])
-        raise ValueError(f"{twice!r} is there twice")
+        raise ValueError(f"{twice!r} occurs twice")
     return found
 
 
@@ -106,4 +108,4 @@ def read_step_costs(path: Path) -> StepCostFile:
         reason = ": ".join(filter(None, (".".join(map(str, first["loc"])), first["msg"])))
     except (OSError, ValueError) as error:
         reason = str(error)
-    raise ConfigError(f"{path}: is not a file that `{MADE_BY}` wrote ({reason}); measure again")
+    raise ConfigError(f"{path}: was not written by `{MADE_BY}` ({reason}); measure again")

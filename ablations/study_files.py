@@ -39,7 +39,7 @@ def read_study(asked: str) -> Study:
     if path.suffix not in (".yaml", ".yml"):
         names = ["predictor", "masking", *shipped_studies()]
         raise ConfigError(
-            f"study {asked!r} does not exist; legal are a YAML file, or {', '.join(names)}{nearest(asked, names)}"
+            f"study {asked!r} does not exist; give a YAML file or one of {', '.join(names)}{nearest(asked, names)}"
         )
     return _study(read_yaml_file(path, "study file"), path.stem, str(path))
 
@@ -73,5 +73,5 @@ def _checked_axes(tree: dict[str, Any]) -> dict[str, Any]:
         arms = values.items() if isinstance(values, dict) else ()
         wrong = next((arm for arm, changes in arms if not isinstance(changes, dict)), None)
         if wrong is not None:
-            raise ConfigError(f"axis {name!r}, arm {wrong!r}: give what it changes, config path: value")
+            raise ConfigError(f"axis {name!r}, arm {wrong!r}: give its changes as config path: value")
     return tree

@@ -9,7 +9,7 @@ from pydantic import Field, ValidationError
 
 from cnnjepa.ablations.archived_trials import FILE_NAME, read_archived_trials
 from cnnjepa.ablations.plan import PlannedTrial
-from cnnjepa.ablations.pool import Pool, Standing
+from cnnjepa.ablations.pool import Pool, TrialStatus
 from cnnjepa.commands import command
 from cnnjepa.schemas import ConfigError, PretrainConfig
 from cnnjepa.schemas.base import Section
@@ -93,7 +93,7 @@ class StudyFolder:
         """Return the study. Raises ConfigError when it is missing or damaged."""
         if self.searched:
             raise ConfigError(
-                f"{self.path} holds a search, not a study; the search's own command shows what it found and goes on"
+                f"{self.path} holds a search, not a study; the search's own command shows its results and resumes it"
             )
         self.refuse_absent()
         try:
@@ -126,7 +126,7 @@ class StudyFolder:
         if not self.begun:
             return
         different = [
-            f"  {name}: there {there}, asked {asked}"
+            f"  {name}: there {there}, requested {asked}"
             for name, there, asked in differences(_comparable(self.study()), _comparable(study))
         ]
         old, new = ({(t.arm, t.seed, t.key) for t in some} for some in (self.trials(), trials))
@@ -146,8 +146,8 @@ class StudyFolder:
             )
         if extend and study.claims and not before.claims:
             raise ConfigError(
-                f"{self.path} was begun without claims, and there is no claiming afterwards. Give this study another "
-                "--name (finished trials are used again)."
+                f"{self.path} was started without claims, and claims cannot be added afterwards. Give this study "
+                "another --name (finished trials are used again)."
             )
         if old < new and extend:
             return
@@ -209,9 +209,9 @@ def records_of(trials: list[PlannedTrial], baseline: str, world_size: int) -> li
     ]
 
 
-def standing_of(pool: Pool, trial: TrialRecord) -> Standing:
+def status_of(pool: Pool, trial: TrialRecord) -> TrialStatus:
     """Return the status of a study's trial."""
-    return pool.standing(trial.pretrain_hash, trial.probe_hash, trial.config, trial.train_images)
+    return pool.status(trial.pretrain_hash, trial.probe_hash, trial.config, trial.train_images)
 
 
 def _comparable(study: Study) -> dict[str, Any]:

@@ -8,7 +8,7 @@ import warnings
 from pathlib import Path
 from typing import Any
 
-from cnnjepa.ablations.pool import Pool, Standing, own_probe
+from cnnjepa.ablations.pool import Pool, TrialStatus, own_probe
 from cnnjepa.ablations.study_folder import StudyFolder, TrialKey, TrialRecord
 from cnnjepa.names import file_names, visible
 from cnnjepa.schemas import TrialResult
@@ -33,14 +33,14 @@ class StudyTensorBoard:
             for record, label in zip(records, labels, strict=True)
         }
 
-    def update(self, standings: dict[TrialKey, Standing]) -> None:
+    def update(self, statuses: dict[TrialKey, TrialStatus]) -> None:
         """Write the points that were logged since the last call."""
         for key, run in self._runs.items():
-            standing = standings[key]
-            if standing.state != "waiting":
+            status = statuses[key]
+            if status.state != "waiting":
                 run.follow()
-            if standing.settled and standing.result:
-                run.conclude(standing.result)
+            if status.settled and status.result:
+                run.conclude(status.result)
 
     def close(self) -> None:
         """Close the log file of every run."""

@@ -206,7 +206,7 @@ def record_failure(record: TrialRecord, run_dir: Path, error: str, log: Path) ->
         with folder.locked(_PATIENCE):
             folder.write_result(result)
     except (RunError, InUseError) as refusal:  # the disk may be full: the outcome still has the reason
-        print(f"the failure could not be written down: {refusal}", file=sys.stderr)
+        print(f"the failure could not be recorded: {refusal}", file=sys.stderr)
 
 
 def main() -> None:

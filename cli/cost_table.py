@@ -85,13 +85,13 @@ def _table(found: dict[str, StepCost], title: str) -> Sheet:
         table.add(
             name,
             f"{cost.median:.3g}",
-            (_ratio(cost.median / cost.median_beside), "dim"),
+            (_ratio(cost.median / cost.median_reference), "dim"),
             _rate(cost.images / cost.median),
             quantity(cost.flops_per_image),
             (_ratio(cost.flops_per_image / ours.flops_per_image), "dim"),
             f"{cost.memory_bytes / 2**30:.2f}",
             (_ratio(cost.memory_bytes / ours.memory_bytes), "dim"),
-            f"{cost.median_beside / cost.median * cost.images / ours.images:.2f}",
+            f"{cost.median_reference / cost.median * cost.images / ours.images:.2f}",
             f"{paper[name]:.2f}" if name in paper else "",
         )
     spread = max((max(c.seconds) - min(c.seconds)) / c.median for c in found.values())

@@ -107,7 +107,7 @@ def run(request: StudyRequest) -> int:
                 _executor_of(options, folder, pool, resources, capacity),
                 lambda: stop.reason is not None,
                 options.retry_failed,
-                watch.told,
+                watch.trial_ended,
             )
         stopped = stop.reason
     print_outcome(folder, pool, records)

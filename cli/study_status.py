@@ -6,16 +6,16 @@ from pathlib import Path
 from rich.console import Console, Group
 from rich.live import Live
 
-from cnnjepa.ablations.pool import Pool, Standing
+from cnnjepa.ablations.pool import Pool, TrialStatus
 from cnnjepa.ablations.study_folder import (
     StudyFolder,
     TrialKey,
     TrialRecord,
     refuse_no_studies,
-    standing_of,
+    status_of,
     study_names,
 )
-from cnnjepa.cli.study_tables import counts_line, failures, outcome_notes, outcome_table, standings_table
+from cnnjepa.cli.study_tables import counts_line, failures, outcome_notes, outcome_table, status_table
 from cnnjepa.cli.terminal import is_live, say
 from cnnjepa.schemas import ConfigError
 
@@ -73,13 +73,13 @@ def _follow_in_lines(console: Console, root: Path, name: str) -> None:
         return
 
 
-def _look(root: Path, name: str) -> tuple[list[TrialRecord], dict[TrialKey, Standing]]:
+def _look(root: Path, name: str) -> tuple[list[TrialRecord], dict[TrialKey, TrialStatus]]:
     records: list[TrialRecord] = StudyFolder(root, name).trials()
     pool = Pool(root)
-    return records, {record.key: standing_of(pool, record) for record in records}
+    return records, {record.key: status_of(pool, record) for record in records}
 
 
 def _picture(root: Path, name: str) -> Group:
     StudyFolder(root, name).study()  # reports a wrong name before anything else
-    records, standings = _look(root, name)
-    return Group(standings_table(records, standings), counts_line(records, standings))
+    records, statuses = _look(root, name)
+    return Group(status_table(records, statuses), counts_line(records, statuses))

@@ -7,10 +7,10 @@ from collections.abc import Iterable
 from cnnjepa.ablations.arms import Arm
 from cnnjepa.ablations.driver import distinct
 from cnnjepa.ablations.estimate import TrialEstimate
-from cnnjepa.ablations.pool import Pool, Standing
+from cnnjepa.ablations.pool import Pool, TrialStatus
 from cnnjepa.ablations.report.statistics import POWER, smallest_effect
 from cnnjepa.ablations.resources import Resources
-from cnnjepa.ablations.study_folder import TrialKey, TrialRecord, standing_of
+from cnnjepa.ablations.study_folder import TrialKey, TrialRecord, status_of
 from cnnjepa.ablations.trial_runner import Outcome
 from cnnjepa.cli.sheet import Cell, Sheet
 from cnnjepa.probes.interval import wilson
@@ -120,48 +120,48 @@ def _hours(hours: float | None) -> str:
     return "?" if hours is None else duration(3600 * hours)
 
 
-def standings_table(records: list[TrialRecord], standings: dict[TrialKey, Standing]) -> Sheet:
+def status_table(records: list[TrialRecord], statuses: dict[TrialKey, TrialStatus]) -> Sheet:
     """Return a table with one row per trial: state, progress, loss, probe, time left."""
     table = Sheet(("arm", "seed", "state", "done", "loss", "k-NN", "left", "trial"), left=(0, 2))
     for record in records:
-        standing = standings[record.key]
-        colour = _COLOURS.get(standing.state, "dim")
+        status = statuses[record.key]
+        colour = _COLOURS.get(status.state, "dim")
         table.add(
             record.arm,
             str(record.seed),
-            (standing.state, colour),
-            "" if standing.state == "waiting" else f"{100 * standing.progress:.0f} %",
-            "" if standing.loss is None else f"{standing.loss:.4f}",
-            _knn(standing),
-            "" if standing.state != "running" else _left(standing),
+            (status.state, colour),
+            "" if status.state == "waiting" else f"{100 * status.progress:.0f} %",
+            "" if status.loss is None else f"{status.loss:.4f}",
+            _knn(status),
+            "" if status.state != "running" else _left(status),
             record.pretrain_hash[:12],
         )
     return table
 
 
-def _left(standing: Standing) -> str:
-    if standing.seconds_left is None:
+def _left(status: TrialStatus) -> str:
+    if status.seconds_left is None:
         return ""
-    return "probing" if standing.progress >= 1 else duration(standing.seconds_left)
+    return "probing" if status.progress >= 1 else duration(status.seconds_left)
 
 
-def _knn(standing: Standing) -> str:
-    figures = standing.result and (standing.result.probes.held_out or standing.result.probes.published)
+def _knn(status: TrialStatus) -> str:
+    figures = status.result and (status.result.probes.held_out or status.result.probes.published)
     if figures and figures.knn_top1 is not None:
         return f"{figures.knn_top1:.1f}"
-    return "" if standing.knn is None else f"({standing.knn:.1f})"
+    return "" if status.knn is None else f"({status.knn:.1f})"
 
 
-def counts_line(records: list[TrialRecord], standings: dict[TrialKey, Standing]) -> str:
+def counts_line(records: list[TrialRecord], statuses: dict[TrialKey, TrialStatus]) -> str:
     """Return the number of trials per state, such as `2 running, 3 finished, 1 waiting`."""
-    states = [standings[record.key].state for record in distinct(records)]
+    states = [statuses[record.key].state for record in distinct(records)]
     return ", ".join(f"{states.count(state)} {state}" for state in _STATES if state in states)
 
 
 def outcome_table(study: Study, pool: Pool, records: list[TrialRecord]) -> Sheet:
     """Return a table with one row per arm: accuracies over its seeds."""
-    standings = {record.key: standing_of(pool, record) for record in records}
-    results = [s.result for s in standings.values() if s.settled and s.result]
+    statuses = {record.key: status_of(pool, record) for record in records}
+    results = [s.result for s in statuses.values() if s.settled and s.result]
     published_only = results and not any(result.probes.held_out for result in results)
     protocol = "published" if published_only else "held_out"
     table = Sheet(
@@ -171,7 +171,7 @@ def outcome_table(study: Study, pool: Pool, records: list[TrialRecord]) -> Sheet
     )
     for arm in dict.fromkeys(record.arm for record in records):
         of_arm = [record for record in records if record.arm == arm]
-        found = [standings[record.key] for record in of_arm]
+        found = [statuses[record.key] for record in of_arm]
         finished = [s.result for s in found if s.state == "finished" and s.result]
         linear, knn = (_accuracy(finished, protocol, name) for name in ("linear_top1", "knn_top1"))
         costs = [result.cost for result in finished if result.cost]
@@ -196,7 +196,7 @@ def outcome_notes(pool: Pool, records: list[TrialRecord]) -> list[str]:
     """Return a line for every arm that has unfinished trials, failures first."""
     notes: list[tuple[int, str]] = []
     for arm in dict.fromkeys(record.arm for record in records):
-        states = [standing_of(pool, record).state for record in records if record.arm == arm]
+        states = [status_of(pool, record).state for record in records if record.arm == arm]
         others = [state for state in _WORST_FIRST if state in states and state != "finished"]
         if others:
             counts = ", ".join(f"{states.count(state)} {state}" for state in others)
@@ -240,16 +240,16 @@ def failures(pool: Pool, records: list[TrialRecord], outcomes: dict[TrialKey, Ou
     lines: list[list[Cell]] = []
     again = False
     for record in distinct(records):
-        standing = standing_of(pool, record)
+        status = status_of(pool, record)
         outcome = outcomes.get(record.key)
-        if standing.state in ("failed", "unreadable"):
+        if status.state in ("failed", "unreadable"):
             again = True
-            first, *others = (standing.problem or "").splitlines() or [""]
-            lines.append([(standing.state, "red"), f" {record.label}: {first}"])
+            first, *others = (status.problem or "").splitlines() or [""]
+            lines.append([(status.state, "red"), f" {record.label}: {first}"])
             lines += [[f"    {line}"] for line in others]
-            tail = standing.result.log_tail if standing.result else None
+            tail = status.result.log_tail if status.result else None
             lines += [[(f"    {line}", "dim")] for line in (tail or "").splitlines()[-8:]]
-        elif outcome is not None and outcome.status in ("died", "failed") and not standing.settled:
+        elif outcome is not None and outcome.status in ("died", "failed") and not status.settled:
             text = f" {record.label}: {outcome.detail}; the same command resumes it"
             lines.append([(outcome.status, "red"), text])
     if again:

@@ -45,7 +45,7 @@ def claims() -> str:
         for claim in comparison.study.study.claims:
             rows.append(_claim([one for one in found if one.claim is claim]))
     head = ("the paper's claim", "its differences", "test", *(f"here, {name}" for name in METRICS.values()), "n")
-    return _table((*head, "resolved", "answer here"), rows)
+    return _table((*head, "resolution", "answer here"), rows)
 
 
 def _claim(found: list[Answered]) -> list[str]:
@@ -71,11 +71,11 @@ def step_claims() -> str:
         if method in _costs().methods:
             share, low, high = mean_ratio(_costs().shares(method))
             assert low is not None and high is not None  # several rounds were timed
-            answer = "**holds**" if high < 1 else "does not hold" if low > 1 else "cannot tell"
+            answer = "**holds**" if high < 1 else "does not hold" if low > 1 else "inconclusive"
             rounds = str(len(_costs().methods[method].seconds))
             here = f"{share:.2f} {interval(low, high)}"
-            rows.append([f"cheaper than {NAMES[method]}'s", f"{published:.2f} of its hours", here, rounds, answer])
-    return _table(("the paper's claim about a step of CNN-JEPA", "its ratio", "here, of its time", "n", "answer"), rows)
+            rows.append([f"cheaper than {NAMES[method]}'s", f"{published:.2f} (hours)", here, rounds, answer])
+    return _table(("the paper's claim about a step of CNN-JEPA", "its ratio", "here, time ratio", "n", "answer"), rows)
 
 
 def methods() -> str:
@@ -89,7 +89,7 @@ def methods() -> str:
             share = f"{ratio:.2f} {interval(low, high)}"
         accuracies = [f"{one.mean:.1f} ± {one.sd:.1f}" for one in (linear, knn)]
         rows.append([NAMES[method], *accuracies, str(len(row.counted)), share])
-    return _table(("", *METRICS.values(), "n", "CNN-JEPA's step, of its time"), rows)
+    return _table(("", *METRICS.values(), "n", "time per step, CNN-JEPA / method"), rows)
 
 
 TABLES: dict[str, Callable[[], str]] = {"claims": claims, "step claims": step_claims, "methods": methods}

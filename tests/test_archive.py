@@ -1,4 +1,4 @@
-"""What is kept of a study names no place: no absolute path and no machine, in settings, arms and messages."""
+"""The archive of a study names no place: no absolute path and no machine, in settings, arms and messages."""
 
 import json
 from pathlib import Path
@@ -13,7 +13,7 @@ from cnnjepa.ablations.placeless import Placeless
 from cnnjepa.ablations.pool import Pool
 from cnnjepa.ablations.report.build import build_report
 from cnnjepa.ablations.report.reading import read_study
-from cnnjepa.ablations.study_folder import StudyFolder, standing_of
+from cnnjepa.ablations.study_folder import StudyFolder, status_of
 from cnnjepa.cli.main import main
 from cnnjepa.schemas import ConfigError
 from cnnjepa.schemas.study import Study
@@ -74,7 +74,7 @@ def leaks(folder: Path, *words: str) -> list[str]:
 
 
 @pytest.mark.medium
-def test_a_study_over_data_sets_is_kept_with_the_same_figures_under_the_paths_endings(tmp_path: Path) -> None:
+def test_a_study_over_data_sets_is_archived_with_the_same_figures_under_the_paths_endings(tmp_path: Path) -> None:
     here, kept = tmp_path / "here", tmp_path / "kept"
     sets = [str(tmp_path / place / "photos.tar") for place in ("one", "two")]
     named = {"small": {"train_images": 100, "data.path": sets[0]}, sets[1]: {"train_images": 200}}
@@ -99,7 +99,7 @@ def test_a_study_over_data_sets_is_kept_with_the_same_figures_under_the_paths_en
     assert there.study().question == "Which of one/photos.tar and two/photos.tar?"
     assert there.trials()[2].baseline and there.trials()[0].choices["data.path"] == "one/photos.tar"
     for before, after in zip(StudyFolder(here, "sets").trials(), there.trials(), strict=True):
-        one, other = standing_of(Pool(here), before).result, standing_of(Pool(kept), after).result
+        one, other = status_of(Pool(here), before).result, status_of(Pool(kept), after).result
         assert one and other and one.probes == other.probes and before.key == after.key
     build_report(kept, ["sets"], tmp_path / "report")
     text = (tmp_path / "report" / "tables" / "sets_accuracy_held_out.csv").read_text()
@@ -112,7 +112,7 @@ def test_a_study_over_data_sets_is_kept_with_the_same_figures_under_the_paths_en
     assert [r.arm for r in StudyFolder(kept, "named").trials()] == ["small", "two/photos.tar"]
 
 
-def test_a_failed_trial_is_kept_without_the_places_in_its_messages(tmp_path: Path) -> None:
+def test_a_failed_trial_is_archived_without_the_places_in_its_messages(tmp_path: Path) -> None:
     here, kept = tmp_path / "here", tmp_path / "kept"
     images = tmp_path / "my images" / "photos.tar"
     study = Study(name="failing", preset="tiny64", set={"data.path": str(images)}, axes={"predictor.depth": (1, 2)})
@@ -129,13 +129,13 @@ def test_a_failed_trial_is_kept_without_the_places_in_its_messages(tmp_path: Pat
     write_run(here, trials[1], result_of(trials[1], 1.0, 1.0, probe_software={"host": "lab-8", "commit": "4"}))
     archive_study(here, "failing", kept)
     assert leaks(kept, str(tmp_path), "my images", "lab-7", "lab-8", "a b/") == []
-    result = standing_of(Pool(kept), StudyFolder(kept, "failing").trials()[0]).result
+    result = status_of(Pool(kept), StudyFolder(kept, "failing").trials()[0]).result
     assert result and result.error == "photos.tar: n01/x.JPEG cannot be read"
     assert result.log_tail == f'--- on (host)\n  File "trial.py", line 3\n{result.error}'
     assert result.skipped_images == ("y.png", "n02/z.png") and result.software == {"commit": "0123"}
 
 
-def test_a_searchs_arms_and_table_are_kept_without_places(tmp_path: Path) -> None:
+def test_a_searchs_arms_and_table_are_archived_without_places(tmp_path: Path) -> None:
     folder = tmp_path / "here" / "studies" / "s"
     folder.mkdir(parents=True)
     (folder / "search.yaml").write_text(
@@ -161,7 +161,7 @@ def test_a_text_without_places_stays_as_it_is(text: str) -> None:
     assert Placeless({}, Path("/srv/pool"), ["lab-7"]).said(text) == text
 
 
-def test_a_kept_study_is_one_file_of_lines_and_stands_as_before_with_curves(tmp_path: Path) -> None:
+def test_an_archived_study_is_one_file_of_lines_and_stands_as_before_with_curves(tmp_path: Path) -> None:
     here, kept = tmp_path / "here", tmp_path / "kept"
     study = Study(name="lines", preset="tiny64", axes={"predictor.depth": (1, 2)}, seeds=(0, 1))
     trials = write_study(here, study, lambda arm, seed: None if (arm, seed) == ("depth=2", 1) else (50.0 + seed, 40.0))
@@ -175,14 +175,14 @@ def test_a_kept_study_is_one_file_of_lines_and_stands_as_before_with_curves(tmp_
     ]
     assert lines[3]["result"] is None and lines[0]["logged"][-1] == '{"kind": "tr'
     before, after = (read_study(StudyFolder(root, "lines")) for root in (here, kept))
-    assert [t.standing.state for t in after.trials] == [t.standing.state for t in before.trials]
+    assert [t.status.state for t in after.trials] == [t.status.state for t in before.trials]
     assert [t.result for t in after.trials] == [t.result for t in before.trials] and after.trials[0].result
     assert [t.curves for t in after.trials if t.result] == [t.curves for t in before.trials if t.result]
     assert after.trials[0].curves.train["loss"][-2:] == [0.05, None]
     assert after.trials[0].curves.problem == "1 line of metrics.jsonl cannot be read"
 
 
-def test_status_reads_a_kept_study_and_what_is_kept_can_be_kept_again(
+def test_status_reads_an_archived_study_and_an_archive_can_be_archived_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     study = Study(name="again", preset="tiny64", axes={"predictor.depth": (1, 2)})
@@ -197,7 +197,7 @@ def test_status_reads_a_kept_study_and_what_is_kept_can_be_kept_again(
     assert capsys.readouterr().out == "again  2 finished\n"
 
 
-def test_a_study_that_was_run_in_the_folder_is_not_replaced_by_a_kept_one(tmp_path: Path) -> None:
+def test_a_study_that_was_run_in_the_folder_is_not_replaced_by_an_archived_one(tmp_path: Path) -> None:
     study = Study(name="both", preset="tiny64", axes={"predictor.depth": (1, 2)})
     for root in ("here", "there"):
         write_study(tmp_path / root, study, lambda arm, seed: (50.0, 40.0))
@@ -205,7 +205,7 @@ def test_a_study_that_was_run_in_the_folder_is_not_replaced_by_a_kept_one(tmp_pa
         archive_study(tmp_path / "here", "both", tmp_path / "there")
 
 
-def test_a_trial_that_is_trained_again_counts_before_what_was_kept(tmp_path: Path) -> None:
+def test_a_trial_that_is_trained_again_counts_before_the_archived_one(tmp_path: Path) -> None:
     here, kept = tmp_path / "here", tmp_path / "kept"
     study = Study(name="more", preset="tiny64", axes={"predictor.depth": (1, 2)})
     first, second = write_study(here, study, lambda arm, seed: (50.0, 40.0))
@@ -214,18 +214,18 @@ def test_a_trial_that_is_trained_again_counts_before_what_was_kept(tmp_path: Pat
     Pool(here).folder(second.pretrain_hash).write_result(failed)
     archive_study(here, "more", kept)
     records = StudyFolder(kept, "more").trials()
-    assert [standing_of(Pool(kept), record).state for record in records] == ["finished", "failed"]
+    assert [status_of(Pool(kept), record).state for record in records] == ["finished", "failed"]
     write_run(kept, second, None)
-    assert standing_of(Pool(kept), records[1]).state == "begun"
+    assert status_of(Pool(kept), records[1]).state == "begun"
     write_run(kept, second, result_of(second, 60.0, 40.0))
-    result = standing_of(Pool(kept), records[1]).result
+    result = status_of(Pool(kept), records[1]).result
     assert result and result.probes.held_out and result.probes.held_out.linear_top1 == 60.0
     write_run(kept, first, result_of(first, 60.0, 40.0, probe_hash="other"))  # another study probes the run otherwise
-    result = standing_of(Pool(kept), records[0]).result
+    result = status_of(Pool(kept), records[0]).result
     assert result and result.probes.held_out and result.probes.held_out.linear_top1 == 50.0
 
 
-def test_a_damaged_kept_file_is_named_with_its_line_and_a_damaged_result_with_its_run(tmp_path: Path) -> None:
+def test_a_damaged_archive_is_named_with_its_line_and_a_damaged_result_with_its_run(tmp_path: Path) -> None:
     here, kept = tmp_path / "here", tmp_path / "kept"
     study = Study(name="torn", preset="tiny64", axes={"predictor.depth": (1, 2)})
     trials = write_study(here, study, lambda arm, seed: (50.0, 40.0))
@@ -234,7 +234,7 @@ def test_a_damaged_kept_file_is_named_with_its_line_and_a_damaged_result_with_it
     whole = path.read_text()
     path.write_text(whole.replace('"status":"finished"', '"status":"done"', 1))
     (warning,) = read_study(StudyFolder(kept, "torn")).warnings
-    assert f"the kept result of {trials[0].pretrain_hash[:12]} cannot be read" in warning
+    assert f"the archived result of {trials[0].pretrain_hash[:12]} cannot be read" in warning
     path.write_text(whole[:-40])
     with pytest.raises(ConfigError, match=r"trials\.jsonl cannot be read \(line 2: "):
         StudyFolder(kept, "torn").trials()

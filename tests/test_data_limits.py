@@ -46,7 +46,7 @@ def test_studies_searches_and_benchmarks_use_other_images_whole(tmp_path: Path) 
     assert method_config("demo", "byol", tmp_path).data.image_size == 224
     costs = costs_file(tmp_path / "costs.json")  # measured at 32 px
     assert equal_time_epochs(costs, "demo", ["simclr"], {}) == {"simclr": 4}
-    with pytest.raises(ConfigError, match="image_size 32 there, 224 asked"):
+    with pytest.raises(ConfigError, match="image_size 32 in the file, 224 requested"):
         equal_time_epochs(costs, "demo", ["simclr"], {}, tmp_path)
 
 

@@ -108,5 +108,5 @@ def test_a_run_that_trains_nothing_is_not_said_to_fail_at_it(tmp_path: Path) -> 
     trials = write_study(tmp_path, study, lambda arm, seed: (3.0, 3.0))  # below the floors of `result_of`
     write_run(tmp_path, trials[0], result_of(trials[0], 3.0, 3.0, method="random_init"))
     built = build_report(tmp_path, ["seen"], tmp_path / "out")
-    (said,) = [text for _, texts in built.sentences for text in texts if "linear" in text and "No higher than" in text]
+    (said,) = [text for _, texts in built.sentences for text in texts if "linear" in text and "Not above" in text]
     assert trials[1].arm.label in said and trials[0].arm.label not in said

@@ -30,7 +30,7 @@ def test_claims_are_answered_by_the_rule_that_was_written_down(tmp_path: Path) -
     words = dict(build_report(tmp_path, []).sentences)["depths"]
     rows = table(tmp_path / "report", "claims")
     assert [row["answer"] for row in rows if row["metric"] == "linear top-1"] == [
-        "holds", "does not hold", "holds", "does not hold", "cannot tell", "cannot tell",
+        "holds", "does not hold", "holds", "does not hold", "inconclusive", "inconclusive",
     ]  # fmt: skip
     assert rows == table(tmp_path / "studies" / "depths" / "report", "depths_claims")
     first = rows[0]
@@ -39,14 +39,14 @@ def test_claims_are_answered_by_the_rule_that_was_written_down(tmp_path: Path) -
     # Four against two: seeds differ by 0.5, -0.1 and 4.1, and six tests share the level.
     assert float(rows[8]["resolved"]) == pytest.approx(8.02 * 2.27, rel=0.01)
     assert float(rows[10]["resolved"]) == pytest.approx(4.303 * 2.27 / 3**0.5, rel=0.01)
-    assert words[0].startswith(
-        "Claimed beforehand: “One layer is worse.” Protocol held_out: holds by linear top-1 (−10"
-    )
+    assert words[0].startswith("Claim: “One layer is worse.” Protocol held_out: holds by linear top-1 (−10")
     first_line = next(
         x for x in (tmp_path / "report/tables/claims.md").read_text().splitlines() if "One layer is w" in x
     )
     assert "| −8.36 outside |" in first_line  # we found 10.0 below, within a quarter of a point
-    assert "points would have been told apart" in words[4] and "the interval is ±5.64, the margin 1.5" in words[5]
+    assert (
+        "the smallest detectable difference is" in words[4] and "half the interval is 5.64, the margin 1.5" in words[5]
+    )
 
 
 @pytest.mark.medium

@@ -32,7 +32,7 @@ def test_failed_and_collapsed_trials_are_shown_and_never_averaged(tmp_path: Path
     assert rows["depth=3"].differences["linear_top1"].verdict == "no test"
     assert rows["depth=4"].problems == ["1 of 3 failed"] and len(rows["depth=4"].counted) == 2
     words = " ".join(dict(build_report(tmp_path, ["depths"]).sentences)["depths"])
-    assert "Collapsed, shown and not averaged: depth=3 at 2 of 3 seeds" in words and "Failed: depth=4" in words
+    assert "Collapsed (shown, not averaged): depth=3 at 2 of 3 seeds" in words and "Failed: depth=4" in words
     page = (tmp_path / "studies/depths/report/report.html").read_text(encoding="utf-8")
     assert "the disk is full" in page and "RankMe is 1.000 of 32" in page
 
@@ -67,7 +67,7 @@ def test_a_half_done_study_lists_what_is_missing(reported: Path, tmp_path: Path)
     trials = write_study(tmp_path, DEPTHS, lambda arm, seed: None)
     write_run(tmp_path, trials[0], None)
     words = " ".join(dict(build_report(tmp_path, []).sentences)["depths"])
-    assert "0 of 12 trials finished" in words and "Begun and not finished: depth=1 at 1 of 3 seeds" in words
+    assert "0 of 12 trials finished" in words and "Begun, not finished: depth=1 at 1 of 3 seeds" in words
     folder = tmp_path / "studies" / "depths" / "report"
     assert [p.stem for p in (folder / "tables").glob("*.csv")] == ["depths_runs"]
     assert "no accuracies" in (folder / "report.md").read_text(encoding="utf-8")
@@ -97,7 +97,7 @@ def test_one_damaged_study_does_not_take_the_others_with_it(tmp_path: Path) -> N
     (run / "result.json").unlink()
     (run / "metrics.jsonl").write_text("{}\n")
     words = " ".join(dict(build_report(tmp_path, ["depths"]).sentences)["depths"])
-    assert "Begun and not finished: depth=1 at 1 of 3 seeds" in words
+    assert "Begun, not finished: depth=1 at 1 of 3 seeds" in words
 
 
 def test_damaged_logs_leave_gaps_and_are_said(tmp_path: Path) -> None:
@@ -136,7 +136,7 @@ def test_wrong_input_is_refused_with_what_is_legal(tmp_path: Path) -> None:
     trials = write_study(tmp_path, DEPTHS, outcome)
     with pytest.raises(ConfigError, match=r"--run zzz: no finished trial begins so; finished trials are \w{12}, "):
         build_report(tmp_path, [], run="zzz")
-    with pytest.raises(ConfigError, match="12 finished trials begin so"):
+    with pytest.raises(ConfigError, match="12 finished trials have names that begin with it"):
         build_report(tmp_path, [], run="")
     with pytest.raises(ConfigError, match="nearest is 'depths'"):
         build_report(tmp_path, ["dephts"])

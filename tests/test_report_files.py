@@ -36,7 +36,7 @@ def test_measured_steps_stand_in_the_report_over_all(tmp_path: Path) -> None:
     path.write_text(json.dumps(record))
     assert build_report(tmp_path, []).warnings == ()
     rows = {row["method"]: row for row in table(tmp_path / "report", "step_cost")}
-    assert [row["answer"] for row in rows.values()] == ["", "", "cannot tell", "holds"]
+    assert [row["answer"] for row in rows.values()] == ["", "", "inconclusive", "holds"]
     assert float(rows["byol"]["share"]) == pytest.approx(2 * (0.1 * 0.11) ** 0.5 / 0.4)
     assert float(rows["byol"]["share_high"]) < 1 < float(rows["simclr"]["share_high"])
     assert rows["byol"]["flops_share"] == "0.25" and rows["byol"]["memory_share"] == "2.0"
@@ -46,7 +46,7 @@ def test_measured_steps_stand_in_the_report_over_all(tmp_path: Path) -> None:
     assert table(tmp_path / "report", "step_cost")[3]["memory_share"] == ""
     path.write_text("{")
     (warning,) = build_report(tmp_path, []).warnings
-    assert warning.startswith("benchmarks/method_cost.json: is not a file that `cnnjepa benchmark --cost` wrote")
+    assert warning.startswith("benchmarks/method_cost.json: was not written by `cnnjepa benchmark --cost`")
 
 
 @pytest.mark.processes
@@ -129,7 +129,7 @@ def test_the_gallery_of_photographs_stays_out_of_the_page(tmp_path: Path) -> Non
     folder = tmp_path / "studies" / "photos" / "report"
     assert (folder / "gallery" / "photos_neighbours.png").is_file()
     page = (folder / "report.html").read_text(encoding="utf-8")
-    assert "may forbid passing them on" in page and "Nearest validation images" not in page
+    assert "may forbid redistribution" in page and "Nearest validation images" not in page
     assert "photos_features" in {p.stem for p in (folder / "figures").iterdir()}
     shutil.rmtree(tmp_path / "images")
     build_report(tmp_path, ["photos"])
@@ -219,7 +219,7 @@ def test_a_name_with_latex_s_letters_is_escaped(tmp_path: Path) -> None:
 
 
 @pytest.mark.medium
-def test_what_is_kept_gives_the_same_tables_and_names_no_place(
+def test_an_archive_gives_the_same_tables_and_names_no_place(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     here, kept = tmp_path / "here", tmp_path / "kept"
@@ -245,7 +245,7 @@ def test_what_is_kept_gives_the_same_tables_and_names_no_place(
     measured = kept / "benchmarks" / "method_cost.json"
     assert "benchmarks/method_cost.json" in told.out and measured.read_text() == "{}"
     (here / "benchmarks" / "method_cost.json").write_text("[]")
-    with pytest.raises(ConfigError, match="holds other measured steps"):
+    with pytest.raises(ConfigError, match="hold different measured steps"):
         archive_step_costs(here, kept)
     measured.unlink()
     for path, content in files(kept).items():
@@ -256,7 +256,7 @@ def test_what_is_kept_gives_the_same_tables_and_names_no_place(
     for one in ("accuracy_held_out", "accuracy_published", "cost"):
         first, second = ((tmp_path / side / "tables" / f"photos_{one}.csv").read_bytes() for side in "ab")
         assert first == second and b"depth=2" in first
-    assert "the study was kept without weights" in (tmp_path / "b" / "report.md").read_text(encoding="utf-8")
+    assert "the study was archived without weights" in (tmp_path / "b" / "report.md").read_text(encoding="utf-8")
     with pytest.raises(ConfigError, match="is the root itself"):
         archive_study(here, "photos", here)
     with pytest.raises(ConfigError, match="there are photos"):

@@ -21,8 +21,8 @@ from cnnjepa.ablations.report.figures.cost import CostPoint, _panel
 from cnnjepa.ablations.report.figures.style import canvas, picture
 from cnnjepa.ablations.report.figures.text import FONTS, figure_text
 from cnnjepa.ablations.report.tables.formats import comma_separated, latex
-from cnnjepa.ablations.report.tables.table import Column, Table, number, words
-from cnnjepa.ablations.study_folder import StudyFolder, standing_of
+from cnnjepa.ablations.report.tables.table import Column, Table, number_cell, text_cell
+from cnnjepa.ablations.study_folder import StudyFolder, status_of
 from cnnjepa.ablations.study_tensorboard import StudyTensorBoard
 from cnnjepa.names import one_line, shortened
 from cnnjepa.schemas.study import Study
@@ -60,7 +60,7 @@ def test_no_cell_of_a_csv_is_a_formula_and_numbers_stay_numbers(report: Path) ->
     for value in (-1.5, 3, "-1.5", "+1e-4", "1:30", "a=1", ""):
         assert csv_value(value) == value
     assert csv_value(None) == ""
-    table = Table("t", "", (Column("arm", "arm"), Column("gap", "gap")), ((words("=1+1"), number(-0.25, 2)),))
+    table = Table("t", "", (Column("arm", "arm"), Column("gap", "gap")), ((text_cell("=1+1"), number_cell(-0.25, 2)),))
     assert comma_separated(table) == "arm,gap\n'=1+1,-0.25\n"
     (runs,) = (report / "tables").glob("nasty_runs.csv")
     arms = [row["arm"] for row in csv.DictReader(io.StringIO(runs.read_text(encoding="utf-8"), newline=""))]
@@ -85,7 +85,7 @@ def rows_of(tex: str) -> Iterator[str]:
 
 def test_latex_rows_begin_with_no_argument_and_hold_plain_letters() -> None:
     column = Column("arm", "[x] *", numeric=False)
-    tex = latex(Table("t", "caption [x]", (column,), tuple((words(name),) for name in NASTY)))
+    tex = latex(Table("t", "caption [x]", (column,), tuple((text_cell(name),) for name in NASTY)))
     assert tex.isascii() and all(row[0] not in "[*" for row in rows_of(tex))
     assert r"\toprule" + "\n[" not in tex
     for name, safe in (
@@ -192,7 +192,7 @@ def test_tensorboard_has_a_folder_for_every_trial(tmp_path: Path) -> None:
     folder, pool = StudyFolder(tmp_path, "nasty"), Pool(tmp_path)
     records = folder.trials()
     board = StudyTensorBoard(folder, pool, records)
-    board.update({record.key: standing_of(pool, record) for record in records})
+    board.update({record.key: status_of(pool, record) for record in records})
     board.close()
     runs = list((folder.path / "tensorboard").iterdir())
     assert len(runs) == len({run.name.casefold() for run in runs}) == len(NASTY)

@@ -10,7 +10,7 @@ from studies import planned, write_study
 from cnnjepa.ablations.method_study import method_study
 from cnnjepa.ablations.plan import requested_trials
 from cnnjepa.ablations.report.build import build_report
-from cnnjepa.ablations.report.published_rows import beside, counterparts, published_set_of, published_tables
+from cnnjepa.ablations.report.published_rows import counterparts, matched_rows, published_set_of, published_tables
 from cnnjepa.schemas import load_config
 
 pytestmark = [pytest.mark.medium]
@@ -21,7 +21,9 @@ def test_published_numbers_stand_next_to_their_own_protocol_and_images_only(repo
     for protocol in ("held_out", "published"):  # the images are synthetic
         assert not [name for name in table(folder, f"depths_accuracy_{protocol}")[0] if "published" in name]
     text = (folder / "tables" / "depths_accuracy_published.md").read_text(encoding="utf-8")
-    assert "No published number stands here: they are of ImageNet-100, these images are synthetic-32" in text
+    assert (
+        "No published accuracies are shown: they were measured on ImageNet-100, these images are synthetic-32" in text
+    )
     assert "Ordering by linear against the published one on ImageNet-100, 4 arms: Kendall τ =" in text
     assert "4 arms cannot reach significance (perfect agreement gives p = 0.083)" in text
 
@@ -44,12 +46,12 @@ def test_a_published_row_stands_next_to_the_nearest_of_several_matching_arms() -
         f"{conv}, {depth}": load_config("in100", overrides=[f"predictor.depth={depth}", f"predictor.conv={conv}"])
         for conv, depth in itertools.product(("separable", "dense"), (1, 2))
     }
-    found = beside(published_tables()["predictor_depth"], arms, "imagenet100")
+    found = matched_rows(published_tables()["predictor_depth"], arms, "imagenet100")
     assert {label: (one.row.linear_top1, one.note, one.alone) for label, one in found.items()} == {
         "separable, 1": (64.86, "", True), "separable, 2": (73.22, "", True),
     }  # fmt: skip
-    assert beside(published_tables()["predictor_depth"], arms, "imagenet-1k") == {}
-    only_in1k = beside(published_tables()["predictor_depth_in1k"], arms, "imagenet-1k")
+    assert matched_rows(published_tables()["predictor_depth"], arms, "imagenet-1k") == {}
+    only_in1k = matched_rows(published_tables()["predictor_depth_in1k"], arms, "imagenet-1k")
     assert {label: one.row.linear_top1 for label, one in only_in1k.items()} == {"separable, 2": 49.78}
 
 
@@ -65,11 +67,11 @@ def test_every_method_gets_the_row_of_its_own_data_set(preset: str, tmp_path: Pa
     study = method_study(preset, list(MAIN[preset]), {})
     arms = {str(arm.choices["method"]): config for arm, _, config in requested_trials(study)}
     main = published_tables()["main"]
-    found = beside(main, arms, name)
+    found = matched_rows(main, arms, name)
     assert {method: (one.row.linear_top1, one.row.knn_top1) for method, one in found.items()} == MAIN[preset]
     assert {one.note for one in found.values()} == {""}
     for elsewhere in ("folder-photos", "folder-tinyimagenet100", "synthetic-32", "cifar100"):
-        assert beside(main, arms, elsewhere) == {}
+        assert matched_rows(main, arms, elsewhere) == {}
         of_one_set, ordering = counterparts(main, arms, elsewhere)
         assert of_one_set == preset and {one.row.dataset for one in ordering.values()} == {preset}
 
@@ -108,4 +110,4 @@ def test_a_row_of_cnnjepa_matches_no_other_method() -> None:
         "deep": load_config("in100-ijepa", overrides=["predictor.depth=6"]),
     }
     for name in ("main_authors_log", "predictor_depth"):
-        assert beside(published_tables()[name], arms, "imagenet100") == {}
+        assert matched_rows(published_tables()[name], arms, "imagenet100") == {}

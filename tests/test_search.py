@@ -137,7 +137,7 @@ def test_pruning_without_intermediate_probes_is_refused() -> None:
 
 
 def test_a_search_without_the_figure_it_is_judged_by_is_refused() -> None:
-    with pytest.raises(ConfigError, match=r"probe.protocols must have held_out"):
+    with pytest.raises(ConfigError, match=r"probe.protocols must contain held_out"):
         check_search(space(set={"probe.protocols": ["published"]}), None)
 
 
@@ -262,7 +262,7 @@ def test_what_each_value_came_to(storage: Any) -> None:
     ]  # fmt: skip
 
 
-def test_the_table_of_trials_is_kept_without_places(storage: Any, tmp_path: Path) -> None:
+def test_the_table_of_trials_is_archived_without_places(storage: Any, tmp_path: Path) -> None:
     points = [{"grid": "4x4", "lr": 0.002}, {"grid": "8x8", "lr": 0.009}]
     asked = space(set={"data.path": "/photos"}, space={"grid": GRIDS, "lr": "log(1e-3, 1e-1)"}, first=points)
     study = open_study(asked, storage)
@@ -317,7 +317,7 @@ def test_a_search_of_before_a_field_existed_is_gone_on_with(tmp_path: Path) -> N
     folder.path.mkdir(parents=True)
     (folder.path / "search.yaml").write_text(yaml.safe_dump({k: v for k, v in asked.items() if k != "first"}))
     refuse_other_search(folder, asked)
-    with pytest.raises(ConfigError, match=r"first: there \[\], asked \[\{'optimizer.lr': 0.01\}\]"):
+    with pytest.raises(ConfigError, match=r"first: there \[\], requested \[\{'optimizer.lr': 0.01\}\]"):
         refuse_other_search(folder, {**asked, "first": [{"optimizer.lr": 0.01}]})
     (folder.path / "search.yaml").write_text("name: s")
     with pytest.raises(ConfigError, match=r"search\.yaml cannot be read .*; give another --name"):
@@ -431,7 +431,7 @@ def test_a_search_whose_driver_is_killed_goes_on(tmp_path: Path) -> None:
     code, out = run(words(tmp_path, "--trials", "4", *LR), environment(tmp_path))
     assert code == 0 and "4 of 4 trials done before" in out
     code, out = run(words(tmp_path, "--trials", "5", *LR, "--objective", "linear"), environment(tmp_path))
-    assert code == 2 and "objective: there knn, asked linear" in out
+    assert code == 2 and "objective: there knn, requested linear" in out
     other_images = words(tmp_path, "--trials", "5", *LR, "--set", "drawing_seed=1")
     code, out = run(other_images, environment(tmp_path))
     assert code == 2 and "images: there " in out

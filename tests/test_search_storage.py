@@ -85,11 +85,11 @@ def test_what_sqlite_may_be_told_is_passed_on(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("given", "message"),
     [
-        ("nowhere/o.db", r"--storage nowhere/o.db: this is no URL; --storage takes a database URL \(sqlite:///FILE"),
+        ("nowhere/o.db", r"--storage nowhere/o.db: it is not a URL; --storage takes a database URL \(sqlite:///FILE"),
         ("journal:", r"--storage journal:: the file is missing"),
         ("sqlite://", r"--storage sqlite://: a database in memory is lost with the process"),
         ("sqlite:///:memory:", r"a database in memory is lost with the process"),
-        ("sqlite:///{}/exp?1/o.db", r"\?1/o\.db holds no option of SQLite; a \? in a path is written %3F"),
+        ("sqlite:///{}/exp?1/o.db", r"\?1/o\.db is not an option of SQLite; write a \? in a path as %3F"),
         ("sqlite:///{}/none/o.db", r"the folder /.*/none does not exist; make it first"),
         ("journal:{}/none/j.log", r"the folder /.*/none does not exist; make it first"),
         ("sqlite:///{}/file/o.db", r"the folder /.*/file is not a folder"),
@@ -156,12 +156,12 @@ def storage(request: pytest.FixtureRequest, tmp_path: Path) -> Any:
 @pytest.mark.parametrize(
     ("other", "differs"),
     [
-        ({"set": {"optimizer.lr": 0.5}, "objective": "linear"}, "objective: there knn, asked linear"),
-        ({"set": {"optimizer.lr": 0.5}}, r"set\.optimizer\.lr: there \(none\), asked 0\.5"),
-        ({"space": {"predictor.depth": [1, 2, 3]}}, r"there choice\(1, 2\), asked choice\(1, 2, 3\)"),
-        ({"space": {"optimizer.lr": "log(1e-4, 1e-1)"}}, r"space\.optimizer\.lr: there \(none\), asked log"),
-        ({"preset": "demo"}, r"preset: there smoke, asked demo"),
-        ({"set": {"data.drawing_seed": 1}}, r"images: there [0-9a-f]{64}, asked [0-9a-f]{64}"),
+        ({"set": {"optimizer.lr": 0.5}, "objective": "linear"}, "objective: there knn, requested linear"),
+        ({"set": {"optimizer.lr": 0.5}}, r"set\.optimizer\.lr: there \(none\), requested 0\.5"),
+        ({"space": {"predictor.depth": [1, 2, 3]}}, r"there choice\(1, 2\), requested choice\(1, 2, 3\)"),
+        ({"space": {"optimizer.lr": "log(1e-4, 1e-1)"}}, r"space\.optimizer\.lr: there \(none\), requested log"),
+        ({"preset": "demo"}, r"preset: there smoke, requested demo"),
+        ({"set": {"data.drawing_seed": 1}}, r"images: there [0-9a-f]{64}, requested [0-9a-f]{64}"),
     ],
 )
 def test_a_storage_of_another_search_is_refused_naming_it_and_left_as_it_was(
@@ -196,7 +196,7 @@ def test_the_same_search_resumes_also_when_its_root_was_moved(storage: Any, tmp_
 def test_a_changed_preset_is_another_search(storage: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     begin(space(space=DEPTHS), tmp_path / "A", storage)
     monkeypatch.setattr("cnnjepa.ablations.search.record.pretrain_hash", lambda *_: "0" * 64)
-    with pytest.raises(ConfigError, match=r"base config's training settings: there [1-9a-f0]{12}, asked 0{12} \(the"):
+    with pytest.raises(ConfigError, match=r"base config's training settings: there [1-9a-f0]{12}, now 0{12} \(the"):
         begin(space(space=DEPTHS), tmp_path / "A", storage)
 
 

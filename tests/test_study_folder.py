@@ -25,14 +25,14 @@ def test_a_changed_study_is_refused_and_what_differs_is_shown(tmp_path: Path) ->
     folder, _ = written(tmp_path, study(axes={"predictor.depth": [1, 2]}))
     before = (folder.path / "trials.json").read_bytes()
     for other, message in (
-        (study(axes={"predictor.depth": [1, 3]}), r"axis predictor.depth: there \[1, 2\], asked \[1, 3\]"),
+        (study(axes={"predictor.depth": [1, 3]}), r"axis predictor.depth: there \[1, 2\], requested \[1, 3\]"),
         (
             study(axes={"predictor.depth": [1, 2]}, set={"optimizer.lr": 0.1}),
             r"set.optimizer.lr: there \(none\)",
         ),
         (
             study(axes={"predictor.depth": [1, 2]}, seeds=[0, 1]),
-            r"(?s)seeds: there \[0\], asked \[0, 1\].*--extend",
+            r"(?s)seeds: there \[0\], requested \[0, 1\].*--extend",
         ),
     ):
         with pytest.raises(ConfigError, match=message):
@@ -45,7 +45,7 @@ def test_a_changed_study_is_refused_and_what_differs_is_shown(tmp_path: Path) ->
         folder.refuse_other_study(smaller, records_of(trials_of(smaller), "depth=1", 1), extend=True)
 
 
-def test_what_was_claimed_stays_in_a_study_that_grows(tmp_path: Path) -> None:
+def test_claims_stay_in_a_study_that_grows(tmp_path: Path) -> None:
     claim = {"says": "One is worse.", "arm": {"predictor.depth": 1}, "expect": "worse"}
     axes = {"predictor.depth": [1, 2, 3]}
     folder, _ = written(tmp_path, study(axes=axes, claims=[claim], baseline={"predictor.depth": 2}))
@@ -63,7 +63,7 @@ def test_what_was_claimed_stays_in_a_study_that_grows(tmp_path: Path) -> None:
                 folder.refuse_other_study(*asked)
     unclaimed, _ = written(tmp_path / "without", study(axes=axes))
     late = study(axes=axes, seeds=[0, 1], claims=[claim])
-    with pytest.raises(ConfigError, match="there is no claiming afterwards"):
+    with pytest.raises(ConfigError, match="claims cannot be added afterwards"):
         unclaimed.refuse_other_study(late, records_of(trials_of(late), "depth=2", 1), extend=True)
 
 

@@ -22,7 +22,7 @@ from cnnjepa.schemas import ConfigError
         ({"predictor.depth": [0]}, r"arm depth=0: method.predictor.depth: 0 is not valid"),
         ({"kernel_size": [3, 4]}, "arm kernel_size=4: .* must be odd"),
         ({"loss": {"l2": {"loss.nam": "l2"}}}, "axis loss, arm l2: loss.nam: there is no such config field"),
-        ({"loss": {"l2": "yes"}}, "axis 'loss', arm 'l2': give what it changes"),
+        ({"loss": {"l2": "yes"}}, "axis 'loss', arm 'l2': give its changes as config path: value"),
         ({"name": ["adamw"]}, "axis name: ambiguous; it could be"),
         ({"runtime.seed": [1, 2]}, "axis runtime.seed: seeds are repetitions, not settings"),
         ({"predictor.depth": [1], "method.predictor.depth": [2]}, "axis predictor.depth and .* are one field"),
@@ -100,7 +100,7 @@ def test_what_a_trial_takes_by_default() -> None:
 
 
 def test_a_config_that_wants_a_gpu_is_refused_where_trials_get_none() -> None:
-    with pytest.raises(ConfigError, match=r"arm depth=1: runtime.device=cuda: trials are given no GPU here"):
+    with pytest.raises(ConfigError, match=r"arm depth=1: runtime.device=cuda: trials get no GPU here"):
         trials_of(study(set={"runtime.device": "cuda"}, axes={"predictor.depth": [1]}))
 
 

@@ -5,7 +5,7 @@ from pathlib import Path
 from study_plans import put_result, study, written
 
 from cnnjepa.ablations.pool import Pool
-from cnnjepa.ablations.study_folder import standing_of
+from cnnjepa.ablations.study_folder import status_of
 from cnnjepa.schemas import ProbeFigures, Probes
 
 
@@ -21,18 +21,18 @@ def test_tensorboard_follows_every_trial_under_its_arms_name(tmp_path: Path) -> 
     line = '{{"kind": "train", "step": {step}, "epoch": 1.0, "loss": {loss}, "images_per_s": 10}}\n'
     (run / "metrics.jsonl").write_text(line.format(step=1, loss=0.5) + line.format(step=2, loss=0.25) + '{"ki')
     board = StudyTensorBoard(folder, pool, records)
-    standings = {record.key: standing_of(pool, record) for record in records}
-    board.update(standings)
+    statuses = {record.key: status_of(pool, record) for record in records}
+    board.update(statuses)
     again = run / "metrics.jsonl.tmp"  # cut back by a resume, and since grown beyond what was read
     again.write_text(
         line.format(step=1, loss=0.5) + line.format(step=2, loss=0.123456789) + line.format(step=3, loss=1)
     )
     again.replace(run / "metrics.jsonl")
-    board.update(standings)
+    board.update(statuses)
     (run / "metrics.jsonl").write_text(line.format(step=1, loss=0.75))
-    board.update(standings)
+    board.update(statuses)
     put_result(pool, records[0], probes=Probes(held_out=ProbeFigures(knn_top1=40.0)).model_dump())
-    board.update({record.key: standing_of(pool, record) for record in records})
+    board.update({record.key: status_of(pool, record) for record in records})
     board.close()
     (shown,) = (folder.path / "tensorboard").iterdir()
     assert shown.name == "depth=1, seed 0"

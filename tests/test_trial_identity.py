@@ -17,10 +17,10 @@ from cnnjepa.ablations.pool import Pool
 from cnnjepa.ablations.report.build import build_report
 from cnnjepa.ablations.report.comparison import compare
 from cnnjepa.ablations.report.reading import read_study
-from cnnjepa.ablations.study_folder import StudyFolder, TrialRecord, records_of, standing_of
+from cnnjepa.ablations.study_folder import StudyFolder, TrialRecord, records_of, status_of
 from cnnjepa.ablations.study_tensorboard import StudyTensorBoard
 from cnnjepa.ablations.trial_runner import Outcome, run_trial
-from cnnjepa.cli.study_tables import counts_line, outcome_table, standings_table
+from cnnjepa.cli.study_tables import counts_line, outcome_table, status_table
 from cnnjepa.schemas import ConfigError
 from cnnjepa.schemas.study import Study
 from cnnjepa.training.reprobe import reprobe
@@ -42,12 +42,12 @@ class Here:
         records: list[TrialRecord],
         stop_file: Path,
         stopping: Callable[[], bool],
-        told: Callable[[TrialRecord, Outcome], None],
+        on_outcome: Callable[[TrialRecord, Outcome], None],
     ) -> None:
         self.rounds.append([record.label for record in records])
         for record in records:
             run = self._pool.folder(record.pretrain_hash).path
-            told(record, run_trial(record, run, self._folder.log(record.key), stop_file))
+            on_outcome(record, run_trial(record, run, self._folder.log(record.key), stop_file))
 
 
 @pytest.fixture(scope="module")
@@ -84,7 +84,7 @@ def test_arms_that_differ_in_their_probes_are_trained_once_and_each_is_probed(
     run = pool.folder(records[0].pretrain_hash)
     sessions = [json.loads(line) for line in (run.path / "sessions.jsonl").read_text().splitlines()]
     assert [session["first_step"] for session in sessions] == [0, 12, 12, 12]
-    found = [standing_of(pool, record).result for record in records]
+    found = [status_of(pool, record).result for record in records]
     assert [result and result.probed_encoder for result in found] == ["target", "target", "context", "context"]
     assert [result and result.probe and result.probe["linear_epochs"] for result in found] == [1, 2, 1, 2]
     assert found[0] and found[2] and found[0].probes != found[2].probes
@@ -94,10 +94,10 @@ def test_arms_that_differ_in_their_probes_are_trained_once_and_each_is_probed(
 def test_a_probe_by_hand_changes_no_arms_figures(probed: tuple[Path, list[TrialRecord], Here]) -> None:
     root, records, _ = probed
     pool = Pool(root)
-    before = [standing_of(pool, record) for record in records]
+    before = [status_of(pool, record) for record in records]
     run = pool.folder(records[0].pretrain_hash).path
     assert reprobe(run, overrides=["probe.encoder=context", "held_out_lrs=[0.02]"]).written
-    assert [standing_of(pool, record) for record in records] == before
+    assert [status_of(pool, record) for record in records] == before
 
 
 def records_with(root: Path, figures: dict[str, float]) -> tuple[StudyFolder, Pool, list[TrialRecord]]:
@@ -130,17 +130,17 @@ def row(text: str, name: str) -> str:
 
 def test_every_table_shows_each_arms_own_figures(tmp_path: Path) -> None:
     _, pool, records = records_with(tmp_path, {"encoder=target": 60.0, "encoder=context": 30.0})
-    standings = {record.key: standing_of(pool, record) for record in records}
-    assert counts_line(records, standings) == "4 finished"
+    statuses = {record.key: status_of(pool, record) for record in records}
+    assert counts_line(records, statuses) == "4 finished"
     shown = text_of(outcome_table(ENCODERS, pool, records))
     assert "60.5 ±0.7" in row(shown, "encoder=target") and "30.5 ±0.7" in row(shown, "encoder=context")
-    assert "30.0" in row(text_of(standings_table(records, standings)), "encoder=context")
+    assert "30.0" in row(text_of(status_table(records, statuses)), "encoder=context")
 
 
 def test_an_arm_that_is_not_probed_yet_is_begun_and_the_other_is_finished(tmp_path: Path) -> None:
     _, pool, records = records_with(tmp_path, {"encoder=target": 60.0})
-    standings = {record.key: standing_of(pool, record) for record in records}
-    assert counts_line(records, standings) == "2 finished, 2 begun"
+    statuses = {record.key: status_of(pool, record) for record in records}
+    assert counts_line(records, statuses) == "2 finished, 2 begun"
     left = unfinished(pool, records, False)
     assert {record.arm for record in left} == {"encoder=context"}
     assert trained(pool, left) == {training_of(record.config) for record in left}
@@ -159,18 +159,18 @@ def test_a_report_compares_arms_that_differ_in_their_probes_and_gives_each_a_pag
     figures = {t["uses"][0]["arm"]: t["probes"]["held_out"]["linear_top1"] for t in data["trials"].values()}
     assert {arm: int(value) // 10 for arm, value in figures.items()} == {"encoder=target": 6, "encoder=context": 3}
     assert all(f'href="#trial/{name}"' in text for name in data["trials"])
-    with pytest.raises(ConfigError, match="2 finished trials begin so"):
+    with pytest.raises(ConfigError, match="2 finished trials have names that begin with it"):
         build_report(tmp_path, ["probed"], tmp_path / "out", run=records[0].pretrain_hash[:12])
     build_report(tmp_path, ["probed"], tmp_path / "out", run=next(iter(data["trials"])))
 
 
 @pytest.mark.medium
-def test_what_is_kept_has_every_arms_figures(tmp_path: Path) -> None:
+def test_an_archive_has_every_arms_figures(tmp_path: Path) -> None:
     _, pool, _ = records_with(tmp_path / "here", {"encoder=target": 60.0, "encoder=context": 30.0})
     archive_study(tmp_path / "here", "probed", tmp_path / "kept")
     kept = Pool(tmp_path / "kept")
     for record in StudyFolder(tmp_path / "kept", "probed").trials():
-        one, other = (standing_of(each, record).result for each in (pool, kept))
+        one, other = (status_of(each, record).result for each in (pool, kept))
         assert one and other and one.probes == other.probes
     build_report(tmp_path / "here", ["probed"], tmp_path / "a")
     build_report(tmp_path / "kept", ["probed"], tmp_path / "b")
@@ -198,10 +198,10 @@ def test_an_online_probe_is_shown_for_the_arm_whose_it_is_alone(tmp_path: Path) 
         {"kind": "probe", "step": 5, "epoch": 1, "knn_top1": 12.5, "probe_hash": target.probe_hash},
     ]
     (run / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
-    assert (standing_of(pool, target).knn, standing_of(pool, context).knn) == (12.5, None)
-    assert standing_of(pool, context).loss == 0.7
+    assert (status_of(pool, target).knn, status_of(pool, context).knn) == (12.5, None)
+    assert status_of(pool, context).loss == 0.7
     with contextlib.closing(StudyTensorBoard(folder, pool, records)) as board:
-        board.update({record.key: standing_of(pool, record) for record in records})
+        board.update({record.key: status_of(pool, record) for record in records})
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
     tags = {}

@@ -11,7 +11,7 @@ from cnnjepa.ablations.driver import unfinished
 from cnnjepa.ablations.estimate import estimates, probe_flops
 from cnnjepa.ablations.plan import requested_trials
 from cnnjepa.ablations.pool import Pool
-from cnnjepa.ablations.study_folder import standing_of
+from cnnjepa.ablations.study_folder import status_of
 from cnnjepa.measuring.cost import method_cost
 from cnnjepa.schemas import ProbeFigures, Probes, load_config
 from cnnjepa.storage.locks import holder
@@ -21,32 +21,32 @@ def test_where_a_trial_stands(tmp_path: Path) -> None:
     _, (record, *_) = written(tmp_path, study(axes={"predictor.depth": [1, 2]}))
     pool = Pool(tmp_path)
     run = pool.folder(record.pretrain_hash)
-    assert standing_of(pool, record).state == "waiting"
+    assert status_of(pool, record).state == "waiting"
     with run.locked():
-        assert standing_of(pool, record).state == "running" and holder(run.path)
-    assert standing_of(pool, record).state == "waiting" and not run.path.exists()
+        assert status_of(pool, record).state == "running" and holder(run.path)
+    assert status_of(pool, record).state == "waiting" and not run.path.exists()
     run.path.mkdir(parents=True)
     (run.path / "config.yaml").write_text("")
     (run.path / "metrics.jsonl").write_text(
         '{"kind": "train", "step": 5, "epoch": 0.5, "loss": 0.7, "images_per_s": 100}\n'
         '{"kind": "probe", "step": 5, "knn_top1": 12.5}\n{"kind": "tra'
     )
-    begun = standing_of(pool, record)
+    begun = status_of(pool, record)
     assert (begun.state, begun.progress, begun.loss, begun.knn) == ("begun", 0.25, 0.7, 12.5)
     assert begun.seconds_left == pytest.approx(0.75 * 2 * 6000 / 100)
     put_result(pool, record, "failed", error="disk full")
-    assert standing_of(pool, record).state == "failed" and standing_of(pool, record).problem == "disk full"
+    assert status_of(pool, record).state == "failed" and status_of(pool, record).problem == "disk full"
     assert [r.pretrain_hash for r in unfinished(pool, [record], retry_failed=True)] == [record.pretrain_hash]
     assert unfinished(pool, [record], retry_failed=False) == []
     put_result(pool, record)
-    assert standing_of(pool, record).settled
+    assert status_of(pool, record).settled
     other_probe = record.model_copy(update={"probe_hash": "0" * 64})
-    assert standing_of(pool, other_probe).state == "begun"
+    assert status_of(pool, other_probe).state == "begun"
     put_result(pool, other_probe)
-    assert standing_of(pool, other_probe).settled and standing_of(pool, record).settled  # neither undoes the other
+    assert status_of(pool, other_probe).settled and status_of(pool, record).settled  # neither undoes the other
     (run.path / "result.json").write_text('{"status": "fin')
-    assert standing_of(pool, other_probe).settled  # it has a file of its own
-    damaged = standing_of(pool, record)
+    assert status_of(pool, other_probe).settled  # it has a file of its own
+    damaged = status_of(pool, record)
     assert damaged.state == "unreadable" and "result.json cannot be read" in str(damaged.problem)
 
 
@@ -57,10 +57,10 @@ def test_a_probe_that_fails_does_not_take_another_result_with_it(tmp_path: Path)
     other = record.model_copy(update={"probe_hash": "0" * 64})
     put_result(pool, other)
     put_result(pool, other, "failed", error="disk full")  # nothing takes the place of figures
-    assert standing_of(pool, record).settled and standing_of(pool, other).settled
+    assert status_of(pool, record).settled and status_of(pool, other).settled
     third = record.model_copy(update={"probe_hash": "1" * 64})
     put_result(pool, third, "failed", error="disk full")
-    assert [standing_of(pool, r).state for r in (record, other, third)] == ["finished", "finished", "failed"]
+    assert [status_of(pool, r).state for r in (record, other, third)] == ["finished", "finished", "failed"]
     assert unfinished(pool, [record, other, third], retry_failed=False) == []
     assert unfinished(pool, [record, other, third], retry_failed=True) == [third]
 
@@ -72,16 +72,16 @@ def test_a_failure_under_one_probe_is_not_a_failure_under_another_and_makes_room
     put_result(pool, record, "failed", error="disk full")
     (folder.path / "config.yaml").write_text("")
     other = record.model_copy(update={"probe_hash": "0" * 64})
-    assert [standing_of(pool, r).state for r in (record, other)] == ["failed", "begun"]
+    assert [status_of(pool, r).state for r in (record, other)] == ["failed", "begun"]
     put_result(pool, other)
-    assert [standing_of(pool, r).state for r in (record, other)] == ["failed", "finished"]
+    assert [status_of(pool, r).state for r in (record, other)] == ["failed", "finished"]
     first = folder.read_result()
     assert first and first.probe_hash == other.probe_hash  # result.json has the figures
     folder.forget_failure(other.probe_hash)  # which are no failure
     folder.forget_failure(record.probe_hash)
-    assert [standing_of(pool, r).state for r in (record, other)] == ["begun", "finished"]
+    assert [status_of(pool, r).state for r in (record, other)] == ["begun", "finished"]
     put_result(pool, record)
-    assert [standing_of(pool, r).state for r in (record, other)] == ["finished", "finished"]
+    assert [status_of(pool, r).state for r in (record, other)] == ["finished", "finished"]
     assert [r.probe_hash for r in folder.results()] == [other.probe_hash, record.probe_hash]
 
 
@@ -145,7 +145,7 @@ def test_floors_are_estimated_once_per_study() -> None:
 
 
 def test_an_error_that_looks_like_markup_is_shown_as_it_is(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    from cnnjepa.cli.study_tables import failures, outcome_table, standings_table
+    from cnnjepa.cli.study_tables import failures, outcome_table, status_table
     from cnnjepa.cli.terminal import console, say
 
     asked = study(axes={"arm": {"[/odd] one": {"predictor.depth": 1}}})
@@ -153,8 +153,8 @@ def test_an_error_that_looks_like_markup_is_shown_as_it_is(tmp_path: Path, capsy
     pool = Pool(tmp_path)
     put_result(pool, record, "failed", error="[/src/pair.cc:1] closed [bold]", log_tail="a [/b] c")
     where = console()
-    standings = {record.key: standing_of(pool, record)}
-    for shown in (outcome_table(asked, pool, [record]), standings_table([record], standings)):
+    statuses = {record.key: status_of(pool, record)}
+    for shown in (outcome_table(asked, pool, [record]), status_table([record], statuses)):
         where.print(shown)
     for line in failures(pool, [record], {}):
         say(where, *line)

@@ -56,7 +56,7 @@ def build_report(root: Path, names: list[str], out: Path | None = None, run: str
         pages.append(_write(own, f"Study {made.study.name}", [made], [], speeds))
     if over_all:
         comparisons = [comparison for made in reports for comparison in made.comparisons]
-        claims = claims_table(one_a_place(comparisons, "held_out"), "claims", "What was claimed, and what came out")
+        claims = claims_table(one_a_place(comparisons, "held_out"), "claims", "Claims and their results")
         main = [claims] if claims else []
         main += [*main_tables(comparisons), published_table("in100"), published_table("in1k")]
         costs, unread_costs = _step_costs(root)
@@ -73,12 +73,12 @@ def _asked_run(studies: list[StudyData], run: str) -> dict[str, ReportedTrial | 
     """Return study → requested trial, for every study that has it."""
     finished = {study.name: [t for t in study.trials if t.result] for study in studies}
     found = {name: next((trial for trial in trials if _begins(trial, run)), None) for name, trials in finished.items()}
-    begin_so = {trial.record.key: trial.page for trials in finished.values() for trial in trials if _begins(trial, run)}
-    if len(begin_so) != 1 or not run:
+    matching = {trial.record.key: trial.page for trials in finished.values() for trial in trials if _begins(trial, run)}
+    if len(matching) != 1 or not run:
         pages = {trial.record.key: trial for trials in finished.values() for trial in trials}.values()
         runs = [trial.short for trial in pages]
         known = sorted(trial.short if runs.count(trial.short) == 1 else trial.page for trial in pages)
-        what = "no finished trial begins so" if not begin_so else f"{len(begin_so)} finished trials begin so"
+        what = f"{len(matching) or 'no'} finished trials have names that begin with it"
         some = ", ".join(known[:6]) + (f" and {len(known) - 6} more" if len(known) > 6 else "")
         raise ConfigError(f"--run {run}: {what}; finished trials are {some or '(none yet)'}")
     return {name: trial for name, trial in found.items() if trial}
@@ -148,7 +148,7 @@ def _markdown(title: str, reports: list[StudyReport], tables: list[Table], drawn
     parts.append("## Tables\n")
     parts += [formats.markdown(table) for table in tables]
     if drawn:
-        parts.append("## Pictures\n")
+        parts.append("## Figures\n")
         parts += [
             f"![{markdown_text(one.caption)}](figures/{one.name}.png)\n\n{markdown_text(one.caption)}\n"
             for one in drawn

@@ -9,7 +9,7 @@ from cnnjepa.ablations.report.published_rows import counterparts, published_tabl
 from cnnjepa.ablations.report.statistics import Difference, smallest_effect, spread_of
 from cnnjepa.schemas.study import Claim
 
-Answer = Literal["holds", "does not hold", "cannot tell", "not tested"]
+Answer = Literal["holds", "does not hold", "inconclusive", "not tested"]
 
 
 @dataclass(frozen=True)
@@ -73,13 +73,13 @@ def answer(claim: Claim, one: Difference) -> Answer:
     if claim.margin is None:
         if one.verdict in ("better", "worse"):
             return "holds" if one.verdict == claim.expect else "does not hold"
-        return "cannot tell" if one.verdict == "indistinguishable" else "not tested"
+        return "inconclusive" if one.verdict == "indistinguishable" else "not tested"
     if one.low is None or one.high is None:
         return "not tested"
     most = claim.margin if claim.expect == "level" else float("inf")
     if -claim.margin <= one.low and one.high <= most:
         return "holds"
-    return "does not hold" if one.high < -claim.margin or one.low > most else "cannot tell"
+    return "does not hold" if one.high < -claim.margin or one.low > most else "inconclusive"
 
 
 def _resolved(claim: Claim, one: Difference, tests: int) -> float | None:
@@ -96,7 +96,7 @@ def expectation(claim: Claim) -> str:
     return f"not below −{claim.margin:g}" if claim.expect == "not_worse" else claim.expect
 
 
-def claim_words(comparison: Comparison) -> list[tuple[str, str]]:
+def claim_sentences(comparison: Comparison) -> list[tuple[str, str]]:
     """Return (sentence, kind) for every claim; one sentence covers both metrics."""
     said = []
     pairs = answered(comparison)
@@ -104,9 +104,9 @@ def claim_words(comparison: Comparison) -> list[tuple[str, str]]:
         here = [one for one in pairs if one.claim is claim]
         parts = [f"{one.answer} by {METRICS[one.metric]} ({_evidence(one)})" for one in here]
         answers = {one.answer for one in here}
-        kind = "finding" if answers & {"holds", "does not hold"} else "noise" if "cannot tell" in answers else "open"
-        found = "; ".join(parts) or "not tested, because the arm and the baseline are not both on these images"
-        said.append((f"Claimed beforehand: “{claim.says}” Protocol {comparison.protocol}: {found}.", kind))
+        kind = "finding" if answers & {"holds", "does not hold"} else "noise" if "inconclusive" in answers else "open"
+        found = "; ".join(parts) or "not tested, because the arm or the baseline uses other images"
+        said.append((f"Claim: “{claim.says}” Protocol {comparison.protocol}: {found}.", kind))
     return said
 
 
@@ -115,11 +115,11 @@ def _evidence(one: Answered) -> str:
     if found.low is None:
         return verdict(found)
     text = f"{signed(found.mean)} points {interval(found.low, found.high, True)}, n = {found.n}"
-    if one.answer != "cannot tell" or one.resolved is None:
+    if one.answer != "inconclusive" or one.resolved is None:
         return text
     if one.claim.margin is not None:
-        return f"{text}; the interval is ±{one.resolved:.2f}, the margin {one.claim.margin:g}"
-    return f"{text}; {one.resolved:.1f} points would have been told apart"
+        return f"{text}; half the interval is {one.resolved:.2f}, the margin {one.claim.margin:g}"
+    return f"{text}; the smallest detectable difference is {one.resolved:.1f} points"
 
 
 def _published(comparison: Comparison) -> tuple[str | None, dict[str, dict[str, float]]]:

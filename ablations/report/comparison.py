@@ -5,9 +5,9 @@ from dataclasses import dataclass
 from typing import Literal
 
 from cnnjepa.ablations.report.published_rows import (
-    Beside,
-    beside,
+    MatchedRow,
     counterparts,
+    matched_rows,
     published_set_of,
     published_tables,
 )
@@ -41,7 +41,7 @@ class Row:
     estimates: dict[str, AccuracyEstimate]
     differences: dict[str, Difference]
     """Differences from the baseline for both top-1 accuracies, corrected over the whole comparison."""
-    published: Beside | None
+    published: MatchedRow | None
     """The row published on these images; None on all others."""
 
     @property
@@ -105,7 +105,7 @@ def compare(study: StudyData, dataset: str, protocol: Protocol) -> Comparison:
     table = published_tables()[study.study.published] if study.study.published and protocol == "published" else None
     configs = {arm.label: arm.config for arm in arms}
     published_set = _published_set(dataset, [run for runs in counted.values() for run in runs.values()])
-    published = beside(table, configs, published_set or dataset) if table else {}
+    published = matched_rows(table, configs, published_set or dataset) if table else {}
     ordered_on, ordering = counterparts(table, configs, published_set or dataset) if table else (None, {})
     rows = []
     for arm in arms:
@@ -156,7 +156,7 @@ def _differences(
     return result
 
 
-def _agreements(rows: list[Row], ordering: dict[str, Beside]) -> dict[Metric, Agreement]:
+def _agreements(rows: list[Row], ordering: dict[str, MatchedRow]) -> dict[Metric, Agreement]:
     """Return the agreement with the published ordering. An arm is included if it has a figure of ours and is the only
     one that matches its published row. All rows belong to one data set."""
     found: dict[Metric, Agreement] = {}

@@ -105,7 +105,7 @@ class PublishedTable(Section):
 
 
 @dataclass(frozen=True)
-class Beside:
+class MatchedRow:
     """A published row that one of our arms matches."""
 
     row: PublishedRow
@@ -131,7 +131,7 @@ def published_tables() -> dict[str, PublishedTable]:
     return {name: PublishedTable.model_validate(table) for name, table in published()["tables"].items()}
 
 
-def beside(table: PublishedTable, arms: dict[str, PretrainConfig], dataset: str) -> dict[str, Beside]:
+def matched_rows(table: PublishedTable, arms: dict[str, PretrainConfig], dataset: str) -> dict[str, MatchedRow]:
     """Return arm's label → its row among those published on `dataset`, the name of our images. The result is empty for
     images on which the table has no row: accuracies on different images do not compare."""
     return _matched(table, arms, published_set_of(dataset))
@@ -139,7 +139,7 @@ def beside(table: PublishedTable, arms: dict[str, PretrainConfig], dataset: str)
 
 def counterparts(
     table: PublishedTable, arms: dict[str, PretrainConfig], dataset: str
-) -> tuple[str | None, dict[str, Beside]]:
+) -> tuple[str | None, dict[str, MatchedRow]]:
     """Return (published data set, arm's label → its row there), to compare orderings and differences of arms.
 
     The data set is ours if the table has rows on it. Otherwise it is the one whose settings are closest to ours; among
@@ -156,14 +156,14 @@ def counterparts(
     return best, candidates[best]
 
 
-def _mean_distance(rows: dict[str, Beside]) -> float:
+def _mean_distance(rows: dict[str, MatchedRow]) -> float:
     return sum(one.distance for one in rows.values()) / len(rows)
 
 
-def _matched(table: PublishedTable, arms: dict[str, PretrainConfig], published_on: str | None) -> dict[str, Beside]:
+def _matched(table: PublishedTable, arms: dict[str, PretrainConfig], published_on: str | None) -> dict[str, MatchedRow]:
     """Return arm's label → the row of one published data set with the fewest settings that differ."""
     flats = {label: flat(config.model_dump(mode="json")) for label, config in arms.items()}
-    found: dict[str, Beside] = {}
+    found: dict[str, MatchedRow] = {}
     for row in table.rows:
         if row.dataset != published_on:
             continue
@@ -180,7 +180,7 @@ def _matched(table: PublishedTable, arms: dict[str, PretrainConfig], published_o
         for label in closest:
             if label not in found or least < found[label].distance:
                 differs, more = _in_words(flats[label], setting, matching[label])
-                found[label] = Beside(row, differs, more, least, len(closest) == 1)
+                found[label] = MatchedRow(row, differs, more, least, len(closest) == 1)
     return found
 
 

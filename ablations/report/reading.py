@@ -5,20 +5,20 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from cnnjepa.ablations.pool import Pool, Standing, own_probe
+from cnnjepa.ablations.pool import Pool, TrialStatus, own_probe
 from cnnjepa.ablations.study_folder import (
     StudyFolder,
     TrialKey,
     TrialRecord,
     refuse_no_studies,
-    standing_of,
+    status_of,
     study_names,
 )
 from cnnjepa.schemas import ConfigError, PretrainConfig, ProbeFigures, TrialResult
 from cnnjepa.schemas.probe import Protocol
 from cnnjepa.schemas.study import Study
 
-PROBE_AGAIN = "its result is of other probe settings; running the study again probes it again without training"
+PROBE_AGAIN = "its result belongs to other probe settings; running the study again probes it without training"
 """The problem of a trained trial that counts as begun only because its result belongs to other probe settings."""
 
 PROTOCOLS: tuple[Protocol, ...] = ("held_out", "published")
@@ -38,7 +38,7 @@ class ReportedTrial:
     """One arm with one seed, and its status."""
 
     record: TrialRecord
-    standing: Standing
+    status: TrialStatus
     folder: Path
     """Path of its run folder, which an archived trial does not have."""
     curves: Curves
@@ -47,7 +47,7 @@ class ReportedTrial:
     @property
     def result(self) -> TrialResult | None:
         """The trial's result if it finished. Only results of finished trials are ever averaged."""
-        return self.standing.result if self.standing.state == "finished" else None
+        return self.status.result if self.status.state == "finished" else None
 
     @property
     def short(self) -> str:
@@ -63,9 +63,9 @@ class ReportedTrial:
     def commit(self) -> str:
         """Commit of the program that trained the trial; if the result does not name it, of the program that wrote the
         result."""
-        if self.standing.result is None:
+        if self.status.result is None:
             return ""
-        software = self.standing.result.software
+        software = self.status.result.software
         return software.get("trained_at") or software.get("commit", "unknown")
 
     def figures(self, protocol: Protocol) -> ProbeFigures | None:
@@ -95,7 +95,7 @@ class ArmTrials:
 
     def in_state(self, *states: str) -> list[ReportedTrial]:
         """Return the arm's trials in these states."""
-        return [trial for trial in self.trials if trial.standing.state in states]
+        return [trial for trial in self.trials if trial.status.state in states]
 
 
 @dataclass(frozen=True)
@@ -146,16 +146,16 @@ def read_study(folder: StudyFolder) -> StudyData:
     damaged."""
     study, records, pool = folder.study(), folder.trials(), Pool(folder.root)
     warnings, arms = [], dict[str, list[ReportedTrial]]()
-    standings: dict[TrialKey, Standing] = {}
+    statuses: dict[TrialKey, TrialStatus] = {}
     for record in records:
         key = record.key
-        if key not in standings:
-            standings[key] = _standing(pool, record)
-            if standings[key].state == "unreadable":
-                warnings.append(f"{record.label} is left out: {below_root(standings[key].problem or '', folder.root)}")
+        if key not in statuses:
+            statuses[key] = _read_status(pool, record)
+            if statuses[key].state == "unreadable":
+                warnings.append(f"{record.label} is left out: {below_root(statuses[key].problem or '', folder.root)}")
         curves = read_curves(_logged(pool, record), record.probe_hash)
         path = pool.folder(record.pretrain_hash).path
-        arms.setdefault(record.arm, []).append(ReportedTrial(record, standings[key], path, curves))
+        arms.setdefault(record.arm, []).append(ReportedTrial(record, statuses[key], path, curves))
     return StudyData(
         folder.name,
         study,
@@ -167,21 +167,21 @@ def read_study(folder: StudyFolder) -> StudyData:
     )
 
 
-def _standing(pool: Pool, record: TrialRecord) -> Standing:
+def _read_status(pool: Pool, record: TrialRecord) -> TrialStatus:
     folder = pool.folder(record.pretrain_hash).path
     try:
-        standing = standing_of(pool, record)
+        status = status_of(pool, record)
     except OSError as error:
-        return Standing("unreadable", problem=f"{folder} cannot be read ({error.strerror or error})")
+        return TrialStatus("unreadable", problem=f"{folder} cannot be read ({error.strerror or error})")
     except (KeyError, TypeError, ValueError):  # lines that are JSON but not written by training
-        return Standing("begun", problem=f"{folder / 'metrics.jsonl'} has lines that are not as expected")
-    result = standing.result
+        return TrialStatus("begun", problem=f"{folder / 'metrics.jsonl'} has lines that are not as expected")
+    result = status.result
     if result and (result.pretrain_hash, result.seed) != (record.pretrain_hash, record.seed):
         path = pool.folder(record.pretrain_hash).file_of(record.probe_hash)
-        return Standing("unreadable", problem=f"{path} is the result of another run ({result.pretrain_hash[:12]})")
-    if standing.state == "begun" and pool.folder(record.pretrain_hash).judged(record.pretrain_hash):
-        return replace(standing, problem=PROBE_AGAIN)
-    return standing
+        return TrialStatus("unreadable", problem=f"{path} is the result of another run ({result.pretrain_hash[:12]})")
+    if status.state == "begun" and pool.folder(record.pretrain_hash).judged(record.pretrain_hash):
+        return replace(status, problem=PROBE_AGAIN)
+    return status
 
 
 def _logged(pool: Pool, record: TrialRecord) -> list[Any] | None:

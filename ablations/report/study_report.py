@@ -44,7 +44,7 @@ def study_report(study: StudyData, chosen: ReportedTrial | None) -> StudyReport:
     found = [compare(study, dataset, protocol) for dataset in study.datasets for protocol in PROTOCOLS]
     comparisons = [comparison for comparison in found if not comparison.empty]
     judged = one_a_place(comparisons, "held_out")
-    claims = claims_table(judged, file_name(study, "claims"), f"{study.name}: what was claimed, and what came out")
+    claims = claims_table(judged, file_name(study, "claims"), f"{study.name}: claims and their results")
     tables = [claims] if claims else []
     tables += [accuracy_table(c, file_name(study, "accuracy", c.protocol, dataset=c.dataset)) for c in comparisons]
     tables += [
@@ -60,7 +60,7 @@ def study_report(study: StudyData, chosen: ReportedTrial | None) -> StudyReport:
     logs = {trial.record.key: trial.curves for trial in study.trials}
     made = StudyReport(study, comparisons, study_summary(study, found), tables, logs)
     if not comparisons:
-        made.remarks.append("No trial has finished, so there are no accuracies, and no costs, to show yet.")
+        made.remarks.append("No trial has finished yet, so there are no accuracies and no costs.")
     _draw(made)
     _draw_features(made, chosen)
     return made
@@ -84,8 +84,8 @@ def _draw(made: StudyReport) -> None:
             )
             if picture is None:
                 made.remarks.append(
-                    f"No picture along {axis} ({comparison.protocol}): fewer than two finished values, or more lines "
-                    "than can be told apart."
+                    f"No figure along {axis} ({comparison.protocol}): fewer than two values have finished, or there "
+                    "are more lines than can be distinguished."
                 )
             drawn.append(picture)
     if made.comparisons:
@@ -94,7 +94,7 @@ def _draw(made: StudyReport) -> None:
     if masks.maskings(study):
         drawn.append(masks.draw_masks(study, file_name(study, "masks")))
     made.pictures += [picture for picture in drawn if picture]
-    problems = {t.short: made.curves[t.record.key].problem for t in study.trials if t.standing.state != "waiting"}
+    problems = {t.short: made.curves[t.record.key].problem for t in study.trials if t.status.state != "waiting"}
     damaged = [(run, problem) for run, problem in problems.items() if problem]
     if damaged:
         what = "; ".join(f"{run}: {problem}" for run, problem in damaged[:5])
@@ -133,7 +133,7 @@ def _draw_features(made: StudyReport, chosen: ReportedTrial | None) -> None:
         return
     label = f"{chosen.record.arm}, seed {chosen.record.seed} ({chosen.short})"
     if not chosen.folder.is_dir():
-        made.remarks.append(f"No map of features and no gallery of {label}: the study was kept without weights.")
+        made.remarks.append(f"No map of features and no gallery of {label}: the study was archived without weights.")
         return
     try:
         seen = features.see(chosen.folder, chosen.record.config)
@@ -151,5 +151,5 @@ def _draw_features(made: StudyReport, chosen: ReportedTrial | None) -> None:
     if made.gallery and not made.gallery_is_free:
         made.remarks.append(
             f"The gallery of nearest neighbours of {label} holds images of {chosen.record.dataset}, whose terms may "
-            f"forbid passing them on: it is the file gallery/{made.gallery.name}.png, and not in this page."
+            f"forbid redistribution: it is the file gallery/{made.gallery.name}.png, and not part of this page."
         )

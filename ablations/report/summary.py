@@ -4,7 +4,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from cnnjepa.ablations.report.claims import claim_words
+from cnnjepa.ablations.report.claims import claim_sentences
 from cnnjepa.ablations.report.comparison import METRICS, Comparison, Row
 from cnnjepa.ablations.report.phrases import interval, listed, p_value, signed
 from cnnjepa.ablations.report.reading import PROBE_AGAIN, ReportedTrial, StudyData
@@ -17,7 +17,7 @@ class Sentence(NamedTuple):
 
     text: str
     kind: str
-    """`finding`, `noise`, `open` (no verdict is possible), `caution`, `missing` or `fact`."""
+    """`finding`, `noise`, `open` (no verdict is possible), `warning`, `missing` or `fact`."""
 
 
 def study_summary(study: StudyData, comparisons: list[Comparison]) -> list[Sentence]:
@@ -27,7 +27,7 @@ def study_summary(study: StudyData, comparisons: list[Comparison]) -> list[Sente
     for dataset in study.datasets:
         here = [c for c in comparisons if c.dataset == dataset and not c.empty]
         if here:
-            said += [Sentence(text, kind) for text, kind in claim_words(here[0])]
+            said += [Sentence(text, kind) for text, kind in claim_sentences(here[0])]
             said += _verdicts(here[0])
             said += _below_floors(here[0])
     said += [
@@ -42,11 +42,11 @@ def _verdicts(comparison: Comparison) -> list[Sentence]:
     base = comparison.baseline
     where = f"on {comparison.dataset}, protocol {comparison.protocol}"
     if base is None:
-        return [Sentence(f"The baseline is on other images, so nothing is compared {where}.", "caution")]
+        return [Sentence(f"The baseline uses other images, so there is no comparison {where}.", "warning")]
     if len(comparison.rows) == 1:
         return [Sentence(f"{base.arm.label} is the only arm {where}; there is nothing to compare.", "fact")]
     if not base.counted:
-        return [Sentence(f"The baseline {base.arm.label} has no finished trial {where}: no verdict.", "caution")]
+        return [Sentence(f"The baseline {base.arm.label} has no finished trial {where}: no verdict.", "warning")]
     said = []
     for metric, label in METRICS.items():
         said += _distinguished(comparison, base, metric, label, where)
@@ -81,10 +81,10 @@ def _distinguished(comparison: Comparison, base: Row, metric: str, label: str, w
         found.append(Sentence(text, "noise"))
     if few := judged("no test"):
         why = f"fewer than two seeds in common with {base.arm.label}"
-        found.append(Sentence(f"By {label} {where}, nothing can be said of {listed(_labels(few))}: {why}.", "open"))
+        found.append(Sentence(f"By {label} {where}, no verdict on {listed(_labels(few))}: {why}.", "open"))
     if flat := judged("no spread"):
-        why = "they differ by the same amount at every seed, which leaves no spread to test against"
-        found.append(Sentence(f"By {label} {where}, nothing can be said of {listed(_labels(flat))}: {why}.", "open"))
+        why = "the difference is the same at every seed, so there is no spread to test against"
+        found.append(Sentence(f"By {label} {where}, no verdict on {listed(_labels(flat))}: {why}.", "open"))
     return found
 
 
@@ -108,9 +108,9 @@ def _naive_winner(comparison: Comparison, base: Row, metric: str, label: str) ->
     if top.arm.baseline or one.verdict in ("better", "same runs") or lead <= 0:
         return []
     if one.verdict == "indistinguishable":
-        why = f"but that is inside the noise at n = {one.n}: it is not a winner"
+        why = f"but the difference is not significant at n = {one.n}: it is not a winner"
     else:
-        why = "but that cannot be tested: it is not a winner"
+        why = "but the difference cannot be tested: it is not a winner"
     one_seed = " over its one seed" if top.estimates[metric].n == 1 else ""
     lead_in_words = f"{mean:.2f} %, {lead:.2f} above {base.arm.label}"
     text = f"{top.arm.label} has the highest mean {label}{one_seed} ({lead_in_words}), {why}."
@@ -132,8 +132,8 @@ def _sensitivity(comparison: Comparison) -> list[Sentence]:
     if not parts:
         return []
     text = (
-        f"The smallest difference that these seeds would tell apart ({100 * POWER:.0f} % power, Holm over "
-        f"{comparison.comparisons} tests, by the median spread of a seed's difference): {listed(parts)} points."
+        f"The smallest difference that these seeds can detect ({100 * POWER:.0f} % power, Holm over "
+        f"{comparison.comparisons} tests, median standard deviation of a seed's difference): {listed(parts)} points."
     )
     return [Sentence(text, "fact")]
 
@@ -154,14 +154,14 @@ def _below_floors(comparison: Comparison) -> list[Sentence]:
             if floors and metric in row.estimates and row.estimates[metric].mean <= float(np.mean(floors)):
                 below.append(f"{row.arm.label} ({row.estimates[metric].mean:.1f} against {np.mean(floors):.1f})")
         if below:
-            text = f"No higher than the untrained encoder by {label}: {listed(below)}. No sign that pretraining helped."
-            said.append(Sentence(text, "caution"))
+            text = f"Not above the untrained encoder by {label}: {listed(below)}. Pretraining shows no benefit."
+            said.append(Sentence(text, "warning"))
     return said
 
 
 def _completeness(study: StudyData) -> list[Sentence]:
     trials = study.trials
-    finished = [trial for trial in trials if trial.standing.state == "finished"]
+    finished = [trial for trial in trials if trial.status.state == "finished"]
     seeds = len(study.study.seeds)
     shape = f"{len(study.arms)} arm{'s' if len(study.arms) > 1 else ''} x {seeds} seed{'s' if seeds > 1 else ''}"
     if len(finished) == len(trials):
@@ -169,24 +169,24 @@ def _completeness(study: StudyData) -> list[Sentence]:
     else:
         said = [Sentence(f"{len(finished)} of {len(trials)} trials finished ({shape}).", "missing")]
     for state, words in (
-        ("collapsed", "Collapsed, shown and not averaged"),
+        ("collapsed", "Collapsed (shown, not averaged)"),
         ("failed", "Failed"),
-        ("unreadable", "Unreadable and left out"),
+        ("unreadable", "Unreadable (left out)"),
         ("running", "Running now"),
-        ("begun", "Begun and not finished"),
+        ("begun", "Begun, not finished"),
         ("waiting", "Not run yet"),
     ):
-        if some := [t for t in trials if t.standing.state == state and not _to_be_probed(t)]:
+        if some := [t for t in trials if t.status.state == state and not _to_be_probed(t)]:
             said.append(Sentence(f"{words}: {listed(_by_arm(some, study))}.", "missing"))
     if some := [trial for trial in trials if _to_be_probed(trial)]:
-        why = "their results are of other probe settings; running the study again probes them without training"
+        why = "their results belong to other probe settings; running the study again probes them without training"
         said.append(Sentence(f"To be probed again: {listed(_by_arm(some, study))}; {why}.", "missing"))
-    said += [Sentence(f"Warning: {warning}.", "caution") for warning in study.warnings]
+    said += [Sentence(f"{warning}.", "warning") for warning in study.warnings]
     return said
 
 
 def _to_be_probed(trial: ReportedTrial) -> bool:
-    return trial.standing.problem == PROBE_AGAIN
+    return trial.status.problem == PROBE_AGAIN
 
 
 def _by_arm(trials: list[ReportedTrial], study: StudyData) -> list[str]:

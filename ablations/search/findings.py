@@ -63,7 +63,7 @@ def write_best(study: optuna.Study, space: SearchSpace, folder: Path, data: Path
     head = [
         f"# The best of {len(trials)} completed trials of the search {space.name} (trial {best.number}).",
         f"# {space.objective} top-1 on held-out training images: {best.value:.2f} %, one seed. Chosen as",
-        "# the best of many, so it is an optimistic figure; validation images were not looked at.",
+        "# the best of many, so the figure is optimistic; validation images were not used.",
         f"# Run: {str(best.user_attrs.get(HASH, 'unknown'))[:12]}",
         f"# Use: {command('cnnjepa', 'train', '--config', folder / 'best.yaml', *images)}",
     ]

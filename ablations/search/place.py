@@ -59,7 +59,7 @@ def place_of(given: str | None, folder: Path) -> Place:
         url = make_url(given)
         backend = url.get_backend_name()
     except (ArgumentError, ValueError):
-        raise ConfigError(f"--storage {given}: this is no URL; {_FORMS}") from None
+        raise ConfigError(f"--storage {given}: it is not a URL; {_FORMS}") from None
     if backend != "sqlite":
         return Place(url.render_as_string(hide_password=False), str(url), None, journal=False)
     database = url.database or ":memory:"
@@ -67,7 +67,7 @@ def place_of(given: str | None, folder: Path) -> Place:
         raise ConfigError(f"--storage {given}: a database in memory is lost with the process; name a file")
     after = given.partition("?")[2]
     if after and (not url.query or set(url.query) - _SQLITE_OPTIONS):
-        raise ConfigError(f"--storage {given}: ?{after} holds no option of SQLite; a ? in a path is written %3F")
+        raise ConfigError(f"--storage {given}: ?{after} is not an option of SQLite; write a ? in a path as %3F")
     if database.startswith("file:"):  # SQLite's own form of a path, which SQLite reads itself
         return Place(url.render_as_string(hide_password=False), str(url), None, journal=False)
     file = _at_home(database, given)
@@ -106,7 +106,7 @@ def _refuse_unwritable(file: Path, what: str, may_lack_folder: bool = False) -> 
         raise ConfigError(f"{what}: the folder {folder} {lacks}")
     for path in (folder, file):
         if path.exists() and not os.access(path, os.W_OK):
-            raise ConfigError(f"{what}: {path} is not writable for this user; name a file that is")
+            raise ConfigError(f"{what}: {path} is not writable for this user; name another file")
 
 
 def _refuse_other_file(file: Path, given: str) -> None:

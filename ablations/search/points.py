@@ -67,7 +67,7 @@ def check_search(space: SearchSpace, data: Path | None) -> PretrainConfig:
     that would not be measured, or pruning without probes."""
     for name, asked in space.space.items():
         if asked.kind == "arms" and _is_path(name):
-            raise ConfigError(f"--space {name}: this is a config path; give the arms a name that is none")
+            raise ConfigError(f"--space {name}: is a config path; give the arms another name")
     paths = _paths(space)
     every = [path for key in paths for path in paths[key]]
     twice = [path for place, path in enumerate(every) if path in every[:place]]
@@ -75,10 +75,10 @@ def check_search(space: SearchSpace, data: Path | None) -> PretrainConfig:
         raise ConfigError(f"--space {twice[0]}: given twice; give every setting once")
     config = config_of(space, {}, data)
     if "held_out" not in config.probe.protocols:
-        raise ConfigError("a search is judged on the held-out tenth, so probe.protocols must have held_out")
+        raise ConfigError("probe.protocols must contain held_out: a search optimises the figure on the held-out tenth")
     if space.prune and not config.probe.every_epochs:
         raise ConfigError(
-            "pruning needs intermediate probes, and probe.every_epochs is 0: --set probe.every_epochs=1, or --no-prune"
+            "pruning needs intermediate probes, but probe.every_epochs is 0: --set probe.every_epochs=1, or --no-prune"
         )
     for key, asked in space.space.items():
         for value in asked.ends:

@@ -78,13 +78,13 @@ class Proposals:
         trials: int,
         name: Callable[[dict[str, Any]], RunName],
         holder: Callable[[str], str | None],
-        told: OnNews,
+        on_news: OnNews,
     ) -> None:
         """Propose until there are `trials` in all, earlier ones included. `name` returns the run of a point (the
         search's key → value), or raises ConfigError for a point that no trial can have. `holder` returns the process
         that currently trains the run of a pretrain_hash, None if there is none."""
         self._study, self._space, self._trials = study, space, trials
-        self._name, self._holder, self._told = name, holder, told
+        self._name, self._holder, self._on_news = name, holder, on_news
         self._distributions, self._size = distributions(space), space_size(space)
         counted = tried(study)
         self._count = len(counted)
@@ -255,7 +255,7 @@ class Proposals:
     def _tell(
         self, trial: Trial, how: str, value: float | None = None, detail: str = "", *, ended: bool = False
     ) -> None:
-        self._told(News(trial.number, how, value, detail, choices_of(trial.params, self._space), ended))
+        self._on_news(News(trial.number, how, value, detail, choices_of(trial.params, self._space), ended))
 
 
 def exhausted(study: optuna.Study, space: SearchSpace) -> int | None:

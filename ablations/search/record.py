@@ -106,13 +106,13 @@ def _differences(before: dict[str, Any], now: dict[str, Any]) -> str:
     """Return one line per different field; an empty text for the same search. A hash of the base that only one record
     has is not compared."""
     lines = [
-        f"  {name}: there {there}, asked {asked}"
+        f"  {name}: there {there}, requested {asked}"
         for name, there, asked in differences(_comparable(before), _comparable(now))
     ]
     for key, what in (("base", "training"), ("base_probe", "probe")):
         if not lines and before.get(key) and now.get(key) and before[key] != now[key]:
             lines.append(
-                f"  the base config's {what} settings: there {before[key]}, asked {now[key]} (the preset or this "
+                f"  the base config's {what} settings: there {before[key]}, now {now[key]} (the preset or this "
                 "program's defaults have changed)"
             )
     return "\n".join(lines)

@@ -104,7 +104,7 @@ def run_search(
     trials: int,
     stop_file: Path,
     stopping: Callable[[], bool],
-    told: OnNews,
+    on_news: OnNews,
 ) -> Ending:
     """Run trials until `trials` of them count, the space has no other point, or the search is to stop. Trials of
     earlier processes count. A trial whose process or machine is lost is resumed from its checkpoint, with three
@@ -123,7 +123,7 @@ def run_search(
 
     proposals = Proposals(
         study, space, trials, lambda choices: RunName(*record_of(choices).key), lambda run: pool.folder(run).holder(),
-        told,
+        on_news,
     )  # fmt: skip
     with tempfile.TemporaryDirectory(prefix="ray-tune-", dir=folder.path) as scratch:
         tune.Tuner(

@@ -27,7 +27,7 @@ class StepCost(NamedTuple):
 
     seconds: list[float]
     """Seconds of the step in every round."""
-    beside: list[float]
+    reference_seconds: list[float]
     """Seconds of the first method's step in the same rounds; the first method's own steps for the first method."""
     flops_per_image: float
     """FLOPs of a step per image, forward and backward, at the mean fraction of visible cells."""
@@ -43,9 +43,9 @@ class StepCost(NamedTuple):
         return statistics.median(self.seconds)
 
     @property
-    def median_beside(self) -> float:
+    def median_reference(self) -> float:
         """Median seconds of the first method's step in the same rounds."""
-        return statistics.median(self.beside)
+        return statistics.median(self.reference_seconds)
 
 
 def step_costs(
@@ -70,20 +70,20 @@ def step_costs(
                 worker.step(0)
                 reference.step(0)  # it was idle while the other was built
                 times: list[float] = []
-                beside: list[float] = []
+                paired: list[float] = []
                 for number in range(1, rounds + 1):
                     tick()
                     told(f"{name}: round {number} of {rounds}")
-                    beside.append(reference.step(number))
+                    paired.append(reference.step(number))
                     times.append(worker.step(number))
-                found[name] = _cost(configs[name], times, beside, worker.peak())
-                own += beside
+                found[name] = _cost(configs[name], times, paired, worker.peak())
+                own += paired
         ours = _cost(configs[first], own, own, reference.peak())
     return {first: ours, **found}
 
 
-def _cost(config: PretrainConfig, seconds: list[float], beside: list[float], peak: int) -> StepCost:
-    return StepCost(seconds, beside, method_cost(config).flops_per_image, peak, config.runtime.batch_size)
+def _cost(config: PretrainConfig, seconds: list[float], reference: list[float], peak: int) -> StepCost:
+    return StepCost(seconds, reference, method_cost(config).flops_per_image, peak, config.runtime.batch_size)
 
 
 class _Worker:

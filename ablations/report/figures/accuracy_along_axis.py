@@ -88,10 +88,10 @@ def draw_axis(comparison: Comparison, axis: str, name: str) -> Picture | None:
             figure.legend(handles, names, loc="outside lower center", ncols=legend_columns(names, 8))
         caption = (
             f"Accuracy against {label}, protocol {comparison.protocol}; bars are 95 % intervals of the mean over seeds "
-            "(binomial, hollow, where there is one seed)."
+            "(hollow and binomial for one seed)."
         )
         if rows == 2:
-            caption += " Published numbers are of another setting and have their own scale: only the shapes compare."
+            caption += " The published numbers have other settings and their own scale: compare only the shapes."
         return picture(figure, name, caption)
 
 

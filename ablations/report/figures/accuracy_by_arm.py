@@ -46,7 +46,7 @@ def draw_arms(comparison: Comparison, name: str) -> Picture | None:
         figure.legend(handles=handles, loc="outside lower center", ncols=len(handles))
         caption = (
             f"Accuracy on {comparison.dataset}, protocol {comparison.protocol}: mean over seeds with its 95 % interval "
-            "(binomial where there is one seed), each seed, and the paired difference from the baseline with its own "
+            "(binomial for one seed), each seed, and the paired difference from the baseline with its own "
             "95 % interval."
         )
         return picture(figure, name, caption)

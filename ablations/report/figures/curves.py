@@ -37,8 +37,8 @@ def draw_curves(study: StudyData, curves: dict[TrialKey, Curves], name: str) -> 
         handles, names = axes[0].get_legend_handles_labels()
         figure.legend(handles, names, loc="outside lower center", ncols=legend_columns(names, width))
         left_out = len(study.arms) - len(arms)
-        more = f" The baseline and the first arms; {left_out} more are on the page." if left_out else ""
-        return picture(figure, name, f"While training, one line a seed.{more}")
+        more = f" Shown are the baseline and the first arms; the page has {left_out} more." if left_out else ""
+        return picture(figure, name, f"Training curves, one line per seed.{more}")
 
 
 def _points(

@@ -105,7 +105,8 @@ def draw_map(seen: Seen, run_label: str, name: str) -> Picture | None:
         axis.legend(loc="center left", bbox_to_anchor=(1.01, 0.5), fontsize=8, markerscale=1.6)
         caption = (
             f"{len(seen.labels):,} validation images by the features of {run_label}, on the plane of largest variance "
-            f"(PCA; it shows {share.sum():.0%} of the variance, so classes that overlap here may be apart elsewhere)."
+            f"(PCA; it shows {share.sum():.0%} of the variance, so classes that overlap here may be separate in other "
+            "dimensions)."
         )
         return picture(figure, name, caption)
 

@@ -29,7 +29,7 @@ def draw_picture(config: PretrainConfig, out: Path, batches: int) -> dict[str, s
     facts = {
         "grid": f"{grid}x{grid} ({config.data.image_size} px, stride {config.encoder.total_stride})",
         "strategy": masking.strategy,
-        "target cells a sample": f"{targets.double().mean():.2f} of {grid * grid} over {batches} batches",
+        "target cells per sample": f"{targets.double().mean():.2f} of {grid * grid} over {batches} batches",
         "visible share": f"{config.visible_share:.4f} expected, {context_rate.mean():.4f} counted",
     }
     facts |= masking.facts(grid)
@@ -99,7 +99,7 @@ def _draw(
     right.axvline(
         float(targets.double().mean()), color="#D55E00", linestyle="--", label=f"mean {targets.double().mean():.2f}"
     )
-    right.set(title="target cells a sample", xlabel="cells", ylabel="share of samples")
+    right.set(title="target cells per sample", xlabel="cells", ylabel="fraction of samples")
     right.margins(y=0.18)
     right.legend(loc="upper right", frameon=False)
     figure.savefig(out, dpi=130)

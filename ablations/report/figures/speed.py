@@ -64,7 +64,7 @@ def draw_speed(speed: SpeedFile, source: str, name: str) -> Picture:
         ):
             axis.plot(shares, values, marker=marker, color=PALETTE[number], label=label)
         ceiling = [row.visible * row.dense_s for row in rows]
-        axis.plot(shares, ceiling, ":", color="#555555", label="visible share x dense: the best possible")
+        axis.plot(shares, ceiling, ":", color="#555555", label="visible share x dense: the ideal")
         axis.set(xlabel="visible share, %", ylabel="forward + backward, s")
         axis.set_ylim(bottom=0)
         figure.legend(loc="outside lower center", ncols=2)

@@ -1,4 +1,4 @@
-// The page's behaviour: theme, sorting, filtering, plots, and a page a trial behind the address's hash.
+// The page's behaviour: theme, sorting, filtering, plots, and one view per trial, selected by the address's hash.
 "use strict";
 
 const data = JSON.parse(document.getElementById("data").textContent);
@@ -12,7 +12,7 @@ function el(name, attributes = {}, ...children) {
   return node;
 }
 
-// --- theme: the system's until the button is pressed; a private window may refuse to remember it
+// --- theme: the system's until the button is pressed; a private window may refuse to store the choice
 const darkSystem = matchMedia("(prefers-color-scheme: dark)");
 let chosen = null;
 try { chosen = localStorage.getItem("cnnjepa-theme"); } catch { chosen = null; }
@@ -24,7 +24,7 @@ function applyTheme(theme) {
 
 document.getElementById("theme").addEventListener("click", () => {
   chosen = root.dataset.theme === "dark" ? "light" : "dark";
-  try { localStorage.setItem("cnnjepa-theme", chosen); } catch { /* it is still switched */ }
+  try { localStorage.setItem("cnnjepa-theme", chosen); } catch { /* the theme changes all the same */ }
   applyTheme();
 });
 darkSystem.addEventListener("change", () => applyTheme());
@@ -38,7 +38,7 @@ function sortValue(cell) {
 }
 
 function compare(a, b, down) {
-  if (a === null || b === null) return a === b ? 0 : a === null ? 1 : -1;  // what is missing stays last
+  if (a === null || b === null) return a === b ? 0 : a === null ? 1 : -1;  // missing values stay last
   const order = typeof a === "number" && typeof b === "number"
     ? a - b : String(a).localeCompare(String(b), "en", { numeric: true });
   return down ? -order : order;
@@ -75,7 +75,7 @@ for (const input of document.querySelectorAll("[data-filters]")) {
   input.addEventListener("input", () => filterTable(input));
 }
 
-// --- plots: drawn when they come into sight, again when the theme changes
+// --- plots: drawn when they scroll into view, and again when the theme changes
 const plots = new Map();  // element → function that gives {traces, layout}
 const drawn = new Set();
 
@@ -174,7 +174,7 @@ for (const figure of document.querySelectorAll("[data-plot]")) {
   sight.observe(node);
 }
 
-// --- a page a trial
+// --- one view per trial
 function table(head, rows, numbers = []) {
   const cells = (row, name) => row.map((text, place) =>
     el(place === 0 && name === "td" ? "th" : name, { ...(numbers.includes(place) ? { class: "number" } : {}),
@@ -210,14 +210,14 @@ function figuresTable(trial) {
 function diffSection(trial, use) {
   const base = data.configs[use.study];
   const head = el("h4", {}, `Study ${use.study}: ${use.arm}`);
-  const own = use.baseline ? el("p", {}, "This is the baseline that the other arms are compared with.")
+  const own = use.baseline ? el("p", {}, "This is the study's baseline.")
     : use.diff.length ? table(["config field", "this trial", `baseline ${use.baseline_arm}`], use.diff)
-      : el("p", {}, "Its config equals the baseline's.");
+      : el("p", {}, "The config equals the baseline's.");
   const whole = { ...base };
   for (const [path, ours] of use.diff) if (ours === "–") delete whole[path]; else whole[path] = ours;
   whole["runtime.seed"] = String(trial.seed);
   return el("section", {}, head, list([["state in this study", use.state]]), own,
-    el("details", {}, el("summary", {}, "The whole config"), list(Object.entries(whole))));
+    el("details", {}, el("summary", {}, "Full config"), list(Object.entries(whole))));
 }
 
 function trialPage(trial) {
@@ -230,12 +230,12 @@ function trialPage(trial) {
     el("p", {}, `${trial.state}. `, trial.uses.map((use) => `${use.study}: ${use.arm}`).join("; ")));
   if (trial.problem) view.append(el("p", { class: "problem" }, trial.problem));
   if (trial.log_tail) {
-    view.append(el("details", {}, el("summary", {}, "The last lines that it printed"), el("pre", {}, trial.log_tail)));
+    view.append(el("details", {}, el("summary", {}, "Last lines of its log"), el("pre", {}, trial.log_tail)));
   }
   if (health.collapse_evidence) view.append(el("p", { class: "problem" }, `Collapsed: ${health.collapse_evidence}`));
-  view.append(el("h3", {}, "Probes beside their floors, %"), figuresTable(trial));
+  view.append(el("h3", {}, "Probes and their floors, %"), figuresTable(trial));
   const variants = curveVariants([{ trial, arm: `seed ${trial.seed}`, baseline: true }]);
-  view.append(el("h3", {}, "While training"));
+  view.append(el("h3", {}, "Training curves"));
   if (trial.curves.problem) view.append(el("p", { class: "quiet" }, trial.curves.problem));
   const holder = el("div", { class: "plots" });
   for (const variant of variants) {
@@ -244,7 +244,7 @@ function trialPage(trial) {
     holder.append(el("figure", { class: "interactive" }, el("figcaption", {}, variant.label), node));
   }
   view.append(variants.length ? holder : el("p", { class: "quiet" }, "Nothing was logged."));
-  view.append(el("h3", {}, "Config against the baseline"));
+  view.append(el("h3", {}, "Config compared with the baseline"));
   for (const use of trial.uses) view.append(diffSection(trial, use));
   view.append(el("h3", {}, "Run"), el("div", { class: "grid" },
     list([
@@ -262,7 +262,7 @@ function trialPage(trial) {
         `k-NN ${percent(chosen.knn_top1)} % at k = ${chosen.knn_k}`],
       ["encoder parameters", cost.encoder_params && cost.encoder_params.toLocaleString("en")],
       ["predictor parameters", cost.predictor_params && cost.predictor_params.toLocaleString("en")],
-      ["FLOP an image", cost.flops_per_image && cost.flops_per_image.toPrecision(4)],
+      ["FLOPs per image", cost.flops_per_image && cost.flops_per_image.toPrecision(4)],
       ["training seconds", cost.train_seconds], ["GPU-hours", cost.gpu_hours || null], ["images/s", cost.images_per_s],
       ["peak memory, GiB", cost.peak_memory_bytes && (cost.peak_memory_bytes / 2 ** 30).toFixed(2)],
     ])));
@@ -278,7 +278,7 @@ function runsPage(hashes) {
   ]);
   return el("article", {},
     el("p", {}, el("a", { href: "#top" }, "← the report")),
-    el("h1", { tabindex: "-1" }, "The trials behind this number"),
+    el("h1", { tabindex: "-1" }, "Trials behind this number"),
     table(["run", "seed", "arm", "state", "config hash", "probe hash", "commit"], rows, [1]));
 }
 

@@ -22,18 +22,24 @@ from cnnjepa.names import visible
 
 KINDS = {
     "finding": "Finding",
-    "noise": "In the noise",
+    "noise": "Not significant",
     "open": "No verdict",
-    "caution": "Caution",
+    "warning": "Warning",
     "missing": "Incomplete",
     "fact": "",
 }
 """Kind of a sentence → its heading on the page."""
 
 _PLOTS = {
-    "accuracy": ("Accuracy", "Bars: 95 % interval of the mean over seeds; hollow: of one seed, binomial."),
-    "cost": ("Training cost against accuracy", "Marker area by encoder parameters. Different images do not compare."),
-    "curves": ("While training", "A line a trial; the legend switches arms on and off."),
+    "accuracy": (
+        "Accuracy",
+        "Bars: 95 % interval of the mean over seeds. Hollow markers: one seed, binomial interval.",
+    ),
+    "cost": (
+        "Training cost against accuracy",
+        "Marker area: encoder parameters. Results on different images are not comparable.",
+    ),
+    "curves": ("Training curves", "One line per trial. The legend shows and hides arms."),
 }
 
 # Pictures that the page draws interactively; it shows the others as they are.

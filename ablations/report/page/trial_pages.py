@@ -52,15 +52,15 @@ def _shown(value: Any) -> str:
 
 
 def _page(trial: ReportedTrial, curves: Curves, environments: dict[str, int], report: Path) -> dict[str, Any]:
-    result, record = trial.standing.result, trial.record
+    result, record = trial.status.result, trial.record
     page: dict[str, Any] = {
         "page": trial.page,
         "hash": record.pretrain_hash,
         "probe_hash": record.probe_hash,
         "seed": record.seed,
         "dataset": record.dataset,
-        "state": trial.standing.state,
-        "problem": trial.standing.problem or "",
+        "state": trial.status.state,
+        "problem": trial.status.problem or "",
         "folder": Path(os.path.relpath(trial.folder, report)).as_posix(),
         "commit": trial.commit,
         "environment": environments.setdefault(_environment(trial), len(environments)),
@@ -77,7 +77,7 @@ def _environment(trial: ReportedTrial) -> str:
     try:
         found = json.loads((trial.folder / "environment.json").read_text(encoding="utf-8"))
     except (OSError, ValueError):
-        found = trial.standing.result.software if trial.standing.result else {}
+        found = trial.status.result.software if trial.status.result else {}
     return json.dumps({key: str(value) for key, value in found.items()} if isinstance(found, dict) else {})
 
 

@@ -14,18 +14,18 @@ def accuracy_notes(comparison: Comparison) -> list[str]:
     notes = ["± is the standard deviation over seeds; the interval is Student's t for the mean over seeds."]
     if any(e.kind == "wilson" for row in comparison.rows for e in row.estimates.values()):
         notes.append(
-            f"{SINGLE} One seed: the interval is binomial (Wilson), of that run over its validation images; it says "
-            "nothing about other seeds, so no verdict is given."
+            f"{SINGLE} One seed: the interval is binomial (Wilson) over the validation images of that run. It does not "
+            "cover differences between seeds, so there is no verdict."
         )
     if base:
         notes.append(
-            f"Differences are from {base.arm.label}, in points, paired over seeds, with the 95 % t interval of each "
-            f"alone. {_tested(comparison.comparisons)}"
+            f"Differences from {base.arm.label} are in points and paired over seeds, each with its own 95 % t "
+            f"interval. {_tested(comparison.comparisons)}"
         )
     else:
-        notes.append("The baseline arm is on other images, so nothing is compared here.")
+        notes.append("The baseline arm uses other images, so there is no comparison here.")
     if any(d.bootstrap for row in comparison.rows for d in row.differences.values()):
-        notes.append(f"From n = {LEAST_FOR_BOOTSTRAP} the CSV has BCa bootstrap intervals of the differences too.")
+        notes.append(f"From n = {LEAST_FOR_BOOTSTRAP} on, the CSV also has BCa bootstrap intervals of the differences.")
     notes += _floor_notes(comparison)
     notes += _published_notes(comparison)
     notes += [agreement_sentence(metric, one, comparison.ordered_on) for metric, one in comparison.agreements.items()]
@@ -36,7 +36,7 @@ def _tested(comparisons: int) -> str:
     if not comparisons:
         return "No difference could be tested."
     over = f"the {comparisons} comparisons" if comparisons > 1 else "the one comparison"
-    return f"Verdicts are of the paired t test after Holm's correction over {over} of this table (p given)."
+    return f"Verdicts: paired t test with Holm's correction over {over} of this table; p is the corrected value."
 
 
 def _floor_notes(comparison: Comparison) -> list[str]:
@@ -63,16 +63,14 @@ def _published_notes(comparison: Comparison) -> list[str]:
     if name is None:
         return []
     if comparison.protocol != "published":
-        return [
-            "The published numbers are of protocol published; they stand in that table, and as differences in claims."
-        ]
+        return ["The published numbers use protocol published: see that table and, for differences, the claims."]
     table = published_tables()[name]
     there = [row for row in table.rows if row.dataset == comparison.published_set]
     if not there:
         names = listed([DATASET_NAMES[dataset] for dataset in dict.fromkeys(row.dataset for row in table.rows)])
         return [
-            f"No published number stands here: they are of {names}, these images are {comparison.dataset}, and "
-            f"accuracies on different images do not compare. Source of the published ordering: "
+            f"No published accuracies are shown: they were measured on {names}, these images are {comparison.dataset}, "
+            f"and accuracies on different images are not comparable. Source of the published ordering: "
             f"{table.source_in_words}."
         ]
     notes = [f"Published: {table.source_in_words}; one seed each."]
@@ -85,8 +83,8 @@ def _published_notes(comparison: Comparison) -> list[str]:
         counts = sorted({row.published.more for row in rows if row.published})
         more = f"and {counts[0]}" + (f" to {counts[-1]}" if len(counts) > 1 else "") + " other settings"
         notes.append(
-            f"* Not the published setting ({which}): {'; '.join(filter(None, (differs, more)))}. The difference "
-            "compares unlike things."
+            f"* Settings that differ from the published ones ({which}): {'; '.join(filter(None, (differs, more)))}. "
+            "The differences marked with * do not compare like with like."
         )
     here = [row.published.row for row in comparison.rows if row.published]
     absent = [f"{row.label} ({DATASET_NAMES[row.dataset]})" for row in there if row not in here]

@@ -9,7 +9,7 @@ from cnnjepa.ablations.report.phrases import (
     signed,
     verdict,
 )
-from cnnjepa.ablations.report.published_rows import Beside
+from cnnjepa.ablations.report.published_rows import MatchedRow
 from cnnjepa.ablations.report.statistics import AccuracyEstimate
 from cnnjepa.ablations.report.tables.accuracy_notes import accuracy_notes
 from cnnjepa.ablations.report.tables.table import Cell, Column, Table
@@ -105,16 +105,16 @@ def _difference_cells(row: Row, metric: str) -> list[Cell]:
     ]
 
 
-def published_cells(beside: Beside | None, row: Row, metric: str) -> list[Cell]:
+def published_cells(match: MatchedRow | None, row: Row, metric: str) -> list[Cell]:
     """Return the published number and our difference from it, with a star if the settings differ."""
-    if beside is None:
+    if match is None:
         return [Cell("–"), Cell("–")]
-    published = getattr(beside.row, metric)
+    published = getattr(match.row, metric)
     ours = row.estimates.get(metric)
     gap = ours.mean - published if ours else None
-    note = f"another setting: {beside.note}" if beside.note else ""
+    note = f"other settings: {match.note}" if match.note else ""
     return [
-        Cell(f"{published:.2f}", {"": published}, published, note=beside.row.note),
+        Cell(f"{published:.2f}", {"": published}, published, note=match.row.note),
         Cell(signed(gap) + ("*" if note and gap is not None else ""), {"": gap}, gap, "quiet", note),
     ]
 

@@ -7,22 +7,22 @@ from cnnjepa.ablations.report.comparison import METRICS, Comparison
 from cnnjepa.ablations.report.phrases import interval, p_value, signed
 from cnnjepa.ablations.report.published_rows import DATASET_NAMES
 from cnnjepa.ablations.report.statistics import POWER
-from cnnjepa.ablations.report.tables.table import Cell, Column, Table, number, words
+from cnnjepa.ablations.report.tables.table import Cell, Column, Table, number_cell, text_cell
 
 _HERE = (
-    Column("claim", "claimed beforehand", numeric=False),
+    Column("claim", "claim", numeric=False),
     Column("metric", "metric", numeric=False),
     Column("answer", "answer", numeric=False),
-    Column("difference", "here", ("mean", "low", "high", "p_holm")),
+    Column("difference", "difference", ("mean", "low", "high", "p_holm")),
     Column("n", "n", ("", "planned")),
-    Column("resolved", "resolved"),
+    Column("resolved", "resolution"),
 )
 _REST = (
     Column("expected", "expected", numeric=False),
-    Column("arm", "arm, against", ("", "baseline"), numeric=False),
+    Column("arm", "arm vs. baseline", ("", "baseline"), numeric=False),
     Column("study", "study", numeric=False, latex=False),
 )
-_TONES = {"holds": "better", "does not hold": "worse", "cannot tell": "quiet", "not tested": "quiet"}
+_TONES = {"holds": "better", "does not hold": "worse", "inconclusive": "quiet", "not tested": "quiet"}
 
 
 def claims_table(comparisons: Sequence[Comparison], name: str, title: str) -> Table | None:
@@ -36,14 +36,14 @@ def claims_table(comparisons: Sequence[Comparison], name: str, title: str) -> Ta
     theirs = [Column("published" if len(sets) == 1 else f"published_{name}", f"published{_on(name)}") for name in sets]
     protocols = sorted({one.comparison.protocol for one in found})
     notes = (
-        f"Differences in percentage points of top-1, protocol {' and '.join(protocols)}, paired over n seeds, with "
-        "their 95 % intervals. Worse and better: by the paired t test after Holm's correction over the study; level "
-        "and not below: by where the interval lies.",
-        "Published: the same difference in the published table, on the images named, one seed an arm, and "
-        "whether it lies inside or outside the interval found here.",
-        "Resolved: what these seeds can see. Of worse and better, the smallest true difference that they would find "
-        f"with {100 * POWER:.0f} % probability; of level and not below, half the interval's width, which must be less "
-        "than the margin.",
+        f"Differences are in percentage points of top-1 accuracy, protocol {' and '.join(protocols)}, paired over n "
+        "seeds, with 95 % intervals. The paired t test with Holm's correction over the study decides “worse” and "
+        "“better”; the interval decides “level” and “not below”.",
+        "Published: the same difference in the published table, on the named images, with one seed per arm. “inside” "
+        "and “outside” say whether it lies in our interval.",
+        "Resolution: for “worse” and “better”, the smallest true difference that the test detects with "
+        f"{100 * POWER:.0f} % probability; for “level” and “not below”, half the width of the interval, which must be "
+        "less than the margin.",
     )
     columns = (*_HERE, *theirs, *_REST)
     return Table(name, title, columns, tuple(_row(one, sets) for one in found), notes)
@@ -62,8 +62,8 @@ def _row(one: Answered, sets: list[str | None]) -> tuple[Cell, ...]:
     between = interval(found.low, found.high, True) if found.low is not None else ""
     note = f"after Holm {p_value(found.p_holm)}" if found.p_holm is not None else ""
     return (
-        words(one.claim.says),
-        words(METRICS[one.metric]),
+        text_cell(one.claim.says),
+        text_cell(METRICS[one.metric]),
         Cell(one.answer, {"": one.answer}, one.answer, _TONES[one.answer]),  # type: ignore[arg-type]
         Cell(signed(found.mean), values, found.mean, note=note, runs=runs, below=between),
         Cell(
@@ -71,20 +71,20 @@ def _row(one: Answered, sets: list[str | None]) -> tuple[Cell, ...]:
             {"": found.n, "planned": planned},
             found.n,
         ),
-        number(one.resolved, 2),
+        number_cell(one.resolved, 2),
         *[
             Cell(signed(one.published), {"": one.published}, one.published, below=_where(one))
             if name == one.published_on
             else Cell("–", {"": None}, None)
             for name in sets
         ],
-        words(expectation(one.claim)),
+        text_cell(expectation(one.claim)),
         Cell(
-            f"{one.row.arm.label}, against {base.arm.label}",
+            f"{one.row.arm.label} vs. {base.arm.label}",
             {"": one.row.arm.label, "baseline": base.arm.label},
             one.row.arm.label,
         ),
-        words(one.comparison.study.name),
+        text_cell(one.comparison.study.name),
     )
 
 

@@ -15,7 +15,7 @@ _MEASURED = ("mean", "sd")
 _COMPUTED: list[tuple[str, str, str, Callable[[Cost], float]]] = [
     ("encoder_params", "encoder parameters", "", lambda cost: cost.encoder_params),
     ("predictor_params", "predictor parameters", "", lambda cost: cost.predictor_params),
-    ("flops_per_image", "FLOPs an image", "FLOP", lambda cost: cost.flops_per_image),
+    ("flops_per_image", "FLOPs per image", "FLOP", lambda cost: cost.flops_per_image),
 ]
 _TIMED: list[tuple[str, str, int, Callable[[Cost], float | None]]] = [
     ("gpu_hours", "GPU-hours", 2, lambda cost: cost.gpu_hours),
@@ -42,10 +42,11 @@ def cost_table(study: StudyData, dataset: str, name: str) -> Table | None:
         tuple(columns),
         tuple(_row(arm) for arm in arms),
         (
-            "Parameters and FLOPs are computed (FLOPs: 2 x multiply-adds of a training step an image, forward and "
-            "backward, at the mean visible share); hours, images/s and peak memory are measured, mean ± standard "
-            "deviation over the finished trials. GPU-hours are a dash for runs on a CPU.",
-            "Memory is the device's on a GPU, the resident set on a CPU. Speeds compare only on equal hardware.",
+            "Parameters and FLOPs are computed. FLOPs are 2 x multiply-adds of a training step per image, forward and "
+            "backward, at the mean visible share. Hours, images/s and peak memory are measured: mean ± standard "
+            "deviation over the finished trials. Runs on a CPU have no GPU-hours.",
+            "Peak memory is device memory on a GPU, and the resident set on a CPU. Speeds are comparable only on equal "
+            "hardware.",
         ),
     )
 

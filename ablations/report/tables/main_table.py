@@ -11,15 +11,15 @@ from cnnjepa.ablations.report.phrases import PROTOCOL_MEANING, SINGLE
 from cnnjepa.ablations.report.published_rows import (
     DATASET_NAMES,
     ENCODER_PARAMS,
-    Beside,
+    MatchedRow,
     PublishedRow,
     PublishedTable,
-    beside,
+    matched_rows,
     published_tables,
 )
 from cnnjepa.ablations.report.tables.accuracy_table import estimate_cell, published_cells, runs_cell
 from cnnjepa.ablations.report.tables.cost_table import cost_cells, cost_columns
-from cnnjepa.ablations.report.tables.table import Cell, Column, Table, number, words
+from cnnjepa.ablations.report.tables.table import Cell, Column, Table, number_cell, text_cell
 from cnnjepa.ablations.study_folder import TrialKey
 from cnnjepa.names import file_names
 from cnnjepa.schemas import PretrainConfig
@@ -90,16 +90,17 @@ def _table(name: str, dataset: str, protocol: Protocol, rows: list[tuple[Compari
         Column("runs", "runs (seed:hash)", numeric=False, latex=False),
     ]
     notes = [
-        "One row a method, encoder and study: the study's baseline arm, and arms that differ from it only in these; "
-        "not the best arm, which would be the luckiest of many. ± is the standard deviation over seeds, below it the "
-        "95 % interval. Parameters and FLOPs are computed, the rest is measured on whatever each run had.",
+        "One row per method, encoder and study: the study's baseline arm and the arms that differ from it only in "
+        "method, encoder or images. A study's best arm is not used, because the best of many is also the luckiest. ± "
+        "is the standard deviation over seeds; the 95 % interval is below it. Parameters and FLOPs are computed; the "
+        "other costs are measured on the hardware of each run.",
     ]
     if any(e.kind == "wilson" for _, row in rows for e in row.estimates.values()):
         notes.append(f"{SINGLE} One seed.")
     if published_on:
         notes.append(
             f"Published: the paper's main table and the authors' log on {DATASET_NAMES[published_on]}, by method and "
-            "encoder; * where the setting is another, so that the difference compares unlike things."
+            "encoder. A * marks other settings: the difference does not compare like with like."
         )
     caption = f"Methods and encoders on {dataset}, protocol {protocol} ({PROTOCOL_MEANING[protocol]})"
     return Table(
@@ -115,9 +116,9 @@ def _row(comparison: Comparison, row: Row, published_on: str | None) -> tuple[Ce
     result = next(trial.result for trial in row.counted.values() if trial.result)
     runs = tuple(trial.page for trial in row.counted.values())
     return (
-        words(result.method),
-        words(result.encoder),
-        words(f"{comparison.study.name}, {row.arm.label}"),
+        text_cell(result.method),
+        text_cell(result.encoder),
+        text_cell(f"{comparison.study.name}, {row.arm.label}"),
         Cell(str(len(row.counted)), {"": len(row.counted)}, len(row.counted)),
         *[
             estimate_cell(row.estimates.get(key), runs, row.values.get(key))
@@ -134,7 +135,7 @@ def _published_cells(comparison: Comparison, row: Row, published_on: str) -> lis
         return [Cell("–")] * 4
     rows = tuple(published for _, published in _main_rows_published(published_on))
     table = PublishedTable(source="paper", rows=rows)
-    found: Beside | None = beside(table, {row.arm.label: row.arm.config}, published_on).get(row.arm.label)
+    found: MatchedRow | None = matched_rows(table, {row.arm.label: row.arm.config}, published_on).get(row.arm.label)
     return [cell for metric in ("linear_top1", "knn_top1") for cell in published_cells(found, row, metric)]
 
 
@@ -151,7 +152,7 @@ def published_table(dataset: str) -> Table:
     tables, rows = published_tables(), _main_rows_published(dataset)
     return Table(
         f"published_{dataset}",
-        f"Published on {DATASET_NAMES[dataset]}, protocol published; one seed each, no interval was published",
+        f"Published on {DATASET_NAMES[dataset]}, protocol published; one seed each, without intervals",
         (
             Column("method", "method", numeric=False),
             Column("encoder", "encoder", numeric=False),
@@ -164,17 +165,17 @@ def published_table(dataset: str) -> Table:
         ),
         tuple(
             (
-                words(str(row.arm["method"])),
-                words(row.encoder),
-                number(row.linear_top1, 2),
-                number(row.knn_top1, 2),
-                number(row.gpu_hours, 2),
+                text_cell(str(row.arm["method"])),
+                text_cell(row.encoder),
+                number_cell(row.linear_top1, 2),
+                number_cell(row.knn_top1, 2),
+                number_cell(row.gpu_hours, 2),
                 Cell(
                     quantity(ENCODER_PARAMS[row.encoder]),
                     {"": ENCODER_PARAMS[row.encoder]},
                     ENCODER_PARAMS[row.encoder],
                 ),
-                words(source),
+                text_cell(source),
                 Cell(row.note or "–", {"": row.note}, row.note or None, "quiet"),
             )
             for source, row in rows

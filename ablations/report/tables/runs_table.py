@@ -5,7 +5,7 @@ from pathlib import Path
 
 from cnnjepa.ablations.report.reading import PROBE_AGAIN, ReportedTrial, StudyData
 from cnnjepa.ablations.report.tables.metrics_table import metric_names
-from cnnjepa.ablations.report.tables.table import Cell, Column, Table, number, words
+from cnnjepa.ablations.report.tables.table import Cell, Column, Table, number_cell, text_cell
 from cnnjepa.schemas.probe import Protocol
 
 
@@ -32,12 +32,12 @@ def runs_table(study: StudyData, name: str, report: Path) -> Table:
     ]
     return Table(
         name,
-        f"{study.name}: its trials, in the order they are run",
+        f"{study.name}: trials, in the order in which they run",
         tuple(columns),
         tuple(_row(trial, protocols, metric_names(study), report) for trial in _in_order(study)),
         (
-            "The run is named by its config hash's first characters; the probe hash names the probe settings. Only "
-            "finished trials are averaged. A + after a commit: there were uncommitted changes.",
+            "A run is named by the beginning of its config hash; the probe hash identifies the probe settings. Only "
+            "finished trials are averaged. A + after a commit marks uncommitted changes.",
         ),
     )
 
@@ -50,29 +50,32 @@ def _in_order(study: StudyData) -> list[ReportedTrial]:
 
 def state_in_words(trial: ReportedTrial) -> str:
     """Return the state; for a trial in progress, also the fraction that is trained."""
-    state = trial.standing.state
-    if trial.standing.problem == PROBE_AGAIN:
+    state = trial.status.state
+    if trial.status.problem == PROBE_AGAIN:
         return "to be probed again"
     if state in ("begun", "running"):
-        return f"{state}, {100 * trial.standing.progress:.0f} % trained"
+        return f"{state}, {100 * trial.status.progress:.0f} % trained"
     return "not run yet" if state == "waiting" else state
 
 
 def _row(trial: ReportedTrial, protocols: list[Protocol], metrics: list[str], report: Path) -> tuple[Cell, ...]:
-    record, result = trial.record, trial.standing.result
+    record, result = trial.record, trial.status.result
     state = state_in_words(trial)
-    tone = "" if trial.standing.state == "finished" else "bad"
+    tone = "" if trial.status.state == "finished" else "bad"
     evidence = (result.diagnostics.collapse_evidence or "") if result and result.diagnostics else ""
     cells = [
         Cell(trial.short, {"": trial.short}, trial.short, runs=(trial.page,)),
-        words(record.arm),
+        text_cell(record.arm),
         Cell(str(record.seed), {"": record.seed}, record.seed),
-        Cell(state, {"": state}, state, tone, trial.standing.problem or evidence),  # type: ignore[arg-type]
+        Cell(state, {"": state}, state, tone, trial.status.problem or evidence),  # type: ignore[arg-type]
     ]
     for protocol in protocols:
         figures = trial.figures(protocol)
-        cells += [number(figures.linear_top1 if figures else None, 2), number(figures.knn_top1 if figures else None, 2)]
-    cells.append(number(result.diagnostics.rankme if result and result.diagnostics else None, 1))
+        cells += [
+            number_cell(figures.linear_top1 if figures else None, 2),
+            number_cell(figures.knn_top1 if figures else None, 2),
+        ]
+    cells.append(number_cell(result.diagnostics.rankme if result and result.diagnostics else None, 1))
     for metric in metrics:
         value = result.metrics.get(metric) if result else None
         cells.append(Cell("–" if value is None else f"{value:.4g}", {"": value}, value))

@@ -59,13 +59,13 @@ class Table:
         return [cell.values.get(ending) for c, cell in zip(self.columns, row, strict=True) for ending in c.endings]
 
 
-def number(value: float | None, decimals: int, column_ending: str = "") -> Cell:
+def number_cell(value: float | None, decimals: int, column_ending: str = "") -> Cell:
     """Return a cell with a plain number, or a dash if there is none."""
     if value is None:
         return Cell("–", {column_ending: None})
     return Cell(f"{value:,.{decimals}f}", {column_ending: value}, value)
 
 
-def words(text: str, **values: Value) -> Cell:
+def text_cell(text: str, **values: Value) -> Cell:
     """Return a cell with plain text, which is also its value."""
     return Cell(text, {"": text, **values}, text)
