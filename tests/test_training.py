@@ -4,6 +4,7 @@ import copy
 import json
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -14,12 +15,14 @@ from torch import nn
 import cnnjepa
 from cnnjepa.methods import StepDraw, build_method
 from cnnjepa.schemas import TrialResult
+from cnnjepa.storage.journal import Journal, NullJournal
 from cnnjepa.training.distributed import Processes
 from cnnjepa.training.optimizer import build_optimizer
 from cnnjepa.training.pretrain import pretrain
 from cnnjepa.training.run_folder import RunFolder
 from cnnjepa.training.state import _lay_as_parameters
 from cnnjepa.training.step import train_step
+from cnnjepa.training.throughput import ThroughputMeter
 
 CPU = Processes(0, 1, torch.device("cpu"))
 
@@ -276,3 +279,21 @@ def counted(original: Callable[..., Any], calls: list[str]) -> Callable[..., Any
         return original(*args)
 
     return watched
+
+
+def test_the_throughput_meter_counts_the_steps_since_it_was_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    state = SimpleNamespace(step=3, train_seconds=10.0)
+    meter = ThroughputMeter(state, images_per_step=8)  # type: ignore[arg-type]
+    state.step, state.train_seconds = 8, 12.0
+    assert meter.read() == 20.0
+    state.step, state.train_seconds = 10, 20.0
+    meter.restart()  # the two steps before a probe belong to no interval
+    state.step, state.train_seconds = 11, 20.5
+    assert meter.read() == 16.0
+
+
+def test_a_null_journal_offers_what_a_journal_does() -> None:
+    def public(kind: type) -> set[str]:
+        return {name for name in vars(kind) if not name.startswith("_")}
+
+    assert public(NullJournal) == public(Journal) >= {"write", "images", "sync", "close"}

@@ -106,6 +106,25 @@ class Journal:
         self._board.close()
 
 
+class NullJournal:
+    """The journal of a process that writes none: every call does nothing."""
+
+    def write(self, kind: str, step: int, values: dict[str, Any]) -> None:
+        """See `Journal.write`."""
+
+    def images(self, step: int, views: tuple[Tensor, ...], masks: Masks | None) -> None:
+        """See `Journal.images`."""
+
+    def sync(self) -> None:
+        """See `Journal.sync`."""
+
+    def close(self) -> None:
+        """See `Journal.close`."""
+
+
+AnyJournal = Journal | NullJournal
+
+
 def write_hparams(run_dir: Path, step: int, settings: dict[str, Any], outcome: dict[str, float]) -> None:
     """Write the run's settings together with its outcome, for TensorBoard's comparison of runs."""
     plain = {k: v if isinstance(v, bool | int | float | str) else str(v) for k, v in settings.items()}

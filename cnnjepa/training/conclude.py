@@ -11,8 +11,6 @@ from cnnjepa.probes import Assessment, assess
 from cnnjepa.schemas import Cost, PretrainConfig, TrialResult
 from cnnjepa.schemas.overrides import flat
 from cnnjepa.storage.journal import final_loss, write_hparams
-from cnnjepa.training.distributed import Processes
-from cnnjepa.training.environment import environment
 from cnnjepa.training.floor_store import FloorStore
 from cnnjepa.training.resolve import Identity
 from cnnjepa.training.run import Run
@@ -109,24 +107,16 @@ def finished_result(
 class FailureRecord:
     """Records in the run folder why a run failed."""
 
-    def __init__(
-        self, config: PretrainConfig, data: DataSet, identity: Identity, folder: RunFolder, processes: Processes
-    ) -> None:
+    def __init__(self, run: Run) -> None:
         self.started = now()
         """Start time of the run; if it is resumed, that of an earlier session."""
-        self._facts, self._folder, self._processes = (config, data, identity), folder, processes
+        self._run = run
 
     def __call__(self, error: str) -> None:
-        self._folder.path.mkdir(parents=True, exist_ok=True)
-        result = failed_result(*self._facts, environment(self._processes), error, self.started)
-        self._folder.write_result(result)
-
-
-def failed_result(
-    config: PretrainConfig, data: DataSet, identity: Identity, environment: dict[str, Any], error: str, started: str
-) -> TrialResult:
-    """Return the result of a run that failed while running."""
-    return TrialResult(**_known(config, data, identity, environment), status="failed", error=error, started=started)
+        run = self._run
+        run.folder.path.mkdir(parents=True, exist_ok=True)
+        known = _known(run.config, run.data, run.identity, run.software)
+        run.folder.write_result(TrialResult(**known, status="failed", error=error, started=self.started))
 
 
 def conclude(run: Run, state: RunState) -> TrialResult:
@@ -171,7 +161,9 @@ def earlier_cost(folder: RunFolder, identity: Identity) -> Cost | None:
 
 
 def _cost_of(run: Run, state: RunState) -> Cost:
-    return run_cost(run.config, run.cost, state.step, state.train_seconds, state.peak_memory, run.processes.world_size)
+    return run_cost(
+        run.config, state.cost, state.step, state.train_seconds, state.peak_memory, run.processes.world_size
+    )
 
 
 def _write_hparams(run: Run, result: TrialResult) -> None:

@@ -1,6 +1,6 @@
 """The single entry point of training: from a config to a run folder with a result.
 
-`pretrain` prepares the run, `_train` is the loop, and `conclude` probes and writes the result.
+`pretrain` opens the run, `_train` is the loop, and `conclude` probes and writes the result.
 """
 
 import contextlib
@@ -8,43 +8,30 @@ import warnings
 from collections.abc import Callable
 from pathlib import Path
 
-import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from cnnjepa.clock import now
-from cnnjepa.data import DataSet, open_data
-from cnnjepa.data.augmentation_check import refuse_unfit_augmentations
-from cnnjepa.data.batches import Normalizer, Order, training_batches
-from cnnjepa.data.held_out import trained_images, training_set
-from cnnjepa.data.open import refuse_part_of_a_batch
+from cnnjepa.data.batches import Normalizer, training_batches
 from cnnjepa.errors import Stopped
-from cnnjepa.measuring.cost import method_cost
-from cnnjepa.methods import Method, StepDraw, build_method
-from cnnjepa.methods.synchronised import synchronise
+from cnnjepa.methods import Method, StepDraw
 from cnnjepa.probes import calibrate, glance
-from cnnjepa.probes.metric import load_metrics
 from cnnjepa.randomness import layer_randomness, seed_layers
-from cnnjepa.schemas import ConfigError, PretrainConfig, TrialResult
-from cnnjepa.storage.atomic_files import keep_as, write_atomically
-from cnnjepa.storage.journal import Journal
-from cnnjepa.telling import unfailing
+from cnnjepa.schemas import PretrainConfig, TrialResult
+from cnnjepa.storage.atomic_files import keep_as
+from cnnjepa.storage.journal import AnyJournal, Journal, NullJournal
 from cnnjepa.training import distributed
 from cnnjepa.training.conclude import FailureRecord, conclude
 from cnnjepa.training.distributed import Processes
-from cnnjepa.training.environment import environment, forget_peak_memory, peak_memory_bytes
+from cnnjepa.training.environment import forget_peak_memory, peak_memory_bytes
 from cnnjepa.training.failures import failing_together
-from cnnjepa.training.optimizer import build_optimizer
-from cnnjepa.training.resolve import Identity, identify, resolve
-from cnnjepa.training.restore import restore
+from cnnjepa.training.prepare import begin_folder, build_state, open_run, plan_of
 from cnnjepa.training.run import Run
 from cnnjepa.training.run_folder import RunFolder
-from cnnjepa.training.run_warnings import run_warnings
-from cnnjepa.training.schedule import Schedule
 from cnnjepa.training.state import RunState
 from cnnjepa.training.step import train_step
 from cnnjepa.training.stopping import StopRequest
-from cnnjepa.training.watcher import RunPlan, Watcher
+from cnnjepa.training.throughput import ThroughputMeter
+from cnnjepa.training.watcher import Watcher
 
 # Number of steps between agreements of the processes on whether to stop: an agreement waits for the device.
 _AGREE_EVERY_STEPS = 10
@@ -80,22 +67,18 @@ def pretrain(
     processes = distributed.join(config.runtime)
     failed = True
     try:
-        with StopRequest(max_hours, stop_asked) as stop, failing_together(processes, config):
-            _leave_if_asked(stop, processes)
-            data = _opened(config, folder, resume, processes)
-            config = resolve(config, data.resident, processes.device)
-            identity = identify(config, data.fingerprint, processes.world_size)
-            _refuse_unexpected(identity, expected_hash, config)
-            _leave_if_asked(stop, processes)
-            shown = watcher if watcher is not None and processes.is_main else Watcher()
-            told = unfailing(lambda: shown, "the display of progress")
-            with contextlib.ExitStack() as held:
-                processes.on_main(lambda: held.enter_context(folder.locked(patience)))
-                record = FailureRecord(config, data, identity, folder, processes)
-                with failing_together(processes, config, record):
-                    result = _run(
-                        config, data, identity, folder, processes, resume, checkpoint, stop, told, floors, record
-                    )
+        with (
+            StopRequest(max_hours, stop_asked) as stop,
+            failing_together(processes, config),
+            contextlib.ExitStack() as held,
+        ):
+            run = open_run(
+                config, folder, processes, stop, watcher, resume=resume, expected_hash=expected_hash, floors=floors
+            )
+            processes.on_main(lambda: held.enter_context(folder.locked(patience)))
+            record = FailureRecord(run)
+            with failing_together(processes, run.config, record):
+                result = _run(run, record, resume, checkpoint)
         failed = False
         return result
     except Stopped:
@@ -105,106 +88,22 @@ def pretrain(
         distributed.leave(processes, failed)
 
 
-def _leave_if_asked(stop: StopRequest, processes: Processes) -> None:
-    """Raise Stopped on every process if one was asked to stop before anything was written."""
-    if processes.any(stop.before_training is not None):
-        raise Stopped(stop.before_training or "another process was asked to stop")
-
-
-def _opened(config: PretrainConfig, folder: RunFolder, resume: bool, processes: Processes) -> DataSet:
-    """Open the data after checking that the folder is free, and that metrics and augmentations can be used. Every
-    process raises the same refusal."""
-    processes.on_main(lambda: folder.refuse_unless_free(resume))
-    load_metrics(config.probe.metrics)
-    refuse_unfit_augmentations(config.views)
-    data = open_data(config.data, config.runtime.batch_size, processes.world_size)
-    training = trained_images(config, torch.bincount(data.train.labels).tolist())
-    refuse_part_of_a_batch(data.name, training, config.runtime.batch_size, processes.world_size)
-    return data
-
-
-def _refuse_unexpected(identity: Identity, expected_hash: str | None, config: PretrainConfig) -> None:
-    if expected_hash is not None and identity.pretrain_hash != expected_hash:
-        where = config.data.images_path or config.data.source
-        raise ConfigError(
-            f"this run was planned as {expected_hash[:12]}…, but its settings and images give "
-            f"{identity.pretrain_hash[:12]}… here: the images ({where}), the device or the number of processes are not "
-            "those it was planned with"
-        )
-
-
-def _run(
-    config: PretrainConfig,
-    data: DataSet,
-    identity: Identity,
-    folder: RunFolder,
-    processes: Processes,
-    resume: bool,
-    checkpoint: Path | None,
-    stop: StopRequest,
-    watcher: Watcher,
-    floors: Path | None,
-    record: FailureRecord,
-) -> TrialResult:
-    runtime = config.runtime
-    done = folder.read_result(identity.probe_hash) if resume else None
-    if done and done.has_figures and (done.pretrain_hash, done.probe_hash) == identity[:2]:
+def _run(run: Run, record: FailureRecord, resume: bool, checkpoint: Path | None) -> TrialResult:
+    done = run.folder.read_result(run.identity.probe_hash) if resume else None
+    if done and done.has_figures and (done.pretrain_hash, done.probe_hash) == run.identity[:2]:
         return done
-
-    forget_peak_memory(processes.device)
-    method = build_method(config, data.classes)
-    cost = method_cost(config, method)
-    method.to(processes.device)
-    if runtime.channels_last:
-        method.to(memory_format=torch.channels_last)
-    if config.method.synchronises_batch_norm and processes.world_size > 1:
-        synchronise(method, processes.device)
-    optimizer = build_optimizer(method, config.optimizer)
-    training = training_set(config, data)
-    order = Order(training.train.labels.numel(), runtime.batch_size, processes.rank, processes.world_size, runtime.seed)
-    schedule = Schedule(config, order.steps_per_epoch)
-    state = RunState(method, optimizer, identity, folder.checkpoints, started=now())
-    if resume:
-        restore(state, config, folder, checkpoint)
+    forget_peak_memory(run.processes.device)
+    state = build_state(run, resume, checkpoint)
     record.started = state.started
-    software = environment(processes)
-    processes.wait()  # every process has read the checkpoint before anything is written
-    if processes.is_main:
-        complete = resume and state.step == schedule.total_steps
-        folder.begin(config, software, state.step, probes_only=complete and folder.judged(identity.pretrain_hash))
-        folder.forget_failure(identity.probe_hash)
-        if resume and checkpoint is not None:
-            # This checkpoint becomes `last.pt` before anything else is written, so that a damaged one never becomes
-            # `previous.pt`.
-            write_atomically(folder.checkpoints / "last.pt", checkpoint.read_bytes())
-
-    run = Run(
-        config, data, training, identity, folder, processes, order, schedule, cost, software, stop, watcher, floors
-    )
-    watcher.started(_plan(run, state))
-    with layer_randomness(processes.device):
+    run.processes.wait()  # every process has read the checkpoint before anything is written
+    if run.processes.is_main:
+        begin_folder(run, state, resume, checkpoint)
+    run.watcher.started(plan_of(run, state))
+    with layer_randomness(run.processes.device):
         _train(run, state)
     result = conclude(run, state)
-    processes.wait()
+    run.processes.wait()
     return result
-
-
-def _plan(run: Run, state: RunState) -> RunPlan:
-    return RunPlan(
-        run_dir=run.folder.path,
-        pretrain_hash=run.identity.pretrain_hash,
-        epochs=run.config.runtime.epochs,
-        steps_per_epoch=run.order.steps_per_epoch,
-        first_step=state.step,
-        train_images=run.order.images,
-        global_batch=run.order.batch_size * run.order.world_size,
-        encoder_params=run.cost.encoder_params,
-        predictor_params=run.cost.predictor_params,
-        flops_per_image=run.cost.flops_per_image,
-        visible_share=run.config.visible_share,
-        device=str(run.processes.device),
-        warnings=run_warnings(run.config, run.data, run.order),
-    )
 
 
 def _train(run: Run, state: RunState) -> None:
@@ -213,7 +112,7 @@ def _train(run: Run, state: RunState) -> None:
     device, total = processes.device, run.schedule.total_steps
     if processes.is_main:  # a crash may have occurred between a checkpoint and its further names
         state.keep_best()
-        _keep_asked(run, state)
+        _keep_requested(run, state)
     if config.trained_epochs == 0 and state.saved_step is None:  # a checkpoint holds the encoder that is probed
         if processes.is_main:
             calibrate(state.method.probed_encoder(config.probed_encoder), config, run.data, device)
@@ -224,12 +123,11 @@ def _train(run: Run, state: RunState) -> None:
         return
     model = _wrapped(state.method, config, processes)
     normalize = Normalizer(config.data, device, runtime.channels_last)
-    slots = run.order.slots()
-    journal = Journal(run.folder.path, state.step) if processes.is_main else None
+    slots, views = run.order.slots(), config.views
+    journal = Journal(run.folder.path, state.step) if processes.is_main else NullJournal()
     state.method.train()
     state.start_clock()
-    mark = (state.step, state.train_seconds)
-    views = config.views
+    meter = ThroughputMeter(state, run.order.batch_size * run.order.world_size)
     batches = training_batches(run.training, config.data, run.order, state.step, total, runtime.workers, device, views)
     try:
         for batch in batches:
@@ -252,23 +150,20 @@ def _train(run: Run, state: RunState) -> None:
             epoch, into_epoch = divmod(state.step, run.order.steps_per_epoch)
             epoch_ends = into_epoch == 0
             if state.step % runtime.log_every_steps == 0 or state.step == total:
-                mark = _log(run, state, journal, mark, stepped.scalars)
-            if journal and epoch_ends and _due(epoch, runtime.images_every_epochs, runtime.epochs):
+                _log(run, state, journal, meter, stepped.scalars)
+            if epoch_ends and _due(epoch, runtime.images_every_epochs, runtime.epochs):
                 shown = tuple(normalize.undo(view[:8]) for view in seen)
                 journal.images(state.step, shown, state.method.masks(*inputs))
             if epoch_ends and epoch < runtime.epochs and _due(epoch, config.probe.every_epochs):
-                _glance(run, state, journal)
-                mark = (state.step, state.train_seconds)
+                _probe_online(run, state, journal)
+                meter.restart()
             if epoch_ends or state.step % runtime.checkpoint_every_steps == 0:
                 _save(run, state, journal)
-                if processes.is_main:
-                    _keep_asked(run, state)
             _stop_if_asked(run, state, journal)
     finally:
         batches.close()
         state.stop_clock()
-        if journal:
-            journal.close()
+        journal.close()
 
 
 def _wrapped(method: Method, config: PretrainConfig, processes: Processes) -> nn.Module:
@@ -285,49 +180,36 @@ def _wrapped(method: Method, config: PretrainConfig, processes: Processes) -> nn
         return DistributedDataParallel(method, broadcast_buffers=False)
 
 
-def _keep_asked(run: Run, state: RunState) -> None:
-    """Link `last.pt` as `epoch_N.pt` too if it ends an epoch whose checkpoint is to be kept."""
-    epoch, into_epoch = divmod(state.step, run.order.steps_per_epoch)
-    if into_epoch == 0 and epoch in run.config.runtime.keep_epochs and state.saved_step == state.step:
-        keep_as(run.folder.checkpoints / "last.pt", f"epoch_{epoch}.pt")
-
-
 def _due(epoch: int, every: int, last: int | None = None) -> bool:
     return every > 0 and (epoch % every == 0 or epoch == last)
 
 
-def _log(
-    run: Run, state: RunState, journal: Journal | None, mark: tuple[int, float], scalars: dict[str, Tensor]
-) -> tuple[int, float]:
-    """Log a line about the interval since `mark`, (step, training seconds), and return the new mark. The method's
-    `scalars` are those of the last step, so that a line does not depend on where a run was resumed."""
-    losses = state.losses()
-    seconds = state.train_seconds - mark[1]
-    images = (state.step - mark[0]) * run.order.batch_size * run.order.world_size
+def _log(run: Run, state: RunState, journal: AnyJournal, meter: ThroughputMeter, scalars: dict[str, Tensor]) -> None:
+    """Log a line about the steps since the previous one. The method's `scalars` are those of the last step, so that a
+    line does not depend on where a run was resumed."""
+    losses = state.losses()  # waits for the device, so that the clock counts finished steps
+    momentum = run.schedule.momentum(state.step - 1)
     line = {
         "epoch": round(state.step / run.order.steps_per_epoch, 4),
         "loss": sum(losses) / len(losses),
         "lr": run.schedule.lr(state.step - 1),
-        **({} if (momentum := run.schedule.momentum(state.step - 1)) is None else {"ema": momentum}),
+        **({} if momentum is None else {"ema": momentum}),
         **{name: float(value) for name, value in scalars.items()},
-        "images_per_s": round(images / seconds, 2),
+        "images_per_s": round(meter.read(), 2),
         "seconds": round(state.train_seconds, 3),
         **({"skipped": len(state.skipped)} if run.config.data.on_error == "skip" else {}),
     }
-    if journal:
-        journal.write("train", state.step, line)
+    journal.write("train", state.step, line)
     run.watcher.logged("train", {"step": state.step, **line})
     state.new_window()
-    return state.step, state.train_seconds
 
 
-def _glance(run: Run, state: RunState, journal: Journal | None) -> None:
+def _probe_online(run: Run, state: RunState, journal: AnyJournal) -> None:
     """Run the online probe on process 0 while the others wait."""
     state.losses()
     state.stop_clock()
 
-    def look() -> None:
-        assert journal
+    def probe() -> None:
         device = run.processes.device
         state.saw_memory(peak_memory_bytes(device))
         run.watcher.phase("probing")
@@ -343,11 +225,11 @@ def _glance(run: Run, state: RunState, journal: Journal | None) -> None:
         if state.best is None or seen.knn_top1 > state.best[0]:
             state.best = (seen.knn_top1, state.step)
 
-    run.processes.on_main(look)
+    run.processes.on_main(probe)
     state.start_clock()
 
 
-def _save(run: Run, state: RunState, journal: Journal | None) -> None:
+def _save(run: Run, state: RunState, journal: AnyJournal) -> None:
     """Write a checkpoint on process 0. Log lines up to its step are on disk before it."""
     if state.saved_step == state.step:
         return
@@ -355,16 +237,23 @@ def _save(run: Run, state: RunState, journal: Journal | None) -> None:
     state.losses()
 
     def write() -> None:
-        assert journal
         journal.sync()
         state.saw_memory(peak_memory_bytes(run.processes.device))
         state.save()
+        _keep_requested(run, state)
 
     run.processes.on_main(write)
     state.saved_step = state.step
 
 
-def _stop_if_asked(run: Run, state: RunState, journal: Journal | None) -> None:
+def _keep_requested(run: Run, state: RunState) -> None:
+    """Link `last.pt` as `epoch_N.pt` too if it ends an epoch whose checkpoint is to be kept."""
+    epoch, into_epoch = divmod(state.step, run.order.steps_per_epoch)
+    if into_epoch == 0 and epoch in run.config.runtime.keep_epochs and state.saved_step == state.step:
+        keep_as(run.folder.checkpoints / "last.pt", f"epoch_{epoch}.pt")
+
+
+def _stop_if_asked(run: Run, state: RunState, journal: AnyJournal) -> None:
     if run.processes.world_size > 1 and state.step % _AGREE_EVERY_STEPS and state.step < run.schedule.total_steps:
         return
     if run.processes.any(run.stop.reason is not None):

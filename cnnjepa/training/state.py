@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from cnnjepa.errors import RunError
+from cnnjepa.measuring.cost import MethodCost
 from cnnjepa.methods import Method
 from cnnjepa.storage.atomic_files import keep_as
 from cnnjepa.training.checkpoint import FORMAT, Checkpoint, write_checkpoint
@@ -21,6 +22,7 @@ class RunState:
 
     method: Method
     optimizer: torch.optim.Optimizer
+    cost: MethodCost
     identity: Identity
     checkpoints: Path
     started: str

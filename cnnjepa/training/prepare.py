@@ -1,0 +1,130 @@
+"""What happens before the first step: the run is opened, its state is built or restored, and its folder is begun."""
+
+from pathlib import Path
+
+import torch
+
+from cnnjepa.clock import now
+from cnnjepa.data import DataSet, open_data
+from cnnjepa.data.augmentation_check import refuse_unfit_augmentations
+from cnnjepa.data.held_out import trained_images
+from cnnjepa.data.open import refuse_part_of_a_batch
+from cnnjepa.errors import Stopped
+from cnnjepa.measuring.cost import method_cost
+from cnnjepa.methods import build_method
+from cnnjepa.methods.synchronised import synchronise
+from cnnjepa.probes.metric import load_metrics
+from cnnjepa.schemas import ConfigError, PretrainConfig
+from cnnjepa.storage.atomic_files import write_atomically
+from cnnjepa.telling import unfailing
+from cnnjepa.training.distributed import Processes
+from cnnjepa.training.optimizer import build_optimizer
+from cnnjepa.training.resolve import Identity, identify, resolve
+from cnnjepa.training.restore import restore
+from cnnjepa.training.run import Run
+from cnnjepa.training.run_folder import RunFolder
+from cnnjepa.training.run_warnings import run_warnings
+from cnnjepa.training.state import RunState
+from cnnjepa.training.stopping import StopRequest
+from cnnjepa.training.watcher import RunPlan, Watcher
+
+
+def open_run(
+    config: PretrainConfig,
+    folder: RunFolder,
+    processes: Processes,
+    stop: StopRequest,
+    watcher: Watcher | None,
+    *,
+    resume: bool,
+    expected_hash: str | None,
+    floors: Path | None,
+) -> Run:
+    """Open the images and resolve the config. Nothing is written. Raises ConfigError on every process for a folder that
+    is not free and for images or settings that do not fit, and Stopped if a process was asked to stop."""
+    _leave_if_asked(stop, processes)
+    data = _opened(config, folder, resume, processes)
+    config = resolve(config, data.resident, processes.device)
+    identity = identify(config, data.fingerprint, processes.world_size)
+    _refuse_unexpected(identity, expected_hash, config)
+    _leave_if_asked(stop, processes)
+    shown = watcher if watcher is not None and processes.is_main else Watcher()
+    unfailing_watcher = unfailing(lambda: shown, "the display of progress")
+    return Run(config, data, identity, folder, processes, stop, unfailing_watcher, floors)
+
+
+def _leave_if_asked(stop: StopRequest, processes: Processes) -> None:
+    """Raise Stopped on every process if one was asked to stop before anything was written."""
+    if processes.any(stop.before_training is not None):
+        raise Stopped(stop.before_training or "another process was asked to stop")
+
+
+def _opened(config: PretrainConfig, folder: RunFolder, resume: bool, processes: Processes) -> DataSet:
+    """Open the data after checking that the folder is free, and that metrics and augmentations can be used. Every
+    process raises the same refusal."""
+    processes.on_main(lambda: folder.refuse_unless_free(resume))
+    load_metrics(config.probe.metrics)
+    refuse_unfit_augmentations(config.views)
+    data = open_data(config.data, config.runtime.batch_size, processes.world_size)
+    training = trained_images(config, torch.bincount(data.train.labels).tolist())
+    refuse_part_of_a_batch(data.name, training, config.runtime.batch_size, processes.world_size)
+    return data
+
+
+def _refuse_unexpected(identity: Identity, expected_hash: str | None, config: PretrainConfig) -> None:
+    if expected_hash is not None and identity.pretrain_hash != expected_hash:
+        where = config.data.images_path or config.data.source
+        raise ConfigError(
+            f"this run was planned as {expected_hash[:12]}…, but its settings and images give "
+            f"{identity.pretrain_hash[:12]}… here: the images ({where}), the device or the number of processes are not "
+            "those it was planned with"
+        )
+
+
+def build_state(run: Run, resume: bool, checkpoint: Path | None) -> RunState:
+    """Build the method and its optimizer on the run's device. With `resume`, restore them from the folder's last
+    checkpoint or from `checkpoint`. Raises ConfigError for a checkpoint of another config."""
+    config, processes = run.config, run.processes
+    method = build_method(config, run.data.classes)
+    cost = method_cost(config, method)
+    method.to(processes.device)
+    if config.runtime.channels_last:
+        method.to(memory_format=torch.channels_last)
+    if config.method.synchronises_batch_norm and processes.world_size > 1:
+        synchronise(method, processes.device)
+    optimizer = build_optimizer(method, config.optimizer)
+    state = RunState(method, optimizer, cost, run.identity, run.folder.checkpoints, started=now())
+    if resume:
+        restore(state, config, run.folder, checkpoint)
+    return state
+
+
+def begin_folder(run: Run, state: RunState, resume: bool, checkpoint: Path | None) -> None:
+    """Write the description of the run into its folder, on process 0."""
+    complete = resume and state.step == run.schedule.total_steps
+    probes_only = complete and run.folder.judged(run.identity.pretrain_hash)
+    run.folder.begin(run.config, run.software, state.step, probes_only=probes_only)
+    run.folder.forget_failure(run.identity.probe_hash)
+    if resume and checkpoint is not None:
+        # This checkpoint becomes `last.pt` before anything else is written, so that a damaged one never becomes
+        # `previous.pt`.
+        write_atomically(run.folder.checkpoints / "last.pt", checkpoint.read_bytes())
+
+
+def plan_of(run: Run, state: RunState) -> RunPlan:
+    """Return what the watcher shows before the first step."""
+    return RunPlan(
+        run_dir=run.folder.path,
+        pretrain_hash=run.identity.pretrain_hash,
+        epochs=run.config.runtime.epochs,
+        steps_per_epoch=run.order.steps_per_epoch,
+        first_step=state.step,
+        train_images=run.order.images,
+        global_batch=run.order.batch_size * run.order.world_size,
+        encoder_params=state.cost.encoder_params,
+        predictor_params=state.cost.predictor_params,
+        flops_per_image=state.cost.flops_per_image,
+        visible_share=run.config.visible_share,
+        device=str(run.processes.device),
+        warnings=run_warnings(run.config, run.data, run.order),
+    )
