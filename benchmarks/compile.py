@@ -53,11 +53,11 @@ def graphs_by_step(method: CNNJEPA, pixels: Tensor, grid: int, steps: int) -> tu
     torch._dynamo.config.recompile_limit = 1000  # beyond the usual 8 dynamo gives up, and nothing would be counted
     backend = Counted()
     encoder = torch.compile(method.context_encoder, backend=backend, dynamic=True)
-    slots = torch.arange(pixels.shape[0])
+    indices = torch.arange(pixels.shape[0])
     cells, graphs = [], []
     for step in range(steps):
         before = backend.graphs
-        context = method.draw_masks(grid, slots, 0, step).context
+        context = method.draw_masks(grid, indices, 0, step).context
         encoder(pixels, context)
         cells.append(int(context.sum()))
         graphs.append(backend.graphs - before)

@@ -243,7 +243,7 @@ def fed(asked: argparse.Namespace, batch: int, processes: Processes, folder: Pat
     config = config_of(asked, batch, f"data.path={folder}", "data.resident=never")
     data = open_data(config.data, batch)
     order = Order(data.train.labels.numel(), batch, 0, 1, 0)
-    device, slots = processes.device, order.slots()
+    device, indices = processes.device, order.batch_indices()
 
     def batches(count: int) -> Iterator[Any]:
         return training_batches(data, config.data, order, 0, count, asked.workers, device, config.views)
@@ -262,7 +262,7 @@ def fed(asked: argparse.Namespace, batch: int, processes: Processes, folder: Pat
 
     def step(number: int, found: Any) -> None:
         views = tuple(normalize(view.to(device, non_blocking=True)) for view in found.views)
-        draw = StepDraw(config.grid, slots, 0, number)
+        draw = StepDraw(config.grid, indices, 0, number)
         inputs = method.inputs(views, found.labels.to(device, non_blocking=True), draw)
         method.follow(0.996)
         train_step(method, optimizer, inputs, config, processes)

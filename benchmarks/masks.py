@@ -36,11 +36,11 @@ def main() -> None:
     add_options(parser)
     asked = parser.parse_args()
     device = pick_device(asked.device)
-    slots = torch.arange(asked.batch, device=device)
+    indices = torch.arange(asked.batch, device=device)
     times: dict[str, list[float]] = {name: [] for name in _STRATEGIES}
     for step in range(-3, _STEPS[asked.mode]):
         for name, masking in _STRATEGIES.items():
-            taken = seconds(lambda m=masking, s=step: sample_masks(m, asked.grid, slots, 0, max(s, 0)), device)
+            taken = seconds(lambda m=masking, s=step: sample_masks(m, asked.grid, indices, 0, max(s, 0)), device)
             if step >= 0:
                 times[name].append(1000 * taken)
     note = f"batch {asked.batch:,}, {asked.grid}x{asked.grid} cells"

@@ -74,13 +74,13 @@ def serve(pipe: Connection, asked: argparse.Namespace, rank: int, world_size: in
         group["lr"] = 1e-4
     model = DistributedDataParallel(method, broadcast_buffers=False) if world_size > 1 else method
     share = config.runtime.batch_size
-    slots = torch.arange(rank * share, (rank + 1) * share)
+    indices = torch.arange(rank * share, (rank + 1) * share)
 
     def make(step: int, losses: list[float]) -> None:
         draw = torch.Generator().manual_seed(step)
-        images = torch.randn(asked.batch, 3, asked.size, asked.size, generator=draw)[slots]
+        images = torch.randn(asked.batch, 3, asked.size, asked.size, generator=draw)[indices]
         images = images.contiguous(memory_format=torch.channels_last)
-        inputs = method.inputs((images,), slots, StepDraw(config.grid, slots, 0, step))
+        inputs = method.inputs((images,), indices, StepDraw(config.grid, indices, 0, step))
         method.follow(0.99)
         losses.append(float(train_step(model, optimizer, inputs, config, processes).loss))
 

@@ -57,10 +57,10 @@ def published(asked: argparse.Namespace) -> PretrainConfig:
     )  # fmt: skip
 
 
-def usual_step(method: CNNJEPA, config: PretrainConfig, slots: Tensor) -> tuple[int, Masks]:
+def usual_step(method: CNNJEPA, config: PretrainConfig, indices: Tensor) -> tuple[int, Masks]:
     """Number and masks of the first step whose visible share is within a point of the mean of all."""
     for step in range(1000):
-        masks = method.draw_masks(config.grid, slots, 0, step)
+        masks = method.draw_masks(config.grid, indices, 0, step)
         if abs(float(masks.context.float().mean()) - config.visible_share) < 0.01:
             return step, masks
     raise RuntimeError("no batch of the mean visible share in 1,000")
@@ -107,8 +107,8 @@ def autocast(config: PretrainConfig, device: torch.device) -> torch.autocast:
 
 def parts(method: CNNJEPA, config: PretrainConfig, device: torch.device, step: int) -> dict[str, Callable[[], None]]:
     """What a step is made of, each alone, on tensors of the real shapes."""
-    slots = torch.arange(config.runtime.batch_size)
-    masks = method.draw_masks(config.grid, slots, 0, step)
+    indices = torch.arange(config.runtime.batch_size)
+    masks = method.draw_masks(config.grid, indices, 0, step)
     pixels = images(config, device)
     shape = (config.runtime.batch_size, method.feature_dim, config.grid, config.grid)
     upstream, features, target = (
@@ -138,7 +138,7 @@ def parts(method: CNNJEPA, config: PretrainConfig, device: torch.device, step: i
         "predictor + loss, forward + backward": predictor_and_loss,
         "AdamW": optimizer.step,
         "moving average": lambda: method.follow(0.99),
-        "masks": lambda: method.draw_masks(config.grid, slots, 0, step) and None,
+        "masks": lambda: method.draw_masks(config.grid, indices, 0, step) and None,
     }
 
 
@@ -168,8 +168,8 @@ def main() -> None:
     method = build_method(config).to(device).train()
     method.to(memory_format=torch.channels_last)
     assert isinstance(method, CNNJEPA)
-    slots = torch.arange(asked.batch)
-    step, masks = usual_step(method, config, slots)
+    indices = torch.arange(asked.batch)
+    step, masks = usual_step(method, config, indices)
     share = float(masks.context.float().mean())
     timer, supervised = StepTimer(config, device), Supervised(config, device)
     alone = parts(method, config, device, step)

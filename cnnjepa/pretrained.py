@@ -29,7 +29,7 @@ def load_encoder(
     state = read_checkpoint(run / "checkpoints" / checkpoint)["method"]
     which = which or config.probed_encoder
     if which == "target" and config.method.moving_average is None:
-        raise ConfigError(f"{run}: method {config.method.name} has no target encoder; legal is context")
+        raise ConfigError(f"{run}: method {config.method.name} has no target encoder; ask for the context encoder")
     backbone = build_backbone(config.encoder, config.runtime.seed)
     prefix = f"{method_class(config.method).encoders[which]}."
     backbone.load_state_dict({k.removeprefix(prefix): v for k, v in state.items() if k.startswith(prefix)})

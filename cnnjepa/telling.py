@@ -122,7 +122,7 @@ class _Unfailing:
     def _failed(self, error: Exception) -> None:
         if not self._said:
             self._said = True
-            _say(f"note: {self._what} failed ({type(error).__name__}: {error}); the run goes on without it")
+            _say(f"note: {self._what} failed ({type(error).__name__}: {error}); the run continues without it")
 
 
 def _say(text: str) -> None:

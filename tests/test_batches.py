@@ -46,7 +46,7 @@ def test_the_order_shows_every_image_at_most_once_an_epoch_and_drops_the_partial
     for step, (epoch, index) in enumerate(whole):
         assert all(walk[step][0] == epoch for walk in ranks)
         assert torch.equal(torch.cat([walk[step][1] for walk in ranks]), index)
-    assert torch.cat([order.slots() for order in orders]).tolist() == list(range(batch * world))
+    assert torch.cat([order.batch_indices() for order in orders]).tolist() == list(range(batch * world))
     first = data.draw(st.integers(0, 2 * steps))
     resumed = list(orders[0].walk(first, 2 * steps))
     assert [e for e, _ in resumed] == [e for e, _ in ranks[0][first:]]

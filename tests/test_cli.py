@@ -93,7 +93,7 @@ WRONG = [
         ["--preset", "smoke", "--set", "train_images=32", "--set", "runtime.batch_size=64"],
         ["fewer than a global batch of 64", "legal for runtime.batch_size are 2 to 32"],
     ),
-    (["--preset", "smoke", "--set", "device=cuda"], ["no usable CUDA GPU", "legal here are cpu and auto"]),
+    (["--preset", "smoke", "--set", "device=cuda"], ["no usable CUDA GPU", "it must be cpu or auto here"]),
     (["--preset", "smoke", "--data", "no/such/place"], ["data.path no/such/place does not exist"]),
     (["--preset", "smoke", "--config", "no.yaml"], ["config file no.yaml does not exist"]),
     ([], ["give --preset NAME or --config FILE"]),

@@ -75,12 +75,12 @@ def test_random_keeps_exactly_20_of_49_and_every_cell_as_often() -> None:
 
 
 def test_random_pairs_of_cells_are_visible_together_as_often_as_in_a_draw_without_replacement() -> None:
-    slots = torch.arange(4096)
-    context = sample_masks(RandomMasking(), GRID, slots, 4, 0).context.flatten(1).double()
-    together = context.T @ context / slots.numel()
+    indices = torch.arange(4096)
+    context = sample_masks(RandomMasking(), GRID, indices, 4, 0).context.flatten(1).double()
+    together = context.T @ context / indices.numel()
     p = 20 / 49 * 19 / 48
     off_diagonal = together[~torch.eye(49, dtype=torch.bool)]
-    assert (off_diagonal - p).abs().max().item() < 5 * math.sqrt(p * (1 - p) / slots.numel())
+    assert (off_diagonal - p).abs().max().item() < 5 * math.sqrt(p * (1 - p) / indices.numel())
 
 
 @pytest.mark.parametrize("ratio", [0.1, 0.25, 0.5, 0.6, 0.75, 0.9])
@@ -91,8 +91,8 @@ def test_random_keeps_the_rounded_share(ratio: float, grid: int) -> None:
 
 
 def test_mixed_is_multi_block_in_three_quarters_of_the_steps() -> None:
-    steps, slots = 1500, torch.arange(8)
-    random = sum(is_random(sample_masks(MixedMasking(), GRID, slots, 5, step)) for step in range(steps))
+    steps, indices = 1500, torch.arange(8)
+    random = sum(is_random(sample_masks(MixedMasking(), GRID, indices, 5, step)) for step in range(steps))
     assert random / steps == pytest.approx(0.25, abs=4.5 * math.sqrt(0.25 * 0.75 / steps))
 
 
@@ -104,13 +104,13 @@ def test_mixed_with_certainty_is_one_strategy(probability: float, random: bool) 
 
 
 def test_a_mixed_step_is_exactly_one_of_the_two_strategies_masks() -> None:
-    slots = torch.arange(16)
+    indices = torch.arange(16)
     seen = set()
     for step in range(20):
-        mixed = sample_masks(MixedMasking(), GRID, slots, 6, step).context
+        mixed = sample_masks(MixedMasking(), GRID, indices, 6, step).context
         plain = {
-            "random": sample_masks(RandomMasking(), GRID, slots, 6, step).context,
-            "multi_block": sample_masks(FAITHFUL, GRID, slots, 6, step).context,
+            "random": sample_masks(RandomMasking(), GRID, indices, 6, step).context,
+            "multi_block": sample_masks(FAITHFUL, GRID, indices, 6, step).context,
         }
         (which,) = [name for name, context in plain.items() if torch.equal(context, mixed)]
         seen.add(which)

@@ -106,7 +106,7 @@ def test_a_network_of_our_own_is_exported_where_names_do_not_matter(to: str, thi
     folder, error = export_run(thin, to, tmp_path / to)
     assert error < 1e-5 and (folder / "encoder.json").is_file()
     for other in ("torchvision", "timm"):
-        with pytest.raises(ConfigError, match="at full width; legal for it are safetensors, onnx"):
+        with pytest.raises(ConfigError, match="at full width; for this encoder --to must be one of safetensors, onnx"):
             export_run(thin, other, tmp_path / other)
 
 
@@ -148,7 +148,7 @@ def test_other_folders_formats_and_runs_are_refused(stock: Path, tmp_path: Path)
     (tmp_path / "thesis.tex").write_text("x")
     with pytest.raises(ConfigError, match="holds something else"):
         export_run(stock, "torchvision", tmp_path)
-    with pytest.raises(ConfigError, match="legal are torchvision, timm"):
+    with pytest.raises(ConfigError, match="must be one of torchvision, timm"):
         export_run(stock, "keras", tmp_path / "k")
     with pytest.raises(ConfigError, match="not a run folder"):
         export_run(tmp_path, "timm")

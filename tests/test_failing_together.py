@@ -116,7 +116,7 @@ def nothing(rank: int) -> None:
     pass
 
 
-MEMORY = "rank 1: the GPU ran out of memory (asked for 2.00 GiB, total capacity of 79.10 GiB): raise runtime.accumul"
+MEMORY = "rank 1: the GPU ran out of memory (requested: 2.00 GiB, total capacity of 79.10 GiB): raise runtime.accumul"
 
 
 @pytest.mark.parametrize(

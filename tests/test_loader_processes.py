@@ -177,7 +177,7 @@ def test_memory_that_runs_out_is_recorded_with_the_settings_that_help(
     with pytest.raises(RunError) as caught:
         pretrain(small_config(), tmp_path / "run")
     assert str(caught.value) == (
-        "the GPU ran out of memory (asked for 2.00 GiB, total capacity of 79.10 GiB): raise runtime.accumulation "
+        "the GPU ran out of memory (requested: 2.00 GiB, total capacity of 79.10 GiB): raise runtime.accumulation "
         "(now 1; it must divide the batch), set runtime.precision=bf16, or lower runtime.batch_size (now 16 on each "
         "process); these make another run. If other processes use the same memory, end them and resume with --resume"
     )

@@ -35,7 +35,10 @@ def test_file_systems_whose_locks_cannot_be_trusted_are_refused_by_name(
 ) -> None:
     monkeypatch.delenv("CNNJEPA_ONE_MACHINE", raising=False)
     mounts = f"36 35 0:30 / {tmp_path} rw,relatime - {kind} somewhere rw"
-    with pytest.raises(RunError, match=rf"lies on {kind}, where a lock.*If no other machine.*CNNJEPA_ONE_MACHINE=1"):
+    with pytest.raises(
+        RunError,
+        match=rf"lies on {kind}, where other machines do not see a lock.*If no other machine.*CNNJEPA_ONE_MACHINE=1",
+    ):
         refuse_unsafe_locks(tmp_path / "runs", mounts)
     monkeypatch.setenv("CNNJEPA_ONE_MACHINE", "1")
     refuse_unsafe_locks(tmp_path / "runs", mounts)

@@ -77,11 +77,11 @@ def test_no_context_is_as_small_as_min_keep(min_keep: int) -> None:
         num_blocks=4, scale=(0.4, 0.4), aspect=(1.0, 1.0), min_keep=min_keep, sampler="unbiased"
     )
     free = masking.model_copy(update={"min_keep": 0})
-    slots = torch.arange(512)
+    indices = torch.arange(512)
     redrawn = 0
     for step in range(4):
-        context = sample_masks(masking, 8, slots, 12, step).context
-        first = sample_masks(free, 8, slots, 12, step).context
+        context = sample_masks(masking, 8, indices, 12, step).context
+        first = sample_masks(free, 8, indices, 12, step).context
         assert context.sum((1, 2)).min() > min_keep
         enough = first.sum((1, 2)) > min_keep
         assert torch.equal(context[enough], first[enough])  # only the small ones are drawn again
@@ -144,16 +144,16 @@ def test_what_passes_the_check_at_load_time_can_be_drawn(
     masking=st.sampled_from(EVERY_STRATEGY),
     seed=st.integers(0, 2**40),
     step=st.integers(0, 2**40),
-    slots=st.lists(st.integers(0, 2**40), min_size=1, max_size=8, unique=True),
+    indices=st.lists(st.integers(0, 2**40), min_size=1, max_size=8, unique=True),
     data=st.data(),
 )
 def test_a_mask_depends_on_seed_step_and_slot_alone(
-    masking: MaskingConfig, seed: int, step: int, slots: list[int], data: st.DataObject
+    masking: MaskingConfig, seed: int, step: int, indices: list[int], data: st.DataObject
 ) -> None:
-    whole = sample_masks(masking, GRID, torch.tensor(slots), seed, step)
-    order = data.draw(st.permutations(range(len(slots))))
-    few = order[: data.draw(st.integers(1, len(slots)))]
-    part = sample_masks(masking, GRID, torch.tensor([slots[place] for place in few]), seed, step)
+    whole = sample_masks(masking, GRID, torch.tensor(indices), seed, step)
+    order = data.draw(st.permutations(range(len(indices))))
+    few = order[: data.draw(st.integers(1, len(indices)))]
+    part = sample_masks(masking, GRID, torch.tensor([indices[place] for place in few]), seed, step)
     assert torch.equal(part.context, whole.context[few])
     assert torch.equal(part.target, whole.target[few])
 
@@ -169,8 +169,8 @@ def test_two_ranks_draw_the_two_halves_of_the_global_batch(masking: MaskingConfi
 
 @pytest.mark.parametrize("masking", EVERY_STRATEGY)
 def test_another_seed_or_step_draws_other_masks(masking: MaskingConfig) -> None:
-    slots = torch.arange(32)
-    drawn = [sample_masks(masking, GRID, slots, seed, step).context for seed in (0, 1) for step in (0, 1)]
+    indices = torch.arange(32)
+    drawn = [sample_masks(masking, GRID, indices, seed, step).context for seed in (0, 1) for step in (0, 1)]
     for one, other in itertools.combinations(drawn, 2):
         assert not torch.equal(one, other)
 

@@ -18,7 +18,7 @@ from cnnjepa.data.batches import Normalizer
 from cnnjepa.data.resident import ResidentSource
 from cnnjepa.encoders import build_backbone
 from cnnjepa.errors import ImageError, RunError
-from cnnjepa.probes import assess, features, glance
+from cnnjepa.probes import assess, features, online_probe
 from cnnjepa.probes.diagnostics import feature_std, rankme
 from cnnjepa.probes.evaluate import selection_knn
 from cnnjepa.probes.features import encoder_embed, extract, pixel_embed, scratch_folder
@@ -220,7 +220,7 @@ def test_features_that_are_not_finite_give_no_accuracy_but_evidence(
     found = assess(Broken(), without, images, CPU, tmp_path)
     assert found.probes == Probes() and found.selection is None
     assert found.diagnostics.collapse_evidence == "100 % of the feature values are not finite"
-    assert glance(Broken(), config, images, CPU, tmp_path) == (0.0, 0.0, 0.0)
+    assert online_probe(Broken(), config, images, CPU, tmp_path) == (0.0, 0.0, 0.0)
 
 
 class Untouchable:
@@ -235,12 +235,12 @@ class Untouchable:
     name = fingerprint = load  # type: ignore[assignment]
 
 
-def test_a_glance_sees_some_training_images_and_never_validation(
+def test_an_online_probe_sees_some_training_images_and_never_validation(
     config: PretrainConfig, images: DataSet, tmp_path: Path
 ) -> None:
     network = Pool()
     blind = DataSet(images.train, Untouchable(), "x", "x")  # type: ignore[arg-type]
-    found = glance(network, config, blind, CPU, tmp_path)
+    found = online_probe(network, config, blind, CPU, tmp_path)
     from cnnjepa.data.source import Subset, stratified
 
     few = Subset(images.train, stratified(images.train.labels, 100))

@@ -122,7 +122,7 @@ class Meter:
         monkeypatch.setattr(pretrain, "peak_memory_bytes", lambda device: self.peak)
         monkeypatch.setattr(pretrain, "forget_peak_memory", lambda device: self.rise(0))
         for module, name, peak in (
-            (pretrain, "train_step", 100), (pretrain, "glance", 5_000), (conclusion, "assess", 90_000)
+            (pretrain, "train_step", 100), (pretrain, "online_probe", 5_000), (conclusion, "assess", 90_000)
         ):  # fmt: skip
             self._follow(monkeypatch, module, name, peak)
 

@@ -197,7 +197,7 @@ def test_memory_that_runs_out_in_a_distributed_trial_is_recorded_and_not_tried_a
     (failed,) = results(tmp_path).values()
     assert failed["status"] == "failed"
     assert failed["error"].startswith(
-        "rank 1: the GPU ran out of memory (asked for 2.00 GiB, total capacity of 8.00 GiB)"
+        "rank 1: the GPU ran out of memory (requested: 2.00 GiB, total capacity of 8.00 GiB)"
     )
     assert "raise runtime.accumulation (now 1;" in failed["error"]
     (sessions,) = (tmp_path / "runs" / "by_hash").glob("*/sessions.jsonl")

@@ -112,7 +112,7 @@ def test_a_display_and_a_board_that_fail_are_told_once_and_the_run_finishes(
     assert_whole(tmp_path / "run")
     said = capsys.readouterr().err
     assert said.count("the display of progress failed (RuntimeError: no such tracker)") == 1
-    refusal = "TensorBoard failed (OSError: [Errno 28] No space left on device); the run goes on without it"
+    refusal = "TensorBoard failed (OSError: [Errno 28] No space left on device); the run continues without it"
     assert said.count(refusal) == 2  # by the curves, and by the settings at the end
     assert "Broken pipe" not in said
 

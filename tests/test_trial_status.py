@@ -123,7 +123,7 @@ def test_the_reckoned_probes_are_those_that_are_made() -> None:
     fits = 1 + 5.5  # one rate under `published`; five under `held_out` and half of a refit
     neighbours = 2 * 2 * 6000 * (2000 + 600)  # a feature: both protocols, against validation and held-out images
     heads = {dim: (4 * 6000 * 16 * 90 * fits + neighbours) * dim for dim in (96, 3072)}
-    assert bare == pytest.approx((8000 + 3 * 6000) * cost.encoder_flops + heads[96])  # three glances
+    assert bare == pytest.approx((8000 + 3 * 6000) * cost.encoder_flops + heads[96])  # three online probes
     untrained = probe_flops(config, cost, size, untrained=True, pixels=False) - bare
     assert untrained == pytest.approx(8000 * cost.encoder_flops + heads[96])
     pixels = probe_flops(config, cost, size, untrained=False, pixels=True) - bare

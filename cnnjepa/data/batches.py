@@ -47,7 +47,7 @@ class Order:
         """Number of full global batches in the training set."""
         return self.images // (self.batch_size * self.world_size)
 
-    def slots(self) -> Tensor:
+    def batch_indices(self) -> Tensor:
         """Global batch indices of this process, int64 [batch_size]."""
         first = self.rank * self.batch_size
         return torch.arange(first, first + self.batch_size)
@@ -63,7 +63,7 @@ class Order:
                     torch.randperm(self.images, generator=generator(self.seed, "order", epoch)),
                     epoch,
                 )
-            yield epoch, order[place * self.batch_size * self.world_size + self.slots()]
+            yield epoch, order[place * self.batch_size * self.world_size + self.batch_indices()]
 
 
 class Normalizer:

@@ -58,8 +58,8 @@ class ExportedEncoder:
         """Raise ConfigError for a residual network that no other library has."""
         if not self.config.encoder.in_other_libraries:
             raise ConfigError(
-                f"--to {to}: {self.config.encoder.short_name} is no ResNet of that library at full width; legal for "
-                "it are safetensors, onnx and huggingface"
+                f"--to {to}: {self.config.encoder.short_name} is no ResNet of that library at full width; for this "
+                "encoder --to must be one of safetensors, onnx and huggingface"
             )
 
     def images(self) -> Tensor:

@@ -35,7 +35,7 @@ def export_run(
     package, or images of unknown licence; raises RunError if the features differ by more than 1e-5.
     """
     if to not in FORMATS:
-        raise ConfigError(f"--to {to!r} is not legal; legal are {', '.join(FORMATS)}")
+        raise ConfigError(f"--to {to}: must be one of {', '.join(FORMATS)}")
     exported = ExportedEncoder.of(run, which, checkpoint)
     rights = data_licence(exported, licence)
     folder = out or run / "export" / to

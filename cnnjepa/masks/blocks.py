@@ -23,28 +23,28 @@ class Blocks(MaskingStrategy):
 
     config: BlockSection
 
-    def draw(self, grid: int, slots_B: Tensor, seed: int, step: int) -> Masks:
+    def draw(self, grid: int, indices_B: Tensor, seed: int, step: int) -> Masks:
         height, width = draw_block_size(self.config, grid, seed, step)
-        target, small_B = self._blocks(grid, slots_B, key(seed, "block_position", step, 0), height, width)
+        target, small_B = self._blocks(grid, indices_B, key(seed, "block_position", step, 0), height, width)
         for attempt in range(1, _MOST_DRAWS):
             if not small_B.any():
                 return Masks(~target, target)
             draw_key = key(seed, "block_position", step, attempt)
-            again, again_small_B = self._blocks(grid, slots_B, draw_key, height, width)
+            again, again_small_B = self._blocks(grid, indices_B, draw_key, height, width)
             target = torch.where(small_B[:, None, None], again, target)
             small_B = small_B & again_small_B
         raise RuntimeError(
             f"no context of more than {self.config.min_keep} cells in {_MOST_DRAWS} draws ({self.config})"
         )
 
-    def _blocks(self, grid: int, slots_B: Tensor, draw_key: int, height: int, width: int) -> tuple[Tensor, Tensor]:
+    def _blocks(self, grid: int, indices_B: Tensor, draw_key: int, height: int, width: int) -> tuple[Tensor, Tensor]:
         """Return the union of the blocks [B, G, G], and whether it leaves too little context [B]."""
         masking = self.config
         faithful = masking.sampler == "faithful"
-        draws_BN2 = uniforms(draw_key, slots_B, 2 * masking.blocks).view(-1, masking.blocks, 2)
+        draws_BN2 = uniforms(draw_key, indices_B, 2 * masking.blocks).view(-1, masking.blocks, 2)
         top_BN1 = (draws_BN2[..., :1] * positions(grid, height, faithful)).long()
         left_BN1 = (draws_BN2[..., 1:] * positions(grid, width, faithful)).long()
-        line_G = torch.arange(grid, device=slots_B.device)
+        line_G = torch.arange(grid, device=indices_B.device)
         rows_BNG = (line_G >= top_BN1) & (line_G < top_BN1 + height)
         columns_BNG = (line_G >= left_BN1) & (line_G < left_BN1 + width)
         target = torch.bmm(rows_BNG.float().transpose(1, 2), columns_BNG.float()) > 0

@@ -25,30 +25,35 @@ class BlockIndices(NamedTuple):
     """[B, N, T]. Blocks may overlap."""
 
 
-def draw_context_blocks(masking: IJEPAMasking, grid: int, slots_B: Tensor, seed: int, step: int) -> BlockIndices:
-    """Draw the cells for the samples at the global batch indices `slots_B` of step `step`. Block sizes are a function
+def draw_context_blocks(masking: IJEPAMasking, grid: int, indices_B: Tensor, seed: int, step: int) -> BlockIndices:
+    """Draw the cells for the samples at the global batch indices `indices_B` of step `step`. Block sizes are a function
     of (seed, step). Positions also depend on the index."""
     draw = uniform(seed, "ijepa_target_size", step)
     target = block_size_of(draw, grid, masking.scale, masking.aspect, masking.min_keep)
     draw = uniform(seed, "ijepa_context_size", step)
     context = block_size_of(draw, grid, masking.context_scale, (1.0, 1.0), masking.min_keep)
-    slots = slots_B.cpu()
-    targets, kept = _draw(masking, grid, slots, key(seed, "ijepa_position", step, 0), target, context)
+    indices = indices_B.cpu()
+    targets, kept = _draw(masking, grid, indices, key(seed, "ijepa_position", step, 0), target, context)
     for attempt in range(1, _MOST_DRAWS):
         small = kept.flatten(1).sum(1) <= masking.min_keep
         if not small.any():
             return _indices(targets, kept, target)
-        again = _draw(masking, grid, slots, key(seed, "ijepa_position", step, attempt), target, context)
+        again = _draw(masking, grid, indices, key(seed, "ijepa_position", step, attempt), target, context)
         targets = torch.where(small[:, None, None, None], again[0], targets)
         kept = torch.where(small[:, None, None], again[1], kept)
     raise RuntimeError(f"no context of more than {masking.min_keep} cells in {_MOST_DRAWS} draws ({masking})")
 
 
 def _draw(
-    masking: IJEPAMasking, grid: int, slots_B: Tensor, draw_key: int, target: tuple[int, int], context: tuple[int, int]
+    masking: IJEPAMasking,
+    grid: int,
+    indices: Tensor,
+    draw_key: int,
+    target: tuple[int, int],
+    context: tuple[int, int],
 ) -> tuple[Tensor, Tensor]:
     """Draw target blocks [B, N, G, G] and context [B, G, G], both boolean."""
-    draws = uniforms(draw_key, slots_B, 2 * (masking.blocks + 1)).view(-1, masking.blocks + 1, 2)
+    draws = uniforms(draw_key, indices, 2 * (masking.blocks + 1)).view(-1, masking.blocks + 1, 2)
     faithful = masking.sampler == "faithful"
     targets = _rectangles(draws[:, 1:], grid, target, faithful)
     whole = _rectangles(draws[:, :1], grid, context, faithful)[:, 0]

@@ -15,7 +15,7 @@ class Mixed(MaskingStrategy):
 
     config: MixedMasking
 
-    def draw(self, grid: int, slots_B: Tensor, seed: int, step: int) -> Masks:
+    def draw(self, grid: int, indices_B: Tensor, seed: int, step: int) -> Masks:
         if uniform(seed, "mixed", step) < self.config.multi_block_probability:
-            return Blocks(self.config).draw(grid, slots_B, seed, step)
-        return RandomCells(self.config.random).draw(grid, slots_B, seed, step)
+            return Blocks(self.config).draw(grid, indices_B, seed, step)
+        return RandomCells(self.config.random).draw(grid, indices_B, seed, step)

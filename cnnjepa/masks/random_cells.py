@@ -14,8 +14,8 @@ class RandomCells(MaskingStrategy):
 
     config: RandomMasking
 
-    def draw(self, grid: int, slots_B: Tensor, seed: int, step: int) -> Masks:
-        draws_BK = uniforms(key(seed, "random_mask", step), slots_B, grid * grid)
+    def draw(self, grid: int, indices_B: Tensor, seed: int, step: int) -> Masks:
+        draws_BK = uniforms(key(seed, "random_mask", step), indices_B, grid * grid)
         visible_BK = draws_BK.argsort(dim=1, stable=True)[:, : self.config.kept(grid)]
         context_BK = torch.zeros_like(draws_BK, dtype=torch.bool).scatter_(1, visible_BK, True)
         context = context_BK.view(-1, grid, grid)

@@ -16,8 +16,8 @@ from cnnjepa.schemas.extension import extension_of
 from cnnjepa.schemas.masking import IMPLEMENTATIONS, MaskingSection
 
 
-def sample_masks(masking: MaskingSection, grid: int, slots_B: Tensor, seed: int, step: int) -> Masks:
-    """Draw masks for the samples at the global batch indices `slots_B` (int64 [B], on the target device) of step
+def sample_masks(masking: MaskingSection, grid: int, indices_B: Tensor, seed: int, step: int) -> Masks:
+    """Draw masks for the samples at the global batch indices `indices_B` (int64 [B], on the target device) of step
     `step`.
 
     Source: docs/sources.md#mixed-masking, docs/sources.md#block-sizes. The schemas document the strategies. Raises
@@ -27,8 +27,8 @@ def sample_masks(masking: MaskingSection, grid: int, slots_B: Tensor, seed: int,
     strategy = implementation_of(masking, IMPLEMENTATIONS)
     if not issubclass(strategy, MaskingStrategy):
         raise ConfigError(f"masking {masking.strategy}: the class must derive from cnnjepa.extend.MaskingStrategy")
-    masks: Masks = strategy(masking).draw(grid, slots_B, seed, step)
+    masks: Masks = strategy(masking).draw(grid, indices_B, seed, step)
     # Masks of the built-in strategies are tested. Checking them here would make every step wait for the device.
-    if extension_of(masking) and (wrong := broken_promise(masks, (slots_B.numel(), grid, grid))):
+    if extension_of(masking) and (wrong := broken_promise(masks, (indices_B.numel(), grid, grid))):
         raise RunError(f"masking {masking.strategy}, step {step}: {wrong}")
     return Masks(*masks)

@@ -17,8 +17,8 @@ class MaskingStrategy(ABC):
         self.config = config
 
     @abstractmethod
-    def draw(self, grid: int, slots_B: Tensor, seed: int, step: int) -> Masks:
-        """Return the masks [B, grid, grid] of the samples at the global batch indices `slots_B` (int64 [B]), on its
+    def draw(self, grid: int, indices_B: Tensor, seed: int, step: int) -> Masks:
+        """Return the masks [B, grid, grid] of the samples at the global batch indices `indices_B` (int64 [B]), on its
         device. They must be a function of the arguments alone, so that a resumed run and several processes draw the
         same masks. Every sample must have a context cell and a target cell, and no cell may be both."""
 

@@ -48,17 +48,17 @@ def examine_method(config: PretrainConfig) -> Iterator[Finding]:
     yield _two_processes(config)
 
 
-def _inputs(config: PretrainConfig, method: Method, step: int, slots: range = range(_BATCH)) -> tuple[Tensor, ...]:
+def _inputs(config: PretrainConfig, method: Method, step: int, indices: range = range(_BATCH)) -> tuple[Tensor, ...]:
     """Return the arguments of the method's forward pass at a step. The images depend only on the step and on the global
     batch indices."""
     dtype = next(method.parameters()).dtype
     generator = torch.Generator().manual_seed(step)
     views = tuple(
-        torch.rand(_BATCH, 3, view.size, view.size, generator=generator)[slots.start : slots.stop].to(dtype)
+        torch.rand(_BATCH, 3, view.size, view.size, generator=generator)[indices.start : indices.stop].to(dtype)
         for view in config.views
     )
-    labels = torch.arange(slots.start, slots.stop) % 2
-    return method.inputs(views, labels, StepDraw(config.grid, torch.arange(slots.start, slots.stop), 0, step))
+    labels = torch.arange(indices.start, indices.stop) % 2
+    return method.inputs(views, labels, StepDraw(config.grid, torch.arange(indices.start, indices.stop), 0, step))
 
 
 def _target(config: PretrainConfig, method: Method) -> Finding:
@@ -165,14 +165,14 @@ def _half(rank: int, config: PretrainConfig, scratch: str) -> None:
     dist.destroy_process_group()
 
 
-def _gradient_of(config: PretrainConfig, slots: range, processes: int) -> Tensor:
+def _gradient_of(config: PretrainConfig, indices: range, processes: int) -> Tensor:
     """Return the gradient of step 0's loss over the global batch as one float64 vector. This process computes the
     images at `slots`."""
     method = build_method(config).double().train()
     for module in method.modules():
         if isinstance(module, nn.modules.batchnorm._BatchNorm):
             module.eval()
-    inputs = _inputs(config, method, 0, slots)
+    inputs = _inputs(config, method, 0, indices)
     terms = method.terms(*inputs).double()
     model: nn.Module = method
     if processes > 1:

@@ -60,14 +60,14 @@ class CNNJEPA(Method):
         encoder = context_encoder(backbone, config.encoder)
         return cls(encoder, predictor, dim, section.masking, section.ema, section.loss, projection)
 
-    def draw_masks(self, grid: int, slots_B: Tensor, seed: int, step: int) -> Masks:
+    def draw_masks(self, grid: int, indices_B: Tensor, seed: int, step: int) -> Masks:
         """Draw the masks of a step; see `sample_masks`."""
-        return sample_masks(self.masking, grid, slots_B, seed, step)
+        return sample_masks(self.masking, grid, indices_B, seed, step)
 
     def inputs(self, views: tuple[Tensor, ...], labels_B: Tensor, draw: StepDraw) -> tuple[Tensor, ...]:
         """Return the view and its masks. The context mask stays in host memory, where a packed encoder counts its
         cells."""
-        masks = self.draw_masks(draw.grid, draw.slots, draw.seed, draw.step)
+        masks = self.draw_masks(draw.grid, draw.batch_indices, draw.seed, draw.step)
         return (*views, masks.context, moved(masks.target, views[0].device))
 
     def masks(self, *inputs: Tensor) -> Masks:

@@ -67,7 +67,7 @@ class IJEPA(Method):
 
     def inputs(self, views: tuple[Tensor, ...], labels_B: Tensor, draw: StepDraw) -> tuple[Tensor, ...]:
         """Return the view, context cells int64 [B, K] and target cells int64 [B, N, T]."""
-        drawn = draw_context_blocks(self.masking, draw.grid, draw.slots, draw.seed, draw.step)
+        drawn = draw_context_blocks(self.masking, draw.grid, draw.batch_indices, draw.seed, draw.step)
         return (*views, *(moved(cells, views[0].device) for cells in drawn))
 
     def masks(self, *inputs: Tensor) -> Masks:

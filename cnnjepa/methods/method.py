@@ -34,11 +34,16 @@ class StepDraw(NamedTuple):
 
     grid: int
     """Cells per side of the feature grid."""
-    slots: Tensor
+    batch_indices: Tensor
     """int64 [B], global batch indices of this process, in host memory. Masks are drawn there, and their number of
     visible cells decides all later shapes, so these are known without a request to the device."""
     seed: int
     step: int
+
+    @property
+    def slots(self) -> Tensor:
+        """Deprecated name of `batch_indices`."""
+        return self.batch_indices
 
 
 class Pass(NamedTuple):

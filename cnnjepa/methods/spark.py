@@ -69,7 +69,7 @@ class SparK(Method):
     def inputs(self, views: tuple[Tensor, ...], labels_B: Tensor, draw: StepDraw) -> tuple[Tensor, ...]:
         """Return the view and its masks [B, G, G]. The context mask stays in host memory, where the encoder counts its
         cells."""
-        masks = sample_masks(self.masking, draw.grid, draw.slots, draw.seed, draw.step)
+        masks = sample_masks(self.masking, draw.grid, draw.batch_indices, draw.seed, draw.step)
         return (*views, masks.context, moved(masks.target, views[0].device))
 
     def masks(self, *inputs: Tensor) -> Masks:

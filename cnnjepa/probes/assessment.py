@@ -81,22 +81,22 @@ def assess(
     return Assessment(found.probes, found.selection, figures, floors, diagnostics, skipped)
 
 
-class Glance(NamedTuple):
-    """Result of an online probe, which runs during training and never uses validation images."""
+class OnlineFigures(NamedTuple):
+    """Figures of an online probe, which runs during training and never uses validation images."""
 
     knn_top1: float
     rankme: float
     feature_std: float
 
 
-def glance(
+def online_probe(
     network: nn.Module,
     config: PretrainConfig,
     data: DataSet,
     device: torch.device,
     scratch: Path,
     tick: Tick = lambda: None,
-) -> Glance:
+) -> OnlineFigures:
     """Compute k-NN accuracy on the held-out tenth of at most `probe.online_images` training images, and the rank and
     spread of the features. For a supervised run the tenth comes from the whole training set; the run does not train on
     it."""
@@ -113,7 +113,7 @@ def glance(
             features.part_of = (labels, chosen[features.whole_set[1]])
         health = diagnose(features.values)
         knn = selection_knn(features, data.classes, config.probe, device) if features.finite() else 0.0
-        return Glance(knn, health.rankme, health.feature_std)
+        return OnlineFigures(knn, health.rankme, health.feature_std)
 
 
 def _some_of_both_parts(labels: Tensor, count: int, config: PretrainConfig) -> Tensor:

@@ -95,8 +95,8 @@ class Processes:
     def refuse_failed(self) -> None:
         """Raise the error that another process reported when it failed. This costs nothing, because a thread
         listens."""
-        if self.failures is not None and self.failures.told is not None:
-            kind, text = self.failures.told
+        if self.failures is not None and self.failures.reported is not None:
+            kind, text = self.failures.reported
             raise KINDS[kind](text)
 
     def on_main(self, work: Callable[[], object]) -> None:
@@ -108,11 +108,11 @@ class Processes:
                 work()
             except Exception as error:
                 failure = error
-        told = self.share(None if failure is None else f"{kind_of(failure)}:{text_of(failure)}")
+        first = self.share(None if failure is None else f"{kind_of(failure)}:{text_of(failure)}")
         if failure is not None:
             raise failure
-        if told is not None:
-            kind, _, text = told.partition(":")
+        if first is not None:
+            kind, _, text = first.partition(":")
             raise KINDS[kind](text if kind in ("stopped", "busy", "refused") else named(0, text))
 
     def share(self, text: str | None) -> str | None:
@@ -129,7 +129,7 @@ def pick_device(asked: str, local_rank: int = 0) -> torch.device:
     """Return `auto`, `cpu` or `cuda` as a device. Raises ConfigError if a GPU is requested and there is none."""
     if asked == "cuda" and not torch.cuda.is_available():
         raise ConfigError(
-            "runtime.device=cuda: this machine has no usable CUDA GPU; legal here are cpu and auto "
+            "runtime.device=cuda: this machine has no usable CUDA GPU; it must be cpu or auto here "
             "(`cnnjepa doctor` shows what torch sees)"
         )
     if asked == "cpu" or not torch.cuda.is_available():
@@ -170,7 +170,7 @@ def join(runtime: RuntimeConfig) -> Processes:
                 timeout=PATIENCE,
             )
     except Exception as error:
-        if failures.told is None and failures.claim():
+        if failures.reported is None and failures.claim():
             failures.say(kind_of(error), named(launch.rank, text_of(error)))
         failures.leave()
         raise
@@ -213,8 +213,8 @@ def _await_all(store: Store, failures: FailureWatch, launch: Launch) -> None:
     ready = [f"ready/{rank}" for rank in range(launch.world_size)]
     until = time.monotonic() + launch.patience
     while not store.check(ready):
-        if failures.told is not None:
-            kind, text = failures.told
+        if failures.reported is not None:
+            kind, text = failures.reported
             raise KINDS[kind](text)
         if signals.received():
             raise Stopped(signals.received())

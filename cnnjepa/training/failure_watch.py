@@ -25,11 +25,11 @@ _LEAVE_WITHIN = 20.0
 
 
 class FailureWatch:
-    """The view of one process. `told` is what every process raises: (kind of error, text), or None while no process
+    """The view of one process. `reported` is what every process raises: (kind of error, text), or None while no process
     fails."""
 
     def __init__(self, store: Store, rank: int, world_size: int) -> None:
-        self.told: tuple[str, str] | None = None
+        self.reported: tuple[str, str] | None = None
         self._store = PrefixStore("cnnjepa/failure", store.clone())
         self._others = [f"heard/{other}" for other in range(world_size) if other != rank]
         self._rank, self._left = rank, threading.Event()
@@ -49,16 +49,16 @@ class FailureWatch:
     def say(self, kind: str, text: str) -> None:
         """Notify the other processes, and wait (some seconds at most) until they have received the message: this
         process may hold the store, and a launcher ends the others as soon as one exits."""
-        self.told = (kind, text)
+        self.reported = (kind, text)
         with contextlib.suppress(RuntimeError):
-            self._store.set("told", f"{kind}:{text}")
+            self._store.set("reported", f"{kind}:{text}")
             _until(lambda: self._store.check(self._others), _HEARD_WITHIN)
 
     def hear(self, seconds: float = _SAID_WITHIN) -> tuple[str, str] | None:
         """Return the message of the first process that failed; None if none arrives within `seconds`."""
         with contextlib.suppress(RuntimeError):
-            _until(lambda: self.told is not None or self._take(self._store), seconds)
-        return self.told
+            _until(lambda: self.reported is not None or self._take(self._store), seconds)
+        return self.reported
 
     def leave(self) -> None:
         """Mark this process as outside of every collective. From now on its thread does not end it."""
@@ -66,10 +66,10 @@ class FailureWatch:
         self._thread.join(2 * _LOOK_EVERY)
 
     def _take(self, store: Store) -> bool:
-        if not store.check(["told"]):
+        if not store.check(["reported"]):
             return False
-        kind, _, text = store.get("told").decode().partition(":")
-        self.told = (kind, text)
+        kind, _, text = store.get("reported").decode().partition(":")
+        self.reported = (kind, text)
         store.set(f"heard/{self._rank}", "")
         return True
 
@@ -84,11 +84,11 @@ class FailureWatch:
             self._end()
 
     def _end(self) -> None:
-        assert self.told is not None
+        assert self.reported is not None
         for child in multiprocessing.active_children():
             child.kill()
         with contextlib.suppress(OSError, ValueError):
-            print(f"cnnjepa: {self.told[1]} (rank {self._rank} was waiting for it)", file=sys.stderr, flush=True)
+            print(f"cnnjepa: {self.reported[1]} (rank {self._rank} was waiting for it)", file=sys.stderr, flush=True)
         os._exit(1)
 
 

@@ -26,18 +26,18 @@ def explained(error: Exception, config: PretrainConfig, processes: Processes | N
     unchanged."""
     if isinstance(error, RunError | ConfigError):
         return error
-    told: RunError | None = loader_failure(error)
-    if told is None and _lacks_memory(error):
-        told = RunError(_out_of_memory(error, config))
-    if told is None and processes is not None and processes.world_size > 1 and _lacks_connection(error):
-        told = ProcessLostError(
+    explanation: RunError | None = loader_failure(error)
+    if explanation is None and _lacks_memory(error):
+        explanation = RunError(_out_of_memory(error, config))
+    if explanation is None and processes is not None and processes.world_size > 1 and _lacks_connection(error):
+        explanation = ProcessLostError(
             "the connection to another process of the run broke: that process was killed (lack of memory?), or its "
             "machine failed"
         )
-    if told is None:
+    if explanation is None:
         return error
-    told.__cause__ = error
-    return told
+    explanation.__cause__ = error
+    return explanation
 
 
 @contextlib.contextmanager
@@ -63,11 +63,11 @@ def _agreed(processes: Processes, own: Exception, record: Callable[[str], None] 
     """Return the error that this process raises, after recording its own error or receiving another process's."""
     watch, text, kind = processes.failures, text_of(own), kind_of(own)
     if watch is not None:
-        if watch.told is None and not watch.claim():
+        if watch.reported is None and not watch.claim():
             watch.hear()
-        if watch.told is not None:
-            told_kind, told = watch.told
-            return own if told.endswith(text) else KINDS[told_kind](told).with_traceback(own.__traceback__)
+        if watch.reported is not None:
+            first_kind, first = watch.reported
+            return own if first.endswith(text) else KINDS[first_kind](first).with_traceback(own.__traceback__)
         text = named(processes.rank, text)
     if record is not None and kind not in ("busy", "refused"):
         with contextlib.suppress(RunError, OSError):  # a full disk may refuse this too
@@ -77,9 +77,9 @@ def _agreed(processes: Processes, own: Exception, record: Callable[[str], None] 
     watch.say(kind, text)
     if not isinstance(own, KINDS[kind]):
         return own  # an unexpected error keeps its own kind
-    told_own = type(own)(text)
-    told_own.__cause__ = own
-    return told_own
+    explained_own = type(own)(text)
+    explained_own.__cause__ = own
+    return explained_own
 
 
 def with_remedy(error: Exception) -> Exception:
@@ -87,9 +87,9 @@ def with_remedy(error: Exception) -> Exception:
     checkpoint."""
     if not isinstance(error, ProcessLostError) or "--resume" in str(error):
         return error
-    told = ProcessLostError(f"{error}{RESUMES}")
-    told.__cause__ = error.__cause__
-    return told
+    explanation = ProcessLostError(f"{error}{RESUMES}")
+    explanation.__cause__ = error.__cause__
+    return explanation
 
 
 @contextlib.contextmanager
@@ -98,10 +98,10 @@ def explaining(config: PretrainConfig) -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        told = explained(error, config)
-        if told is error:
+        explanation = explained(error, config)
+        if explanation is error:
             raise
-        raise told  # noqa: B904 - its cause is set
+        raise explanation  # noqa: B904 - its cause is set
 
 
 def _lacks_connection(error: Exception) -> bool:
@@ -120,7 +120,7 @@ def _out_of_memory(error: Exception, config: PretrainConfig) -> str:
     text = str(error)
     where = "the GPU" if re.search(r"CUDA|CUDNN|CUBLAS|NCCL", text, re.IGNORECASE) else "the machine"
     found = re.findall(r"(?<=ried to allocate )[\d.]+ \w+|total capacity of [\d.]+ \w+", text)
-    details = f" (asked for {', '.join(found)})" if found else ""
+    details = f" (requested: {', '.join(found)})" if found else ""
     runtime = config.runtime
     if _in_probe(error):
         return (

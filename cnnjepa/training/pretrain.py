@@ -14,7 +14,7 @@ from torch.nn.parallel import DistributedDataParallel
 from cnnjepa.data.batches import Normalizer, training_batches
 from cnnjepa.errors import Stopped
 from cnnjepa.methods import Method, StepDraw
-from cnnjepa.probes import calibrate, glance
+from cnnjepa.probes import calibrate, online_probe
 from cnnjepa.randomness import layer_randomness, seed_layers
 from cnnjepa.schemas import PretrainConfig, TrialResult
 from cnnjepa.storage.atomic_files import keep_as
@@ -123,7 +123,7 @@ def _train(run: Run, state: RunState) -> None:
         return
     model = _wrapped(state.method, config, processes)
     normalize = Normalizer(config.data, device, runtime.channels_last)
-    slots, views = run.order.slots(), config.views
+    indices, views = run.order.batch_indices(), config.views
     journal = Journal(run.folder.path, state.step) if processes.is_main else NullJournal()
     state.method.train()
     state.start_clock()
@@ -134,7 +134,7 @@ def _train(run: Run, state: RunState) -> None:
             processes.refuse_failed()
             step = state.step
             seen = tuple(normalize(view.to(device, non_blocking=True)) for view in batch.views)
-            draw = StepDraw(config.grid, slots, runtime.seed, step)
+            draw = StepDraw(config.grid, indices, runtime.seed, step)
             inputs = state.method.inputs(seen, batch.labels.to(device, non_blocking=True), draw)
             run.schedule.set_rates(state.optimizer, step)
             momentum = run.schedule.momentum(step)
@@ -215,7 +215,7 @@ def _probe_online(run: Run, state: RunState, journal: AnyJournal) -> None:
         run.watcher.phase("probing")
         network = state.method.probed_encoder(run.config.probed_encoder)
         # Not stopped part-way: the checkpoint that follows needs the figure.
-        seen = glance(network, run.config, run.data, device, run.folder.path)
+        seen = online_probe(network, run.config, run.data, device, run.folder.path)
         forget_peak_memory(device)
         # Runs that differ only in their probes share this file; the name says to which probe the figure belongs.
         whose = {"probe_hash": run.identity.probe_hash}

@@ -59,13 +59,13 @@ def _raise_as_told(log, processes):
     )
 
 
-def _as_told(glance):
+def _as_told(online_probe):
     found = (text.split(":") for text in os.environ["LOOKS"].split(","))
     told = {int(depth): (float(knn), float(std)) for depth, knn, std in found}
 
     def look(network, config, *rest):
         knn, std = told[config.method.predictor.depth]
-        return glance(network, config, *rest)._replace(knn_top1=knn, feature_std=std)
+        return online_probe(network, config, *rest)._replace(knn_top1=knn, feature_std=std)
 
     return look
 
@@ -94,4 +94,4 @@ class _Finder(importlib.abc.MetaPathFinder):
 if "STEP_LOG" in os.environ:
     sys.meta_path.insert(0, _Finder("cnnjepa.training.step", "train_step", _watched))
 if "LOOKS" in os.environ:
-    sys.meta_path.insert(0, _Finder("cnnjepa.probes.assessment", "glance", _as_told))
+    sys.meta_path.insert(0, _Finder("cnnjepa.probes.assessment", "online_probe", _as_told))

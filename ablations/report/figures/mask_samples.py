@@ -50,12 +50,12 @@ def masking_of(config: PretrainConfig) -> MaskingSection:
 def cell_rates(config: PretrainConfig, batches: int) -> tuple[Tensor, Tensor, Tensor]:
     """Sample `batches` batches of 64 masks. Returns the context rate [G, G], the target rate [G, G] and the number of
     target cells of every sample."""
-    slots = torch.arange(_BATCH)
+    indices = torch.arange(_BATCH)
     context = torch.zeros(config.grid, config.grid, dtype=torch.float64)
     target = torch.zeros_like(context)
     counts = []
     for step in range(batches):
-        masks = sample_masks(masking_of(config), config.grid, slots, config.runtime.seed, step)
+        masks = sample_masks(masking_of(config), config.grid, indices, config.runtime.seed, step)
         context += masks.context.double().mean(0)
         target += masks.target.double().mean(0)
         counts.append(masks.target.flatten(1).sum(1))
