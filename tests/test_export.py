@@ -146,7 +146,7 @@ def test_own_images_need_their_licence_told(tmp_path: Path) -> None:
 
 def test_other_folders_formats_and_runs_are_refused(stock: Path, tmp_path: Path) -> None:
     (tmp_path / "thesis.tex").write_text("x")
-    with pytest.raises(ConfigError, match="holds something else"):
+    with pytest.raises(ConfigError, match="contains other files"):
         export_run(stock, "torchvision", tmp_path)
     with pytest.raises(ConfigError, match="must be one of torchvision, timm"):
         export_run(stock, "keras", tmp_path / "k")
@@ -157,7 +157,7 @@ def test_other_folders_formats_and_runs_are_refused(stock: Path, tmp_path: Path)
 def test_features_that_differ_are_an_error(stock: Path) -> None:
     exported = ExportedEncoder.of(stock, None, "last.pt")
     assert exported.compare(exported.features(), "itself") == 0
-    with pytest.raises(RunError, match="gives other features in timm: relative error"):
+    with pytest.raises(RunError, match="gives different features in timm: relative error"):
         exported.compare(exported.features() * 1.001, "timm")
 
 

@@ -216,7 +216,7 @@ def test_features_that_differ_leave_no_export(tmp_path: Path, monkeypatch: pytes
         return exported.features() * 1.001, ""
 
     monkeypatch.setitem(FORMATS, "timm", other)
-    with pytest.raises(RunError, match="gives other features in timm"):
+    with pytest.raises(RunError, match="gives different features in timm"):
         export_run(tmp_path / "run", "timm")
     assert contents(tmp_path) == before
     folder, error = export_run(tmp_path / "run", "safetensors")  # the same --out is free

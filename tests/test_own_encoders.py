@@ -293,7 +293,7 @@ class NoFeatures(nn.Module):
     [
         (
             "FourChannels",
-            r"an image \[1, 3, 256, 256\] fails in it \(RuntimeError: .*4 channels.*\); an encoder takes RGB",
+            r"it fails on an image \[1, 3, 256, 256\] \(RuntimeError: .*4 channels.*\); an encoder takes RGB",
         ),
         ("Unmade", "KeyError: 'weights'; give package.module:Name of a torch module"),
         ("NoFeatures", r"images of 256 px give \[1, 3, 0, 0\]; features must be a map"),
@@ -306,7 +306,7 @@ def test_the_doctor_refuses_a_network_that_takes_no_images(named: str, says: str
 
 
 def test_a_run_refuses_a_network_of_four_channels_with_the_same_words() -> None:
-    with pytest.raises(ConfigError, match=r"an image \[1, 3, 4, 4\] fails in it .*4 channels"):
+    with pytest.raises(ConfigError, match=r"it fails on an image \[1, 3, 4, 4\] .*4 channels"):
         build_custom(CustomEncoderConfig(module=f"{__name__}:FourChannels", total_stride=2), 0)
 
 

@@ -89,7 +89,7 @@ def test_the_run_s_own_images_at_another_place_keep_its_limits(runs: Path, tmp_p
     ("setting", "message"),
     [
         ("train_images=10", "with --data PATH to other images also data.source"),
-        ("image_size=64", "a trained run cannot change it; possible here are probe.,"),
+        ("image_size=64", "a trained run cannot change it; it must be one of probe.,"),
         ("optimizer.lr=1", "a trained run cannot change it"),
         ("runtime.seed=1", "a trained run cannot change it"),
     ],

@@ -125,7 +125,7 @@ def test_max_hours_leaves_with_code_75_and_says_how_to_go_on(tmp_path: Path) -> 
     out = ["--out", str(tmp_path / "run")]
     stopped = cnnjepa(*as_flags(), *out, "--max-hours", "0")
     assert stopped.returncode == 75
-    assert "--resume" in stopped.stderr and "max-hours 0 is over" in stopped.stderr
+    assert "--resume" in stopped.stderr and "max-hours 0 has passed" in stopped.stderr
     assert "Traceback" not in stopped.stderr
     assert read_checkpoint(tmp_path / "run" / "checkpoints" / "last.pt")["step"] == 1
     again = cnnjepa(*as_flags(), *out, "--resume")

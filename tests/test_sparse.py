@@ -144,7 +144,7 @@ def test_a_mask_that_does_not_fit_is_refused() -> None:
     images = torch.randn(2, 3, 64, 64, dtype=torch.float64)
     with pytest.raises(ValueError, match="boolean"):
         encoder(images, torch.ones(2, 2, 2))
-    with pytest.raises(ValueError, match="without any visible cell"):
+    with pytest.raises(ValueError, match="have no visible cell"):
         encoder(images, torch.zeros(2, 2, 2, dtype=torch.bool))
     with pytest.raises(ValueError, match="total stride"):
         encoder(images, torch.ones(2, 4, 4, dtype=torch.bool))

@@ -67,7 +67,7 @@ def features_of(network: nn.Module, size: int, named: str) -> object:
         return network.eval()(torch.zeros(1, 3, size, size))
     except Exception as error:
         raise ConfigError(
-            f"encoder {named}: an image [1, 3, {size}, {size}] fails in it ({_said(error)}); an encoder takes RGB "
+            f"encoder {named}: it fails on an image [1, 3, {size}, {size}] ({_said(error)}); an encoder takes RGB "
             "images [B, 3, S, S] in float32"
         ) from error
     finally:

@@ -13,7 +13,7 @@ def data_licence(exported: ExportedEncoder, given: str | None) -> str:
     if known:
         return known
     raise ConfigError(
-        "--data-licence: the licence of these images is not known here, and whoever gets the weights must know it; "
+        "--data-licence: the licence of these images is unknown, and users of the weights must know it; "
         'give it in words, for example --data-licence "ImageNet terms of access, non-commercial research"'
     )
 
@@ -34,8 +34,8 @@ def model_card(exported: ExportedEncoder, licence: str, loading: str) -> str:
         f"The {exported.which} encoder of a run of CNN-JEPA Bench {__version__}, without classifier. It maps images to "
         f"{exported.network.feature_dim} features, averaged over positions.", "",
         "## Use", "", "```python", loading.strip(), "```", "",
-        f"Inputs are {config.data.image_size} px crops of pixels in [0, 1], less `{list(config.data.mean)}`, over "
-        f"`{list(config.data.std)}`.", "",
+        f"Inputs are {config.data.image_size} px crops of pixels in [0, 1], minus `{list(config.data.mean)}`, divided "
+        f"by `{list(config.data.std)}`.", "",
         "## Images", "", f"- Data set: {markdown_text(dataset)}", f"- Licence of the images: {markdown_text(licence)}",
     ]  # fmt: skip
     if result and result.train_images:

@@ -77,7 +77,7 @@ class ExportedEncoder:
         ours = self.features()
         error = float((ours - theirs).abs().max() / ours.abs().max())
         if not error <= TOLERANCE:
-            raise RunError(f"the exported encoder gives other features in {where}: relative error {error:.1e}")
+            raise RunError(f"the exported encoder gives different features in {where}: relative error {error:.1e}")
         return error
 
     def preprocessing(self) -> dict[str, Any]:

@@ -40,7 +40,7 @@ def export_run(
     rights = data_licence(exported, licence)
     folder = out or run / "export" / to
     if folder.exists() and (not folder.is_dir() or (any(folder.iterdir()) and not (folder / "README.md").is_file())):
-        raise ConfigError(f"--out {folder} holds something else; give an empty or new folder")
+        raise ConfigError(f"--out {folder} contains other files; give an empty or new folder")
     with whole_folder(folder, last="README.md") as aside:
         features, loading = FORMATS[to](exported, aside)
         error = exported.compare(features, to)

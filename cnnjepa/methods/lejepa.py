@@ -32,7 +32,7 @@ def epps_pulley(values_NM: Tensor, knots: int) -> Tensor:
     the trapezoidal rule. The integrand is even, so only t ≥ 0 is computed. Raises ValueError for fewer than two values:
     a single value has no distribution, and the statistic would be smallest at 0, where all values collapse."""
     if values_NM.shape[0] < 2:
-        raise ValueError("LeJEPA's statistic is of 2 images or more in the global batch; given 1")
+        raise ValueError("LeJEPA's statistic needs 2 or more images in the global batch; given 1")
     half = (knots - 1) // 2
     t = torch.linspace(0.0, _REACH, half + 1, dtype=values_NM.dtype, device=values_NM.device)
     gaussian = torch.exp(-0.5 * t**2)

@@ -93,7 +93,7 @@ class Method(nn.Module, ABC):
     def follow(self, momentum: float) -> None:
         """Update the networks that follow by moving average; called before every step. It is not called for methods
         without `ema` in their config."""
-        raise AssertionError(f"{type(self).__name__} has an ema in its config and nothing that follows")
+        raise AssertionError(f"{type(self).__name__} has an ema in its config but no network that follows")
 
     def masks(self, *inputs: Tensor) -> Masks | None:
         """Return the context and target among these inputs, for pictures; None if nothing is masked."""

@@ -131,7 +131,7 @@ def _storage(count: int, dim: int, scratch: Path | None) -> Tensor:
         with open(name, "wb") as file:
             os.posix_fallocate(file.fileno(), 0, count * dim * 4)
     except OSError as error:
-        raise RunError(f"no room for {count * dim * 4 / 2**30:.1f} GiB of features ({error.strerror})") from None
+        raise RunError(f"no disk space for {count * dim * 4 / 2**30:.1f} GiB of features ({error.strerror})") from None
     return torch.from_file(name, shared=True, size=count * dim, dtype=torch.float32).view(count, dim)
 
 

@@ -29,15 +29,15 @@ _POSITION_BY_POSITION = (
 _REASONS: tuple[tuple[str, str], ...] = (
     (
         "pool",
-        "it mixes the values of many positions, hidden ones among them (squeeze-and-excitation, global or average "
+        "it mixes the values of many positions, including hidden ones (squeeze-and-excitation, global or average "
         "pooling); leave it out, or put a strided convolution or max-pooling in its place",
     ),
-    ("groupnorm", "its statistics are an image's, of hidden positions too; use batch norm or a norm over channels"),
-    ("instancenorm", "its statistics are an image's, of hidden positions too; use batch norm or a norm over channels"),
+    ("groupnorm", "its statistics include an image's hidden positions; use batch norm or a norm over channels"),
+    ("instancenorm", "its statistics include an image's hidden positions; use batch norm or a norm over channels"),
     ("batchnorm1d", "it works on rows, not on maps"),
-    ("transpose", "it enlarges the map; an encoder of cells only makes them smaller"),
-    ("upsample", "it enlarges the map; an encoder of cells only makes them smaller"),
-    ("attention", "it mixes the values of many positions, hidden ones among them"),
+    ("transpose", "it enlarges the map; a packed encoder can only shrink it"),
+    ("upsample", "it enlarges the map; a packed encoder can only shrink it"),
+    ("attention", "it mixes the values of many positions, including hidden ones"),
     ("drop", "it is random per sample, and a packed sample is a cell; set its probability to 0 or leave it out"),
     ("stochasticdepth", "it is random per sample, and a packed sample is a cell; set its probability to 0"),
 )

@@ -33,7 +33,7 @@ class PatchGrid:
         cells_n3 = context_BGG.nonzero()
         self.n = cells_n3.shape[0]
         if self.n == 0:
-            raise ValueError("a context mask without any visible cell; at least one is needed in the batch")
+            raise ValueError("the context masks have no visible cell; a batch needs at least one")
         self.sample_n, self.row_n, self.column_n = moved(cells_n3, device or context_BGG.device).unbind(1)
         places = self.row_n.new_full(context_BGG.shape, self.n)
         places[self.sample_n, self.row_n, self.column_n] = torch.arange(self.n, device=places.device)

@@ -156,7 +156,7 @@ def refuse_unsafe_locks(path: Path, mounts: str | None = None) -> None:
     if bad or (kind in _NEVER and not _beegfs_has_global_locks(kind, options)):
         how = f"{kind} mounted with {bad[0]}" if bad else kind
         raise RunError(
-            f"{path} lies on {how}, where a lock of one machine is not seen by another; {WHERE_LOCKS_WORK}. If no "
+            f"{path} lies on {how}, where other machines do not see a lock; {WHERE_LOCKS_WORK}. If no "
             f"other machine uses this folder, set {ONE_MACHINE}=1"
         )
 

@@ -74,7 +74,9 @@ def _alternative(path: Path) -> str:
         step = read_checkpoint(before)["step"]
     except ConfigError:
         return "; previous.pt does not load either"
-    return f"; the one before loads (step {step}): resume from it with --resume {command('--checkpoint', before)}"
+    return (
+        f"; the previous checkpoint loads (step {step}): resume from it with --resume {command('--checkpoint', before)}"
+    )
 
 
 def refuse_other_run(state: Checkpoint, pretrain_hash: str, settings: dict[str, Any], path: Path) -> None:

@@ -200,7 +200,7 @@ def _meeting_point(launch: Launch) -> Store:
 
 def _absent(launch: Launch, reason: str) -> ConfigError:
     return refusal(
-        f"the {launch.world_size} processes of this run did not all come to {os.environ['MASTER_ADDR']}:"
+        f"the {launch.world_size} processes of this run did not all connect to {os.environ['MASTER_ADDR']}:"
         f"{os.environ['MASTER_PORT']} within {launch.patience:g} s ({reason}); this is RANK={launch.rank} of "
         f"WORLD_SIZE={launch.world_size}"
     )

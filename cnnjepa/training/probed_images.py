@@ -45,7 +45,7 @@ def probe_config(
         if not path.startswith(allowed[:1]) and path not in allowed:
             which = "; with --data PATH to other images also " + ", ".join(_WHICH) if own else ""
             raise ConfigError(
-                f"--set {path}: a trained run cannot change it; possible here are {', '.join(allowed)}{which}"
+                f"--set {path}: a trained run cannot change it; it must be one of {', '.join(allowed)}{which}"
             )
     section = config.data.model_dump(mode="json")
     if data is not None:

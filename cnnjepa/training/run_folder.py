@@ -195,7 +195,7 @@ def _read(path: Path) -> TrialResult | None:
     try:
         return TrialResult.model_validate_json(path.read_bytes())
     except ValidationError as error:
-        raise RunError(f"{path} cannot be read ({error.error_count()} fields are not as expected)") from None
+        raise RunError(f"{path} cannot be read ({error.error_count()} fields are invalid)") from None
 
 
 def config_yaml(config: PretrainConfig) -> str:

@@ -49,6 +49,6 @@ def _dropped_images(order: Order) -> list[str]:
         return []
     return [
         f"an epoch is {order.steps_per_epoch} step(s) of {batch} images, so that {dropped:,} of {order.images:,} "
-        f"training images ({100 * dropped / order.images:.0f} %) are left out of each epoch, others each time; "
+        f"training images ({100 * dropped / order.images:.0f} %) are left out of each epoch, different ones each time; "
         "a smaller runtime.batch_size leaves out fewer"
     ]

@@ -39,7 +39,7 @@ class StopRequest:
 
     def _over(self) -> str | None:
         if self._deadline is not None and time.monotonic() >= self._deadline:
-            return f"--max-hours {self._max_hours:g} is over"
+            return f"--max-hours {self._max_hours:g} has passed"
         return None
 
     def __enter__(self) -> "StopRequest":
