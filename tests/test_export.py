@@ -137,7 +137,7 @@ def test_own_images_need_their_licence_told(tmp_path: Path) -> None:
     write_images(tmp_path / "images")
     run = tmp_path / "run"
     pretrain(small_config(*QUICK, data=tmp_path / "images"), run)
-    with pytest.raises(ConfigError, match="licence of these images is not known here"):
+    with pytest.raises(ConfigError, match="licence of these images is unknown"):
         export_run(run, "safetensors")
     folder, _ = export_run(run, "safetensors", licence="CC0 [x] *y*")
     assert folder == run / "export" / "safetensors"
