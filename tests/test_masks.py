@@ -37,7 +37,7 @@ def test_the_block_size_is_shared_by_the_batch_and_differs_between_steps() -> No
     assert seen <= SIZES.keys() and len(seen) > 1
 
 
-def test_a_blocks_size_and_the_mixed_choice_do_not_depend_on_the_slots() -> None:
+def test_a_blocks_size_and_the_mixed_choice_do_not_depend_on_the_sample() -> None:
     for step in range(30):
         ranks = [
             sample_masks(MixedMasking(num_blocks=1), GRID, torch.arange(first, first + 16), 9, step)

@@ -167,7 +167,7 @@ def _half(rank: int, config: PretrainConfig, scratch: str) -> None:
 
 def _gradient_of(config: PretrainConfig, indices: range, processes: int) -> Tensor:
     """Return the gradient of step 0's loss over the global batch as one float64 vector. This process computes the
-    images at `slots`."""
+    images at `indices`."""
     method = build_method(config).double().train()
     for module in method.modules():
         if isinstance(module, nn.modules.batchnorm._BatchNorm):

@@ -28,7 +28,7 @@ class StepTimer:
             torch.rand(batch, 3, view.size, view.size, device=device).contiguous(memory_format=torch.channels_last)
             for view in config.views
         )
-        self._slots, self._labels = torch.arange(batch), torch.arange(batch, device=device) % 2
+        self._indices, self._labels = torch.arange(batch), torch.arange(batch, device=device) % 2
 
     def __call__(self, step: int) -> float:
         """Perform step number `step`, which determines its masks, and return its seconds."""
@@ -37,7 +37,7 @@ class StepTimer:
     def make(self, step: int) -> None:
         """Perform step number `step` without waiting for the device."""
         config = self._config
-        draw = StepDraw(config.grid, self._slots, 0, step)
+        draw = StepDraw(config.grid, self._indices, 0, step)
         inputs = self._method.inputs(self._views, self._labels, draw)
         if config.method.moving_average is not None:
             self._method.follow(0.99)
