@@ -182,7 +182,7 @@ def test_layers_that_cannot_be_packed_are_named_with_their_reason() -> None:
 
 @pytest.mark.parametrize(
     ("layer", "word"),
-    [(nn.GroupNorm(2, 4), "statistics are an image's"), (nn.AvgPool2d(2), "many positions"),
+    [(nn.GroupNorm(2, 4), "statistics include an image's"), (nn.AvgPool2d(2), "many positions"),
      (nn.ConvTranspose2d(3, 3, 2), "enlarges"), (nn.Dropout2d(0.1), "random per sample"),
      (nn.Conv2d(3, 3, 3, padding="same"), "cannot be packed"), (nn.Conv2d(3, 3, (1, 3)), "square")],
 )  # fmt: skip
