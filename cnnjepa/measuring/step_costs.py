@@ -52,7 +52,7 @@ def step_costs(
     configs: Mapping[str, PretrainConfig],
     rounds: int,
     threads: int,
-    told: Callable[[str], None] = lambda text: None,
+    say: Callable[[str], None] = lambda text: None,
     tick: Callable[[], None] = lambda: None,
 ) -> dict[str, StepCost]:
     """Measure the step cost of every config: one warm-up step, then `rounds` steps interleaved with those of the first
@@ -61,19 +61,19 @@ def step_costs(
     first, *others = configs
     found: dict[str, StepCost] = {}
     with _Worker(first, configs[first], threads) as reference:
-        told(f"{first}: building and warming up")
+        say(f"{first}: building and warming up")
         reference.step(0)
         own = [reference.step(number) for number in range(1, rounds + 1)] if not others else []
         for name in others:
             with _Worker(name, configs[name], threads) as worker:
-                told(f"{name}: building and warming up")
+                say(f"{name}: building and warming up")
                 worker.step(0)
                 reference.step(0)  # it was idle while the other was built
                 times: list[float] = []
                 paired: list[float] = []
                 for number in range(1, rounds + 1):
                     tick()
-                    told(f"{name}: round {number} of {rounds}")
+                    say(f"{name}: round {number} of {rounds}")
                     paired.append(reference.step(number))
                     times.append(worker.step(number))
                 found[name] = _cost(configs[name], times, paired, worker.peak())
