@@ -5,10 +5,11 @@ from typing import NamedTuple
 import torch
 
 from cnnjepa.data import open_data
-from cnnjepa.data.held_out import trained_images
+from cnnjepa.data.held_out import refuse_unlabelled, trained_images
 from cnnjepa.data.open import refuse_part_of_a_batch
 from cnnjepa.schemas import ConfigError, PretrainConfig
-from cnnjepa.training.resolve import Identity, identify, resolve
+from cnnjepa.training.probed_images import open_probe_sets
+from cnnjepa.training.resolve import Identity, identify, resolve, with_probe_fingerprints
 
 
 class SetSize(NamedTuple):
@@ -17,6 +18,7 @@ class SetSize(NamedTuple):
     train: int
     val: int
     classes: int
+    """0 without labels."""
     per_class: tuple[int, ...] = ()
     """Training images of every class; empty if unknown, and then the classes are assumed to be equally large."""
 
@@ -42,6 +44,7 @@ class Resolver:
     def __init__(self, device_type: str, world_size: int) -> None:
         self._device, self._world_size = torch.device(device_type), world_size
         self._facts: dict[str, DataFacts] = {}
+        self._probed: dict[str, list[str]] = {}
 
     def __call__(self, config: PretrainConfig) -> tuple[PretrainConfig, Identity, DataFacts]:
         """Return (resolved config, its hashes, its data set). Raises ConfigError for the same reasons as `open_data`,
@@ -53,9 +56,24 @@ class Resolver:
                 "where there are GPUs"
             )
         facts = self.facts(config)
+        refuse_unlabelled(config, facts.size.classes > 0, facts.name)
         refuse_part_of_a_batch(facts.name, facts.size.trained(config), config.runtime.batch_size, self._world_size)
-        resolved = resolve(config, facts.resident, torch.device("cpu") if asked == "cpu" else self._device)
+        device = torch.device("cpu") if asked == "cpu" else self._device
+        resolved = resolve(config, facts.resident, device, self._probe_fingerprints(config))
         return resolved, identify(resolved, facts.fingerprint, self._world_size), facts
+
+    def with_probe_sets(self, config: PretrainConfig) -> PretrainConfig:
+        """Return the config with the fingerprints of the sets of `probe.data`."""
+        return with_probe_fingerprints(config, self._probe_fingerprints(config)) if config.probe.data else config
+
+    def _probe_fingerprints(self, config: PretrainConfig) -> list[str]:
+        """Return the fingerprints of the sets of `probe.data`. The first call opens them."""
+        if not config.probe.data:
+            return []
+        section = f"{config.probe.data} {config.data.image_size} {config.data.on_error}"
+        if section not in self._probed:
+            self._probed[section] = [images.fingerprint for images in open_probe_sets(config).values()]
+        return self._probed[section]
 
     def facts(self, config: PretrainConfig) -> DataFacts:
         """Return the facts about the config's images. The first call opens them."""

@@ -85,9 +85,11 @@ def probe_flops(
     """Return the FLOPs of everything that is probed in a run: features, linear layers, neighbours, the online probes
     during its `training`, and the floors that are measured in it."""
     probe = config.probe
+    online_probes = max(0, config.trained_epochs - 1) // probe.every_epochs if training and probe.every_epochs else 0
+    if not size.classes:  # without labels, only the features of validation images are diagnosed
+        return (size.val + online_probes * min(size.val, probe.online_images)) * cost.encoder_flops
     dims = [cost.feature_dim, *([cost.feature_dim] if untrained else []), *([_PIXEL_DIM] if pixels else [])]
     features = (size.train + size.val) * cost.encoder_flops * (1 + untrained)
-    online_probes = max(0, config.trained_epochs - 1) // probe.every_epochs if training and probe.every_epochs else 0
     online_probe = min(size.train, probe.online_images) * cost.encoder_flops
     # `held_out` trains with every rate, then refits with one rate for about half of the epochs. A linear layer on kept
     # features costs its product and the gradient of its weights.

@@ -136,5 +136,5 @@ def _last_lines(lines: list[Any], probe_hash: str) -> tuple[dict[str, Any] | Non
         if kind == "train":
             train = line
         elif kind == "probe" and own_probe(line, probe_hash):
-            knn = float(line["knn_top1"])
+            knn = float(line["knn_top1"]) if "knn_top1" in line else None
     return train, knn

@@ -101,9 +101,12 @@ class _Run:
             visible(axis): v if isinstance(v, bool | int | float) else visible(str(v))
             for axis, v in self._record.choices.items()
         }
-        figures = result.probes.held_out or result.probes.published
+        probes = result.first_set.probes
+        figures = probes.held_out or probes.published
         outcome = {} if figures is None else figures.model_dump(exclude_none=True)
         outcome |= result.metrics
+        if result.probes is None and result.diagnostics:
+            outcome = result.diagnostics.model_dump(include={"rankme", "feature_std"})
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", DeprecationWarning)
             self._open().add_hparams(

@@ -59,12 +59,15 @@ class _Log(Watcher):
         self.say(
             f"{plan.run_dir}: from step {plan.first_step} of {plan.epochs * plan.steps_per_epoch}, on {plan.device}"
         )
+        if plan.found:
+            self.say(plan.found)
         for warning in plan.warnings:
             self.warned(warning)
 
     def logged(self, kind: str, values: dict[str, Any]) -> None:
         if kind == "probe":
-            self.say(f"epoch {values['epoch']}: k-NN {values['knn_top1']:.1f} %, RankMe {values['rankme']:.1f}")
+            knn = f"k-NN {values['knn_top1']:.1f} %, " if "knn_top1" in values else ""
+            self.say(f"epoch {values['epoch']}: {knn}RankMe {values['rankme']:.1f}")
         elif int(values["epoch"]) > self._epoch:
             self._epoch = int(values["epoch"])
             self.say(f"epoch {self._epoch}: loss {values['loss']:.4f}, {values['images_per_s']:,.0f} images/s")

@@ -64,6 +64,8 @@ def check(
     out, progress = console(), console(stderr=True)
     sources = open_sources(config)
     problems, good, sizes = len(sources.lost), Counter[str](), Counter[tuple[int, int]]()
+    if sources.found:
+        say(out, f"{path}: {sources.found}")
     classes: dict[tuple[str, str], bool] = {}  # (split, class): whether one of its images can be read
     for lost in sources.lost:
         say(out, lost)
@@ -82,7 +84,7 @@ def check(
     others = " and others" if len(sizes) > 3 else ""
     say(out, f"{good.total():,} images can be read ({by_split}); sizes {shapes}{others}")
     for (split, name), readable in classes.items():
-        if not readable:
+        if not readable and name:
             say(out, f"no image of class {name} in {split} can be read")
     names = sources["train"].class_names
     empty = [line for split in sources for line in empty_classes(split, sources[split], names)]

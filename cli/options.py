@@ -1,5 +1,6 @@
 """Options that several commands share."""
 
+import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -50,6 +51,16 @@ DataOption = Annotated[
         callback=at_home,
     ),
 ]
+ProbeDataOption = Annotated[
+    list[Path] | None,
+    typer.Option(
+        "--probe-data",
+        help="A labelled set on which the encoder is probed, as for --data. Repeatable. The training "
+        "set by default, if it has labels.",
+        metavar="PATH",
+        callback=at_home,
+    ),
+]
 RootOption = Annotated[
     Path,
     typer.Option(
@@ -64,13 +75,30 @@ def requested_config(
     sets: list[str] | None,
     data: Path | None,
     default: str | None = None,
+    probe_data: list[Path] | None = None,
 ) -> "PretrainConfig":
     """Return the config that these options describe. Raises ConfigError."""
     from cnnjepa.schemas import ConfigError, load_config, preset_names
 
     if preset is None and config is None and default is None:
         raise ConfigError(f"give --preset NAME or --config FILE; presets are {', '.join(preset_names())}")
-    return load_config(preset or (None if config else default), config, sets or [], data)
+    return load_config(preset or (None if config else default), config, sets or [], data, probed_on(probe_data))
+
+
+def probed_on(paths: list[Path] | None) -> dict[str, Any]:
+    """Return the change of a config for `--probe-data`. Raises ConfigError for a path that does not exist."""
+    from cnnjepa.schemas.errors import ConfigError
+
+    for path in paths or []:
+        if not path.exists():
+            raise ConfigError(f"--probe-data {path} does not exist; give a directory of labelled images, or an archive")
+    return {"probe.data": [str(path) for path in paths]} if paths else {}
+
+
+def probe_data_sets(paths: list[Path] | None) -> list[str]:
+    """Return `--probe-data` as `--set` flags, with absolute paths. Raises ConfigError like `probed_on`."""
+    changes = probed_on([path.absolute() for path in paths or []])
+    return [f"{path}={json.dumps(value)}" for path, value in changes.items()]
 
 
 def listed(text: str | None, flag: str) -> list[Any] | None:

@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from cnnjepa.cli.options import DataOption, SetOption, at_home
+from cnnjepa.cli.options import DataOption, ProbeDataOption, SetOption, at_home, probe_data_sets
 
 EXAMPLE = "Example:  cnnjepa probe runs/demo-seed0 --encoder context"
 
@@ -13,6 +13,7 @@ EXAMPLE = "Example:  cnnjepa probe runs/demo-seed0 --encoder context"
 def probe(
     run: Annotated[Path, typer.Argument(help="A run folder.", metavar="RUN", callback=at_home)],
     data: DataOption = None,
+    probe_data: ProbeDataOption = None,
     encoder: Annotated[
         Literal["target", "context"] | None,
         typer.Option("--encoder", help="Encoder to probe; that of the run's config by default."),
@@ -30,6 +31,8 @@ def probe(
     `--data PATH` probes on other images and only prints the result. Image size and normalisation are the run's;
     settings of reading (`data.resident`, `data.val_split`, `data.train_images`, …) can be changed. PATH may also be
     the place to which the run's own images were moved.
+
+    `--probe-data PATH` probes the encoder on labelled sets; that result is added.
     """
     from cnnjepa.places import refuse_missing_images, refuse_no_run
     from cnnjepa.schemas import load_config
@@ -43,6 +46,7 @@ def probe(
 
     progress = console(stderr=True)
     sets = [*(sets or []), *([f"probe.encoder={encoder}"] if encoder else [])]
+    sets += probe_data_sets(probe_data)
     probed = reprobe(run, checkpoint, sets, data, lambda text: say(progress, f"{text} …"))
     print_summary(probed.result, run)
     print(probed.note)

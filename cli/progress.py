@@ -55,6 +55,8 @@ class TerminalWatcher(Watcher):
             f"{quantity(plan.flops_per_image, 'FLOP')} per image at {100 * plan.visible_share:.0f} % visible; "
             f"{plan.train_images:,} images, global batch {plan.global_batch}, {plan.epochs} epochs, {total:,} steps",
         )
+        if plan.found:
+            say(self._console, f"images: {plan.found}")
         for warning in plan.warnings:
             self.warned(warning)
         if plan.first_step:
@@ -80,10 +82,10 @@ class TerminalWatcher(Watcher):
 
     def logged(self, kind: str, values: dict[str, Any]) -> None:
         if kind == "probe":
+            knn = f"k-NN {values['knn_top1']:.1f} % (held-out training images)  " if "knn_top1" in values else ""
             say(
                 self._console,
-                f"epoch {values['epoch']:>4}  k-NN {values['knn_top1']:.1f} % (held-out training images)  "
-                f"RankMe {values['rankme']:.1f}  spread {values['feature_std']:.3f}",
+                f"epoch {values['epoch']:>4}  {knn}RankMe {values['rankme']:.1f}  spread {values['feature_std']:.3f}",
             )
             return
         if self._task is not None:

@@ -5,7 +5,7 @@ from typing import Annotated, Any, Literal
 
 import typer
 
-from cnnjepa.cli.options import DataOption, SetOption, at_home
+from cnnjepa.cli.options import DataOption, ProbeDataOption, SetOption, at_home, probe_data_sets
 from cnnjepa.cli.study_options import ClusterOptions, taking
 
 EXAMPLE = "Example:  cnnjepa search --preset smoke --space 'optimizer.lr=log(1e-4, 1e-1)' --trials 8"
@@ -31,6 +31,7 @@ def search(
     preset: Annotated[str | None, typer.Option("--preset", help="The base config.", metavar="NAME")] = None,
     sets: SetOption = None,
     data: DataOption = None,
+    probe_data: ProbeDataOption = None,
     trials: Annotated[
         int, typer.Option("--trials", help="Total number of trials, including earlier and pruned ones.", min=1)
     ] = 20,
@@ -63,7 +64,10 @@ def search(
 
     flags: dict[str, Any] = {"preset": preset, "objective": objective, "sampler": sampler, "prune": prune, "name": name}
     asked = requested_space(
-        file, space or [], sets or [], {key: value for key, value in flags.items() if value is not None}
+        file,
+        space or [],
+        [*(sets or []), *probe_data_sets(probe_data)],
+        {key: value for key, value in flags.items() if value is not None},
     )
     if data is not None:
         refuse_two_places(data, dict(parse_overrides(sets or [])))

@@ -44,7 +44,14 @@ def run(space: SearchSpace, options: ClusterOptions, data: Path | None, trials: 
     if folder.begun and not folder.searched:
         raise ConfigError(f"{folder.path} holds a study; give this search another --name")
     place = place_of(url, folder.path)
-    asked = record_of(space, config, Resolver("cpu", 1).facts(config), options.workers_per_trial)
+    resolver = Resolver("cpu", 1)
+    images = resolver.facts(config)
+    if not images.size.classes and not config.probe.data:
+        raise ConfigError(
+            f"--objective {space.objective} is an accuracy, and {images.name} has no labels; give labels with "
+            "data.labels (folders or a table), or judge trials on a labelled set with --probe-data PATH"
+        )
+    asked = record_of(space, resolver.with_probe_sets(config), images, options.workers_per_trial)
     if trials < len(space.first):
         raise ConfigError(f"--trials {trials} is fewer than the {len(space.first)} points of `first`")
     trials = of_the_space(progress, space, trials, data)

@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal
 
 import typer
 
-from cnnjepa.cli.options import DataOption, RootOption, SetOption
+from cnnjepa.cli.options import DataOption, ProbeDataOption, RootOption, SetOption, probe_data_sets
 
 
 @dataclasses.dataclass(frozen=True)
@@ -51,6 +51,7 @@ class StudyOptions(ClusterOptions):
     ] = None
     sets: SetOption = None
     data: DataOption = None
+    probe_data: ProbeDataOption = None
     name: Annotated[str | None, typer.Option("--name", help="Folder below studies/.", metavar="NAME")] = None
     executor: Annotated[
         Literal["ray", "local"],
@@ -93,6 +94,8 @@ def taking(options: type[Any]) -> Callable[[Callable[..., None]], Callable[..., 
 
         @functools.wraps(command)
         def wrapped(**given: Any) -> None:
+            if given.get("probe_data"):
+                given["sets"] = [*(given["sets"] or []), *probe_data_sets(given["probe_data"])]
             chosen = options(**{parameter.name: given.pop(parameter.name) for parameter in shared})
             command(chosen, **given)
 

@@ -146,7 +146,8 @@ def _left(status: TrialStatus) -> str:
 
 
 def _knn(status: TrialStatus) -> str:
-    figures = status.result and (status.result.probes.held_out or status.result.probes.published)
+    probes = status.result and status.result.first_set.probes
+    figures = probes and (probes.held_out or probes.published)
     if figures and figures.knn_top1 is not None:
         return f"{figures.knn_top1:.1f}"
     return "" if status.knn is None else f"({status.knn:.1f})"
@@ -162,7 +163,9 @@ def outcome_table(study: Study, pool: Pool, records: list[TrialRecord]) -> Sheet
     """Return a table with one row per arm: accuracies over its seeds."""
     statuses = {record.key: status_of(pool, record) for record in records}
     results = [s.result for s in statuses.values() if s.settled and s.result]
-    published_only = results and not any(result.probes.held_out for result in results)
+    if results and all(result.probes is None for result in results):
+        return _unlabelled_table(study, records, statuses)
+    published_only = results and not any(result.first_set.probes.held_out for result in results)
     protocol = "published" if published_only else "held_out"
     table = Sheet(
         ("arm", "n", "linear", "k-NN", "predictor", "images/s"),
@@ -192,6 +195,34 @@ def outcome_table(study: Study, pool: Pool, records: list[TrialRecord]) -> Sheet
     return table
 
 
+def _unlabelled_table(study: Study, records: list[TrialRecord], statuses: dict[TrialKey, TrialStatus]) -> Sheet:
+    """Return a table with one row per arm: diagnostics of the features over its seeds, which need no labels."""
+    table = Sheet(
+        ("arm", "n", "RankMe", "spread", "loss"),
+        title=((study.name, "bold"), f": {records[0].dataset}, without labels"),
+        caption="on validation images; ±: standard deviation over seeds. Losses of different maskings do not compare",
+    )
+    for arm in dict.fromkeys(record.arm for record in records):
+        of_arm = [record for record in records if record.arm == arm]
+        found = [s.result for record in of_arm if (s := statuses[record.key]).state == "finished" and s.result]
+        health = [result.diagnostics for result in found if result.diagnostics]
+        table.add(
+            f"{arm} (baseline)" if of_arm[0].baseline else arm,
+            str(len(found)),
+            _mean([one.rankme for one in health], 1),
+            _mean([one.feature_std for one in health], 3),
+            _mean([result.final_loss for result in found if result.final_loss is not None], 4),
+        )
+    return table
+
+
+def _mean(values: list[float], digits: int) -> str:
+    if not values:
+        return "–"
+    spread = f" ±{statistics.stdev(values):.{digits}f}" if len(values) > 1 else ""
+    return f"{statistics.mean(values):.{digits}f}{spread}"
+
+
 def outcome_notes(pool: Pool, records: list[TrialRecord]) -> list[str]:
     """Return a line for every arm that has unfinished trials, failures first."""
     notes: list[tuple[int, str]] = []
@@ -207,9 +238,10 @@ def outcome_notes(pool: Pool, records: list[TrialRecord]) -> list[str]:
 def _accuracy(results: Iterable[TrialResult], protocol: str, name: str) -> str:
     pairs = []
     for result in results:
-        value = getattr(getattr(result.probes, protocol), name, None)
+        found = result.first_set
+        value = getattr(getattr(found.probes, protocol), name, None)
         if value is not None and math.isfinite(value):
-            pairs.append((value, result.val_images))
+            pairs.append((value, found.val_images))
     if not pairs:
         return "–"
     values = [value for value, _ in pairs]
@@ -224,7 +256,7 @@ def _accuracy(results: Iterable[TrialResult], protocol: str, name: str) -> str:
 def _floor_rows(results: list[TrialResult], protocol: str) -> list[tuple[str, str, str]]:
     rows = []
     for label, name in (("floor: untrained", "untrained"), ("floor: raw pixels", "pixels")):
-        found = [p for result in results if (p := getattr(getattr(result.floors, name), protocol, None))]
+        found = [p for result in results if (p := getattr(getattr(result.first_set.floors, name), protocol, None))]
         cells = []
         for figure in ("linear_top1", "knn_top1"):
             values = [v for figures in found if (v := getattr(figures, figure)) is not None]

@@ -120,7 +120,6 @@ class StudyWatch:
 
 def _line(record: TrialRecord, status: TrialStatus) -> str:
     text = f"{status.state:<9} {record.label}"
-    if status.result and status.result.probes.held_out:
-        figures = status.result.probes.held_out
+    if status.result and (figures := status.result.first_set.probes.held_out):
         text += f"  linear {figures.linear_top1:.1f}  k-NN {figures.knn_top1:.1f}"
     return text + (f"  {status.problem}" if status.problem else "")

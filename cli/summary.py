@@ -8,6 +8,7 @@ from cnnjepa.commands import command, quoted
 from cnnjepa.probes.interval import wilson
 from cnnjepa.schemas import ProbeFigures, Probes, TrialResult
 from cnnjepa.schemas.numbers import duration, exact, quantity
+from cnnjepa.schemas.result import SetFigures
 
 _MEANING = {
     "held_out": "everything chosen on a tenth of the training set, validation touched once",
@@ -18,11 +19,15 @@ _MEANING = {
 def print_summary(result: TrialResult, run_dir: Path) -> None:
     """Print the result as one table per protocol and a few lines."""
     out = console()
-    for protocol, meaning in _MEANING.items():
-        if getattr(result.probes, protocol):
-            out.print(_table(result, protocol))
-            say(out, (f"  {meaning}", "dim"))
-            out.line()
+    for found in result.by_set:
+        for protocol, meaning in _MEANING.items():
+            if getattr(found.probes, protocol):
+                out.print(_table(result, found, protocol))
+                say(out, (f"  {meaning}", "dim"))
+                out.line()
+    if result.probes is None:
+        how = "; `cnnjepa probe RUN --probe-data PATH` probes the encoder on a set that has"
+        say(out, (result.dataset, "bold"), f" has no labels{how}")
     if result.status == "collapsed" and result.diagnostics:
         say(out, ("collapsed:", "bold red"), f" {result.diagnostics.collapse_evidence}")
     if result.skipped_images:
@@ -31,26 +36,26 @@ def print_summary(result: TrialResult, run_dir: Path) -> None:
         say(out, line)
 
 
-def _table(result: TrialResult, protocol: str) -> Sheet:
+def _table(result: TrialResult, found: SetFigures, protocol: str) -> Sheet:
     table = Sheet(
         ("features", "linear\ntop-1", "linear\ntop-5", "k-NN\ntop-1", "k-NN\ntop-5"),
         title=(
-            (result.dataset, "bold"),
-            f", {result.val_images:,} validation images, protocol ",
+            (found.name, "bold"),
+            f", {found.val_images or 0:,} validation images, protocol ",
             (protocol, "bold"),
             ", %",
         ),
     )
     rows: list[tuple[Cell, Probes | None]] = [
-        ((f"{result.method}, {result.probed_encoder} encoder", "bold"), result.probes),
-        ("floor: untrained encoder", result.floors.untrained),
-        ("floor: raw pixels", result.floors.pixels),
+        ((f"{result.method}, {result.probed_encoder} encoder", "bold"), found.probes),
+        ("floor: untrained encoder", found.floors.untrained),
+        ("floor: raw pixels", found.floors.pixels),
     ]
     for label, probes in rows:
         figures: ProbeFigures | None = getattr(probes, protocol) if probes else None
         if figures:
             cells = [figures.linear_top1, figures.linear_top5, figures.knn_top1, figures.knn_top5]
-            table.add(label, *[_cell(value, result.val_images) for value in cells])
+            table.add(label, *[_cell(value, found.val_images) for value in cells])
     return table
 
 
@@ -64,9 +69,10 @@ def _cell(value: float | None, images: int | None) -> str:
 
 
 def _lines(result: TrialResult, run_dir: Path) -> list[str]:
-    lines = [
+    interval = (
         "±: half of the 95 % interval (Wilson) over the validation images; the variation between seeds is not included."
-    ]
+    )
+    lines = [interval] if result.by_set else []
     if result.diagnostics:
         health = result.diagnostics
         loss = "" if result.final_loss is None else f", final loss {result.final_loss:.4f}"

@@ -6,7 +6,15 @@ from typing import Annotated
 
 import typer
 
-from cnnjepa.cli.options import ConfigOption, DataOption, PresetOption, SetOption, at_home, requested_config
+from cnnjepa.cli.options import (
+    ConfigOption,
+    DataOption,
+    PresetOption,
+    ProbeDataOption,
+    SetOption,
+    at_home,
+    requested_config,
+)
 from cnnjepa.commands import command
 from cnnjepa.names import file_name
 
@@ -18,6 +26,7 @@ def train(
     config: ConfigOption = None,
     sets: SetOption = None,
     data: DataOption = None,
+    probe_data: ProbeDataOption = None,
     out: Annotated[
         Path | None,
         typer.Option(
@@ -48,7 +57,7 @@ def train(
     from cnnjepa.places import refuse_missing_images, refuse_no_checkpoint
     from cnnjepa.schemas import ConfigError
 
-    asked = requested_config(preset, config, sets, data)
+    asked = requested_config(preset, config, sets, data, probe_data=probe_data)
     if checkpoint and not resume:
         raise ConfigError("--checkpoint requires --resume")
     refuse_missing_images(asked.data)

@@ -85,4 +85,4 @@ def takes_a_list(annotation: Any) -> bool:
     args = get_args(annotation)
     if get_origin(annotation) is not tuple or Ellipsis not in args:
         return False
-    return leaf_types(args[0]) <= {str, int, float, typing.Literal}
+    return leaf_types(args[0]) <= {str, int, float, Path, typing.Literal}

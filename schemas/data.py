@@ -1,13 +1,18 @@
 """Images: their source and how they are cropped."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal, Self
 
-from pydantic import Field, field_validator
+from pydantic import Field, field_validator, model_validator
 
 from cnnjepa.schemas.augmentation import AnyAugmentation, AugmentationConfig
 from cnnjepa.schemas.extension import BASES, ExtensibleSection, Kind, extensible
-from cnnjepa.schemas.paths import UserPath
+from cnnjepa.schemas.paths import UserPath, user_path
+
+DEFAULT_VAL_SPLIT = "val"
+
+LABEL_WORDS = ("auto", "none", "folders")
+"""Values of `data.labels` that are not the path of a table."""
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
@@ -33,6 +38,9 @@ class DataSection(ExtensibleSection):
 
     DRAWN: ClassVar[bool] = False
     """True if this program draws the images, at any time and of any number."""
+
+    LABELS_FROM_FILES: ClassVar[bool] = False
+    """True if labels may come from folders or a table."""
 
     source: str
     """The source that this section configures."""
@@ -98,6 +106,21 @@ class DataSection(ExtensibleSection):
     val_images: int | None = Field(default=None, ge=2)
     """Use only this many validation images, evenly over classes; None = all."""
 
+    labels: str = "auto"
+    """Labels of the images. `auto`: those that the source has; for a folder or an archive, those that its layout gives,
+    if it gives any. `none`: no labels; the run is not probed. For a folder or an archive also `folders` (folders are
+    classes, or the run is refused) or the path of a table (CSV, TSV or Parquet) with the columns `path`, `label` and,
+    if wanted, `split` and a column of groups. Not hashed; the fingerprint of the images covers their labels."""
+
+    @field_validator("labels")
+    @classmethod
+    def _labels_of_this_source(cls, value: str) -> str:
+        if value in ("auto", "none"):
+            return value
+        if not cls.LABELS_FROM_FILES:
+            raise ValueError(f"{value!r} is for folders and archives of images; this source has auto and none")
+        return value if value == "folders" else str(user_path(value))
+
 
 class SyntheticData(DataSection):
     """The embedded data set: drawn by `cnnjepa.data.synthetic`, deterministic, no download."""
@@ -133,8 +156,10 @@ class SyntheticData(DataSection):
 
 
 class FolderData(DataSection):
-    """One folder per class under `train` and `val`: a directory, a tar archive of one, or a packed set, read in
-    place."""
+    """Images in a directory, a tar archive of one, or a packed set, read in place. Folders give splits and classes if
+    they are laid out so; images without labels may lie anywhere."""
+
+    LABELS_FROM_FILES: ClassVar[bool] = True
 
     PATH: ClassVar[str | None] = "the images' directory or .tar archive"
 
@@ -148,8 +173,36 @@ class FolderData(DataSection):
     train_split: str = "train"
     """Name of the training folder. Not hashed."""
 
-    val_split: str = "val"
+    val_split: str = DEFAULT_VAL_SPLIT
     """Name of the validation folder. Not hashed."""
+
+    val_fraction: float = Field(default=0.1, gt=0, lt=1)
+    """Share of the training images that is held out as validation images if the set has none; stratified by class where
+    there are labels. Source: ours. Not hashed; the fingerprint of the images covers the split."""
+
+    val_seed: int = Field(default=0, ge=0)
+    """Seed of that split; the same for all training seeds, so that runs are compared on the same images. Not hashed."""
+
+    groups: int | str | None = None
+    """Images that must not be divided between training and validation, such as those of one patient or scene: the name
+    of a column of the table `labels`, or the level of a folder in the path, counted from 1 below the split's folder (-1
+    = the folder that holds the image). Not hashed."""
+
+    @field_validator("groups")
+    @classmethod
+    def _levels_count_from_one(cls, value: int | str | None) -> int | str | None:
+        if value == 0:
+            raise ValueError("counts folders from 1; -1 is the folder that holds the image")
+        return value
+
+    @model_validator(mode="after")
+    def _columns_need_a_table(self) -> Self:
+        if isinstance(self.groups, str) and self.labels in LABEL_WORDS:
+            raise ValueError(
+                f"groups {self.groups!r} is a column, but data.labels={self.labels} is no table; give "
+                "data.labels=FILE, or the level of a folder (1, 2, …)"
+            )
+        return self
 
 
 class TorchvisionData(DataSection):

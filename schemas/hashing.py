@@ -29,6 +29,11 @@ _NOT_HASHED = {
         "train_file",
         "val_file",
         "on_error",
+        # The fingerprint covers labels and splits.
+        "labels",
+        "val_fraction",
+        "val_seed",
+        "groups",
     ),
 }
 
@@ -104,6 +109,10 @@ def probe_hash(config: PretrainConfig) -> str:
     del settings["metrics"]
     if config.probe.metrics:
         settings["metrics"] = config.probe.metric_sources
+    # Sets of the probe are known by their fingerprints. Without any, probes are of the run's own images.
+    del settings["data"]
+    if not settings["data_fingerprints"]:
+        del settings["data_fingerprints"]
     if config.runtime.precision == "bf16":
         # Runs that train in bf16 were once probed on bf16 features. Their hash differs from that of results on float32
         # features.

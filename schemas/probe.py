@@ -6,6 +6,7 @@ from pydantic import Field, PositiveFloat, PositiveInt, field_validator
 
 from cnnjepa.schemas.base import Section
 from cnnjepa.schemas.extension import import_class, is_named
+from cnnjepa.schemas.paths import UserPath
 
 Protocol = Literal["published", "held_out"]
 FloorName = Literal["untrained", "pixels"]
@@ -79,6 +80,13 @@ class ProbeConfig(Section):
 
     feature_batch_size: int = Field(default=256, ge=1)
     """Images per forward pass of feature extraction. Not in the probe hash."""
+
+    data: tuple[UserPath, ...] = ()
+    """Labelled sets on which the encoder is probed, each at a path as for `data.path`; none = the training set, if it
+    has labels. Given with `--probe-data`. Not hashed; their fingerprints are."""
+
+    data_fingerprints: tuple[str, ...] = ()
+    """Fingerprints of the sets of `data`, in order. Filled in when a run begins."""
 
     resize: int | None = Field(default=None, ge=8)
     """Length of the shorter side before the centre crop, in pixels; None = image_size (small images are probed at their

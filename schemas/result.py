@@ -1,10 +1,11 @@
 """`result.json`: the outcome of a run. Studies and reports read it, so its names are a contract."""
 
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 from pydantic import Field
 
 from cnnjepa.schemas.base import Section
+from cnnjepa.schemas.probe import Protocol
 
 
 class ProbeFigures(Section):
@@ -53,8 +54,34 @@ class Floors(Section):
     """Raw pixels, averaged down to at most 32x32."""
 
 
+class ProbedSet(Section):
+    """A labelled set on which an encoder was probed."""
+
+    fingerprint: str
+    """Identifies the images and their labels."""
+    classes: int
+    """Number of classes."""
+    train_images: int
+    """Number of images on which the probes were trained."""
+    val_images: int
+    """Number of images on which they were judged, from which the accuracies' binomial intervals are computed."""
+    protocols: tuple[Protocol, ...]
+    """The protocols of the figures."""
+
+
+class SetFigures(NamedTuple):
+    """The figures of one set, as tables show them."""
+
+    name: str
+    """Source and name of the set."""
+    probes: Probes
+    selection: Selection | None
+    floors: Floors
+    val_images: int | None
+
+
 class Diagnostics(Section):
-    """Diagnostics of the features on validation images."""
+    """Diagnostics of the features on validation images. They need no labels."""
 
     rankme: float
     """Effective rank: exp of the entropy of the normalised singular values (arXiv 2210.02885)."""
@@ -123,14 +150,17 @@ class TrialResult(Section):
     """The encoder that was probed."""
     probe: dict[str, Any] | None = None
     """The config's probe section, which `probe_hash` identifies."""
-    probes: Probes = Probes()
-    """Accuracies of the trained encoder."""
+    probe_sets: dict[str, ProbedSet] | None = None
+    """The sets of `probe.data` by name; None if the probes are of the run's own images."""
+    probes: Probes | dict[str, Probes] | None = Probes()
+    """Accuracies of the trained encoder; None for images without labels; by the set's name if there are several
+    sets."""
     metrics: dict[str, float] = Field(default_factory=dict)
     """Figures of `probe.metrics` on the trained encoder, by name."""
-    selection: Selection | None = None
-    """Choices made on the held-out tenth."""
-    floors: Floors = Floors()
-    """Accuracies without pretraining."""
+    selection: Selection | dict[str, Selection] | None = None
+    """Choices made on the held-out tenth; by the set's name if there are several sets."""
+    floors: Floors | dict[str, Floors] = Floors()
+    """Accuracies without pretraining; by the set's name if there are several sets."""
     diagnostics: Diagnostics | None = None
     """Diagnostics of the features."""
     cost: Cost | None = None
@@ -149,6 +179,32 @@ class TrialResult(Section):
     def has_figures(self) -> bool:
         """Return whether the run has accuracies: it finished or collapsed."""
         return self.status != "failed"
+
+    @property
+    def by_set(self) -> tuple[SetFigures, ...]:
+        """The figures of every probed set, in order; empty for images without labels."""
+        if self.probes is None:
+            return ()
+        if isinstance(self.probes, Probes):
+            assert not isinstance(self.selection, dict) and isinstance(self.floors, Floors)
+            (name, val_images), *_ = [
+                *((name, probed.val_images) for name, probed in (self.probe_sets or {}).items()),
+                (self.dataset, self.val_images),
+            ]
+            return (SetFigures(name, self.probes, self.selection, self.floors, val_images),)
+        found = []
+        for name, probes in self.probes.items():
+            selection = self.selection.get(name) if isinstance(self.selection, dict) else None
+            floors = self.floors.get(name, Floors()) if isinstance(self.floors, dict) else Floors()
+            probed = (self.probe_sets or {}).get(name)
+            found.append(SetFigures(name, probes, selection, floors, probed.val_images if probed else None))
+        return tuple(found)
+
+    @property
+    def first_set(self) -> SetFigures:
+        """The figures of the first probed set, by which runs are compared; without any figure for images without
+        labels."""
+        return next(iter(self.by_set), SetFigures(self.dataset, Probes(), None, Floors(), None))
 
     def lasting(self) -> dict[str, object]:
         """Return everything that must be equal for two equal runs. (final_loss is left out: it is a mean over the

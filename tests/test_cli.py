@@ -156,7 +156,7 @@ def test_a_missing_package_is_told_with_the_command_that_installs_it(
 @pytest.mark.parametrize(
     ("prepare", "says"),
     [
-        (lambda folder: folder.mkdir(), "holds no images below"),
+        (lambda folder: folder.mkdir(), "holds no images; their names must end in"),
         (lambda folder: one_class(folder), "are of one class"),
         (lambda folder: truncated(folder), "cannot be decoded"),
     ],
@@ -187,7 +187,11 @@ def jpegs(folder: Path, classes: int) -> None:
 
 
 def one_class(folder: Path) -> None:
-    jpegs(folder, 1)
+    """All images of another class have an ending that is none of an image."""
+    jpegs(folder, 2)
+    for split in ("train", "val"):
+        for path in (folder / split / "class1").iterdir():
+            path.rename(path.with_suffix(".xyz"))
 
 
 def truncated(folder: Path) -> None:

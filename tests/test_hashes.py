@@ -81,6 +81,10 @@ _OTHER = {
     "probe.held_out_ks": [3],
     "probe.resize": 300,
     "probe.metrics": ["class_means"],
+    "probe.data": ["elsewhere"],
+    "probe.data_fingerprints": ["other"],
+    "data.labels": "none",
+    "data.groups": 1,
 }
 
 
@@ -116,7 +120,7 @@ _TRAINED_ON = {
 }
 
 
-_NO_FIGURE = ("probe.every_epochs", "probe.online_images", "probe.feature_batch_size")
+_NO_FIGURE = ("probe.every_epochs", "probe.online_images", "probe.feature_batch_size", "probe.data")
 
 
 def changed(config: PretrainConfig, field: ConfigField) -> PretrainConfig | None:

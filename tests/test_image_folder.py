@@ -59,7 +59,7 @@ def test_a_missing_place_is_refused(tmp_path: Path) -> None:
 
 
 def test_an_empty_place_is_refused(tmp_path: Path) -> None:
-    assert "holds no images below <split>/<class>/" in refused(config_of(tmp_path))
+    assert "holds no images; their names must end in .jpg" in refused(config_of(tmp_path))
     (tmp_path / "train" / "ant").mkdir(parents=True)
     assert "holds no images" in refused(config_of(tmp_path))
     assert "holds no images" in refused(config_of(archive(tmp_path / "train", tmp_path / "empty.tar")))
@@ -70,9 +70,14 @@ def test_an_unknown_split_is_refused_with_the_nearest(image_folder: Path) -> Non
     assert "data.val_split 'valid'" in message and "it holds train, val" in message and "nearest is 'val'" in message
 
 
-def test_one_class_is_refused(tmp_path: Path) -> None:
-    message = refused(config_of(write_set(tmp_path / "one", classes=("ant",))))
-    assert "all 5 training images are of one class (ant)" in message
+def test_one_class_is_no_label_and_refused_as_one(tmp_path: Path) -> None:
+    root = write_set(tmp_path / "one", classes=("ant",))
+    data = open_data(config_of(root))
+    assert not data.labelled and data.found == "5 training and 2 validation images without labels (train/ and val/)"
+    message = refused(config_of(root, labels="folders"))
+    assert f"data.labels=folders: {root}/train/ holds images of 1 class(es)" in message
+    (root / "train" / "bee").mkdir()  # a class whose images are elsewhere, or of another format
+    assert "all 5 training images are of one class (ant)" in refused(config_of(root))
 
 
 def test_fewer_images_than_a_batch_are_refused(image_folder: Path) -> None:

@@ -189,21 +189,21 @@ def test_the_scratch_folder_is_removed_when_something_fails(tmp_path: Path) -> N
 def test_an_assessment_holds_every_figure_asked_for(config: PretrainConfig, images: DataSet, tmp_path: Path) -> None:
     said: list[str] = []
     found = assess(Pool(), config, images, CPU, tmp_path, say=said.append)
-    for probes in (found.probes, found.floors.untrained, found.floors.pixels):
+    for probes in (found.first.probes, found.first.floors.untrained, found.first.floors.pixels):
         assert probes is not None
         for figures in (probes.published, probes.held_out):
             assert figures is not None
             for value in figures.model_dump().values():
                 assert 0 <= value <= 100
-    assert found.selection is not None and found.selection.linear_lr in config.probe.held_out_lrs
+    assert found.first.selection is not None and found.first.selection.linear_lr in config.probe.held_out_lrs
     assert found.diagnostics.feature_dim == 24 and found.skipped == []
     assert len(said) == 3
     without = config.model_copy(update={"probe": config.probe.model_copy(update={"floors": False})})
     again = assess(Pool(), without, images, CPU, tmp_path)
-    assert again.floors.untrained is None and again.floors.pixels is None
+    assert again.first.floors.untrained is None and again.first.floors.pixels is None
     one = config.model_copy(update={"probe": config.probe.model_copy(update={"floors": ("untrained",)})})
     bare = assess(Pool(), one, images, CPU, tmp_path)
-    assert bare.floors.untrained == found.floors.untrained and bare.floors.pixels is None
+    assert bare.first.floors.untrained == found.first.floors.untrained and bare.first.floors.pixels is None
 
 
 class Broken(nn.Module):
@@ -218,7 +218,7 @@ def test_features_that_are_not_finite_give_no_accuracy_but_evidence(
 ) -> None:
     without = config.model_copy(update={"probe": config.probe.model_copy(update={"floors": False})})
     found = assess(Broken(), without, images, CPU, tmp_path)
-    assert found.probes == Probes() and found.selection is None
+    assert found.first.probes == Probes() and found.first.selection is None
     assert found.diagnostics.collapse_evidence == "100 % of the feature values are not finite"
     assert online_probe(Broken(), config, images, CPU, tmp_path) == (0.0, 0.0, 0.0)
 

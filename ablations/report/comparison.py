@@ -110,7 +110,7 @@ def compare(study: StudyData, dataset: str, protocol: Protocol) -> Comparison:
     rows = []
     for arm in arms:
         runs = counted[arm.label]
-        images = [t.result.val_images for t in runs.values() if t.result]
+        images = [t.result.first_set.val_images for t in runs.values() if t.result]
         estimates = {
             name: found
             for name, by_seed in values[arm.label].items()

@@ -71,7 +71,7 @@ class ReportedTrial:
     def figures(self, protocol: Protocol) -> ProbeFigures | None:
         """Return both top-1 figures of a finished trial under one protocol. Return None when either is missing, so that
         linear and k-NN of a row always come from the same trials."""
-        figures: ProbeFigures | None = getattr(self.result.probes, protocol) if self.result else None
+        figures: ProbeFigures | None = getattr(self.result.first_set.probes, protocol) if self.result else None
         return None if figures is None or None in (figures.linear_top1, figures.knn_top1) else figures
 
 

@@ -10,6 +10,7 @@ from cnnjepa.ablations.report.summary import Sentence, study_summary
 from cnnjepa.ablations.report.tables.accuracy_table import accuracy_table
 from cnnjepa.ablations.report.tables.claims_table import claims_table
 from cnnjepa.ablations.report.tables.cost_table import cost_table
+from cnnjepa.ablations.report.tables.diagnostics_table import diagnostics_table
 from cnnjepa.ablations.report.tables.metrics_table import metrics_table
 from cnnjepa.ablations.report.tables.table import Table
 from cnnjepa.ablations.study_folder import TrialKey
@@ -57,10 +58,16 @@ def study_report(study: StudyData, chosen: ReportedTrial | None) -> StudyReport:
         for dataset in study.datasets
         if (table := metrics_table(study, dataset, file_name(study, "metrics", dataset=dataset)))
     ]
+    tables += [table for table in [diagnostics_table(study, file_name(study, "diagnostics"))] if table]
     logs = {trial.record.key: trial.curves for trial in study.trials}
     made = StudyReport(study, comparisons, study_summary(study, found), tables, logs)
     if not comparisons:
-        made.remarks.append("No trial has finished yet, so there are no accuracies and no costs.")
+        unlabelled = any(trial.result and trial.result.probes is None for trial in study.trials)
+        made.remarks.append(
+            "The images have no labels, so there are no accuracies; arms are shown by diagnostics of their features."
+            if unlabelled
+            else "No trial has finished yet, so there are no accuracies and no costs."
+        )
     _draw(made)
     _draw_features(made, chosen)
     return made
@@ -117,7 +124,8 @@ def best_trial(study: StudyData) -> ReportedTrial | None:
     training set, which is independent of the validation set. If some trials lack it, the highest validation accuracy
     decides."""
     finished = [trial for trial in study.trials if trial.result and trial.record.dataset == study.datasets[0]]
-    chosen_on = [trial.result.selection.linear_top1 for trial in finished if trial.result and trial.result.selection]
+    selections = [trial.result.first_set.selection for trial in finished if trial.result]
+    chosen_on = [selection.linear_top1 for selection in selections if selection]
     if finished and len(chosen_on) == len(finished):
         return finished[chosen_on.index(max(chosen_on))]
     for protocol in PROTOCOLS:

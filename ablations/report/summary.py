@@ -147,7 +147,9 @@ def _below_floors(comparison: Comparison) -> list[Sentence]:
             floors = [
                 value
                 for trial in row.counted.values()
-                if trial.result and trial.result.method != "random_init" and (probes := trial.result.floors.untrained)
+                if trial.result
+                and trial.result.method != "random_init"
+                and (probes := trial.result.first_set.floors.untrained)
                 if (figures := getattr(probes, comparison.protocol))
                 if (value := getattr(figures, metric)) is not None
             ]

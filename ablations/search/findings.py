@@ -89,7 +89,8 @@ def write_trials(study: optuna.Study, space: SearchSpace, folder: StudyFolder) -
         how, run = (trial.user_attrs.get(name, "") for name in (HOW, HASH))
         probed_as = trial.user_attrs.get(PROBE)  # absent in searches of earlier versions
         result = pool.folder(run).read_result(probed_as) if run and trial.state == TrialState.COMPLETE else None
-        found = {} if result is None or result.selection is None else result.selection.model_dump()
+        selection = None if result is None else result.first_set.selection
+        found = {} if selection is None else selection.model_dump()
         settings = (csv_value(choices.get(key, "")) for key in space.space)
         at_end = (found.get(name, "") for name in figures)
         table.writerow([trial.number, how or "lost", *settings, *(looks.get(e, "") for e in epochs), *at_end, run])

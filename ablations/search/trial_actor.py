@@ -65,7 +65,8 @@ def search_trial(params: dict[str, Any], task: SearchTask) -> None:
     if outcome.status == "stopped" and not Path(task.stop_file).exists():
         raise RuntimeError(f"{outcome.detail}, which the search did not request")  # Tune restarts it
     result = run.read_result(record.probe_hash)
-    found = {} if result is None or result.selection is None else result.selection.model_dump()
+    selection = None if result is None else result.first_set.selection
+    found = {} if selection is None else selection.model_dump()
     figure = found.get(f"{space.objective}_top1")
     tune.report(
         {

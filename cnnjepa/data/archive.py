@@ -1,23 +1,29 @@
 """Reader of tar archives: plain ones by random access to the file, compressed ones unpacked into shared memory."""
 
+import bz2
 import errno
+import gzip
+import lzma
 import os
 import posixpath
 import tarfile
 import tempfile
-from collections.abc import Iterator
+import zlib
+from collections.abc import Callable, Iterator
 from multiprocessing import reduction
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from cnnjepa.data.entries import Entry
-from cnnjepa.data.scan import Reason, Scan, Scanning, is_image
+from cnnjepa.data.scan import Reason, Scan, Scanning, is_annotation, is_image
 from cnnjepa.schemas import ConfigError
 
 # A compressed archive allows no random access, so it is kept unpacked in memory up to this size.
 _MOST_COMPRESSED_BYTES = 8 * 2**30
 
-_COMPRESSED = (b"\x1f\x8b", b"BZh", b"\xfd7zXZ")
+# First bytes of a compressed file, and the function that opens it. tarfile's own streams end with the first part of a
+# file that was joined of several.
+_COMPRESSED: dict[bytes, Callable[[Path], Any]] = {b"\x1f\x8b": gzip.open, b"BZh": bz2.open, b"\xfd7zXZ": lzma.open}
 
 _MOST_LINKS = 40  # links followed for one file, the limit of Linux
 
@@ -46,7 +52,9 @@ class Tar:
     def __init__(self, path: Path) -> None:
         self._path = path
         with open(path, "rb") as file:
-            self._memory = _Memory() if file.read(6).startswith(_COMPRESSED) else None
+            first = file.read(6)
+        self._open = next((way for magic, way in _COMPRESSED.items() if first.startswith(magic)), None)
+        self._memory = _Memory() if self._open else None
         self._file: tuple[int, int] | None = None  # (process, descriptor): a forked process opens its own
 
     def __getstate__(self) -> dict[str, Any]:
@@ -58,7 +66,7 @@ class Tar:
             scanning, missing = self._walk(*self._read(frozenset()))
             if missing:  # links point to files without an image extension, which were not unpacked
                 scanning, _ = self._walk(*self._read(frozenset(missing)))
-        except (tarfile.TarError, EOFError, OSError, ValueError) as error:
+        except (tarfile.TarError, EOFError, OSError, ValueError, lzma.LZMAError, zlib.error) as error:
             raise ConfigError(f"archive {self._path} cannot be read ({error})") from None
         return scanning.done()
 
@@ -79,7 +87,12 @@ class Tar:
         replaced: list[str] = []
         if self._memory is not None:
             self._memory.clear()
-        with tarfile.open(self._path, "r:" if self._memory is None else "r|*") as archive:
+        mode: Any = "r|" if self._open else "r:"
+        # With `ignore_zeros`, archives that were joined with `cat` are read to the last one.
+        with (
+            (self._open or _plain)(self._path) as file,
+            tarfile.open(mode=mode, fileobj=file, tarinfo=_Header, ignore_zeros=True) as archive,
+        ):
             for member in _members(archive):
                 folder, name = posixpath.split(_inside(member.name))
                 if not name:
@@ -92,8 +105,8 @@ class Tar:
                 if isinstance(inside.get(name), _File | _Link):
                     replaced.append(posixpath.join(folder, name))
                 inside[name] = found
-            if self._memory is None:
-                self._refuse_cut_off(archive.offset)
+            if not getattr(archive, "at_end", False):
+                raise ValueError("it ends before its end mark; the copy is not whole")
         return tree, replaced
 
     def _found(
@@ -110,7 +123,7 @@ class Tar:
         if self._memory is None:
             return _File(_SPARSE if member.issparse() else member.offset_data, member.size)
         path = _inside(member.name)
-        if not is_image(path) and path not in also:
+        if not is_image(path) and not is_annotation(path) and path not in also:
             return _File(_NOT_KEPT, member.size)
         stream = archive.extractfile(member)
         assert stream is not None
@@ -136,7 +149,7 @@ class Tar:
                 elif real in tree:
                     if real in (*above, folder):
                         scanning.left_out.add(Reason.LOOP, f"{path}/")
-                    else:
+                    elif scanning.reads_again(path, real):
                         scanning.folders.add(path)
                         inside.append((real, path, (*above, folder)))
                 elif isinstance(node, Reason):
@@ -144,19 +157,38 @@ class Tar:
                 elif isinstance(node, _File) and is_image(path) and node.offset == _SPARSE:
                     scanning.left_out.add(Reason.SPARSE, path)
                 elif isinstance(node, _File):
-                    if is_image(path) and node.offset == _NOT_KEPT:
+                    if (is_image(path) or is_annotation(path)) and node.offset == _NOT_KEPT:
                         missing.add(real)
                     scanning.file(path, node.size, node.offset)
             stack += reversed(inside)
         return scanning, missing
 
-    def _refuse_cut_off(self, end: int) -> None:
-        """Raise an error for an archive without the empty block that ends a complete one. tarfile accepts an archive
-        that was cut off between two members as a shorter archive."""
-        with open(self._path, "rb") as file:
-            file.seek(end)
-            if len(file.read(tarfile.BLOCKSIZE)) < tarfile.BLOCKSIZE:
-                raise ValueError("it ends before its end mark; the copy is not whole")
+
+def _plain(path: Path) -> Any:
+    return open(path, "rb")
+
+
+class _Header(tarfile.TarInfo):
+    """Header of a member. tarfile takes a damaged header, and the end of a file that was cut off between two members,
+    for the end of the archive; here the first is an error, and the archive's `at_end` says whether an end mark was
+    read after the last member."""
+
+    @classmethod
+    def fromtarfile(cls, tarfile_: Any) -> "_Header":
+        start = tarfile_.offset
+        try:
+            header = super().fromtarfile(tarfile_)
+        except tarfile.EOFHeaderError:  # type: ignore[attr-defined]
+            tarfile_.at_end = True
+            raise
+        except tarfile.InvalidHeaderError as error:  # type: ignore[attr-defined]
+            if getattr(tarfile_, "at_end", False):  # whatever follows the end mark is no archive
+                raise tarfile.EmptyHeaderError from None  # type: ignore[attr-defined]
+            if start:
+                raise ValueError(f"the header at byte {start:,} is damaged ({error})") from None
+            raise
+        tarfile_.at_end = False
+        return header
 
 
 def _members(archive: tarfile.TarFile) -> Iterator[tarfile.TarInfo]:

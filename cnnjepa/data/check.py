@@ -26,7 +26,7 @@ def check_images(config: DataConfig, threads: int = 2, sources: Splits | None = 
     open. Threads suffice because decoding releases the interpreter's lock."""
 
     def look(source: ImageSource, split: str, index: int) -> Checked:
-        name = str(source.class_names[int(source.labels[index])])
+        name = str(source.class_names[int(source.labels[index])]) if source.class_names else ""
         try:
             image = source.load(index)
         except ImageError as error:

@@ -1,4 +1,4 @@
-"""ImageFolder layout (`<split>/<class>/<image>`) in a directory, a tar archive or a packed set, read in place."""
+"""Images in a directory, a tar archive or a packed set, read in place, with the labels that folders or a table give."""
 
 import hashlib
 from collections.abc import Sequence
@@ -8,26 +8,40 @@ import torch
 from torch import Tensor
 
 from cnnjepa.data.archive import Tar
+from cnnjepa.data.arrangement import Arrangement, arrange, groups_by_level, hold_out
 from cnnjepa.data.decoding import decode
 from cnnjepa.data.entries import Entries
-from cnnjepa.data.layout import arrange
+from cnnjepa.data.label_table import arrange_by_table
 from cnnjepa.data.readers import Directory, Reader, cannot_read
-from cnnjepa.data.scan import printable
+from cnnjepa.data.scan import Scan, printable
 from cnnjepa.data.shards import MANIFEST, Shards
 from cnnjepa.data.source import Splits
 from cnnjepa.places import image_path
 from cnnjepa.schemas import ConfigError, FolderData
+from cnnjepa.schemas.data import LABEL_WORDS
 
 
 class FolderSource:
     """One split of a folder or archive."""
 
-    def __init__(self, reader: Reader, entries: Entries, class_names: Sequence[str], where: str) -> None:
-        self._reader, self._where = reader, where
+    def __init__(
+        self,
+        reader: Reader,
+        entries: Entries,
+        classes: Sequence[str] | None,
+        class_names: Sequence[str],
+        where: str,
+        root: str | None = None,
+    ) -> None:
+        """`classes` are the images' classes; None without labels. `root` is the folder above the splits or classes;
+        None if the images lie in `<split>/<class>/`, whatever is above."""
+        self._reader, self._where, self._root = reader, where, root
         self._entries = entries
         self.class_names = class_names
         number = {name: i for i, name in enumerate(class_names)}
-        self.labels: Tensor = torch.tensor([number[_class_of(entry.path)] for entry in entries], dtype=torch.int64)
+        self.labels: Tensor = torch.tensor(
+            [0] * len(entries) if classes is None else [number[name] for name in classes], dtype=torch.int64
+        )
 
     def load(self, index: int) -> Tensor:
         return decode(self.read(index), self.name(index))
@@ -40,8 +54,10 @@ class FolderSource:
             raise cannot_read(self.name(index), error) from None
 
     def file_name(self, index: int) -> str:
-        """Return the image's file name within its class."""
-        return self._entries.path(index).rsplit("/", 1)[-1]
+        """Return the image's file name within its class. Names of folders below the set's root are part of it unless
+        the layout is `<split>/<class>/<image>`, so that no two images of a class have the same name."""
+        path = self._entries.path(index)
+        return path.rsplit("/", 1)[-1] if self._root is None else path.removeprefix(self._root).replace("/", "__")
 
     def name(self, index: int) -> str:
         return f"{self._where}/{printable(self._entries.path(index))}"
@@ -50,9 +66,16 @@ class FolderSource:
         """Return a digest of classes, file names and sizes. A directory and an archive of it have the same
         fingerprint."""
         digest = hashlib.sha256()
-        for entry in self._entries:
-            split_class_file = "/".join(entry.path.split("/")[-3:])  # a folder above the splits does not count
-            digest.update(f"{split_class_file}\0{entry.size}\n".encode("utf-8", "surrogateescape"))
+        if self._root is None:
+            for entry in self._entries:
+                split_class_file = "/".join(entry.path.split("/")[-3:])  # a folder above the splits does not count
+                digest.update(f"{split_class_file}\0{entry.size}\n".encode("utf-8", "surrogateescape"))
+            return digest.hexdigest()
+        digest.update(b"labelled\n" if self.class_names else b"unlabelled\n")
+        for entry, label in zip(self._entries, self.labels.tolist(), strict=True):
+            name = self.class_names[label] if self.class_names else ""
+            line = f"{entry.path.removeprefix(self._root)}\0{entry.size}\0{name}\n"
+            digest.update(line.encode("utf-8", "surrogateescape"))
         return digest.hexdigest()
 
     def same_files(self, other: "FolderSource") -> bool:
@@ -64,10 +87,6 @@ class FolderSource:
         return len(self._entries) == len(other._entries) and below_split(self) == below_split(other)
 
 
-def _class_of(path: str) -> str:
-    return path.split("/")[-2]
-
-
 def open_folder(config: FolderData) -> Splits:
     """Open both splits, keyed `train` and `val`. Raises ConfigError for a path that contains none."""
     path = image_path(config)
@@ -76,27 +95,53 @@ def open_folder(config: FolderData) -> Splits:
     try:
         reader = _reader(path)
         scan = reader.scan()
+        found, groups, notes = _arranged(scan, reader, config, str(path))
     except OSError as error:
         raise ConfigError(f"data.path {path} cannot be opened ({error.strerror or error})") from None
-    root, train, val, lost = arrange(scan, config.train_split, config.val_split, str(path))
-    classes = sorted({_class_of(entry.path) for entry in train})
-    unknown = {_class_of(entry.path): entry.path for entry in reversed(list(val))}
-    unknown = {name: example for name, example in sorted(unknown.items()) if name not in set(classes)}
-    if unknown:
-        example = printable(next(iter(unknown.values())))
-        raise ConfigError(
-            f"{path}/{root}{config.val_split} has classes that {config.train_split} lacks: "
-            f"{printable(', '.join(list(unknown)[:5]))} ({example}); the folders of both must have the same names"
-        )
-    sources = [FolderSource(reader, entries, classes, str(path)) for entries in (train, val)]
-    splits = Splits({"train": sources[0], "val": sources[1]}, scan.left_out)
-    splits.lost = [f"{path}/{printable(one.path)} {one.reason}" for one in lost]
-    if sources[0].same_files(sources[1]):
+    paths = [entry.path for entry in scan.entries]
+    if isinstance(config.groups, int):
+        groups = groups_by_level(found, paths, config.groups, str(path))
+    found, origin_of_val = hold_out(found, groups, config, str(path))
+    names = _in_order({found.classes[index] for index in found.train}) if found.classes else ()
+    splits = Splits({}, scan.left_out)
+    for split, rows in (("train", found.train), ("val", found.val)):
+        classes = None if found.classes is None else [found.classes[index] for index in rows]
+        root = None if found.standard else found.root
+        splits[split] = FolderSource(reader, scan.entries.take(rows), classes, names, str(path), root)
+    splits.lost = [f"{path}/{printable(one.path)} {one.reason}" for one in found.lost]
+    splits.found = _in_words(found, len(names), origin_of_val)
+    splits.notes += notes
+    train, val = splits["train"], splits["val"]
+    assert isinstance(train, FolderSource) and isinstance(val, FolderSource)
+    if found.split_folders and train.same_files(val):
         splits.notes.append(
             f"the validation images are the training images ({config.train_split} and {config.val_split} hold the same "
             "files), so no figure of this set is about unseen images"
         )
     return splits
+
+
+def _arranged(
+    scan: Scan, reader: Reader, config: FolderData, where: str
+) -> tuple[Arrangement, dict[int, str] | None, list[str]]:
+    """Return the arrangement, the groups that a table gives, and notes."""
+    if config.labels in LABEL_WORDS:
+        return arrange(scan, reader.read, config, where), None, []
+    return arrange_by_table(scan, config, where)
+
+
+def _in_order(classes: set[str]) -> list[str]:
+    """Return the names sorted, as numbers if all of them are numbers."""
+    numbers = all(name.isascii() and name.isdigit() and name == str(int(name)) for name in classes)
+    return sorted(classes, key=int if numbers else None)
+
+
+def _in_words(found: Arrangement, classes: int, origin_of_val: str) -> str:
+    """Return one line about what was found."""
+    counts = f"{len(found.train):,} training and {len(found.val):,} validation images"
+    labels = f"of {classes:,} classes" if found.classes else "without labels"
+    origin = f" ({found.origin})" if found.origin else ""
+    return f"{counts} {labels}{origin}" + (f"; {origin_of_val}" if origin_of_val else "")
 
 
 def _reader(path: Path) -> Reader:

@@ -3,31 +3,28 @@
 import dataclasses
 from collections.abc import Iterable
 
-import torch
 from torch import Tensor
 
 from cnnjepa.data.open import DataSet
 from cnnjepa.data.resident import subset
-from cnnjepa.randomness import key, uniforms
-from cnnjepa.schemas import PretrainConfig
+from cnnjepa.data.split_off import part_of, split_off
+from cnnjepa.schemas import ConfigError, PretrainConfig
 
 
 def held_out_split(labels_N: Tensor, fraction: float, seed: int) -> tuple[Tensor, Tensor]:
-    """Return (fitting, held-out) indices, ascending. `held_out_count` images of every class are held out. The split is
-    a function of (labels, fraction, seed)."""
-    draws_N = uniforms(key(seed, "held_out"), torch.arange(labels_N.numel()), 1)[:, 0]
-    held = torch.zeros_like(labels_N, dtype=torch.bool)
-    for label in labels_N.unique():
-        members = (labels_N == label).nonzero()[:, 0]
-        count = held_out_count(members.numel(), fraction)
-        held[members[draws_N[members].argsort(stable=True)[:count]]] = True
-    return (~held).nonzero()[:, 0], held.nonzero()[:, 0]
+    """Return (fitting, held-out) indices, ascending. `part_of` images of every class are held out. The split is a
+    function of (labels, fraction, seed)."""
+    return split_off(labels_N, fraction, seed, "held_out")
 
 
-def held_out_count(members: int, fraction: float) -> int:
-    """Return how many of a class's images are held out: `fraction` of them, rounded, and at least one if the class has
-    two or more."""
-    return max(round(members * fraction), 1) if members > 1 else 0
+def refuse_unlabelled(config: PretrainConfig, labelled: bool, name: str) -> None:
+    """Raise ConfigError if the config's method learns from labels and the images have none. `name` is the name of the
+    set in the message."""
+    if config.method.LEARNS_FROM_LABELS and not labelled:
+        raise ConfigError(
+            f"method {config.method.name} learns from labels, and {name} has none; give them with data.labels (folders "
+            "or a table), or choose another method"
+        )
 
 
 def training_set(config: PretrainConfig, data: DataSet) -> DataSet:
@@ -43,4 +40,4 @@ def training_set(config: PretrainConfig, data: DataSet) -> DataSet:
 def trained_images(config: PretrainConfig, per_class: Iterable[int]) -> int:
     """Return the size of `training_set`, given the number of training images of every class."""
     fraction = config.probe.held_out_fraction if config.method.LEARNS_FROM_LABELS else 0.0
-    return sum(members - (held_out_count(members, fraction) if fraction else 0) for members in per_class)
+    return sum(members - (part_of(members, fraction) if fraction else 0) for members in per_class)

@@ -1,10 +1,10 @@
 """Location of the two splits in a scan, `[root/]<split>/<class>/<image>`, and the error messages for other layouts."""
 
 from collections import defaultdict
+from collections.abc import Iterable
 from typing import NamedTuple
 
-from cnnjepa.data.entries import Entries
-from cnnjepa.data.scan import EXTENSIONS, Lost, Reason, Scan, printable
+from cnnjepa.data.scan import EXTENSIONS, Reason, Scan, printable
 from cnnjepa.schemas import ConfigError
 from cnnjepa.schemas.fields import nearest
 
@@ -14,39 +14,42 @@ class Layout(NamedTuple):
 
     root: str
     """Folder above the splits, ending in `/`; empty if the splits are at the top."""
-    train: Entries
-    val: Entries
-    lost: list[Lost]
-    """Files and folders that belong to the splits but cannot be read."""
+    train: list[int]
+    """Indices of the training images in the scan."""
+    val: list[int]
+    """Indices of the validation images in the scan."""
 
 
-def arrange(scan: Scan, train: str, val: str, where: str) -> Layout:
-    """Find the images of both splits, in the uppermost folder that contains both. `where` is the path of the data set
-    in messages.
-
-    Images in other places are added to the scan's `left_out`. Raises ConfigError, with the layout and what to change,
-    if there is no such folder or if there are several at the same level.
-    """
-    paths = [entry.path for entry in scan.entries]
+def both_splits(paths: list[str], train: str, val: str) -> Layout | None:
+    """Return the images `<split>/<class>/<image>` of both splits, in the uppermost folder that contains both; None if
+    there is no such folder. Raises ConfigError if there are several at the same level."""
     splits = _by_root(paths)
     whole = [root for root, found in splits.items() if train in found and val in found]
     if not whole:
-        raise ConfigError(_refusal(scan, paths, splits, train, val, where))
-    root = min(whole, key=lambda name: name.count("/"))
-    beside = sorted(other for other in whole if other.count("/") == root.count("/"))
+        return None
+    root = uppermost(whole)
+    return Layout(root, splits[root][train], splits[root][val])
+
+
+def uppermost(roots: Iterable[str]) -> str:
+    """Return the folder that lies above the others. Raises ConfigError if several lie at its level."""
+    every = sorted(roots, key=lambda root: root.count("/"))
+    beside = sorted(other for other in every if other.count("/") == every[0].count("/"))
     if len(beside) > 1:
         raise ConfigError(
             f"several data sets lie side by side ({', '.join(beside[:5])}); give one of them with --data PATH"
         )
-    taken = {*splits[root][train], *splits[root][val]}
+    return every[0]
+
+
+def leave_out_others(scan: Scan, paths: list[str], layout: Layout, train: str, val: str) -> None:
+    """Add the images that are not in the layout, and its classes without images, to the scan's `left_out`."""
+    taken = {*layout.train, *layout.val}
     for index, path in enumerate(paths):
         if index not in taken:
-            scan.left_out.add(_why(path, root, train, val), path)
-    for folder in _empty_classes(scan, root, train, val, [paths[index] for index in taken]):
+            scan.left_out.add(_why(path, layout.root, train, val), path)
+    for folder in _empty_classes(scan, layout.root, train, val, [paths[index] for index in taken]):
         scan.left_out.add(Reason.CLASS, f"{folder}/")
-    inside = tuple(f"{root}{split}/" for split in (train, val))
-    lost = [one for one in scan.lost if f"{one.path}/".startswith(inside)]
-    return Layout(root, scan.entries.take(splits[root][train]), scan.entries.take(splits[root][val]), lost)
 
 
 def _by_root(paths: list[str]) -> dict[str, dict[str, list[int]]]:
@@ -78,16 +81,13 @@ def _empty_classes(scan: Scan, root: str, train: str, val: str, taken: list[str]
     )
 
 
-def _refusal(
-    scan: Scan, paths: list[str], splits: dict[str, dict[str, list[int]]], train: str, val: str, where: str
-) -> str:
+def refusal(scan: Scan, paths: list[str], train: str, val: str, where: str) -> str:
+    """Return the message for images that are not laid out as `<split>/<class>/<image>`: the reason and the cure."""
+    splits = _by_root(paths)
     left_out = "; ".join(scan.left_out.lines())
     left_out = f". Left out: {left_out}" if left_out else ""
     if not paths:
-        return (
-            f"data.path {where} holds no images below <split>/<class>/; their names must end in "
-            f"{', '.join(EXTENSIONS)}{left_out}"
-        )
+        return f"data.path {where} holds no images; their names must end in {', '.join(EXTENSIONS)}{left_out}"
     found = {name: _depths(paths, name) for name in (train, val)}
     for field, name in (("train", train), ("val", val)):
         if not found[name]:

@@ -9,7 +9,7 @@ import torch
 from cnnjepa.data.own import open_own
 from cnnjepa.data.resident import ResidentSource, decode_all, decoded_size
 from cnnjepa.data.scan import named
-from cnnjepa.data.source import ImageSource, Splits, Subset, stratified
+from cnnjepa.data.source import ImageSource, Splits, Subset, Unlabelled, spread
 from cnnjepa.errors import ImageError
 from cnnjepa.implementation import implementation_of
 from cnnjepa.schemas import ConfigError, DataConfig
@@ -31,6 +31,21 @@ class DataSet:
     """Unreadable images that were left out when the set was opened or when a resident set was decoded."""
     notes: list[str] = field(default_factory=list)
     """Facts about the set that the user should know: files that the scan left out, classes without images."""
+    found: str = ""
+    """Images, classes and splits found, in one line; empty if the source is known by its name."""
+
+    probe_sets: dict[str, "DataSet"] = field(default_factory=dict)
+    """The sets of `probe.data` by name; empty if the encoder is probed on this set, or not at all."""
+
+    @property
+    def judged_on(self) -> dict[str, "DataSet"]:
+        """The labelled sets on which the encoder is probed, by name."""
+        return self.probe_sets or ({self.name: self} if self.labelled else {})
+
+    @property
+    def watched(self) -> "DataSet":
+        """The set that is probed during training: the first of `judged_on`, or this one without labels."""
+        return next(iter(self.judged_on.values()), self)
 
     @property
     def resident(self) -> bool:
@@ -39,12 +54,32 @@ class DataSet:
 
     @property
     def classes(self) -> int:
-        """Number of classes."""
+        """Number of classes; 0 without labels."""
         return len(self.train.class_names)
+
+    @property
+    def labelled(self) -> bool:
+        """Return whether the images have labels, so that they can be probed."""
+        return self.classes > 0
 
 
 def open_sources(config: DataConfig) -> Splits:
     """Open both splits of the source, with a record of the files left out."""
+    splits = _opened(config)
+    if config.labels == "none" and not config.LABELS_FROM_FILES:
+        for split, source in splits.items():
+            splits[split] = _without_labels(source)
+    return splits
+
+
+def _without_labels(source: ImageSource) -> ImageSource:
+    bare = Unlabelled(source)
+    if not isinstance(source, ResidentSource):
+        return bare
+    return ResidentSource(source.images, bare.labels, bare.class_names, bare.fingerprint(), source.name)
+
+
+def _opened(config: DataConfig) -> Splits:
     if found := extension_of(config):
         return open_own(found, config)
     opened: Splits = implementation_of(config, IMPLEMENTATIONS)(config)
@@ -59,9 +94,9 @@ def fingerprint_of(sources: dict[str, ImageSource]) -> str:
 def open_data(config: DataConfig, batch_size: int = 2, processes: int = 1) -> DataSet:
     """Open, limit and check the images. If they are to be resident, decode all of them.
 
-    `batch_size` is the number of images per process. Raises ConfigError for an empty set, a single class, fewer images
-    than a global batch, or `resident: always` with images of several sizes; raises ImageError for an unreadable image
-    or folder under `on_error: raise`.
+    `batch_size` is the number of images per process. Raises ConfigError for an empty set, labels that are all the same,
+    fewer images than a global batch, or `resident: always` with images of several sizes; raises ImageError for an
+    unreadable image or folder under `on_error: raise`.
     """
     sources = open_sources(config)
     if sources.lost and config.on_error == "raise":
@@ -72,7 +107,9 @@ def open_data(config: DataConfig, batch_size: int = 2, processes: int = 1) -> Da
     for split, limit in (("train", config.train_images), ("val", config.val_images)):
         sources[split] = _limited(sources[split], split, limit)
     fingerprint = fingerprint_of(sources)
-    data = DataSet(sources["train"], sources["val"], config.dataset_name, fingerprint, [*sources.lost])
+    data = DataSet(
+        sources["train"], sources["val"], config.dataset_name, fingerprint, [*sources.lost], found=sources.found
+    )
     data.notes += [*sources.notes, *left_out_note(sources)]
     if config.resident != "never":
         _make_resident(data, config)
@@ -126,7 +163,7 @@ def _limited(source: ImageSource, split: str, limit: int | None) -> ImageSource:
         raise ConfigError(
             f"data.{split}_images {limit} is more than the {count} images there are; legal are 2 to {count}"
         )
-    return Subset(source, stratified(source.labels, limit))
+    return Subset(source, spread(source, limit))
 
 
 def _make_resident(data: DataSet, config: DataConfig) -> None:
@@ -154,17 +191,18 @@ def _make_resident(data: DataSet, config: DataConfig) -> None:
 
 
 def refuse_unfit(name: str, train: ImageSource, val: ImageSource) -> None:
-    """Raise ConfigError for data that no run can use: an empty split, training images of a single class, or validation
+    """Raise ConfigError for data that no run can use: an empty split, labels that are all the same, or validation
     labels that are missing from the training set. `name` is the name of the set in the message."""
     count, classes = train.labels.numel(), len(train.class_names)
     if not count or not val.labels.numel():
         raise ConfigError(f"{name}: the {'training' if not count else 'validation'} set is empty")
-    if train.labels.unique().numel() < 2:
+    if classes and train.labels.unique().numel() < 2:
         raise ConfigError(
-            f"{name}: all {count} training images are of one class ({train.class_names[0]}); probes need at least two"
+            f"{name}: all {count} training images are of one class ({train.class_names[0]}); probes need at least two, "
+            "and data.labels=none trains without labels"
         )
     highest = int(val.labels.max())
-    if highest >= classes:
+    if classes and highest >= classes:
         raise ConfigError(
             f"{name}: validation labels reach {highest}, the training set has only classes 0 to {classes - 1}"
         )

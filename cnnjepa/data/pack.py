@@ -60,9 +60,12 @@ class Packing:
         return [("train", i) if i < train else ("val", i - train) for i in range(first, last)]
 
     def folder(self, split: str, index: int) -> str:
-        """Return `<split>/<class>`, the folder of the image. Numeric classes keep their order."""
+        """Return `<split>/<class>`, the folder of the image, or `<split>` without labels. Numeric classes keep their
+        order."""
         source = self.sources[split]
         label = int(source.labels[index])
+        if not source.class_names:
+            return split
         if isinstance(source, FolderSource):
             return f"{split}/{source.class_names[label]}"
         classes = len(self.sources["train"].class_names)

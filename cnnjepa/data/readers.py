@@ -86,6 +86,8 @@ class Directory:
             if item.is_symlink() and here in above:
                 scanning.left_out.add(Reason.LOOP, f"{path}/")
                 return None
+            if not scanning.reads_again(path, here):
+                return None
             scanning.folders.add(path)
             return (*above, here)
         if stat.S_ISREG(facts.st_mode):

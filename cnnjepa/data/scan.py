@@ -2,14 +2,22 @@
 returns one."""
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 from enum import Enum
 from typing import NamedTuple
 
-from cnnjepa.data.entries import Entries
+from cnnjepa.data.entries import Entries, Entry
 
 EXTENSIONS = (".jpg", ".jpeg", ".png", ".webp", ".gif")
+
+# Files that give the labels of a flat validation folder: Tiny ImageNet's (file, class, box) and ImageNet's as Kaggle
+# distributes it (ImageId, PredictionString).
+TINY_IMAGENET, IMAGENET = "val_annotations.txt", "LOC_val_solution.csv"
+
+# Links to one folder that are followed. A set may link to a class's folder from a few places; folders that link to each
+# other twice, 40 deep, are 2^40 paths.
+MOST_LINKS_TO_A_FOLDER = 100
 
 _EXAMPLES = 3  # names listed per reason
 
@@ -21,10 +29,13 @@ class Reason(Enum):
     DEEP = "in folders below a class's folder"
     LOOSE = "in a split but in no class's folder"
     OUTSIDE = "outside the two splits"
+    UNLISTED = "not in the table of labels"
+    UNLABELLED = "in the validation folder without labels"
     CLASS = "class folder(s) without any image"
     BROKEN = "link(s) to nothing"
     CLOSED = "folder(s) that cannot be opened"
     LOOP = "link(s) to a folder that holds them"
+    REPEATED = "link(s) to a folder that was read many times before"
     HIDDEN = "hidden (their names begin with a dot)"
     MAC = "metadata of macOS (._*, __MACOSX)"
     REPLACED = "replaced by a later file of the same name in the archive"
@@ -82,6 +93,8 @@ class Scan:
     folders: set[str]
     """Paths of the folders found."""
     lost: list[Lost]
+    annotations: dict[str, Entry]
+    """Files that give labels of validation images, by path."""
 
 
 class Scanning:
@@ -91,6 +104,8 @@ class Scanning:
         self.left_out = LeftOut()
         self.folders: set[str] = set()
         self.lost: list[Lost] = []
+        self._annotations: dict[str, Entry] = {}
+        self._read: Counter[Hashable] = Counter()
         self._paths: list[str] = []
         self._sizes: list[int] = []
         self._offsets: list[int] = []
@@ -107,6 +122,9 @@ class Scanning:
 
     def file(self, path: str, size: int, offset: int = 0, shard: int = 0) -> None:
         """Record a regular file, image or not."""
+        if is_annotation(path):
+            self._annotations[path] = Entry(path, size, offset, shard)
+            return
         if not is_image(path):
             self.left_out.add(Reason.ENDING, path)
             return
@@ -114,6 +132,15 @@ class Scanning:
         self._sizes.append(size)
         self._offsets.append(offset)
         self._shards.append(shard)
+
+    def reads_again(self, path: str, folder: Hashable) -> bool:
+        """Return whether a folder may be read at this path; if it was read too often, record the path as left out.
+        `folder` identifies the folder itself."""
+        self._read[folder] += 1
+        if self._read[folder] <= MOST_LINKS_TO_A_FOLDER:
+            return True
+        self.left_out.add(Reason.REPEATED, f"{path}/")
+        return False
 
     def broken_link(self, path: str, reason: str) -> None:
         """Record a broken link. It counts as an image if it has an image extension, and as a possible folder if it has
@@ -142,12 +169,17 @@ class Scanning:
             ordered(self._offsets),
             ordered(self._shards),
         )
-        return Scan(entries, self.left_out, self.folders, self.lost)
+        return Scan(entries, self.left_out, self.folders, self.lost, self._annotations)
 
 
 def is_image(path: str) -> bool:
     """Return whether a name has an image extension."""
     return path.lower().endswith(EXTENSIONS)
+
+
+def is_annotation(path: str) -> bool:
+    """Return whether a name is that of a file with labels of validation images."""
+    return path.rsplit("/", 1)[-1] in (TINY_IMAGENET, IMAGENET)
 
 
 def printable(path: str) -> str:

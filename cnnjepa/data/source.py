@@ -1,5 +1,6 @@
 """The interface of every source of images."""
 
+import hashlib
 from collections.abc import Mapping, Sequence
 from typing import Protocol
 
@@ -10,13 +11,13 @@ from cnnjepa.data.scan import LeftOut
 
 
 class ImageSource(Protocol):
-    """Labelled images of one split, addressed by index. Safe to use from several processes after a fork."""
+    """Images of one split, addressed by index. Safe to use from several processes after a fork."""
 
     labels: Tensor
-    """int64 [N], classes numbered in the order of `class_names`."""
+    """int64 [N], classes numbered in the order of `class_names`; all 0 without labels."""
 
     class_names: Sequence[str]
-    """Names of the classes."""
+    """Names of the classes; empty without labels."""
 
     def load(self, index: int) -> Tensor:
         """Load the image as uint8 RGB [3, H, W]. Raises ImageError, which names the image, if it cannot be read."""
@@ -40,6 +41,9 @@ class Splits(dict[str, ImageSource]):
         """Folders of the splits that cannot be read, by name and reason."""
         self.notes: list[str] = []
         """Warnings about the set as a whole."""
+        self.found = ""
+        """Number of images, classes and splits and where they come from, in one line; empty if the source is known by
+        its name."""
 
 
 def stratified(labels_N: Tensor, count: int) -> Tensor:
@@ -56,6 +60,33 @@ def stratified(labels_N: Tensor, count: int) -> Tensor:
     rank_in_class = torch.empty_like(labels_N)
     rank_in_class[by_class] = torch.arange(labels_N.numel()) - starts[labels_N[by_class]]
     return rank_in_class.argsort(stable=True)[:count].sort().values
+
+
+def spread(source: ImageSource, count: int) -> Tensor:
+    """Return the indices (int64, ascending) of `count` images, spread evenly over classes; without labels, evenly over
+    the order of the set. Raises ValueError if fewer than `count` images exist."""
+    images = source.labels.numel()
+    if source.class_names or count > images:
+        return stratified(source.labels, count)
+    return torch.arange(count) * images // max(count, 1)
+
+
+class Unlabelled:
+    """A source without its labels."""
+
+    def __init__(self, source: ImageSource) -> None:
+        self._source = source
+        self.labels = torch.zeros_like(source.labels)
+        self.class_names: Sequence[str] = ()
+
+    def load(self, index: int) -> Tensor:
+        return self._source.load(index)
+
+    def name(self, index: int) -> str:
+        return self._source.name(index)
+
+    def fingerprint(self) -> str:
+        return hashlib.sha256(f"unlabelled {self._source.fingerprint()}".encode()).hexdigest()
 
 
 class Subset:

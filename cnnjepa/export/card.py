@@ -3,7 +3,7 @@
 from cnnjepa import __version__
 from cnnjepa.export.exported_encoder import ExportedEncoder
 from cnnjepa.names import markdown_text
-from cnnjepa.schemas import ConfigError, ProbeFigures
+from cnnjepa.schemas import ConfigError, Diagnostics, ProbeFigures
 from cnnjepa.schemas.yaml_text import write_yaml
 
 
@@ -43,6 +43,8 @@ def model_card(exported: ExportedEncoder, licence: str, loading: str) -> str:
     lines += ["", "## What it is worth", "", *_figures(exported), "", "## How it was trained", "", "```yaml"]
     shown = config.model_dump(mode="json")
     shown["data"].pop("path", None)  # a path on one machine
+    shown["data"]["labels"] = config.data.labels.rpartition("/")[2]
+    shown["probe"].pop("data", None)
     lines += [write_yaml(shown).strip(), "```"]
     if result:
         lines += ["", f"Name of these settings on these images: `{result.pretrain_hash}`."]
@@ -53,23 +55,40 @@ def _figures(exported: ExportedEncoder) -> list[str]:
     result = exported.result
     if result is None or result.probed_encoder != exported.which:
         return ["This encoder was not probed."]
+    if result.probes is None:
+        return [*_health(result.diagnostics), "", "The images have no labels, so no accuracy was measured."]
+    own = result.probe_sets is None
     rows = [
-        "| protocol | features | linear top-1 | linear top-5 | k-NN top-1 | k-NN top-5 |",
-        "|---|---|---|---|---|---|",
+        f"| {'' if own else 'set | '}protocol | features | linear top-1 | linear top-5 | k-NN top-1 | k-NN top-5 |",
+        f"|---|---|---|---|---|---|{'' if own else '---|'}",
     ]
-    sources = (
-        ("this encoder", result.probes), ("untrained encoder", result.floors.untrained),
-        ("raw pixels", result.floors.pixels),
-    )  # fmt: skip
-    for protocol in ("held_out", "published"):
-        for name, probes in sources:
-            figures: ProbeFigures | None = getattr(probes, protocol) if probes else None
-            if figures:
-                cells = [figures.linear_top1, figures.linear_top5, figures.knn_top1, figures.knn_top5]
-                shown = " | ".join("–" if value is None else f"{value:.2f}" for value in cells)
-                rows.append(f"| `{protocol}` | {name} | {shown} |")
+    for found in result.by_set:
+        sources = (
+            ("this encoder", found.probes), ("untrained encoder", found.floors.untrained),
+            ("raw pixels", found.floors.pixels),
+        )  # fmt: skip
+        of_set = "" if own else f"{markdown_text(found.name)} | "
+        for protocol in ("held_out", "published"):
+            for name, probes in sources:
+                figures: ProbeFigures | None = getattr(probes, protocol) if probes else None
+                if figures:
+                    cells = [figures.linear_top1, figures.linear_top5, figures.knn_top1, figures.knn_top5]
+                    shown = " | ".join("–" if value is None else f"{value:.2f}" for value in cells)
+                    rows.append(f"| {of_set}`{protocol}` | {name} | {shown} |")
     return [
         *rows, "",
         "Percent, one run. `held_out`: everything chosen on a tenth of the training images. `published`: the linear "
         "probe's best epoch on the validation images (optimistic).",
+    ]  # fmt: skip
+
+
+def _health(found: Diagnostics | None) -> list[str]:
+    """Return a table of the figures that need no labels."""
+    if found is None:
+        return []
+    return [
+        "| RankMe | feature spread | features |", "|---|---|---|",
+        f"| {found.rankme:.1f} | {found.feature_std:.3f} | {found.feature_dim} |", "",
+        "On validation images. RankMe: effective rank of the features (arXiv 2210.02885); feature spread: 0 = all "
+        "equal, about 1 = spread.",
     ]  # fmt: skip

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from cnnjepa.commands import command
 from cnnjepa.data import DataSet, open_data
 from cnnjepa.data.batches import Normalizer, Order, training_batches
-from cnnjepa.data.held_out import training_set
+from cnnjepa.data.held_out import refuse_unlabelled, training_set
 from cnnjepa.data.open import refuse_part_of_a_batch
 from cnnjepa.encoders import build_backbone
 from cnnjepa.encoders.custom import feature_dim_of, features_of, load_network
@@ -52,11 +52,15 @@ def examine(config: PretrainConfig) -> Iterator[Finding]:
     if config.encoder.KIND != "transformer":
         yield _speed(config, device)
     try:
-        data = training_set(config, open_data(config.data))
+        data = open_data(config.data)
+        refuse_unlabelled(config, data.labelled, data.name)
+        data = training_set(config, data)
         refuse_part_of_a_batch(data.name, data.train.labels.numel(), config.runtime.batch_size, 1)
     except ConfigError as refusal:
         yield Finding("data", str(refusal), False)
         return
+    if data.found:
+        yield Finding("images", data.found)
     for note in data.notes:
         yield Finding("data", note)
     model = training_rate(config, device)

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from cnnjepa.data import DataSet
 from cnnjepa.data.held_out import held_out_split
 from cnnjepa.data.resident import subset
-from cnnjepa.data.source import stratified
+from cnnjepa.data.source import spread, stratified
 from cnnjepa.probes.diagnostics import diagnose
 from cnnjepa.probes.evaluate import Judged, judge, selection_knn
 from cnnjepa.probes.features import Embed, Features, encoder_embed, extract, pixel_embed, scratch_folder
@@ -23,18 +23,38 @@ Tick = Callable[[], None]
 Say = Callable[[str], None]
 Floor = Callable[[FloorName, Callable[[], Probes]], Probes]
 """Returns the figures of a floor: either measured by calling the second argument, or stored ones."""
+FloorOf = Callable[[DataSet], Floor]
+"""Returns the floors of a labelled set."""
 
 
-class Assessment(NamedTuple):
-    """Evaluation of an encoder on a data set."""
+def measured(name: FloorName, measure: Callable[[], Probes]) -> Probes:
+    """Measure a floor, without storage."""
+    return measure()
+
+
+class Assessed(NamedTuple):
+    """Figures of an encoder on one labelled set."""
 
     probes: Probes
     selection: Selection | None
     metrics: dict[str, float]
     """Figures of `probe.metrics`; empty if a feature is not finite."""
     floors: Floors
+
+
+class Assessment(NamedTuple):
+    """Evaluation of an encoder."""
+
+    sets: dict[str, Assessed]
+    """Figures by the name of the labelled set; empty without one."""
     diagnostics: Diagnostics
+    """Diagnostics of the features on the run's validation images."""
     skipped: list[str]
+
+    @property
+    def first(self) -> Assessed:
+        """The figures on the first set; none without a labelled set."""
+        return next(iter(self.sets.values()), Assessed(Probes(), None, {}, Floors()))
 
 
 def assess(
@@ -45,48 +65,84 @@ def assess(
     scratch: Path,
     tick: Tick = lambda: None,
     say: Say = lambda text: None,
-    floor: Floor = lambda name, measure: measure(),
+    floor_of: FloorOf = lambda images: measured,
 ) -> Assessment:
-    """Probe the frozen `network` and the floors, and diagnose its features. The figures of `probe.metrics` are computed
-    for the network only."""
+    """Probe the frozen `network` and the floors on every set of `data.judged_on`, and diagnose its features on the
+    validation images of `data`. The figures of `probe.metrics` are computed for the network only."""
     metrics = load_metrics(config.probe.metrics)
-    figures: dict[str, float] = {}
-
-    def judged(embed: Embed, metrics: Mapping[str, ProbeMetric]) -> tuple[Judged, Features, list[str]]:
+    sets = data.judged_on
+    found: dict[str, Assessed] = {}
+    skipped: list[str] = []
+    diagnostics = None
+    for name, images in sets.items():
+        of_set = f" on {name}" if len(sets) > 1 or images is not data else ""
+        assessor = _Assessor(config, images, device, scratch, tick)
+        say(f"probing the encoder{of_set}")
+        judged, val, figures = assessor.judged(encoder_embed(network, config, device), metrics)
+        skipped += assessor.skipped
+        if images is data:
+            diagnostics = diagnose(val.values)
+        floors = assessor.floors(floor_of(images), say, of_set)
+        found[name] = Assessed(judged.probes, judged.selection, figures, floors)
+    if diagnostics is None:
+        say("diagnosing the features on validation images")
         with scratch_folder(scratch) as folder:
-            train = extract(embed, data.train, config, folder, tick)
-            val = extract(embed, data.val, config, folder, tick)
-            skipped = train.skipped + val.skipped
+            val = extract(encoder_embed(network, config, device), data.val, config, folder, tick)
+        skipped += val.skipped
+        diagnostics = diagnose(val.values)
+    return Assessment(found, diagnostics, skipped)
+
+
+class _Assessor:
+    """Probes features of one labelled set."""
+
+    def __init__(self, config: PretrainConfig, data: DataSet, device: torch.device, scratch: Path, tick: Tick) -> None:
+        self._config, self._data, self._device, self._scratch, self._tick = config, data, device, scratch, tick
+        self.skipped: list[str] = []
+        """Images that could not be read in the last evaluation."""
+
+    def judged(self, embed: Embed, metrics: Mapping[str, ProbeMetric]) -> tuple[Judged, Features, dict[str, float]]:
+        """Return the figures, the features of validation images, and the figures of `metrics`."""
+        config, data = self._config, self._data
+        with scratch_folder(self._scratch) as folder:
+            train = extract(embed, data.train, config, folder, self._tick)
+            val = extract(embed, data.val, config, folder, self._tick)
+            self.skipped = train.skipped + val.skipped
             if not (train.finite() and val.finite()):
-                return Judged(Probes(), None), val, skipped  # the diagnostics report it; no figure is invented
+                return Judged(Probes(), None), val, {}  # the diagnostics report it; no figure is invented
             names = data.train.class_names
-            seen = ProbedFeatures(train.values, train.labels, val.values, val.labels, names, device)
-            figures.update(measure(metrics, seen, tick))
-            return judge(train, val, data.classes, config.probe, device, tick), val, skipped
+            seen = ProbedFeatures(train.values, train.labels, val.values, val.labels, names, self._device)
+            figures = measure(metrics, seen, self._tick)
+            return judge(train, val, data.classes, config.probe, self._device, self._tick), val, figures
 
-    say("probing the encoder")
-    found, val, skipped = judged(encoder_embed(network, config, device), metrics)
-    diagnostics = diagnose(val.values)
+    def floors(self, floor: Floor, say: Say, of_set: str) -> Floors:
+        config, device = self._config, self._device
 
-    def untrained() -> Probes:
-        say("probing the floors: the untrained encoder")
-        return judged(encoder_embed(untrained_encoder(config, data, device), config, device), {})[0].probes
+        def untrained() -> Probes:
+            say(f"probing the floors: the untrained encoder{of_set}")
+            network = untrained_encoder(config, self._data, device)
+            return self.judged(encoder_embed(network, config, device), {})[0].probes
 
-    def pixels() -> Probes:
-        say("probing the floors: raw pixels")
-        return judged(pixel_embed(config), {})[0].probes
+        def pixels() -> Probes:
+            say(f"probing the floors: raw pixels{of_set}")
+            return self.judged(pixel_embed(config), {})[0].probes
 
-    measures: dict[FloorName, Callable[[], Probes]] = {"untrained": untrained, "pixels": pixels}
-    floors = Floors(**{name: floor(name, measures[name]) for name in config.probe.requested_floors})
-    return Assessment(found.probes, found.selection, figures, floors, diagnostics, skipped)
+        measures: dict[FloorName, Callable[[], Probes]] = {"untrained": untrained, "pixels": pixels}
+        return Floors(**{name: floor(name, measures[name]) for name in config.probe.requested_floors})
 
 
 class OnlineFigures(NamedTuple):
-    """Figures of an online probe, which runs during training and never uses validation images."""
+    """Figures of an online probe, which runs during training. Accuracies never use validation images."""
 
-    knn_top1: float
+    knn_top1: float | None
+    """None for images without labels."""
     rankme: float
     feature_std: float
+
+    @property
+    def figure(self) -> float:
+        """The figure by which checkpoints are compared: k-NN accuracy, or RankMe without labels."""
+        return self.rankme if self.knn_top1 is None else self.knn_top1
 
 
 def online_probe(
@@ -99,20 +155,26 @@ def online_probe(
 ) -> OnlineFigures:
     """Compute k-NN accuracy on the held-out tenth of at most `probe.online_images` training images, and the rank and
     spread of the features. For a supervised run the tenth comes from the whole training set; the run does not train on
-    it."""
-    labels = data.train.labels
+    it. Without labels, only rank and spread are computed, on at most `probe.online_images` validation images."""
+    watched = data.watched
+    if not watched.labelled:
+        some = subset(data.val, spread(data.val, min(config.probe.online_images, data.val.labels.numel())))
+        with scratch_folder(scratch) as folder:
+            health = diagnose(extract(encoder_embed(network, config, device), some, config, folder, tick).values)
+        return OnlineFigures(None, health.rankme, health.feature_std)
+    labels = watched.train.labels
     few = min(config.probe.online_images, labels.numel())
-    images, chosen = data.train, None
+    images, chosen = watched.train, None
     if few < labels.numel():
         supervised = config.method.LEARNS_FROM_LABELS
         chosen = _some_of_both_parts(labels, few, config) if supervised else None
-        images = subset(data.train, stratified(labels, few) if chosen is None else chosen)
+        images = subset(watched.train, stratified(labels, few) if chosen is None else chosen)
     with scratch_folder(scratch) as folder:
         features = extract(encoder_embed(network, config, device), images, config, folder, tick)
         if chosen is not None:
             features.part_of = (labels, chosen[features.whole_set[1]])
         health = diagnose(features.values)
-        knn = selection_knn(features, data.classes, config.probe, device) if features.finite() else 0.0
+        knn = selection_knn(features, watched.classes, config.probe, device) if features.finite() else 0.0
         return OnlineFigures(knn, health.rankme, health.feature_std)
 
 

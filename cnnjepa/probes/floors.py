@@ -9,7 +9,7 @@ from cnnjepa.data.batches import Normalizer
 from cnnjepa.data.evaluation import evaluation_batches
 from cnnjepa.data.open import DataSet
 from cnnjepa.data.resident import subset
-from cnnjepa.data.source import stratified
+from cnnjepa.data.source import spread
 from cnnjepa.encoders import build_backbone
 from cnnjepa.randomness import layer_randomness, seed_layers
 from cnnjepa.schemas import PretrainConfig
@@ -37,7 +37,7 @@ def calibrate(network: nn.Module, config: PretrainConfig, data: DataSet, device:
         norm.momentum = None  # plain average over batches
     normalize = Normalizer(config.data, device, config.runtime.channels_last)
     few = min(_CALIBRATION_IMAGES, data.train.labels.numel())
-    images = subset(data.train, stratified(data.train.labels, few))
+    images = subset(data.train, spread(data.train, few))
     network.train()
     loaded = evaluation_batches(images, config.data, config.probe.resize, 128, config.runtime.workers)
     with torch.no_grad(), layer_randomness(device), contextlib.closing(loaded) as batches:

@@ -1,6 +1,7 @@
 """The end of a run: probe the trained encoder and write the result."""
 
 import contextlib
+from collections.abc import Mapping
 from typing import Any
 
 from cnnjepa.clock import now
@@ -8,7 +9,8 @@ from cnnjepa.data import DataSet
 from cnnjepa.errors import RunError
 from cnnjepa.measuring.cost import MethodCost
 from cnnjepa.probes import Assessment, assess
-from cnnjepa.schemas import Cost, PretrainConfig, TrialResult
+from cnnjepa.probes.assessment import Floor, measured
+from cnnjepa.schemas import Cost, PretrainConfig, ProbedSet, TrialResult
 from cnnjepa.schemas.overrides import flat
 from cnnjepa.storage.journal import final_loss, write_hparams
 from cnnjepa.training.floor_store import FloorStore
@@ -28,7 +30,7 @@ def _known(config: PretrainConfig, data: DataSet, identity: Identity, environmen
         "seed": config.runtime.seed,
         "train_images": data.train.labels.numel(),
         "val_images": data.val.labels.numel(),
-        "probe": config.probe.model_dump(mode="json"),
+        "probe": config.probe.model_dump(mode="json", exclude={"data", "data_fingerprints"}),
         "software": in_words(environment),
         "finished": now(),
     }
@@ -94,14 +96,43 @@ def finished_result(
         final_loss=final_loss,
         skipped_images=tuple(sorted(every)),
         probed_encoder=config.probed_encoder,
-        probes=assessment.probes,
-        metrics=assessment.metrics,
-        selection=assessment.selection,
-        floors=assessment.floors,
+        **_figures(assessment),
+        probe_sets=_described(config, data.probe_sets) or None,
         diagnostics=assessment.diagnostics,
         cost=cost,
         started=started,
     )
+
+
+def _figures(assessment: Assessment) -> dict[str, Any]:
+    """Return the fields of a result with accuracies: plain for one labelled set, by name for several, and None for the
+    probes without any."""
+    sets = assessment.sets
+    if not sets:
+        return {"probes": None}
+    if len(sets) == 1:
+        (only,) = sets.values()
+        return only._asdict()
+    selections = {name: found.selection for name, found in sets.items() if found.selection}
+    return {
+        "probes": {name: found.probes for name, found in sets.items()},
+        "selection": selections or None,
+        "metrics": {f"{name}: {key}": value for name, found in sets.items() for key, value in found.metrics.items()},
+        "floors": {name: found.floors for name, found in sets.items()},
+    }
+
+
+def _described(config: PretrainConfig, sets: Mapping[str, DataSet]) -> dict[str, ProbedSet]:
+    return {
+        name: ProbedSet(
+            fingerprint=images.fingerprint,
+            classes=images.classes,
+            train_images=images.train.labels.numel(),
+            val_images=images.val.labels.numel(),
+            protocols=config.probe.protocols,
+        )
+        for name, images in sets.items()
+    }
 
 
 class FailureRecord:
@@ -129,9 +160,19 @@ def conclude(run: Run, state: RunState) -> TrialResult:
 
 def _judge_and_write(run: Run, state: RunState) -> None:
     network = state.method.probed_encoder(run.config.probed_encoder)
-    shared = {} if run.floors is None else {"floor": FloorStore(run.floors, run.config, run.data.fingerprint)}
+
+    def floor_of(images: DataSet) -> Floor:
+        return measured if run.floors is None else FloorStore(run.floors, run.config, images.fingerprint)
+
     assessment = assess(
-        network, run.config, run.data, run.processes.device, run.folder.path, run.tick, run.watcher.phase, **shared
+        network,
+        run.config,
+        run.data,
+        run.processes.device,
+        run.folder.path,
+        run.tick,
+        run.watcher.phase,
+        floor_of,
     )
     result = finished_result(
         run.config,
@@ -167,7 +208,7 @@ def _cost_of(run: Run, state: RunState) -> Cost:
 
 
 def _write_hparams(run: Run, result: TrialResult) -> None:
-    figures = result.probes.held_out or result.probes.published
+    figures = result.first_set.probes.held_out or result.first_set.probes.published
     outcome = {"hparam/loss": result.final_loss or 0.0}
     if figures and figures.knn_top1 is not None and figures.linear_top1 is not None:
         outcome |= {"hparam/knn_top1": figures.knn_top1, "hparam/linear_top1": figures.linear_top1}

@@ -22,7 +22,9 @@ from cnnjepa.schemas.source_files import fingerprint
 from cnnjepa.storage.atomic_files import write_atomically
 
 # Probe settings that do not affect the figures of any floor.
-_NOT_OF_FLOORS = {"every_epochs", "online_images", "encoder", "floors", "feature_batch_size", "metrics"}
+_NOT_OF_FLOORS = {
+    "every_epochs", "online_images", "encoder", "floors", "feature_batch_size", "metrics", "data", "data_fingerprints",
+}  # fmt: skip
 # Settings that decide which pixels of the images a probe sees. `resident` and `on_error` matter if images are
 # unreadable: a resident set leaves them out before any are chosen.
 _PIXELS = ("image_size", "mean", "std", "train_images", "val_images", "resident", "on_error")

@@ -7,7 +7,7 @@ import torch
 from cnnjepa.clock import now
 from cnnjepa.data import DataSet, open_data
 from cnnjepa.data.augmentation_check import refuse_unfit_augmentations
-from cnnjepa.data.held_out import trained_images
+from cnnjepa.data.held_out import refuse_unlabelled, trained_images
 from cnnjepa.data.open import refuse_part_of_a_batch
 from cnnjepa.errors import Stopped
 from cnnjepa.measuring.cost import method_cost
@@ -19,6 +19,7 @@ from cnnjepa.storage.atomic_files import write_atomically
 from cnnjepa.telling import unfailing
 from cnnjepa.training.distributed import Processes
 from cnnjepa.training.optimizer import build_optimizer
+from cnnjepa.training.probed_images import open_probe_sets, probe_fingerprints
 from cnnjepa.training.resolve import Identity, identify, resolve
 from cnnjepa.training.restore import restore
 from cnnjepa.training.run import Run
@@ -44,7 +45,7 @@ def open_run(
     is not free and for images or settings that do not fit, and Stopped if a process was asked to stop."""
     _leave_if_asked(stop, processes)
     data = _opened(config, folder, resume, processes)
-    config = resolve(config, data.resident, processes.device)
+    config = resolve(config, data.resident, processes.device, probe_fingerprints(data))
     identity = identify(config, data.fingerprint, processes.world_size)
     _refuse_unexpected(identity, expected_hash, config)
     _leave_if_asked(stop, processes)
@@ -66,8 +67,15 @@ def _opened(config: PretrainConfig, folder: RunFolder, resume: bool, processes: 
     load_metrics(config.probe.metrics)
     refuse_unfit_augmentations(config.views)
     data = open_data(config.data, config.runtime.batch_size, processes.world_size)
+    refuse_unlabelled(config, data.labelled, data.name)
     training = trained_images(config, torch.bincount(data.train.labels).tolist())
     refuse_part_of_a_batch(data.name, training, config.runtime.batch_size, processes.world_size)
+    data.probe_sets = open_probe_sets(config)
+    if config.probe.metrics and not data.judged_on:
+        raise ConfigError(
+            f"probe.metrics {', '.join(config.probe.metrics)} need labels, and {data.name} has none; probe on a "
+            "labelled set with --probe-data PATH, or leave probe.metrics empty"
+        )
     return data
 
 
@@ -126,5 +134,6 @@ def plan_of(run: Run, state: RunState) -> RunPlan:
         flops_per_image=state.cost.flops_per_image,
         visible_share=run.config.visible_share,
         device=str(run.processes.device),
+        found=run.data.found,
         warnings=run_warnings(run.config, run.data, run.order),
     )

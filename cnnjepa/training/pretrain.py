@@ -219,11 +219,12 @@ def _probe_online(run: Run, state: RunState, journal: AnyJournal) -> None:
         forget_peak_memory(device)
         # Runs that differ only in their probes share this file; the name says to which probe the figure belongs.
         whose = {"probe_hash": run.identity.probe_hash}
-        line = {"epoch": state.step // run.order.steps_per_epoch, **seen._asdict(), **whose}
+        figures = {name: value for name, value in seen._asdict().items() if value is not None}
+        line = {"epoch": state.step // run.order.steps_per_epoch, **figures, **whose}
         journal.write("probe", state.step, line)
         run.watcher.logged("probe", {"step": state.step, **line})
-        if state.best is None or seen.knn_top1 > state.best[0]:
-            state.best = (seen.knn_top1, state.step)
+        if state.best is None or seen.figure > state.best[0]:
+            state.best = (seen.figure, state.step)
 
     run.processes.on_main(probe)
     state.start_clock()

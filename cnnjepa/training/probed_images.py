@@ -1,9 +1,9 @@
-"""The images on which a trained run is probed: its own, perhaps at another path, or others."""
+"""The images on which a run is probed: its own, perhaps at another path, or other labelled sets."""
 
 from pathlib import Path
 from typing import Any
 
-from cnnjepa.data.open import fingerprint_of, open_sources
+from cnnjepa.data.open import DataSet, fingerprint_of, open_data, open_sources
 from cnnjepa.errors import RunError
 from cnnjepa.schemas import ConfigError, DataConfig, PretrainConfig, with_sections
 from cnnjepa.schemas.load import data_at, refuse_two_places
@@ -16,7 +16,7 @@ _READING = ("data.resident", "data.resident_limit_gib", "data.on_error", "data.d
 # and which images they are, if they are not the run's own.
 _WHICH = (
     "data.source", "data.name", "data.train_split", "data.val_split", "data.train_file", "data.val_file",
-    "data.train_images", "data.val_images",
+    "data.train_images", "data.val_images", "data.labels", "data.val_fraction", "data.val_seed", "data.groups",
 )  # fmt: skip
 # Settings with which an encoder was trained and which it needs for any image.
 _OF_THE_ENCODER = ("image_size", "mean", "std")
@@ -53,7 +53,40 @@ def probe_config(
             section |= {name: value for name, value in data_at(data, section["source"]).items() if name != "source"}
         else:
             section = {name: section[name] for name in _OF_THE_ENCODER} | data_at(data, parsed.get("data.source"))
-    return with_sections(config, {"data": section}, overrides), own
+    sections = {"data": section}
+    if not own:  # they are what is probed
+        sections["probe"] = {**config.probe.model_dump(mode="json"), "data": [], "data_fingerprints": []}
+    return with_sections(config, sections, overrides), own
+
+
+def open_probe_sets(config: PretrainConfig) -> dict[str, DataSet]:
+    """Open the sets of `probe.data`, with the image size and normalisation of the config. Returns them by name, in
+    order; sets of the same name are numbered.
+
+    Raises ConfigError for a set that cannot be opened, has no labels, or is given twice.
+    """
+    dump, sets = config.data.model_dump(mode="json"), dict[str, DataSet]()
+    for path in config.probe.data:
+        # Not resident: a probe reads every image a few times.
+        section = {name: dump[name] for name in (*_OF_THE_ENCODER, "on_error")} | data_at(path) | {"resident": "never"}
+        try:
+            data = open_data(with_sections(config, {"data": section}).data)
+        except ConfigError as error:
+            raise ConfigError(f"--probe-data {path} (probe.data): {error}") from None
+        if not data.labelled:
+            raise ConfigError(
+                f"--probe-data {path} (probe.data) has no labels, which probes need: {data.found or data.name}"
+            )
+        if any(data.fingerprint == other.fingerprint for other in sets.values()):
+            raise ConfigError(f"--probe-data {path} (probe.data): the same images are given twice")
+        same = sum(name.partition(" (")[0] == data.name for name in sets)
+        sets[f"{data.name} ({same + 1})" if same else data.name] = data
+    return sets
+
+
+def probe_fingerprints(data: DataSet) -> list[str]:
+    """Return the fingerprints of the sets of `probe.data`, in order."""
+    return [images.fingerprint for images in data.probe_sets.values()]
 
 
 def _moved(own: DataConfig, place: Path, fingerprint: str) -> bool:

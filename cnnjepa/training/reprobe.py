@@ -23,8 +23,8 @@ from cnnjepa.training.conclude import earlier_cost, finished_result, run_cost, t
 from cnnjepa.training.distributed import Processes
 from cnnjepa.training.environment import environment
 from cnnjepa.training.failures import explaining
-from cnnjepa.training.probed_images import probe_config
-from cnnjepa.training.resolve import Identity
+from cnnjepa.training.probed_images import open_probe_sets, probe_config, probe_fingerprints
+from cnnjepa.training.resolve import Identity, with_probe_fingerprints
 from cnnjepa.training.run_folder import RunFolder
 from cnnjepa.training.schedule import Schedule
 from cnnjepa.training.stopping import StopRequest
@@ -65,6 +65,8 @@ def reprobe(
         _refuse_another_split(config, state["settings"])
 
     data = open_data(config.data)
+    data.probe_sets = open_probe_sets(config)
+    config = with_probe_fingerprints(config, probe_fingerprints(data))
     network: nn.Module = load_encoder(run_dir, config.probed_encoder, checkpoint).to(device)
     if config.runtime.channels_last:
         network = network.to(memory_format=torch.channels_last)

@@ -1,10 +1,13 @@
 """Resolution of a config before the run: every `auto` is decided, and paths become absolute."""
 
+from collections.abc import Sequence
+from pathlib import Path
 from typing import NamedTuple
 
 import torch
 
 from cnnjepa.schemas import PretrainConfig, pretrain_hash, probe_hash
+from cnnjepa.schemas.data import LABEL_WORDS
 from cnnjepa.schemas.hashing import hashed_settings
 
 
@@ -17,17 +20,32 @@ class Identity(NamedTuple):
     """The settings that are hashed to pretrain_hash."""
 
 
-def resolve(config: PretrainConfig, resident: bool, device: torch.device) -> PretrainConfig:
-    """Return the config as it is run: device and residency decided, the data path absolute."""
+def resolve(
+    config: PretrainConfig, resident: bool, device: torch.device, probe_fingerprints: Sequence[str] = ()
+) -> PretrainConfig:
+    """Return the config as it is run: device and residency decided, paths of images absolute, and the fingerprints of
+    the sets of `probe.data` filled in."""
     found: dict[str, object] = {"resident": "always" if resident else "never"}
+    if config.data.labels not in LABEL_WORDS:
+        found["labels"] = str(Path(config.data.labels).resolve())
     if config.data.images_path is not None:
         found["path"] = config.data.images_path.resolve()
-    return config.model_copy(
+    resolved = config.model_copy(
         update={
             "runtime": config.runtime.model_copy(update={"device": device.type}),
             "data": config.data.model_copy(update=found),
         }
     )
+    return with_probe_fingerprints(resolved, probe_fingerprints)
+
+
+def with_probe_fingerprints(config: PretrainConfig, fingerprints: Sequence[str]) -> PretrainConfig:
+    """Return the config with absolute paths of the sets of `probe.data`, and their fingerprints."""
+    found = {
+        "data": tuple(path.resolve() for path in config.probe.data),
+        "data_fingerprints": tuple(fingerprints),
+    }
+    return config.model_copy(update={"probe": config.probe.model_copy(update=found)})
 
 
 def identify(config: PretrainConfig, fingerprint: str, world_size: int) -> Identity:

@@ -21,6 +21,8 @@ class RunPlan(NamedTuple):
     visible_share: float
     device: str
     warnings: list[str]
+    found: str = ""
+    """Images, classes and splits found, in one line; empty if the source is known by its name."""
 
 
 class Watcher:

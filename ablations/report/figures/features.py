@@ -14,7 +14,7 @@ from cnnjepa.ablations.report.figures.style import MARKERS, PALETTE, Picture, ca
 from cnnjepa.ablations.report.figures.text import figure_text
 from cnnjepa.data.evaluation import evaluation_batches
 from cnnjepa.data.open import open_sources
-from cnnjepa.data.source import Subset, stratified
+from cnnjepa.data.source import Subset, spread
 from cnnjepa.errors import RunError
 from cnnjepa.pretrained import load_encoder
 from cnnjepa.probes.features import encoder_embed
@@ -46,7 +46,7 @@ def see(run: Path, config: PretrainConfig) -> Seen:
     encoder = load_encoder(run, config.probed_encoder)
     source = open_sources(config.data)["val"]
     count = min(_MOST_IMAGES, source.labels.numel())
-    few = Subset(source, stratified(source.labels, count))
+    few = Subset(source, spread(source, count))
     embed = encoder_embed(encoder, config, torch.device("cpu"))
     pixels, features, places = [], [], []
     for batch in evaluation_batches(few, config.data, config.probe.resize, config.probe.feature_batch_size):

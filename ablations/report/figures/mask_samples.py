@@ -9,7 +9,7 @@ from torch.nn import functional
 
 from cnnjepa.data.evaluation import evaluation_batches
 from cnnjepa.data.open import open_sources
-from cnnjepa.data.source import Subset, stratified
+from cnnjepa.data.source import Subset, spread
 from cnnjepa.data.synthetic import LARGEST, SMALLEST, render
 from cnnjepa.masks import sample_masks
 from cnnjepa.matplotlib_cache import ensure_matplotlib_cache
@@ -127,6 +127,6 @@ def _images(config: PretrainConfig) -> Tensor:
         drawn = render("val", _SAMPLES, min(max(size, SMALLEST), LARGEST))[0]
         return drawn if drawn.shape[-1] == size else functional.interpolate(drawn, (size, size), mode="nearest")
     source = open_sources(config.data)["val"]
-    few = Subset(source, stratified(source.labels, min(_SAMPLES, source.labels.numel())))
+    few = Subset(source, spread(source, min(_SAMPLES, source.labels.numel())))
     pixels = torch.cat([b.pixels for b in evaluation_batches(few, config.data, None, _SAMPLES)])
     return pixels.repeat(_SAMPLES, 1, 1, 1)[:_SAMPLES]

@@ -193,18 +193,18 @@ const percent = (value) => (value === null || value === undefined ? "–" : valu
 
 function figuresTable(trial) {
   const rows = [];
-  for (const protocol of ["held_out", "published"]) {
+  for (const set of trial.sets || []) for (const protocol of ["held_out", "published"]) {
     const add = (label, probes) => {
       const f = probes && probes[protocol];
-      if (f) rows.push([label, protocol, ...["linear_top1", "linear_top5", "knn_top1", "knn_top5"].map((k) => percent(f[k]))]);
+      if (f) rows.push([set.name ? `${set.name}: ${label}` : label, protocol, ...["linear_top1", "linear_top5", "knn_top1", "knn_top5"].map((k) => percent(f[k]))]);
     };
-    add(`pretrained, ${trial.probed_encoder || "target"} encoder`, trial.probes);
-    add("floor: untrained encoder", trial.floors && trial.floors.untrained);
-    add("floor: raw pixels", trial.floors && trial.floors.pixels);
+    add(`pretrained, ${trial.probed_encoder || "target"} encoder`, set.probes);
+    add("floor: untrained encoder", set.floors.untrained);
+    add("floor: raw pixels", set.floors.pixels);
   }
   return rows.length
     ? table(["features", "protocol", "linear top-1", "linear top-5", "k-NN top-1", "k-NN top-5"], rows, [2, 3, 4, 5])
-    : el("p", { class: "quiet" }, "No probe figures.");
+    : el("p", { class: "quiet" }, trial.unlabelled ? "The images have no labels; not probed." : "No probe figures.");
 }
 
 function diffSection(trial, use) {
@@ -223,7 +223,7 @@ function diffSection(trial, use) {
 function trialPage(trial) {
   const cost = trial.cost || {};
   const health = trial.diagnostics || {};
-  const chosen = trial.selection || {};
+  const chosen = (trial.sets && trial.sets[0] && trial.sets[0].selection) || {};
   const view = el("article", {},
     el("p", {}, el("a", { href: "#top" }, "← the report")),
     el("h1", { tabindex: "-1" }, `Trial ${trial.hash.slice(0, 12)}, seed ${trial.seed}`),

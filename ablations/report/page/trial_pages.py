@@ -85,11 +85,20 @@ def _outcome(result: TrialResult) -> dict[str, Any]:
     dump = result.model_dump(
         mode="json",
         include={
-            "method", "encoder", "epochs", "final_loss", "train_images", "val_images", "probed_encoder", "probes",
-            "selection", "floors", "diagnostics", "cost", "started", "finished", "log_tail",
+            "method", "encoder", "epochs", "final_loss", "train_images", "val_images", "probed_encoder", "diagnostics",
+            "cost", "started", "finished", "log_tail",
         },
     )  # fmt: skip
-    return {**dump, "skipped_images": len(result.skipped_images)}
+    sets = [
+        {
+            "name": found.name if result.probe_sets else "",
+            "probes": found.probes.model_dump(mode="json"),
+            "selection": found.selection.model_dump(mode="json") if found.selection else None,
+            "floors": found.floors.model_dump(mode="json"),
+        }
+        for found in result.by_set
+    ]
+    return {**dump, "sets": sets, "unlabelled": result.probes is None, "skipped_images": len(result.skipped_images)}
 
 
 def _thinned(columns: dict[str, list[float | None]]) -> dict[str, list[float | None]]:

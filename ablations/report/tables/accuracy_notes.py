@@ -48,7 +48,7 @@ def _floor_notes(comparison: Comparison) -> list[str]:
                 value
                 for row in comparison.rows
                 for trial in row.counted.values()
-                if trial.result and (probes := getattr(trial.result.floors, floor))
+                if trial.result and (probes := getattr(trial.result.first_set.floors, floor))
                 if (figures := getattr(probes, comparison.protocol))
                 if (value := getattr(figures, metric)) is not None
             ]
