@@ -4,7 +4,7 @@ import statistics
 from collections.abc import Callable
 
 from cnnjepa.ablations.report.reading import ArmTrials, StudyData
-from cnnjepa.ablations.report.tables.table import Cell, Column, Table, number, words
+from cnnjepa.ablations.report.tables.table import Cell, Column, Table, number_cell, text_cell
 from cnnjepa.schemas import TrialResult
 
 Figure = Callable[[TrialResult], float | None]
@@ -39,8 +39,8 @@ def _row(arm: ArmTrials) -> tuple[Cell, ...] | None:
     results = [trial.result for trial in arm.trials if trial.result and trial.result.probes is None]
     if not results:
         return None
-    cells = [words(arm.label), Cell(str(len(results)), {"": len(results)}, len(results))]
+    cells = [text_cell(arm.label), Cell(str(len(results)), {"": len(results)}, len(results))]
     for _, _, digits, figure in _FIGURES:
         values = [value for result in results if (value := figure(result)) is not None]
-        cells.append(number(statistics.mean(values) if values else None, digits))
+        cells.append(number_cell(statistics.mean(values) if values else None, digits))
     return tuple(cells)
