@@ -17,15 +17,14 @@ from cnnjepa.errors import InUseError
 _LOOK_AGAIN = 2.0
 
 
+OnOutcome = Callable[[TrialRecord, Outcome], None]
+
+
 class Executor(Protocol):
     """An object that runs trials."""
 
     def run(
-        self,
-        records: list[TrialRecord],
-        stop_file: Path,
-        stopping: Callable[[], bool],
-        on_outcome: Callable[[TrialRecord, Outcome], None],
+        self, records: list[TrialRecord], stop_file: Path, stopping: Callable[[], bool], on_outcome: OnOutcome
     ) -> None:
         """Run the trials; see LocalExecutor.run."""
 
@@ -68,7 +67,7 @@ def run_study(
     make_executor: Callable[[contextlib.ExitStack], Executor],
     stopping: Callable[[], bool],
     retry_failed: bool = False,
-    on_outcome: Callable[[TrialRecord, Outcome], None] = lambda record, outcome: None,
+    on_outcome: OnOutcome = lambda record, outcome: None,
 ) -> dict[TrialKey, Outcome]:
     """Run the unfinished trials and return the outcome of every trial that was tried.
 

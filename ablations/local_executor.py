@@ -10,6 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from cnnjepa import signals
+from cnnjepa.ablations.driver import OnOutcome
 from cnnjepa.ablations.pool import Pool
 from cnnjepa.ablations.study_folder import StudyFolder, TrialRecord, status_of
 from cnnjepa.ablations.trial_runner import (
@@ -22,8 +23,6 @@ from cnnjepa.ablations.trial_runner import (
     recorded_note,
 )
 from cnnjepa.telling import open_log
-
-OnOutcome = Callable[[TrialRecord, Outcome], None]
 
 
 class LocalExecutor:

@@ -10,7 +10,7 @@ from ray.train import TrainingFailedError
 from ray.tune.callback import Callback
 from ray.tune.search import Searcher
 
-from cnnjepa.ablations.local_executor import OnOutcome
+from cnnjepa.ablations.driver import OnOutcome
 from cnnjepa.ablations.pool import Pool
 from cnnjepa.ablations.resources import Capacity, Resources
 from cnnjepa.ablations.study_folder import StudyFolder, TrialRecord

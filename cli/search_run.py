@@ -35,7 +35,7 @@ def run(space: SearchSpace, options: ClusterOptions, data: Path | None, trials: 
     from cnnjepa.ablations.search.findings import draw, write_best, write_trials
     from cnnjepa.ablations.search.place import place_of
     from cnnjepa.ablations.search.points import check_search
-    from cnnjepa.ablations.search.proposals import exhausted
+    from cnnjepa.ablations.search.settled_points import exhausted
     from cnnjepa.ablations.search.storage import open_study, storage_at, storage_errors, tried
 
     progress = console(stderr=True)

@@ -16,7 +16,8 @@ from cnnjepa.ablations.pool import Pool
 from cnnjepa.ablations.resources import Resources
 from cnnjepa.ablations.search import proposals as module
 from cnnjepa.ablations.search.points import trial_record
-from cnnjepa.ablations.search.proposals import News, Proposals, RunName, exhausted
+from cnnjepa.ablations.search.proposals import News, Proposals
+from cnnjepa.ablations.search.settled_points import RunName, exhausted
 from cnnjepa.ablations.search.storage import HASH, HOW, open_study, tried
 from cnnjepa.ablations.trial_runner import ATTEMPTS
 from cnnjepa.schemas import ConfigError

@@ -2,7 +2,6 @@
 
 import contextlib
 import json
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -10,7 +9,7 @@ from rich.console import Console
 
 from cnnjepa.ablations.archive import archive_study
 from cnnjepa.ablations.data_facts import SetSize
-from cnnjepa.ablations.driver import run_study, trained, unfinished
+from cnnjepa.ablations.driver import OnOutcome, run_study, trained, unfinished
 from cnnjepa.ablations.estimate import estimates, training_of
 from cnnjepa.ablations.plan import requested_trials
 from cnnjepa.ablations.pool import Pool
@@ -19,7 +18,7 @@ from cnnjepa.ablations.report.comparison import compare
 from cnnjepa.ablations.report.reading import read_study
 from cnnjepa.ablations.study_folder import StudyFolder, TrialRecord, records_of, status_of
 from cnnjepa.ablations.study_tensorboard import StudyTensorBoard
-from cnnjepa.ablations.trial_runner import Outcome, run_trial
+from cnnjepa.ablations.trial_runner import run_trial
 from cnnjepa.cli.study_tables import counts_line, outcome_table, status_table
 from cnnjepa.schemas import ConfigError
 from cnnjepa.schemas.study import Study
@@ -37,13 +36,7 @@ class Here:
         self._folder, self._pool = folder, pool
         self.rounds: list[list[str]] = []
 
-    def run(
-        self,
-        records: list[TrialRecord],
-        stop_file: Path,
-        stopping: Callable[[], bool],
-        on_outcome: Callable[[TrialRecord, Outcome], None],
-    ) -> None:
+    def run(self, records: list[TrialRecord], stop_file: Path, stopping: object, on_outcome: OnOutcome) -> None:
         self.rounds.append([record.label for record in records])
         for record in records:
             run = self._pool.folder(record.pretrain_hash).path

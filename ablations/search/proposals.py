@@ -1,7 +1,6 @@
 """The points of a search, one after another. No point is trained twice, or while another process trains it. A point
 whose process dies is not proposed forever."""
 
-import json
 import random
 import time
 from collections.abc import Callable
@@ -10,12 +9,11 @@ from typing import Any, NamedTuple
 import optuna
 from optuna.trial import FrozenTrial, Trial, TrialState
 
+from cnnjepa.ablations.search.settled_points import RunName, point_key, run_name_of, seen, set_run_name
 from cnnjepa.ablations.search.storage import (
     AGAIN,
     DETAIL,
-    HASH,
     HOW,
-    PROBE,
     REPEATED,
     choices_of,
     distributions,
@@ -60,14 +58,6 @@ class News(NamedTuple):
 OnNews = Callable[[News], None]
 
 
-class RunName(NamedTuple):
-    """The name of a point's run. Points with equal names are one trial; points with an equal pretrain_hash share one
-    run folder."""
-
-    pretrain_hash: str
-    probe_hash: str
-
-
 class Proposals:
     """Optuna's proposals without the points that are already tried or running. Not thread-safe."""
 
@@ -88,8 +78,8 @@ class Proposals:
         self._distributions, self._size = distributions(space), space_size(space)
         counted = tried(study)
         self._count = len(counted)
-        self._tried = {_key(trial.params) for trial in seen(study)}
-        self._names = {found for trial in counted if (found := _name_of(trial))}
+        self._tried = {point_key(trial.params) for trial in seen(study)}
+        self._names = {found for trial in counted if (found := run_name_of(trial))}
         self._open: dict[int, tuple[Trial, RunName]] = {}
         self._held: list[tuple[Trial, RunName]] = []
         self._looked = float("-inf")
@@ -118,7 +108,7 @@ class Proposals:
 
     @property
     def _taken(self) -> set[str]:
-        return {_key(trial.params) for trial, _ in [*self._open.values(), *self._held]}
+        return {point_key(trial.params) for trial, _ in [*self._open.values(), *self._held]}
 
     def next(self) -> Trial | None:
         """Return the next trial to train; None if there is none now (see `over`)."""
@@ -172,7 +162,7 @@ class Proposals:
             state = TrialState.PRUNED if how in ("pruned", "collapsed") else TrialState.FAIL
             self._study.tell(trial, state=state)
         if how != "stopped":
-            self._tried.add(_key(trial.params))
+            self._tried.add(point_key(trial.params))
             self._count += 1
         self._tell(trial, how, value, detail, ended=True)
 
@@ -182,13 +172,13 @@ class Proposals:
         self._repeats += 1
         trial.set_user_attr(HOW, REPEATED)
         if name is not None:
-            _set_name(trial, name)
-            self._tried.add(_key(trial.params))
+            set_run_name(trial, name)
+            self._tried.add(point_key(trial.params))
         self._study.tell(trial, state=TrialState.FAIL)
 
     def _admitted(self, trial: Trial) -> bool:
         """Return True if the trial is to be trained now; otherwise it has ended or waits."""
-        if _key(trial.params) in self._tried | self._taken:
+        if point_key(trial.params) in self._tried | self._taken:
             self._repeat(trial)
             return False
         try:
@@ -208,7 +198,7 @@ class Proposals:
         return True
 
     def _begin(self, trial: Trial, name: RunName) -> None:
-        _set_name(trial, name)
+        set_run_name(trial, name)
         self._open[trial.number] = trial, name
         self._tell(trial, "begins")
 
@@ -246,45 +236,13 @@ class Proposals:
         gone = self._tried | self._taken
         assert self._size is not None
         if self._size <= _LISTED:
-            return draws.choice([point for point in space_points(self._space) if _key(point) not in gone])
+            return draws.choice([point for point in space_points(self._space) if point_key(point) not in gone])
         while True:
             point = {name: draws.choice(values_of(drawn)) for name, drawn in self._distributions.items()}
-            if _key(point) not in gone:
+            if point_key(point) not in gone:
                 return point
 
     def _tell(
         self, trial: Trial, how: str, value: float | None = None, detail: str = "", *, ended: bool = False
     ) -> None:
         self._on_news(News(trial.number, how, value, detail, choices_of(trial.params, self._space), ended))
-
-
-def exhausted(study: optuna.Study, space: SearchSpace) -> int | None:
-    """Return the number of points if every point of a finite space was tried; None otherwise."""
-    size = space_size(space)
-    return size if size is not None and len({_key(trial.params) for trial in seen(study)}) >= size else None
-
-
-def seen(study: optuna.Study) -> list[FrozenTrial]:
-    """Return the trials whose points are settled: trials that count, and trials whose run belongs to a trial that
-    counts."""
-    counted = tried(study)
-    names = {_name_of(trial) for trial in counted} - {None}
-    repeated = [t for t in study.get_trials(deepcopy=False) if t.user_attrs.get(HOW) == REPEATED]
-    return [*counted, *(trial for trial in repeated if _name_of(trial) in names)]
-
-
-def _name_of(trial: FrozenTrial) -> RunName | None:
-    """Return the trial's run name; None for trials that never began, and for trials of versions that stored no
-    probe_hash."""
-    if PROBE not in trial.user_attrs:
-        return None
-    return RunName(trial.user_attrs[HASH], trial.user_attrs[PROBE])
-
-
-def _set_name(trial: Trial, name: RunName) -> None:
-    trial.set_user_attr(HASH, name.pretrain_hash)
-    trial.set_user_attr(PROBE, name.probe_hash)
-
-
-def _key(params: dict[str, Any]) -> str:
-    return json.dumps(params, sort_keys=True, default=str)

@@ -15,7 +15,8 @@ from cnnjepa.ablations.pool import Pool
 from cnnjepa.ablations.ray_executor import AskToStop, NotKept, trial_resources
 from cnnjepa.ablations.resources import Capacity
 from cnnjepa.ablations.search.points import config_of, resolver_of, trial_record
-from cnnjepa.ablations.search.proposals import OnNews, Proposals, RunName
+from cnnjepa.ablations.search.proposals import OnNews, Proposals
+from cnnjepa.ablations.search.settled_points import RunName
 from cnnjepa.ablations.search.storage import choices_of, distributions, open_study
 from cnnjepa.ablations.search.trial_actor import SearchTask, search_trial
 from cnnjepa.ablations.study_folder import StudyFolder, TrialRecord
