@@ -134,7 +134,9 @@ def test_no_study_is_one_message_and_exit_code_2(
 
 def test_wrong_input_is_refused_with_what_is_legal(tmp_path: Path) -> None:
     trials = write_study(tmp_path, DEPTHS, outcome)
-    with pytest.raises(ConfigError, match=r"--run zzz: no finished trial begins so; finished trials are \w{12}, "):
+    with pytest.raises(
+        ConfigError, match=r"--run zzz: no finished trials have names that begin with it; finished trials are \w{12}, "
+    ):
         build_report(tmp_path, [], run="zzz")
     with pytest.raises(ConfigError, match="12 finished trials have names that begin with it"):
         build_report(tmp_path, [], run="")
