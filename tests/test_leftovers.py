@@ -106,7 +106,7 @@ def test_a_search_that_cannot_be_archived_leaves_no_folder(tmp_path: Path) -> No
     (folder / "trials.csv").write_text("trial\n")
     asked = space(space={"data.path": ["/a", "/b"]}, set={}).model_dump(mode="json")
     (folder / "search.yaml").write_text(yaml.safe_dump(asked))
-    with pytest.raises(ConfigError, match=r"searched among data\.path"):
+    with pytest.raises(ConfigError, match=r"searches over data\.path"):
         archive_search(tmp_path / "root", "s", tmp_path / "kept")
     assert not (tmp_path / "kept").exists()
 
