@@ -118,7 +118,7 @@ def test_named_arms_change_several_fields_together(tmp_path: Path) -> None:
             r"grid.yaml: '4' is given twice, in lines \d+ and \d+; give it once",
         ),
         ({"stem/stages": GRIDS}, r"space: 'stem/stages' names arms; must consist of letters"),
-        ({"lr": GRIDS}, r"--space lr: this is a config path; give the arms a name that is none"),
+        ({"lr": GRIDS}, r"--space lr: is a config path; give the arms another name"),
         ({"grid": {"8x8": "small", "4x4": "half"}}, r"space.grid: .* is not a range; it must be log\(LOW, HIGH\)"),
         ({"grid": {**GRIDS, "2x2": {"stm": "half"}}}, r"grid, arm 2x2: stm: there is no such config field"),
         ({"grid": {**GRIDS, "2x2": {"stem": "hlf"}}}, r"--space grid, arm 2x2: encoder.stem: 'hlf' is not valid"),
