@@ -8,6 +8,7 @@ from cnnjepa.data import open_data
 from cnnjepa.data.held_out import refuse_unlabelled, trained_images
 from cnnjepa.data.open import refuse_part_of_a_batch
 from cnnjepa.schemas import ConfigError, PretrainConfig
+from cnnjepa.schemas.pixels import UNMEASURED, Measured
 from cnnjepa.training.probed_images import open_probe_sets
 from cnnjepa.training.resolve import Identity, identify, resolve, with_probe_fingerprints
 
@@ -35,6 +36,7 @@ class DataFacts(NamedTuple):
     fingerprint: str
     resident: bool
     size: SetSize
+    measured: Measured = UNMEASURED
 
 
 class Resolver:
@@ -59,7 +61,7 @@ class Resolver:
         refuse_unlabelled(config, facts.size.classes > 0, facts.name)
         refuse_part_of_a_batch(facts.name, facts.size.trained(config), config.runtime.batch_size, self._world_size)
         device = torch.device("cpu") if asked == "cpu" else self._device
-        resolved = resolve(config, facts.resident, device, self._probe_fingerprints(config))
+        resolved = resolve(config, facts.resident, device, self._probe_fingerprints(config), facts.measured)
         return resolved, identify(resolved, facts.fingerprint, self._world_size), facts
 
     def with_probe_sets(self, config: PretrainConfig) -> PretrainConfig:
@@ -77,12 +79,13 @@ class Resolver:
 
     def facts(self, config: PretrainConfig) -> DataFacts:
         """Return the facts about the config's images. The first call opens them."""
-        # settings that are applied to images later
-        section = config.data.model_dump_json(exclude={"augmentation", "mean", "std"})
+        # settings that are applied to images later, unless they are measured on them
+        later = {"augmentation"} if config.data.unmeasured else {"augmentation", "range", "mean", "std"}
+        section = config.data.model_dump_json(exclude=later)
         if section not in self._facts:
             data = open_data(config.data)
             labels = data.train.labels
             per_class = tuple(torch.bincount(labels, minlength=data.classes).tolist())
             size = SetSize(labels.numel(), data.val.labels.numel(), data.classes, per_class)
-            self._facts[section] = DataFacts(data.name, data.fingerprint, data.resident, size)
+            self._facts[section] = DataFacts(data.name, data.fingerprint, data.resident, size, data.measured)
         return self._facts[section]

@@ -50,7 +50,8 @@ def check(
         int, typer.Option("--threads", help="Number of images that are decoded at the same time.", min=1)
     ] = 2,
 ) -> None:
-    """Read every image and list the unreadable ones. The exit code is 1 if there are any.
+    """Read every image: print sizes, depth, channels and values, and list the unreadable ones. The exit code is 1 if
+    there are any.
 
     Files that are not used (hidden ones, those in folders below a class, other file types, …) are counted per reason.
     """
@@ -58,7 +59,7 @@ def check(
     from rich.progress import track
 
     from cnnjepa.cli.terminal import console, is_live, say
-    from cnnjepa.data.check import check_images
+    from cnnjepa.data.check import Summary, check_images, read_as_stored
     from cnnjepa.data.open import empty_classes, left_out_note, open_sources
 
     out, progress = console(), console(stderr=True)
@@ -69,6 +70,7 @@ def check(
     classes: dict[tuple[str, str], bool] = {}  # (split, class): whether one of its images can be read
     for lost in sources.lost:
         say(out, lost)
+    summary = Summary(read_as_stored(sources))
     checked = check_images(config, threads, sources)
     for found in track(checked, "checking", console=progress, disable=not is_live(progress)):
         place = (found.split, found.class_name)
@@ -79,10 +81,14 @@ def check(
         elif found.size:
             good[found.split] += 1
             sizes[found.size] += 1
+            if found.values is not None:
+                summary.add(found.values)
     shapes = ", ".join(f"{w}x{h}: {n:,}" for (h, w), n in sizes.most_common(3))
     by_split = ", ".join(f"{split} {count:,}" for split, count in good.items())
     others = " and others" if len(sizes) > 3 else ""
     say(out, f"{good.total():,} images can be read ({by_split}); sizes {shapes}{others}")
+    for line in summary.lines():
+        say(out, line)
     for (split, name), readable in classes.items():
         if not readable and name:
             say(out, f"no image of class {name} in {split} can be read")

@@ -1,6 +1,7 @@
 """Errors that can occur while running. A wrong request is `cnnjepa.schemas.ConfigError`."""
 
 from cnnjepa.schemas.errors import ConfigError
+from cnnjepa.schemas.pixels import PixelKind
 
 
 class RunError(RuntimeError):
@@ -9,6 +10,9 @@ class RunError(RuntimeError):
 
 class ImageError(RunError):
     """An image cannot be read; the message names it. Exit code 2, because the user's data are the cause."""
+
+    fits: PixelKind | None = None
+    """The form in which the image can be read, if only its depth or its channels are others than the config's."""
 
 
 class ProcessLostError(RunError):

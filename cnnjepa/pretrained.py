@@ -15,8 +15,8 @@ from cnnjepa.training.checkpoint import read_checkpoint
 def load_encoder(
     run: str | Path, which: Literal["target", "context"] | None = None, checkpoint: str = "last.pt"
 ) -> Backbone:
-    """Load the encoder of a run in eval mode, on the CPU: images [B, 3, S, S] → features [B, C, G, G]. `which` selects
-    the encoder; the default is the one that the run probes.
+    """Load the encoder of a run in eval mode, on the CPU: images [B, `data.channels`, S, S] → features [B, C, G, G].
+    `which` selects the encoder; the default is the one that the run probes.
 
     Parameter names of a ResNet are torchvision's; at width 1, imagenet stem and four stages
     `torchvision.models.<arch>().load_state_dict(encoder.state_dict(), strict=False)` misses only `fc`. Images must be
@@ -30,7 +30,7 @@ def load_encoder(
     which = which or config.probed_encoder
     if which == "target" and config.method.moving_average is None:
         raise ConfigError(f"{run}: method {config.method.name} has no target encoder; ask for the context encoder")
-    backbone = build_backbone(config.encoder, config.runtime.seed)
+    backbone = build_backbone(config.encoder, config.runtime.seed, config.data.channels)
     prefix = f"{method_class(config.method).encoders[which]}."
     backbone.load_state_dict({k.removeprefix(prefix): v for k, v in state.items() if k.startswith(prefix)})
     return backbone.eval().to(memory_format=torch.contiguous_format)

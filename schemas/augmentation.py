@@ -28,6 +28,13 @@ class AugmentationSection(ExtensibleSection):
     flip: float = Field(default=0.5, ge=0, le=1)
     """Probability of a horizontal flip. Source: docs/sources.md#flip."""
 
+    vertical_flip: float = Field(default=0.0, ge=0, le=1)
+    """Probability of a flip upside down, for images without a preferred direction (tiles, slides). Source: ours; off in
+    the paper."""
+
+    quarter_turns: float = Field(default=0.0, ge=0, le=1)
+    """Probability of a rotation by 90, 180 or 270 degrees, each equally likely. Source: ours; off in the paper."""
+
     interpolation: Literal["bicubic", "bilinear"] = "bicubic"
     """Antialiased resampling of crops. Source: docs/sources.md#crop."""
 

@@ -44,6 +44,11 @@ class PretrainConfig(Section):
         return self.data.image_size // self.encoder.total_stride
 
     @property
+    def image_shape(self) -> tuple[int, int, int]:
+        """Shape of a training crop: channels, height and width in pixels."""
+        return self.data.channels, self.data.image_size, self.data.image_size
+
+    @property
     def views(self) -> tuple[View, ...]:
         """The views of every image, in order."""
         return self.method.image_views(self.data, self.encoder.total_stride)
@@ -96,6 +101,16 @@ class PretrainConfig(Section):
     @model_validator(mode="after")
     def _views_fit_stride(self) -> Self:
         self.method.check_sizes(self.data, self.encoder)
+        return self
+
+    @model_validator(mode="after")
+    def _colours_need_rgb(self) -> Self:
+        if self.data.channels != 3 and any(view.colours.jitter or view.colours.grey for view in self.views):
+            raise ValueError(
+                f"method {self.method.name}: its views use colour jitter or grey, which are defined for RGB only, and "
+                f"data.channels is {self.data.channels}; set jitter=0 and grey=0 in each of its views, or use "
+                "a method that changes no colours (cnnjepa, spark, ijepa)"
+            )
         return self
 
     @model_validator(mode="after")

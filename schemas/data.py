@@ -1,21 +1,29 @@
 """Images: their source and how they are cropped."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar, Literal, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
 from cnnjepa.schemas.augmentation import AnyAugmentation, AugmentationConfig
 from cnnjepa.schemas.extension import BASES, ExtensibleSection, Kind, extensible
 from cnnjepa.schemas.paths import UserPath, user_path
+from cnnjepa.schemas.pixels import (
+    IMAGENET_MEAN,
+    IMAGENET_STD,
+    LARGEST,
+    ChannelMean,
+    ChannelStd,
+    Depth,
+    Measured,
+    PixelKind,
+    ValueRange,
+)
 
 DEFAULT_VAL_SPLIT = "val"
 
 LABEL_WORDS = ("auto", "none", "folders")
 """Values of `data.labels` that are not the path of a table."""
-
-IMAGENET_MEAN = (0.485, 0.456, 0.406)
-IMAGENET_STD = (0.229, 0.224, 0.225)
 
 # Licences of the images of torchvision's data sets.
 _LICENCES = {
@@ -76,18 +84,75 @@ class DataSection(ExtensibleSection):
     augmentation: AnyAugmentation = AugmentationConfig()
     """Cropping and flipping of training images, and further changes of your own."""
 
-    mean: tuple[float, float, float] = IMAGENET_MEAN
-    """Channel means, for pixels in [0, 1]; subtracted on the device. Source: docs/sources.md#normalisation."""
+    channels: int = Field(default=3, ge=1, le=64)
+    """Channels of every image: 1 (grey), 3 (RGB), 4 (RGB and alpha), or any number for `.npy` and TIFF files. A grey
+    image fills three channels; a channel that would be lost is an error."""
 
-    std: tuple[float, float, float] = IMAGENET_STD
-    """Channel standard deviations; pixels are divided by them on the device. Source: docs/sources.md#normalisation."""
+    dtype: Depth = "uint8"
+    """Type of the pixels, kept until they are normalised on the device: `uint8`, `uint16` or `float32`. An image of
+    another depth is an error; `float32` accepts every type whose values it holds exactly."""
+
+    range: ValueRange = "dtype"
+    """Pixel values that are mapped to 0 and 1 before mean and std. `dtype`: 0 and 255 (uint8), 0 and 65535 (uint16),
+    values as they are (float32). `[low, high]`: these values, and pixels outside are clipped. `percentile`: the 0.5th
+    and 99.5th percentile of the training images, measured at the start and recorded by value."""
+
+    mean: ChannelMean = IMAGENET_MEAN
+    """Channel means of pixels mapped to 0..1; subtracted on the device. `imagenet`, `measured` (over the training
+    images, recorded by value) or one number per channel. The default is `measured` if there are not 3 channels.
+    Source: docs/sources.md#normalisation."""
+
+    std: ChannelStd = IMAGENET_STD
+    """Channel standard deviations; pixels are divided by them on the device. Values and default as for `mean`. Source:
+    docs/sources.md#normalisation."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _usual_statistics(cls, given: Any) -> Any:
+        """ImageNet's numbers are about RGB: other images are measured unless numbers are given."""
+        if not isinstance(given, dict) or given.get("channels", 3) == 3:
+            return given
+        return {"mean": "measured", "std": "measured", **given}
 
     @field_validator("std")
     @classmethod
-    def _spread(cls, value: tuple[float, float, float]) -> tuple[float, float, float]:
-        if min(value) <= 0:
-            raise ValueError("must be three numbers above 0")
+    def _spread(cls, value: tuple[float, ...] | str) -> tuple[float, ...] | str:
+        if not isinstance(value, str) and min(value) <= 0:
+            raise ValueError("must be numbers above 0")
         return value
+
+    @model_validator(mode="after")
+    def _one_number_per_channel(self) -> Self:
+        for name in ("mean", "std"):
+            value = getattr(self, name)
+            if not isinstance(value, str) and len(value) != self.channels:
+                raise ValueError(
+                    f"{name} has {len(value)} numbers and channels is {self.channels}; give one number per channel, or "
+                    f"set data.{name}=measured"
+                )
+        return self
+
+    @property
+    def pixels(self) -> PixelKind:
+        """The form in which images are read."""
+        return PixelKind(self.channels, self.dtype)
+
+    @property
+    def unmeasured(self) -> tuple[str, ...]:
+        """Names of the fields that must be measured on the training images before a run."""
+        return tuple(name for name in ("range", "mean", "std") if getattr(self, name) in ("percentile", "measured"))
+
+    @property
+    def bounds(self) -> tuple[float, float]:
+        """The pixel values that are mapped to 0 and 1. Raises ValueError if they are still to be measured."""
+        if self.range == "percentile":
+            raise ValueError("data.range is still 'percentile'; measure the images before using it")
+        return (0.0, LARGEST[self.dtype]) if self.range == "dtype" else self.range
+
+    def measured_as(self, found: Measured) -> Self:
+        """Return the section with measured values in place of `measured` and `percentile`."""
+        values = {name: getattr(found, name) for name in self.unmeasured}
+        return self.model_copy(update={name: value for name, value in values.items() if value is not None})
 
     resident: Literal["auto", "always", "never"] = "auto"
     """Keep the decoded training set in device memory and augment it there. `auto`: if all images have the same size and
@@ -153,6 +218,15 @@ class SyntheticData(DataSection):
     @property
     def images_licence(self) -> str:
         return "none needed: the images were drawn by CNN-JEPA Bench (Apache-2.0)"
+
+    @model_validator(mode="after")
+    def _drawn_in_rgb(self) -> Self:
+        if self.pixels != PixelKind():
+            raise ValueError(
+                f"source synthetic draws 3 channels of uint8; channels {self.channels} of {self.dtype} need images of "
+                "your own (--data PATH)"
+            )
+        return self
 
 
 class FolderData(DataSection):

@@ -37,14 +37,15 @@ _NOT_HASHED = {
     ),
 }
 
-# Settings that are newer than the first runs, each with the value that those runs used. At that value a setting is left
-# out of the hash, so that those runs keep their names.
-_CAME_LATER: dict[str, dict[str, Any]] = {
+NEWER: dict[str, dict[str, Any]] = {
     "encoder": {"blocks": 12},
     "optimizer": {"weight_decay_end": None, "decays": "all"},
     "schedule": {"warmup_start_factor": 0.0},
-    "data.augmentation": {"name": "crop"},
+    "data": {"channels": 3, "dtype": "uint8", "range": "dtype"},
+    "data.augmentation": {"name": "crop", "vertical_flip": 0.0, "quarter_turns": 0.0},
 }
+"""Settings that are newer than the first runs, each with the value that those runs used. At that value a setting is
+left out of the hash, so that those runs keep their names."""
 
 # Default values of probe settings that do not affect any figure of a result. The hash always contains these values, so
 # that results made with the defaults keep their names.
@@ -75,7 +76,7 @@ def hashed_settings(config: PretrainConfig, dataset_fingerprint: str, world_size
     for section, names in _NOT_HASHED.items():
         for name in names:
             settings[section].pop(name, None)
-    for path, before in _CAME_LATER.items():
+    for path, before in NEWER.items():
         section_settings = settings
         for part in path.split("."):
             section_settings = section_settings[part]
@@ -87,8 +88,9 @@ def hashed_settings(config: PretrainConfig, dataset_fingerprint: str, world_size
         for section, name in (("runtime", "device"), ("data", "resident"))
         if settings[section][name] == "auto"
     ]
+    unresolved += [f"data.{name}" for name in config.data.unmeasured]
     if unresolved:
-        raise ValueError(f"{', '.join(unresolved)} is still 'auto'; resolve the config before hashing it")
+        raise ValueError(f"{', '.join(unresolved)} is not decided yet; resolve the config before hashing it")
     settings["data"]["fingerprint"] = dataset_fingerprint
     settings["world_size"] = world_size
     settings["global_batch"] = world_size * config.runtime.batch_size

@@ -122,7 +122,7 @@ def substituted(command: Command) -> tuple[str, ...]:
         words = words[words.index("cnnjepa") :]
     kept = list(_shortened(words[1:]))
     verb = kept[0]
-    has_images = any(word in ("images", "photos.tar", "packed") for word in kept)
+    has_images = any(word in ("images", "photos.tar", "packed", "xrays", "tiles") for word in kept)
     tiny = [word for setting in _settings(kept, has_images) for word in ("--set", setting)]
     if verb in ("train", "doctor") and "--encoder" not in kept:
         kept += [] if {"--preset", "--config"} & set(kept) else ["--preset", "smoke"]

@@ -93,7 +93,7 @@ def test_a_crop_depends_on_seed_epoch_and_image_alone() -> None:
     config = AugmentationConfig()
     whole = drawn_crops(60, 80, 64, config)
     one = draw_crops(config, torch.tensor([17]), torch.tensor([60]), torch.tensor([80]), 0, 0)
-    assert [int(side[0]) for side in one] == [int(side[17]) for side in whole]
+    assert [int(side[0]) for side in one[:5]] == [int(side[17]) for side in whole[:5]]
     for other in (drawn_crops(60, 80, 64, config, seed=1), drawn_crops(60, 80, 64, config, epoch=1)):
         assert not torch.equal(whole.top, other.top)
 

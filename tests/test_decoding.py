@@ -104,7 +104,9 @@ def test_every_kind_of_8_bit_image_has_the_pixels_of_pillow_and_of_torchvision(k
 
 def test_the_first_bytes_decide_and_not_the_name() -> None:
     assert torch.equal(decode(WHOLE["colour"], "x.JPEG"), torch.from_numpy(np.array(COLOUR)).permute(2, 0, 1))
-    assert "it is no JPEG, PNG, WebP or GIF" in refusal(file_of(COLOUR, "TIFF"))
+    assert "it is no JPEG, PNG, TIFF, WebP, GIF, BMP, AVIF, HEIC or .npy: its first bytes" in refusal(
+        file_of(COLOUR, "PPM")
+    )
 
 
 def test_more_than_8_bits_are_refused_with_the_reason() -> None:
@@ -113,7 +115,7 @@ def test_more_than_8_bits_are_refused_with_the_reason() -> None:
     header = struct.pack(">IIBBBBB", W, H, 16, 2, 0, 0, 0)
     png = chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(colour)) + chunk(b"IEND", b"")
     for encoded in (file_of(Image.fromarray(deep)), b"\x89PNG\r\n\x1a\n" + png):
-        assert "it has 16 bits per channel and only 8 can be read; convert it to 8 bits" in refusal(encoded)
+        assert "it has 16 bits per channel and data.dtype is uint8; data.dtype=uint16 keeps them" in refusal(encoded)
 
 
 TRANSPARENT = {

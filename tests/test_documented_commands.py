@@ -13,6 +13,7 @@ import pytest
 import recipes
 import typer
 from commands import cnnjepa, run_file
+from pixel_files import npy, png16, write_deep_images
 from reports import DEPTHS, outcome
 from runs import small_config, train_alone, write_images
 from studies import write_study
@@ -50,6 +51,8 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
         for split in ("train", "val"):
             archive.add(folder / "images" / split, split)
     shutil.copytree(folder / "images", folder / "packed")
+    write_deep_images(folder / "xrays", 1, png16, "png")
+    write_deep_images(folder / "tiles", 13, npy, "npy")
     train_alone(small_config(), folder / "runs" / "demo")
     for name in ("first", "photos"):
         shutil.copytree(folder / "runs" / "demo", folder / "runs" / name)

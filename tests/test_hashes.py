@@ -59,6 +59,9 @@ _OTHER = {
     "data.augmentation.crop_ratio": [0.8, 1.2],
     "data.mean": [0.1, 0.2, 0.3],
     "data.std": [0.1, 0.2, 0.3],
+    "data.range": [0.1, 0.9],
+    "data.augmentation.vertical_flip": 0.5,
+    "data.augmentation.quarter_turns": 0.5,
     "optimizer.betas": [0.8, 0.9],
     "optimizer.clip_norm": 1.0,
     "optimizer.lr_at_batch": [0.5, 7],
@@ -127,6 +130,8 @@ def changed(config: PretrainConfig, field: ConfigField) -> PretrainConfig | None
     """`config` with another legal value of `field`; None for a choice among one."""
     tree = config.model_dump(mode="json")
     now, annotation = flat(tree)[field.path], field.info.annotation
+    if field.path in ("data.channels", "data.dtype") and config.data.source == "synthetic":
+        return None  # drawn in 8-bit RGB
     if field.path == "probe.encoder":  # `auto` is one of the two, and not every method has both
         both = ["target", "context"] if hasattr(config.method, "ema") else []
         other = next((encoder for encoder in both if encoder != config.probed_encoder), None)
@@ -135,6 +140,10 @@ def changed(config: PretrainConfig, field: ConfigField) -> PretrainConfig | None
     elif get_origin(annotation) is Literal:
         others = [value for value in get_args(annotation) if value not in (now, "auto")]
         other = others[0] if others else None
+    elif field.path == "data.channels":
+        return PretrainConfig.model_validate(
+            merge(tree, {"data": {"channels": 4, "mean": [0.5] * 4, "std": [0.5] * 4}})
+        )
     else:
         other = {bool: lambda v: not v, int: lambda v: v + 1, float: lambda v: v * 0.5, str: lambda v: v + "x"}[
             type(now)

@@ -293,7 +293,7 @@ class NoFeatures(nn.Module):
     [
         (
             "FourChannels",
-            r"it fails on an image \[1, 3, 256, 256\] \(RuntimeError: .*4 channels.*\); an encoder takes RGB",
+            r"it fails on an image \[1, 3, 256, 256\] \(RuntimeError: .*4 channels.*\); an encoder takes images",
         ),
         ("Unmade", "KeyError: 'weights'; give package.module:Name of a torch module"),
         ("NoFeatures", r"images of 256 px give \[1, 3, 0, 0\]; features must be a map"),

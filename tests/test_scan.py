@@ -84,13 +84,13 @@ def spoil(root: Path) -> list[str]:
     (cat / "part2").mkdir()
     for i in (0, 1):
         (cat / f"{i}.png").rename(cat / "part2" / f"{i}.png")
-    (cat / "2.png").rename(cat / "2.jfif")
+    (cat / "2.png").rename(cat / "2.fits")
     (cat / "notes.txt").touch()
     (root / "train" / "loose.png").write_bytes(png(1))
     (root / "test" / "cat").mkdir(parents=True)
     (root / "test" / "cat" / "0.png").write_bytes(png(1))
     (root / "train" / "bird").mkdir()
-    (root / "train" / "bird" / "0.bmp").touch()
+    (root / "train" / "bird" / "0.psd").touch()
     (root / "train" / ".ipynb_checkpoints").mkdir()
     (root / "train" / ".ipynb_checkpoints" / "0.png").write_bytes(png(1))
     (cat / ".5.png").touch()
@@ -100,8 +100,8 @@ def spoil(root: Path) -> list[str]:
     (root / "train" / "dog" / "up").symlink_to("../..")
     os.mkfifo(cat / "pipe.png")
     return [
-        "3 without an image's ending (.bmp 1, .jfif 1, .txt 1): "
-        "train/bird/0.bmp, train/cat/2.jfif, train/cat/notes.txt",
+        "3 without an image's ending (.psd 1, .fits 1, .txt 1): "
+        "train/bird/0.psd, train/cat/2.fits, train/cat/notes.txt",
         "2 in folders below a class's folder: train/cat/part2/0.png, train/cat/part2/1.png",
         "1 in a split but in no class's folder: train/loose.png",
         "1 outside the two splits: test/cat/0.png",
@@ -252,10 +252,11 @@ def place(root: Path, *paths: str) -> Path:
 def test_a_layout_that_is_another_is_named_with_the_cure(tmp_path: Path) -> None:
     apart = place(tmp_path / "apart", "a/train/n1/0.png", "b/val/n1/0.png")
     assert refusal(apart).endswith("train and val lie in different folders (a, b): put them into one")
-    tif = place(tmp_path / "tif", "train/n1/0.tif", "val/n1/0.tif")
+    tif = place(tmp_path / "tif", "train/n1/0.psd", "val/n1/0.psd")
     assert refusal(tif).endswith(
-        "their names must end in .jpg, .jpeg, .png, .webp, .gif. Left out: 2 without an image's ending (.tif 2): "
-        "train/n1/0.tif, val/n1/0.tif"
+        "their names must end in .jpg, .jpeg, .jfif, .png, .webp, .gif, .tif, .tiff, .bmp, .npy, .avif, .heic, .heif. "
+        "Left out: 2 without an image's ending (.psd 2): "
+        "train/n1/0.psd, val/n1/0.psd"
     )
     (place(tmp_path / "empty", "train/n1/0.png") / "val" / "n1").mkdir(parents=True)
     assert refusal(tmp_path / "empty").startswith("data.val_split 'val' holds no images")
@@ -305,8 +306,8 @@ class Listening(Watcher):
 
 @pytest.mark.medium
 def test_a_run_and_the_doctor_begin_with_what_is_left_out(root: Path, tmp_path: Path) -> None:
-    (root / "train" / "cat" / "0.png").rename(root / "train" / "cat" / "0.tif")
-    said = "files left out: 1 without an image's ending (.tif 1): train/cat/0.tif"
+    (root / "train" / "cat" / "0.png").rename(root / "train" / "cat" / "0.psd")
+    said = "files left out: 1 without an image's ending (.psd 1): train/cat/0.psd"
     settings = [
         "image_size=32",
         "batch_size=4",

@@ -26,6 +26,15 @@ class Crops(NamedTuple):
     width: Tensor
     flip: Tensor
     """Boolean: mirrored left to right."""
+    upside_down: Tensor | None = None
+    """Boolean: mirrored top to bottom. None if no image can be."""
+    turns: Tensor | None = None
+    """int64, 0 to 3: number of rotations by 90 degrees, counterclockwise, after both flips. None if no image can be
+    turned."""
+
+    def few(self, part: slice) -> "Crops":
+        """Return the crops of some images."""
+        return Crops(*(None if side is None else side[part] for side in self))  # type: ignore[arg-type]
 
 
 def draw_crops(
@@ -56,7 +65,12 @@ def draw_crops(
     free_y, free_x = height_B - crop_height, width_B - crop_width
     top = torch.where(fits_B, (draws[:, -3] * (free_y + 1)).long(), free_y // 2)
     left = torch.where(fits_B, (draws[:, -2] * (free_x + 1)).long(), free_x // 2)
-    return Crops(top, left, crop_height, crop_width, draws[:, -1] < config.flip)
+    upside_down = turns = None
+    if config.vertical_flip or config.quarter_turns:
+        more = uniforms(key(seed, "turn", epoch, view), index_B, 3)
+        upside_down = more[:, 0] < config.vertical_flip
+        turns = (more[:, 1] < config.quarter_turns) * (1 + (3 * more[:, 2]).long())
+    return Crops(top, left, crop_height, crop_width, draws[:, -1] < config.flip, upside_down, turns)
 
 
 def _central(height_B: Tensor, width_B: Tensor, narrow: float, wide: float) -> tuple[Tensor, Tensor]:

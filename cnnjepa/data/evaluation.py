@@ -8,18 +8,24 @@ from torch import Tensor
 from torch.utils.data import Dataset
 from torchvision.transforms.v2 import functional as transforms
 
+from cnnjepa.data.pixels import torch_type
+from cnnjepa.data.resample import resized
 from cnnjepa.data.resident import ResidentSource
 from cnnjepa.data.source import ImageSource
 from cnnjepa.data.workers import load_batches
 from cnnjepa.errors import ImageError, RunError
 from cnnjepa.schemas import DataConfig
 
+# Longer side over shorter side beyond which only the centre of an image is resized. Assumption: no photograph is
+# longer.
+_LONGEST = 16
+
 
 class EvaluationBatch(NamedTuple):
     """A batch of images in the order of the data set. Unreadable images are left out."""
 
     pixels: Tensor
-    """uint8 [b, 3, S, S]."""
+    """[b, K, S, S] of `data.dtype`."""
     places: Tensor
     """int64 [b], indices of the images in the data set."""
     skipped: list[str]
@@ -62,11 +68,25 @@ class _WholeImages(Dataset[EvaluationBatch]):
             images.append(self._view(image))
             kept.append(index)
         size = self._config.image_size
-        pixels = torch.stack(images) if images else torch.empty(0, 3, size, size, dtype=torch.uint8)
+        kind = self._config.pixels
+        empty = torch.empty(0, kind.channels, size, size, dtype=torch_type(kind))
+        pixels = torch.stack(images) if images else empty
         return EvaluationBatch(pixels, torch.tensor(kept, dtype=torch.int64), skipped)
 
     def _view(self, image: Tensor) -> Tensor:
+        image = _without_ends(image)
         if min(image.shape[1:]) != self._resize:
-            image = transforms.resize(image, [self._resize], antialias=True)
+            image = resized(image, [self._resize], "bilinear")
         view: Tensor = transforms.center_crop(image, [self._config.image_size])
         return view
+
+
+def _without_ends(image: Tensor) -> Tensor:
+    """Return the centre of a very long image. The centre crop is square, and the whole of a line of 1x60000 pixels
+    would be resized to gigabytes."""
+    _, height, width = image.shape
+    if max(height, width) <= _LONGEST * min(height, width):
+        return image
+    most = _LONGEST * min(height, width)
+    centre: Tensor = transforms.center_crop(image, [min(height, most), min(width, most)])
+    return centre

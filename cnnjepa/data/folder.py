@@ -12,6 +12,7 @@ from cnnjepa.data.arrangement import Arrangement, arrange, groups_by_level, hold
 from cnnjepa.data.decoding import decode
 from cnnjepa.data.entries import Entries
 from cnnjepa.data.label_table import arrange_by_table
+from cnnjepa.data.pixels import RGB8
 from cnnjepa.data.readers import Directory, Reader, cannot_read
 from cnnjepa.data.scan import Scan, printable
 from cnnjepa.data.shards import MANIFEST, Shards
@@ -19,6 +20,7 @@ from cnnjepa.data.source import Splits
 from cnnjepa.places import image_path
 from cnnjepa.schemas import ConfigError, FolderData
 from cnnjepa.schemas.data import LABEL_WORDS
+from cnnjepa.schemas.pixels import PixelKind
 
 
 class FolderSource:
@@ -32,10 +34,12 @@ class FolderSource:
         class_names: Sequence[str],
         where: str,
         root: str | None = None,
+        pixels: PixelKind = RGB8,
     ) -> None:
         """`classes` are the images' classes; None without labels. `root` is the folder above the splits or classes;
         None if the images lie in `<split>/<class>/`, whatever is above."""
         self._reader, self._where, self._root = reader, where, root
+        self.pixels = pixels
         self._entries = entries
         self.class_names = class_names
         number = {name: i for i, name in enumerate(class_names)}
@@ -44,7 +48,7 @@ class FolderSource:
         )
 
     def load(self, index: int) -> Tensor:
-        return decode(self.read(index), self.name(index))
+        return decode(self.read(index), self.name(index), self.pixels)
 
     def read(self, index: int) -> bytes:
         """Return the encoded image. Raises ImageError, which names the image, if it cannot be read."""
@@ -107,7 +111,7 @@ def open_folder(config: FolderData) -> Splits:
     for split, rows in (("train", found.train), ("val", found.val)):
         classes = None if found.classes is None else [found.classes[index] for index in rows]
         root = None if found.standard else found.root
-        splits[split] = FolderSource(reader, scan.entries.take(rows), classes, names, str(path), root)
+        splits[split] = FolderSource(reader, scan.entries.take(rows), classes, names, str(path), root, config.pixels)
     splits.lost = [f"{path}/{printable(one.path)} {one.reason}" for one in found.lost]
     splits.found = _in_words(found, len(names), origin_of_val)
     splits.notes += notes

@@ -17,12 +17,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from cnnjepa.data.decoding import decode
+from cnnjepa.data.decoding import FORMATS, decode
+from cnnjepa.data.pixels import RGB8
 from cnnjepa.data.readers import cannot_read
 from cnnjepa.data.source import Splits
 from cnnjepa.errors import ImageError
 from cnnjepa.places import image_path
 from cnnjepa.schemas import ConfigError, HDF5Data
+from cnnjepa.schemas.pixels import PixelKind
 
 _LAYOUT = 'two groups, images and labels, with one data set per image under the keys "0" to "N-1"'
 
@@ -35,8 +37,8 @@ _MOST_CLASSES = 2**16
 class HDF5Source:
     """One file of images. Every process opens its own handle, because HDF5 handles do not survive a fork."""
 
-    def __init__(self, path: Path) -> None:
-        self._path = path
+    def __init__(self, path: Path, pixels: PixelKind = RGB8) -> None:
+        self._path, self.pixels = path, pixels
         self._handle: tuple[int, Any] | None = None
         with _opened(path) as file:
             count = _count(file, path)
@@ -57,7 +59,7 @@ class HDF5Source:
         return {**self.__dict__, "_handle": None}
 
     def load(self, index: int) -> Tensor:
-        return decode(self.read(index), self.name(index))
+        return decode(self.read(index), self.name(index), self.pixels)
 
     def read(self, index: int) -> bytes:
         """Return the encoded image. Raises ImageError, which names the image, if it cannot be read."""
@@ -88,7 +90,7 @@ def open_hdf5(config: HDF5Data) -> Splits:
             raise ConfigError(
                 f"data.{split}_file {path} does not exist; {cure if there else 'the folder holds no .h5 file'}"
             )
-        sources[split] = HDF5Source(path)
+        sources[split] = HDF5Source(path, config.pixels)
     _number_classes(config, sources["train"], sources["val"])
     splits = Splits(sources)
     if sources["train"].fingerprint() == sources["val"].fingerprint():
@@ -161,7 +163,7 @@ def _count(file: Any, path: Path) -> int:
         if not isinstance(file[name], h5py.Group):
             raise ConfigError(
                 f"{path}: {name} is one array of shape {file[name].shape}; the file must hold {_LAYOUT}, each image as "
-                "the bytes of a JPEG, PNG, WebP or GIF file"
+                f"the bytes of a {FORMATS} file"
             )
     images, labels = len(file["images"]), len(file["labels"])
     if images != labels:
@@ -213,5 +215,5 @@ def _size(dataset: Any, path: Path) -> int:
         return int(np.asarray(dataset).reshape(-1)[0].nbytes)
     raise ConfigError(
         f"{path}:{dataset.name.lstrip('/')} is of type {dataset.dtype} and shape {dataset.shape}; every image must be "
-        "the bytes of a JPEG, PNG, WebP or GIF file (uint8, one axis), not its pixels"
+        f"the bytes of a {FORMATS} file (uint8, one axis), not its pixels"
     )

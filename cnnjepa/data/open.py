@@ -6,8 +6,9 @@ from dataclasses import dataclass, field
 
 import torch
 
+from cnnjepa.data.measure import measure
 from cnnjepa.data.own import open_own
-from cnnjepa.data.resident import ResidentSource, decode_all, decoded_size
+from cnnjepa.data.resident import ResidentSource, decode_all, first_image
 from cnnjepa.data.scan import named
 from cnnjepa.data.source import ImageSource, Splits, Subset, Unlabelled, spread
 from cnnjepa.errors import ImageError
@@ -15,6 +16,7 @@ from cnnjepa.implementation import implementation_of
 from cnnjepa.schemas import ConfigError, DataConfig
 from cnnjepa.schemas.data import IMPLEMENTATIONS
 from cnnjepa.schemas.extension import extension_of
+from cnnjepa.schemas.pixels import UNMEASURED, Measured
 
 
 @dataclass
@@ -31,6 +33,8 @@ class DataSet:
     """Unreadable images that were left out when the set was opened or when a resident set was decoded."""
     notes: list[str] = field(default_factory=list)
     """Facts about the set that the user should know: files that the scan left out, classes without images."""
+    measured: Measured = UNMEASURED
+    """Range, mean and standard deviation of the training images, as far as the config asks for them."""
     found: str = ""
     """Images, classes and splits found, in one line; empty if the source is known by its name."""
 
@@ -121,6 +125,8 @@ def open_data(config: DataConfig, batch_size: int = 2, processes: int = 1) -> Da
             data.notes += empty_classes(split, source, data.train.class_names)
     refuse_unfit(data.name, data.train, data.val)
     refuse_part_of_a_batch(data.name, data.train.labels.numel(), batch_size, processes)
+    if config.unmeasured:
+        data.measured = measure(config, data.train)
     return data
 
 
@@ -171,19 +177,20 @@ def _make_resident(data: DataSet, config: DataConfig) -> None:
         source = getattr(data, split)
         if isinstance(source, ResidentSource) or not source.labels.numel():
             continue
-        shape = decoded_size(source, config.on_error)
-        gib = source.labels.numel() * shape[0] * shape[1] * shape[2] / 2**30
+        first = first_image(source, config.on_error)
+        gib = source.labels.numel() * first.numel() * first.itemsize / 2**30
         # The validation set is kept in memory too if possible. The setting `resident`, which is hashed, is about the
         # training set only.
         must = config.resident == "always" and split == "train"
         if not must and (gib > config.resident_limit_gib or (split == "val" and not data.resident)):
             return
-        decoded = decode_all(source, config.on_error, shape)
+        decoded = decode_all(source, config.on_error, first)
         if isinstance(decoded, str):
             if must:
+                _, height, width = first.shape
                 raise ConfigError(
-                    f"data.resident=always needs images of one size; {decoded} is not {shape[2]}x{shape[1]} as the "
-                    "first; use data.resident=auto or never"
+                    f"data.resident=always needs images of one size; {decoded} is not {width}x{height} as the first; "
+                    "use data.resident=auto or never"
                 )
             return
         setattr(data, split, decoded[0])

@@ -3,10 +3,12 @@
 import torch
 from torch import Tensor
 
+from cnnjepa.data.pixels import torch_type
 from cnnjepa.data.source import ImageSource, Splits
 from cnnjepa.schemas import ConfigError
 from cnnjepa.schemas.data import DataSection
 from cnnjepa.schemas.extension import Extension
+from cnnjepa.schemas.pixels import PixelKind
 
 
 def open_own(found: Extension, config: DataSection) -> Splits:
@@ -14,13 +16,14 @@ def open_own(found: Extension, config: DataSection) -> Splits:
     "val"); each call returns an ImageSource. Raises ConfigError if it does not."""
     splits: dict[str, ImageSource] = {split: found.implementation(config, split) for split in ("train", "val")}
     for split, source in splits.items():
-        if wrong := _wrong(source):
+        if wrong := _wrong(source, config.pixels):
             raise ConfigError(f"data {found.named}, split {split}: {wrong}")
     return Splits(splits)
 
 
-def _wrong(source: ImageSource) -> str | None:
-    """Describe how a source fails to be an ImageSource, or return None. Its first image is loaded."""
+def _wrong(source: ImageSource, kind: PixelKind) -> str | None:
+    """Describe how a source of images of `kind` fails to be an ImageSource, or return None. Its first image is
+    loaded."""
     needed = ("labels", "class_names", "load", "name", "fingerprint")
     if missing := [name for name in needed if not hasattr(source, name)]:
         return f"it has no {', '.join(missing)}; an ImageSource has {', '.join(needed)}"
@@ -32,6 +35,9 @@ def _wrong(source: ImageSource) -> str | None:
     if not isinstance(mark := source.fingerprint(), str) or not mark:
         return "fingerprint() must be a text that changes with the images"
     image = source.load(0) if labels.numel() else None
-    if image is not None and (image.dtype != torch.uint8 or image.dim() != 3 or image.shape[0] != 3):
-        return f"load(0) must be uint8 [3, H, W]; it is {image.dtype} {list(image.shape)}"
+    if image is not None and (image.dtype != torch_type(kind) or image.dim() != 3 or image.shape[0] != kind.channels):
+        return (
+            f"load(0) must be {kind.dtype} [{kind.channels}, H, W] (data.dtype, data.channels); it is {image.dtype} "
+            f"{list(image.shape)}"
+        )
     return None

@@ -7,6 +7,7 @@ own fingerprint, and hence its own hashes.
 """
 
 import hashlib
+import io
 import tarfile
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
@@ -16,16 +17,19 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple, TypeVar
 
+import numpy as np
 import torchvision
+from torch import Tensor
 from torchvision.io import encode_jpeg
-from torchvision.transforms import InterpolationMode
-from torchvision.transforms.v2 import functional as transforms
 
 from cnnjepa.commands import command
+from cnnjepa.data.check import read_as_stored
 from cnnjepa.data.decoding import decode
 from cnnjepa.data.folder import FolderSource
 from cnnjepa.data.hdf5 import HDF5Source
 from cnnjepa.data.open import left_out_note, open_sources, refuse_unfit
+from cnnjepa.data.pixels import RGB8
+from cnnjepa.data.resample import resized
 from cnnjepa.data.shards import MANIFEST, Manifest, ShardIndex, read_index, read_manifest, shard_file
 from cnnjepa.errors import ImageError, RunError
 from cnnjepa.schemas import ConfigError, DataConfig
@@ -35,7 +39,10 @@ from cnnjepa.storage.atomic_files import AtomicFile, write_atomically
 # so there are at most 512 (a process may usually open 1,024 files).
 _LEAST_IN_SHARD, _MOST_SHARDS = 4096, 512
 
-_MAGIC = {b"\xff\xd8\xff": ".jpg", b"\x89PNG": ".png", b"RIFF": ".webp", b"GIF8": ".gif"}
+_MAGIC = {
+    b"\xff\xd8\xff": ".jpg", b"\x89PNG": ".png", b"RIFF": ".webp", b"GIF8": ".gif", b"II": ".tif", b"MM": ".tif",
+    b"BM": ".bmp", b"\x93NUMPY": ".npy",
+}  # fmt: skip
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -99,6 +106,8 @@ def prepare(config: DataConfig, dest: Path, shorter_side: int, quality: int, ski
     for split, source in sources.items():
         assert isinstance(source, FolderSource | HDF5Source)
         opened[split] = source
+    kind = read_as_stored(sources)
+    for split, source in opened.items():
         seen = source.labels.unique().tolist()
         if split == "train" and len(seen) < len(source.class_names):
             absent = [str(label) for label in range(len(source.class_names)) if label not in seen]
@@ -116,6 +125,8 @@ def prepare(config: DataConfig, dest: Path, shorter_side: int, quality: int, ski
         quality=quality,
         train=train,
         val=val,
+        channels=kind.channels,
+        dtype=kind.dtype,
         images_per_shard=max(_LEAST_IN_SHARD, -(-(train + val) // _MOST_SHARDS)),
         made_with=f"torchvision {torchvision.__version__}",
     )
@@ -200,7 +211,7 @@ def _packed(packing: Packing, split: str, index: int) -> _Packed:
     folder, file = packing.folder(split, index), packing.file(split, index)
     try:
         encoded = source.read(index)
-        image = decode(encoded, source.name(index))
+        image = decode(encoded, source.name(index), manifest.pixels)
     except ImageError as error:
         if packing.skip_unreadable:
             return _Packed(f"{folder}/{file}", b"", False, str(error))
@@ -211,11 +222,19 @@ def _packed(packing: Packing, split: str, index: int) -> _Packed:
         ) from None
     if min(image.shape[1:]) <= manifest.shorter_side:
         if isinstance(source, HDF5Source):
-            file += next(ending for magic, ending in _MAGIC.items() if encoded.startswith(magic))
+            file += next((ending for magic, ending in _MAGIC.items() if encoded.startswith(magic)), ".avif")
         return _Packed(f"{folder}/{file}", encoded, True)
-    small = transforms.resize(image, [manifest.shorter_side], InterpolationMode.BICUBIC, antialias=True)
+    small = resized(image, [manifest.shorter_side], "bicubic")
+    if manifest.pixels != RGB8:  # a JPEG would lose bits and channels
+        return _Packed(f"{folder}/{file}.npy", _array_file(small), False)
     jpeg = encode_jpeg(small.contiguous(), manifest.quality).numpy().tobytes()
     return _Packed(f"{folder}/{as_jpeg(file)}", jpeg, False)
+
+
+def _array_file(image_CHW: Tensor) -> bytes:
+    buffer = io.BytesIO()
+    np.save(buffer, image_CHW.permute(1, 2, 0).contiguous().numpy())
+    return buffer.getvalue()
 
 
 def as_jpeg(file: str) -> str:

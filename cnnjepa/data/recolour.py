@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from cnnjepa.data.colours import BRIGHTNESS, CONTRAST, HUE, SATURATION, Colours, kernel_radius
-from cnnjepa.schemas import ViewConfig
+from cnnjepa.schemas import DataConfig, ViewConfig
 
 _LUMA = (0.2989, 0.587, 0.114)  # torchvision's weights of red, green and blue
 
@@ -33,6 +33,16 @@ def recolour(pixels_BCHW: Tensor, colours: Colours, view: ViewConfig) -> Tensor:
     if not view.solarise_first:
         _change(pixels, colours.solarise, _solarised)
     return pixels.clamp_(0, 255)  # weighted sums have rounding errors
+
+
+def recolour_values(pixels_BCHW: Tensor, colours: Colours, view: ViewConfig, config: DataConfig) -> Tensor:
+    """Change the colours of float pixels [B, K, S, S] whose values are those of `data.dtype`; same shape and range.
+    Pixels of other types than uint8 are changed on the scale on which `data.range` is 0 to 255, and clipped to it."""
+    if config.dtype == "uint8":
+        return recolour(pixels_BCHW, colours, view)
+    low, high = config.bounds
+    scale = 255 / (high - low)
+    return recolour((pixels_BCHW - low) * scale, colours, view) / scale + low
 
 
 def _to(values: Tensor, pixels: Tensor) -> Tensor:

@@ -10,6 +10,8 @@ from typing import Literal
 
 import torch
 from torch import Tensor
+from torchvision.transforms import InterpolationMode
+from torchvision.transforms.v2 import functional as transforms
 
 from cnnjepa.data.crops import Crops
 
@@ -65,15 +67,24 @@ def _weights(
 def crop_and_resize(
     images_BCHW: Tensor, crops: Crops, size: int, interpolation: Interpolation, dtype: torch.dtype = torch.float32
 ) -> Tensor:
-    """Resample uint8 images [B, 3, H, W] to crops [B, 3, size, size] of `dtype` in [0, 255], flipped where `flip` is
-    set."""
+    """Resample images [B, K, H, W] of any type to crops [B, K, size, size] of `dtype`, flipped and turned as `crops`
+    say. The range of values is that of the images; of integers, it is clipped to what they can hold."""
     batch, channels, height, width = images_BCHW.shape
     at_once = max(1, _CPU_PIXELS // max(height * width, size * size)) if images_BCHW.device.type == "cpu" else batch
     pixels = torch.empty(batch, channels, size, size, dtype=dtype, device=images_BCHW.device)
     for first in range(0, batch, at_once):
         few = slice(first, first + at_once)
-        _crop_few(images_BCHW[few], Crops(*(side[few] for side in crops)), interpolation, pixels[few])
-    return pixels
+        _crop_few(images_BCHW[few], crops.few(few), interpolation, pixels[few])
+    return pixels if crops.turns is None else _turned(pixels, crops.turns)
+
+
+def _turned(pixels_BCSS: Tensor, turns_B: Tensor) -> Tensor:
+    """Rotate each image by its number of quarter turns. All three rotations are computed, so that the choice is made
+    on the device without waiting for it."""
+    for turn in (1, 2, 3):
+        chosen = (turns_B == turn)[:, None, None, None]
+        pixels_BCSS = torch.where(chosen, pixels_BCSS.rot90(turn, (2, 3)), pixels_BCSS)
+    return pixels_BCSS
 
 
 def _crop_few(images_BCHW: Tensor, crops: Crops, interpolation: Interpolation, out_BCSS: Tensor) -> None:
@@ -82,7 +93,26 @@ def _crop_few(images_BCHW: Tensor, crops: Crops, interpolation: Interpolation, o
     rows = _weights(crops.top, crops.height, height, size, interpolation, dtype)
     columns = _weights(crops.left, crops.width, width, size, interpolation, dtype)
     columns = torch.where(crops.flip[:, None, None], columns.flip(1), columns)
+    if crops.upside_down is not None:
+        rows = torch.where(crops.upside_down[:, None, None], rows.flip(1), rows)
     pixels = images_BCHW.to(dtype).view(batch, channels * height, width)
     across = torch.bmm(pixels, columns.transpose(1, 2)).view(batch, channels, height, size)
     down = torch.matmul(rows[:, None], across)
-    torch.clamp(down, 0, 255, out=out_BCSS)
+    if images_BCHW.dtype.is_floating_point:
+        out_BCSS.copy_(down)
+    else:
+        torch.clamp(down, 0, torch.iinfo(images_BCHW.dtype).max, out=out_BCSS)
+
+
+def resized(image: Tensor, size: list[int], interpolation: Interpolation) -> Tensor:
+    """Resize an image [..., K, H, W] of any type with torchvision, antialiased; same type. `size` is torchvision's:
+    height and width, or the shorter side."""
+    values = image.float() if image.dtype == torch.uint16 else image
+    return rounded_like(transforms.resize(values, size, InterpolationMode(interpolation), antialias=True), image)
+
+
+def rounded_like(values: Tensor, like: Tensor) -> Tensor:
+    """Return values as the type of `like`, rounded and clipped if that is an integer."""
+    if values.dtype == like.dtype:
+        return values
+    return values.round().clamp(0, torch.iinfo(like.dtype).max).to(like.dtype)

@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
+from cnnjepa.data.pixels import chosen
 from cnnjepa.data.source import ImageSource, Splits, Subset
 from cnnjepa.data.synthetic import CLASS_NAMES, render
 from cnnjepa.errors import ImageError, RunError
@@ -13,7 +14,8 @@ from cnnjepa.schemas import SyntheticData
 
 
 class ResidentSource:
-    """Images uint8 [N, 3, H, W] and labels int64 [N] in memory, with the interface of ImageSource."""
+    """Images [N, channels, H, W] (uint8, uint16 or float32) and labels int64 [N] in memory, with the interface of
+    ImageSource."""
 
     def __init__(
         self, images: Tensor, labels: Tensor, class_names: Sequence[str], fingerprint: str, name: Callable[[int], str]
@@ -36,7 +38,7 @@ def subset(source: ImageSource, indices: Tensor) -> ImageSource:
     few = Subset(source, indices)
     if not isinstance(source, ResidentSource):
         return few
-    return ResidentSource(source.images[indices], few.labels, few.class_names, few.fingerprint(), few.name)
+    return ResidentSource(chosen(source.images, indices), few.labels, few.class_names, few.fingerprint(), few.name)
 
 
 def open_synthetic(config: SyntheticData) -> Splits:
@@ -49,30 +51,25 @@ def open_synthetic(config: SyntheticData) -> Splits:
     return Splits(sources)
 
 
-def decoded_size(source: ImageSource, on_error: str) -> tuple[int, int, int]:
-    """Return the shape [3, H, W] of the first image that can be read."""
+def first_image(source: ImageSource, on_error: str) -> Tensor:
+    """Return the first image that can be read."""
     for index in range(source.labels.numel()):
         try:
-            _, height, width = source.load(index).shape
+            return source.load(index)
         except ImageError:
             if on_error == "raise":
                 raise
-        else:
-            return 3, height, width
     raise RunError("no image of this set can be read; `cnnjepa data check PATH` lists what is wrong")
 
 
-def decode_all(
-    source: ImageSource, on_error: str, shape: tuple[int, int, int]
-) -> tuple[ResidentSource, list[str]] | str:
+def decode_all(source: ImageSource, on_error: str, first: Tensor) -> tuple[ResidentSource, list[str]] | str:
     """Decode the whole set. Returns the set and the names of unreadable images, which are left out if `on_error` is
     `skip`.
 
-    If an image does not have `shape`, the set cannot be resident, and the name of the first such image is returned
-    instead.
-    """
+    If an image does not have the shape of `first`, the set cannot be resident, and the name of the first such image is
+    returned instead."""
     count = source.labels.numel()
-    images = torch.empty(count, *shape, dtype=torch.uint8)
+    images = torch.empty(count, *first.shape, dtype=first.dtype)
     kept: list[int] = []
     skipped: list[str] = []
     for index in range(count):
@@ -83,7 +80,7 @@ def decode_all(
                 raise
             skipped.append(str(error))
             continue
-        if image.shape != shape:
+        if image.shape != first.shape:
             return source.name(index)
         images[len(kept)] = image
         kept.append(index)

@@ -9,7 +9,9 @@ from typing import NamedTuple
 
 from cnnjepa.data.entries import Entries, Entry
 
-EXTENSIONS = (".jpg", ".jpeg", ".png", ".webp", ".gif")
+EXTENSIONS = (
+    ".jpg", ".jpeg", ".jfif", ".png", ".webp", ".gif", ".tif", ".tiff", ".bmp", ".npy", ".avif", ".heic", ".heif",
+)  # fmt: skip
 
 # Files that give the labels of a flat validation folder: Tiny ImageNet's (file, class, box) and ImageNet's as Kaggle
 # distributes it (ImageId, PredictionString).

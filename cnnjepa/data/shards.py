@@ -17,6 +17,7 @@ from cnnjepa.commands import command
 from cnnjepa.data.entries import Entry
 from cnnjepa.data.scan import Reason, Scan, Scanning
 from cnnjepa.schemas import ConfigError
+from cnnjepa.schemas.pixels import Depth, PixelKind
 
 MANIFEST = "pack.json"
 
@@ -39,10 +40,18 @@ class Manifest(_Record):
     """Training images in the source."""
     val: int
     """Validation images in the source."""
+    channels: int = 3
+    dtype: Depth = "uint8"
+    """Form of the images: 8-bit RGB is shrunk to JPEG, everything else to NumPy files of the same depth."""
     images_per_shard: int
     made_with: str
     """The encoder and its version."""
     finished: bool = False
+
+    @property
+    def pixels(self) -> PixelKind:
+        """The form in which images are read and stored."""
+        return PixelKind(self.channels, self.dtype)
 
     @property
     def shards(self) -> int:

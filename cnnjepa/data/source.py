@@ -20,7 +20,8 @@ class ImageSource(Protocol):
     """Names of the classes; empty without labels."""
 
     def load(self, index: int) -> Tensor:
-        """Load the image as uint8 RGB [3, H, W]. Raises ImageError, which names the image, if it cannot be read."""
+        """Load the image as [channels, H, W] of the type that `data.channels` and `data.dtype` say. Raises ImageError,
+        which names the image, if it cannot be read."""
 
     def name(self, index: int) -> str:
         """Return a name by which a user can find the image."""

@@ -8,24 +8,27 @@ import torch
 import torchvision
 from torch import Tensor
 
-from cnnjepa.data.decoding import rgb
+from cnnjepa.data.pixels import from_pillow
 from cnnjepa.data.source import Splits
 from cnnjepa.errors import ImageError
 from cnnjepa.places import image_path
 from cnnjepa.schemas import ConfigError, TorchvisionData
+from cnnjepa.schemas.pixels import PixelKind
 
 
 class TorchvisionSource:
     """One split of a torchvision data set of (PIL image, label) pairs."""
 
-    def __init__(self, data: Any, labels: Sequence[int], class_names: Sequence[str], name: str) -> None:
-        self._data, self._name = data, name
+    def __init__(
+        self, data: Any, labels: Sequence[int], class_names: Sequence[str], name: str, pixels: PixelKind
+    ) -> None:
+        self._data, self._name, self.pixels = data, name, pixels
         self.labels: Tensor = torch.tensor(labels, dtype=torch.int64)
         self.class_names = class_names
 
     def load(self, index: int) -> Tensor:
         try:
-            return rgb(self._data[index][0])
+            return from_pillow(self._data[index][0], self.pixels)
         except (OSError, ValueError, SyntaxError) as error:
             raise ImageError(f"{self.name(index)} cannot be decoded ({error})") from None
 
@@ -61,7 +64,7 @@ def open_torchvision(config: TorchvisionData) -> Splits:
         ) from None
     return Splits(
         {
-            split: TorchvisionSource(data, own, [str(c) for c in data.classes], f"{config.name}/{split}")
+            split: TorchvisionSource(data, own, [str(c) for c in data.classes], f"{config.name}/{split}", config.pixels)
             for split, data, own in zip(("train", "val"), pair, labels, strict=True)
         }
     )

@@ -9,7 +9,7 @@ from typing import NamedTuple
 from cnnjepa.data.decoding import decode
 from cnnjepa.data.entries import Entry
 from cnnjepa.data.pack import Packing, as_jpeg, in_order, mark
-from cnnjepa.data.shards import ShardIndex, Shards, read_index, shard_file
+from cnnjepa.data.shards import Manifest, ShardIndex, Shards, read_index, shard_file
 from cnnjepa.errors import ImageError, RunError
 
 
@@ -48,9 +48,7 @@ def verify(packing: Packing, threads: int) -> Iterator[int]:
                     raise _wrong(packing, number, "its bytes are not those that were written")
             kept |= _compare(packing, number, index)
             entries = [Entry(path, size, offset, number) for path, offset, size in index.images]
-            for problem in in_order(
-                pool, lambda e: _problem(reader, root, e, manifest.shorter_side), entries, 4 * threads
-            ):
+            for problem in in_order(pool, lambda e: _problem(reader, e, manifest), entries, 4 * threads):
                 if problem:
                     raise _wrong(packing, number, problem)
                 good += 1
@@ -114,10 +112,10 @@ def _compare(packing: Packing, number: int, index: ShardIndex) -> set[int]:
     return labels
 
 
-def _problem(reader: Shards, root: Path, entry: Entry, shorter_side: int) -> str | None:
+def _problem(reader: Shards, entry: Entry, manifest: Manifest) -> str | None:
     try:
-        image = decode(reader.read(entry), entry.path)
+        image = decode(reader.read(entry), entry.path, manifest.pixels)
     except (ImageError, OSError) as error:
         return str(error)
     side = min(image.shape[1:])
-    return f"{entry.path} has a shorter side of {side} pixels" if side > shorter_side else None
+    return f"{entry.path} has a shorter side of {side} pixels" if side > manifest.shorter_side else None

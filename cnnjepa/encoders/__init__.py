@@ -17,12 +17,12 @@ if TYPE_CHECKING:
 Backbone = Union[ResNetBackbone, ConvNeXtBackbone, CustomBackbone, "ViTBackbone"]
 
 
-def build_backbone(config: AnyEncoderConfig, seed: int) -> Backbone:
-    """Build a backbone with random weights, a function of (config, seed) alone. Parameters are float32, on the CPU.
-    Raises ConfigError for a transformer if timm is not installed, and for a user-defined network that does not have the
-    stated total stride."""
+def build_backbone(config: AnyEncoderConfig, seed: int, channels: int = 3) -> Backbone:
+    """Build a backbone for images of `channels` channels with random weights, a function of the arguments alone.
+    Parameters are float32, on the CPU. Raises ConfigError for a transformer if timm is not installed, and for a
+    user-defined network that does not have the stated total stride."""
     build: Any = build_custom if extension_of(config) else implementation_of(config, IMPLEMENTATIONS)
-    backbone: Backbone = build(config, seed)
+    backbone: Backbone = build(config, seed, channels)
     return backbone
 
 

@@ -14,9 +14,9 @@ _BLOCKS = {"convnext_tiny": (3, 3, 9, 3), "convnext_small": (3, 3, 27, 3)}
 
 
 class ConvNeXtBackbone(ConvNeXt):  # type: ignore[misc]
-    """ConvNeXt backbone: images [B, 3, H, W] → features [B, C, H/32, W/32]."""
+    """ConvNeXt backbone: images [B, K, H, W] of K `channels` → features [B, C, H/32, W/32]."""
 
-    def __init__(self, config: ConvNeXtConfig) -> None:
+    def __init__(self, config: ConvNeXtConfig, channels: int = 3) -> None:
         widths = [round(96 * config.width) * 2**stage for stage in range(4)]
         following = [*widths[1:], None]
         stages = [
@@ -28,6 +28,11 @@ class ConvNeXtBackbone(ConvNeXt):  # type: ignore[misc]
             for name, child in list(module.named_children()):
                 if type(child).__name__ == "StochasticDepth":
                     setattr(module, name, nn.Identity())
+        if channels != 3:
+            patches = nn.Conv2d(channels, widths[0], 4, stride=4)
+            nn.init.trunc_normal_(patches.weight, std=0.02)  # torchvision's initialisation
+            nn.init.zeros_(patches.bias)  # type: ignore[arg-type]
+            self.features[0][0] = patches
         self.avgpool = self.classifier = nn.Identity()
         self.feature_dim: int = widths[-1]
         """C, the number of channels of the features."""
@@ -55,8 +60,8 @@ class ConvNeXtBackbone(ConvNeXt):  # type: ignore[misc]
         return LayerNorm2d(self.stage_dims[stage], eps=1e-6)
 
 
-def build_convnext(config: ConvNeXtConfig, seed: int) -> ConvNeXtBackbone:
-    """Build a backbone with random weights, a function of (config, seed) alone. Parameters are float32, on the CPU."""
+def build_convnext(config: ConvNeXtConfig, seed: int, channels: int = 3) -> ConvNeXtBackbone:
+    """Build a backbone with random weights, a function of the arguments alone. Parameters are float32, on the CPU."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(key(seed, "encoder_init") >> 1)
-        return ConvNeXtBackbone(config)
+        return ConvNeXtBackbone(config, channels)

@@ -15,7 +15,7 @@ from cnnjepa.schemas.extension import extension_of
 
 
 class CustomBackbone(nn.Module):
-    """Backbone around a user's `network`: images [B, 3, H, W] → features [B, C, H/s, W/s]."""
+    """Backbone around a user's `network`: images [B, K, H, W] → features [B, C, H/s, W/s]."""
 
     def __init__(self, network: nn.Module, feature_dim: int, total_stride: int) -> None:
         super().__init__()
@@ -46,7 +46,7 @@ def load_network(named: str, *arguments: Any) -> nn.Module:
     return made
 
 
-def build_custom(config: CustomEncoderConfig | OwnEncoderSection, seed: int) -> CustomBackbone:
+def build_custom(config: CustomEncoderConfig | OwnEncoderSection, seed: int, channels: int = 3) -> CustomBackbone:
     """Build the user's network with torch's generator seeded by `seed`. Raises ConfigError if its feature map does not
     match the stated total stride."""
     own = extension_of(config)
@@ -54,21 +54,21 @@ def build_custom(config: CustomEncoderConfig | OwnEncoderSection, seed: int) -> 
         torch.manual_seed(key(seed, "encoder_init") >> 1)
         takes_section = own is not None and hasattr(own.implementation, "Config")
         network = load_network(config.own_network, *([config] if takes_section else []))
-    dim = feature_dim_of(network, config.total_stride, config.own_network)
+    dim = feature_dim_of(network, config.total_stride, config.own_network, channels)
     return CustomBackbone(network, dim, config.total_stride)
 
 
 @torch.no_grad()
-def features_of(network: nn.Module, size: int, named: str) -> object:
-    """Return the network's output for an image [1, 3, size, size], in evaluation mode. Raises ConfigError if the
+def features_of(network: nn.Module, size: int, named: str, channels: int = 3) -> object:
+    """Return the network's output for an image [1, channels, size, size], in evaluation mode. Raises ConfigError if the
     network does not accept such an image."""
     training = network.training
     try:
-        return network.eval()(torch.zeros(1, 3, size, size))
+        return network.eval()(torch.zeros(1, channels, size, size))
     except Exception as error:
         raise ConfigError(
-            f"encoder {named}: it fails on an image [1, 3, {size}, {size}] ({_said(error)}); an encoder takes RGB "
-            "images [B, 3, S, S] in float32"
+            f"encoder {named}: it fails on an image [1, {channels}, {size}, {size}] ({_said(error)}); an encoder takes "
+            f"images [B, {channels}, S, S] in float32 (data.channels {channels})"
         ) from error
     finally:
         network.train(training)
@@ -81,10 +81,10 @@ def _said(error: Exception) -> str:
     return line if isinstance(error, ImportError | AttributeError) else f"{type(error).__name__}: {line}".rstrip(": ")
 
 
-def feature_dim_of(network: nn.Module, stride: int, named: str) -> int:
+def feature_dim_of(network: nn.Module, stride: int, named: str, channels: int = 3) -> int:
     """Return the number of channels of the features. Raises ConfigError if an image whose side is two strides does not
     give two cells per side."""
-    features = features_of(network, 2 * stride, named)
+    features = features_of(network, 2 * stride, named, channels)
     shape = list(features.shape) if isinstance(features, Tensor) else type(features).__name__
     if not isinstance(features, Tensor) or features.dim() != 4 or list(features.shape[2:]) != [2, 2]:
         raise ConfigError(

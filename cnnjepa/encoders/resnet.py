@@ -33,13 +33,14 @@ _SPECS: dict[Arch, _Spec] = {
 
 
 class ResNetBackbone(ResNet):  # type: ignore[misc]
-    """ResNet backbone: images [B, 3, H, W] → features [B, C, H/s, W/s], with s the config's total stride.
+    """ResNet backbone: images [B, K, H, W] → features [B, C, H/s, W/s], with s the config's total stride and
+    K the number of `channels`.
 
     Initialised like timm's networks (docs/sources.md#encoder-init): Kaiming normal (fan out), and the last batch norm
     of every residual branch starts at zero.
     """
 
-    def __init__(self, config: EncoderConfig) -> None:
+    def __init__(self, config: EncoderConfig, channels: int = 3) -> None:
         spec = _SPECS[config.arch]
         self._width = config.width
         super().__init__(
@@ -51,8 +52,8 @@ class ResNetBackbone(ResNet):  # type: ignore[misc]
         )
         stem = self._channels(64)
         kernel, stride = (7, 2) if config.stem == "imagenet" else (3, 2 if config.stem == "half" else 1)
-        if stem != 64 or config.stem != "imagenet":
-            self.conv1 = nn.Conv2d(3, stem, kernel, stride, kernel // 2, bias=False)
+        if stem != 64 or config.stem != "imagenet" or channels != 3:
+            self.conv1 = nn.Conv2d(channels, stem, kernel, stride, kernel // 2, bias=False)
             self.bn1 = nn.BatchNorm2d(stem)
             nn.init.kaiming_normal_(self.conv1.weight, mode="fan_out", nonlinearity="relu")
         if config.stem != "imagenet":
@@ -94,8 +95,8 @@ class ResNetBackbone(ResNet):  # type: ignore[misc]
         return nn.BatchNorm2d(self.stage_dims[stage])
 
 
-def build_resnet(config: EncoderConfig, seed: int) -> ResNetBackbone:
-    """Build a backbone with random weights, a function of (config, seed) alone. Parameters are float32, on the CPU."""
+def build_resnet(config: EncoderConfig, seed: int, channels: int = 3) -> ResNetBackbone:
+    """Build a backbone with random weights, a function of the arguments alone. Parameters are float32, on the CPU."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(key(seed, "encoder_init") >> 1)
-        return ResNetBackbone(config)
+        return ResNetBackbone(config, channels)

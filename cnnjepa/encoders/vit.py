@@ -54,10 +54,10 @@ def start_linear(layer: nn.Linear | nn.Conv2d) -> None:
 
 
 class ViTBackbone(nn.Module):
-    """Vision transformer: images [B, 3, S, S] → features [B, D, G, G], with G = S / patch size. Parameter names are
-    timm's."""
+    """Vision transformer: images [B, K, S, S] of K `channels` → features [B, D, G, G], with G = S / patch size.
+    Parameter names are timm's."""
 
-    def __init__(self, config: ViTConfig) -> None:
+    def __init__(self, config: ViTConfig, channels: int = 3) -> None:
         super().__init__()
         self.heads = VIT_HEADS[config.arch]
         self.feature_dim = _WIDTH_OF_HEAD * self.heads
@@ -65,7 +65,7 @@ class ViTBackbone(nn.Module):
         self.total_stride = config.patch_size
         """Side of a feature cell in input pixels."""
         self.patch_embed = nn.Module()
-        self.patch_embed.proj = nn.Conv2d(3, self.feature_dim, config.patch_size, config.patch_size)
+        self.patch_embed.proj = nn.Conv2d(channels, self.feature_dim, config.patch_size, config.patch_size)
         start_linear(self.patch_embed.proj)
         self.blocks = blocks(config.blocks, self.feature_dim, self.heads)
         self.norm = nn.LayerNorm(self.feature_dim, eps=1e-6)
@@ -90,9 +90,9 @@ class ViTBackbone(nn.Module):
         return features.transpose(1, 2).unflatten(2, (grid, grid))
 
 
-def build_vit(config: ViTConfig, seed: int) -> ViTBackbone:
-    """Build a transformer with random weights, a function of (config, seed) alone. Parameters are float32, on the
+def build_vit(config: ViTConfig, seed: int, channels: int = 3) -> ViTBackbone:
+    """Build a transformer with random weights, a function of the arguments alone. Parameters are float32, on the
     CPU."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(key(seed, "encoder_init") >> 1)
-        return ViTBackbone(config)
+        return ViTBackbone(config, channels)

@@ -34,8 +34,10 @@ def model_card(exported: ExportedEncoder, licence: str, loading: str) -> str:
         f"The {exported.which} encoder of a run of CNN-JEPA Bench {__version__}, without classifier. It maps images to "
         f"{exported.network.feature_dim} features, averaged over positions.", "",
         "## Use", "", "```python", loading.strip(), "```", "",
-        f"Inputs are {config.data.image_size} px crops of pixels in [0, 1], minus `{list(config.data.mean)}`, divided "
-        f"by `{list(config.data.std)}`.", "",
+        f"Inputs are {config.data.image_size} px crops of {config.data.channels} channel(s), with the values "
+        f"{_plain(config.data.bounds[0])} to {_plain(config.data.bounds[1])} mapped to 0 to 1"
+        f"{'' if config.data.range == 'dtype' else ' and clipped'}, minus `{list(config.data.mean)}`, divided by "
+        f"`{list(config.data.std)}`.", "",
         "## Images", "", f"- Data set: {markdown_text(dataset)}", f"- Licence of the images: {markdown_text(licence)}",
     ]  # fmt: skip
     if result and result.train_images:
@@ -49,6 +51,11 @@ def model_card(exported: ExportedEncoder, licence: str, loading: str) -> str:
     if result:
         lines += ["", f"Name of these settings on these images: `{result.pretrain_hash}`."]
     return "\n".join(lines) + "\n"
+
+
+def _plain(value: float) -> str:
+    """Return a number in full."""
+    return f"{value:.10g}"
 
 
 def _figures(exported: ExportedEncoder) -> list[str]:

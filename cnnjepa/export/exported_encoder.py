@@ -18,7 +18,8 @@ TOLERANCE = 1e-5
 
 
 class PooledEncoder(nn.Module):
-    """Encoder with features averaged over positions, as the probes see them: images [B, 3, S, S] → [B, C]."""
+    """Encoder with features averaged over positions, as the probes see them: images [B, K, S, S] of K channels → [B,
+    C]."""
 
     def __init__(self, network: nn.Module) -> None:
         super().__init__()
@@ -64,8 +65,7 @@ class ExportedEncoder:
 
     def images(self) -> Tensor:
         """Return four random, normalised images of the training size, for comparing features."""
-        size = self.config.data.image_size
-        return torch.randn(4, 3, size, size, generator=torch.Generator().manual_seed(0))
+        return torch.randn(4, *self.config.image_shape, generator=torch.Generator().manual_seed(0))
 
     @torch.inference_mode()
     def features(self) -> Tensor:
@@ -84,8 +84,10 @@ class ExportedEncoder:
         """Return how images are converted to inputs."""
         data, resize = self.config.data, self.config.probe.resize
         return {
-            "input_size": [3, data.image_size, data.image_size],
+            "input_size": list(self.config.image_shape),
             "resize": resize or data.image_size,
+            "dtype": data.dtype,
+            "range": list(data.bounds),
             "mean": list(data.mean),
             "std": list(data.std),
             "interpolation": "bilinear",

@@ -65,13 +65,17 @@ def _to_torchvision(exported: ExportedEncoder, folder: Path) -> tuple[Tensor, st
     torch.save(exported.network.state_dict(), folder / "encoder.pt")
     stock = getattr(torchvision.models, arch)()
     stock.fc = nn.Identity()
+    channels, stem = exported.config.data.channels, ""
+    if channels != 3:
+        stock.conv1 = nn.Conv2d(channels, 64, 7, stride=2, padding=3, bias=False)
+        stem = f"model.conv1 = torch.nn.Conv2d({channels}, 64, 7, stride=2, padding=3, bias=False)\n"
     stock.load_state_dict(torch.load(folder / "encoder.pt", weights_only=True))
     loading = f"""
 import torch, torchvision
 
 model = torchvision.models.{arch}()
 model.fc = torch.nn.Identity()
-model.load_state_dict(torch.load("encoder.pt", weights_only=True))
+{stem}model.load_state_dict(torch.load("encoder.pt", weights_only=True))
 features = model.eval()(images)
 """
     with torch.inference_mode():
@@ -81,8 +85,10 @@ features = model.eval()(images)
 def _timm_form(exported: ExportedEncoder) -> tuple[str, dict[str, Any], dict[str, Tensor]]:
     """Return timm's name of the network, its arguments, and the state dict."""
     encoder, state = exported.config.encoder, dict(exported.network.state_dict())
+    channels = exported.config.data.channels
+    others: dict[str, Any] = {"in_chans": channels} if channels != 3 else {}
     if isinstance(exported.network, ResNetBackbone):
-        return str(encoder.arch), {"num_classes": 0}, state
+        return str(encoder.arch), {"num_classes": 0, **others}, state
     from cnnjepa.encoders.vit import ViTBackbone, positions
 
     assert isinstance(exported.network, ViTBackbone)
@@ -90,7 +96,7 @@ def _timm_form(exported: ExportedEncoder) -> tuple[str, dict[str, Any], dict[str
     arguments = {
         "num_classes": 0, "img_size": exported.config.data.image_size, "patch_size": encoder.total_stride,
         "depth": len(exported.network.blocks),
-        "class_token": False, "global_pool": "avg", "fc_norm": False,
+        "class_token": False, "global_pool": "avg", "fc_norm": False, **others,
     }  # fmt: skip
     return f"{encoder.arch}_patch16_224", arguments, {**state, "pos_embed": codes[None]}
 
@@ -120,7 +126,9 @@ def _to_safetensors(exported: ExportedEncoder, folder: Path) -> tuple[Tensor, st
     safetensors.save_file(state, folder / "encoder.safetensors", {"format": "pt"})
     again = _rebuilt(exported)
     again.load_state_dict(safetensors.load_file(folder / "encoder.safetensors"))
-    loading = """
+    channels = exported.config.data.channels
+    more = f", channels={channels}" if channels != 3 else ""
+    loading = f"""
 import json
 from cnnjepa.encoders import build_backbone
 from cnnjepa.schemas import AnyEncoderConfig
@@ -128,7 +136,7 @@ from pydantic import TypeAdapter
 from safetensors.torch import load_file
 
 config = TypeAdapter(AnyEncoderConfig).validate_python(json.load(open("encoder.json"))["encoder"])
-encoder = build_backbone(config, seed=0)
+encoder = build_backbone(config, seed=0{more})
 encoder.load_state_dict(load_file("encoder.safetensors"))
 features = encoder.eval()(images).mean((2, 3))
 """
@@ -139,7 +147,7 @@ features = encoder.eval()(images).mean((2, 3))
 def _rebuilt(exported: ExportedEncoder) -> nn.Module:
     from cnnjepa.encoders import build_backbone
 
-    return build_backbone(exported.config.encoder, exported.config.runtime.seed + 1)
+    return build_backbone(exported.config.encoder, exported.config.runtime.seed + 1, exported.config.data.channels)
 
 
 def _to_onnx(exported: ExportedEncoder, folder: Path) -> tuple[Tensor, str]:
@@ -162,11 +170,11 @@ def _to_onnx(exported: ExportedEncoder, folder: Path) -> tuple[Tensor, str]:
         )
     session = runtime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
     (features,) = session.run(None, {"images": exported.images().numpy()})
-    loading = """
+    loading = f"""
 import onnxruntime
 
 session = onnxruntime.InferenceSession("encoder.onnx")
-(features,) = session.run(None, {"images": images})  # float32 [batch, 3, S, S]
+(features,) = session.run(None, {{"images": images}})  # float32 [batch, {exported.config.data.channels}, S, S]
 """
     return torch.from_numpy(features), loading
 
@@ -181,7 +189,7 @@ def _to_huggingface(exported: ExportedEncoder, folder: Path) -> tuple[Tensor, st
     safetensors.save_file({k: v.contiguous() for k, v in state.items()}, folder / "model.safetensors", {"format": "pt"})
     preparation = exported.preprocessing()
     arguments.pop("num_classes")
-    settings = {
+    settings: dict[str, Any] = {
         "architecture": name, "num_classes": 0, "num_features": exported.network.feature_dim,
         "model_args": arguments,
         "pretrained_cfg": {
@@ -189,10 +197,11 @@ def _to_huggingface(exported: ExportedEncoder, folder: Path) -> tuple[Tensor, st
             "interpolation": preparation["interpolation"], "mean": preparation["mean"], "std": preparation["std"],
             "crop_pct": preparation["input_size"][1] / preparation["resize"], "num_classes": 0,
             "pool_size": [exported.config.grid] * 2,
-            "first_conv": "patch_embed.proj" if "patch" in name else "conv1",
             "classifier": "head" if "patch" in name else "fc",
         },
     }  # fmt: skip
+    if exported.config.data.channels == 3:  # timm would adapt the named layer from 3 channels to the model's
+        settings["pretrained_cfg"]["first_conv"] = "patch_embed.proj" if "patch" in name else "conv1"
     (folder / "config.json").write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")
     model = timm.create_model(f"local-dir:{folder}", pretrained=True)
     loading = """

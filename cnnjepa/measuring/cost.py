@@ -32,10 +32,9 @@ def method_cost(config: PretrainConfig, method: Method | None = None) -> MethodC
     encoder = method.probed_encoder(config.probed_encoder)
     count = sum(p.numel() for p in encoder.parameters())
     trainable = sum(p.numel() for p in method.parameters() if p.requires_grad)
-    size = config.data.image_size
     forwards = _Forwards()
     step = sum(_pass_flops(config, method, forwards))
-    return MethodCost(count, trainable - count, step, forwards(encoder, (3, size, size))[0], method.feature_dim)
+    return MethodCost(count, trainable - count, step, forwards(encoder, config.image_shape)[0], method.feature_dim)
 
 
 def pass_flops(config: PretrainConfig, method: Method) -> list[float]:

@@ -25,6 +25,7 @@ from cnnjepa.sparse.fitness import TOLERANCE, compare, judge_layers
 from cnnjepa.training.distributed import Processes, pick_device, use_threads
 from cnnjepa.training.environment import environment
 from cnnjepa.training.failures import explaining
+from cnnjepa.training.resolve import resolve
 
 _BATCH = 16
 
@@ -53,6 +54,7 @@ def examine(config: PretrainConfig) -> Iterator[Finding]:
         yield _speed(config, device)
     try:
         data = open_data(config.data)
+        config = resolve(config, data.resident, device, measured=data.measured)
         refuse_unlabelled(config, data.labelled, data.name)
         data = training_set(config, data)
         refuse_part_of_a_batch(data.name, data.train.labels.numel(), config.runtime.batch_size, 1)
@@ -135,10 +137,9 @@ def _relative(a: Tensor, b: Tensor) -> float:
 
 def _speed(config: PretrainConfig, device: torch.device) -> Finding:
     """Compare the speed of the packed encoder with the stock dense one, forward and backward, in alternating runs."""
-    backbone = build_backbone(config.encoder, 0).to(device).to(memory_format=torch.channels_last)
+    backbone = build_backbone(config.encoder, 0, config.data.channels).to(device).to(memory_format=torch.channels_last)
     dense, packed = copy.deepcopy(backbone), PackedEncoder(backbone)
-    size = config.data.image_size
-    images = torch.rand(_BATCH, 3, size, size, device=device).contiguous(memory_format=torch.channels_last)
+    images = torch.rand(_BATCH, *config.image_shape, device=device).contiguous(memory_format=torch.channels_last)
     context = sample_masks(RandomMasking(ratio=0.5), config.grid, torch.arange(_BATCH, device=device), 0, 0).context
     share = float(context.float().mean())
     times: dict[str, list[float]] = {"dense": [], "packed": []}

@@ -54,7 +54,9 @@ def _inputs(config: PretrainConfig, method: Method, step: int, indices: range = 
     dtype = next(method.parameters()).dtype
     generator = torch.Generator().manual_seed(step)
     views = tuple(
-        torch.rand(_BATCH, 3, view.size, view.size, generator=generator)[indices.start : indices.stop].to(dtype)
+        torch.rand(_BATCH, config.data.channels, view.size, view.size, generator=generator)[
+            indices.start : indices.stop
+        ].to(dtype)
         for view in config.views
     )
     labels = torch.arange(indices.start, indices.stop) % 2

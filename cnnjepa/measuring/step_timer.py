@@ -25,7 +25,9 @@ class StepTimer:
             group["lr"] = 1e-4
         batch = config.runtime.batch_size
         self._views = tuple(
-            torch.rand(batch, 3, view.size, view.size, device=device).contiguous(memory_format=torch.channels_last)
+            torch.rand(batch, config.data.channels, view.size, view.size, device=device).contiguous(
+                memory_format=torch.channels_last
+            )
             for view in config.views
         )
         self._indices, self._labels = torch.arange(batch), torch.arange(batch, device=device) % 2

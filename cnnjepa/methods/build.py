@@ -28,7 +28,7 @@ def method_class(section: MethodSection) -> type[Method]:
 def build_method(config: PretrainConfig, classes: int = _CLASSES) -> Method:
     """Build the method on the CPU in float32. Its weights are a function of the config and runtime.seed alone.
     `classes` is the number of classes of the data set; only `supervised` uses it."""
-    backbone = build_backbone(config.encoder, config.runtime.seed)
+    backbone = build_backbone(config.encoder, config.runtime.seed, config.data.channels)
     kind = method_class(config.method)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(key(config.runtime.seed, "method_init") >> 1)

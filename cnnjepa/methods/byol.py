@@ -56,7 +56,7 @@ class BYOL(Method):
         follow(((self.target_encoder, self.context_encoder), (self.target_projector, self.projector)), momentum)
 
     def passes(self, config: PretrainConfig) -> list[Pass]:
-        images, width = (3, config.data.image_size, config.data.image_size), self._width
+        images, width = config.image_shape, self._width
         return [
             Pass(self.context_encoder, images, 2, sees_images=True),
             Pass(self.projector, (self.feature_dim,), 2),

@@ -110,7 +110,7 @@ class CNNJEPA(Method):
     def passes(self, config: PretrainConfig) -> list[Pass]:
         """Return the parts of a step. The packed context encoder costs the visible fraction of a dense one; the masked
         encoder computes every cell."""
-        images = (3, config.data.image_size, config.data.image_size)
+        images = config.image_shape
         share = config.computed_share
         features = (self.feature_dim, config.grid, config.grid)
         found = [

@@ -110,15 +110,15 @@ class IJEPA(Method):
 
     def passes(self, config: PretrainConfig) -> list[Pass]:
         """Return the parts of a step, at the mean number of context and target tokens."""
-        size, cells = config.data.image_size, config.grid**2
+        cells = config.grid**2
         context = max(1, round(config.visible_share * cells))
         n, dim = self.masking.num_blocks, self.predictor.token.numel()
         block = max(1, round(cells * sum(self.masking.scale) / 2))
         patches = self.context_encoder.patch_embed.proj
         assert isinstance(patches, nn.Module)
         return [
-            Pass(self.target_encoder, (3, size, size), 1, trained=False),
-            Pass(patches, (3, size, size), 1, sees_images=True),
+            Pass(self.target_encoder, config.image_shape, 1, trained=False),
+            Pass(patches, config.image_shape, 1, sees_images=True),
             Pass(self.context_encoder.blocks, (context, self.feature_dim), 1),
             Pass(self.predictor.enter, (context, self.feature_dim), 1),
             Pass(self.predictor.blocks, (context + block, dim), n),

@@ -88,5 +88,8 @@ class LeJEPA(Method):
 
     def passes(self, config: PretrainConfig) -> list[Pass]:
         encoder, sizes = self.context_encoder, [view.size for view in config.views]
-        by_size = [Pass(encoder, (3, size, size), sizes.count(size), sees_images=True) for size in sorted(set(sizes))]
+        by_size = [
+            Pass(encoder, (config.data.channels, size, size), sizes.count(size), sees_images=True)
+            for size in sorted(set(sizes))
+        ]
         return [*by_size, Pass(self.projector, (self.feature_dim,), len(sizes))]

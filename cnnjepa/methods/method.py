@@ -66,7 +66,7 @@ class Method(nn.Module, ABC):
 
     encoders: ClassVar[dict[str, str]] = {"context": "context_encoder"}
     """Submodules that can be probed: `context`, which has gradients, and `target` if there is a moving average. Each is
-    a dense network, images [B, 3, S, S] → features [B, C, G, G]."""
+    a dense network, images [B, K, S, S] of `data.channels` channels → features [B, C, G, G]."""
 
     feature_dim: int
 
@@ -74,8 +74,8 @@ class Method(nn.Module, ABC):
     @abstractmethod
     def build(cls, section: Any, backbone: Any, config: PretrainConfig, classes: int) -> Self:
         """Build the method with random weights from torch's generator, which is seeded. `section` is `config.method`.
-        `backbone` is the encoder's network, images [B, 3, S, S] → features [B, `backbone.feature_dim`, G, G]. `classes`
-        is the number of classes of the data set."""
+        `backbone` is the encoder's network, images [B, K, S, S] of `data.channels` channels → features [B,
+        `backbone.feature_dim`, G, G]. `classes` is the number of classes of the data set."""
 
     def inputs(self, views: tuple[Tensor, ...], labels_B: Tensor, draw: StepDraw) -> tuple[Tensor, ...]:
         """Return the arguments of `forward`: the normalised views first. The first dimension of every tensor is the

@@ -55,8 +55,7 @@ class SimCLR(Method):
         return StepLoss(nt_xent(first, second, self.temperature), self.terms(*inputs))
 
     def passes(self, config: PretrainConfig) -> list[Pass]:
-        size = config.data.image_size
         return [
-            Pass(self.context_encoder, (3, size, size), 2, sees_images=True),
+            Pass(self.context_encoder, config.image_shape, 2, sees_images=True),
             Pass(self.projector, (self.feature_dim,), 2),
         ]

@@ -22,14 +22,14 @@ _EPSILON = 1e-6  # added to a patch's variance
 
 
 def patch_pixels(images_BCHW: Tensor, grid: int) -> Tensor:
-    """Return the pixels of every patch, [B, G, G, p·p·3]."""
+    """Return the pixels of every patch, [B, G, G, p·p·K] for K channels."""
     b, c, size, _ = images_BCHW.shape
     p = size // grid
     return images_BCHW.reshape(b, c, grid, p, grid, p).permute(0, 2, 4, 3, 5, 1).reshape(b, grid, grid, p * p * c)
 
 
 def normalised_patches(images_BCHW: Tensor, grid: int) -> Tensor:
-    """Return the same, with mean 0 and variance 1 per patch, over its pixels and colours."""
+    """Return the same, with mean 0 and variance 1 per patch, over its pixels and channels."""
     patches = patch_pixels(images_BCHW, grid)
     mean, variance = patches.mean(-1, keepdim=True), patches.var(-1, keepdim=True)
     return (patches - mean) / (variance + _EPSILON).sqrt()
@@ -47,7 +47,7 @@ class SparK(Method):
 
     encoders: ClassVar[dict[str, str]] = {"context": "context_encoder.network"}
 
-    def __init__(self, encoder: ContextEncoder, config: SparKConfig) -> None:
+    def __init__(self, encoder: ContextEncoder, config: SparKConfig, channels: int = 3) -> None:
         super().__init__()
         backbone = encoder.network
         assert isinstance(backbone, ResNetBackbone | ConvNeXtBackbone)  # the config refuses all others
@@ -59,12 +59,12 @@ class SparK(Method):
         scales = min(len(backbone.stage_dims), doublings)
         self.norms = nn.ModuleList(backbone.stage_norm(-1 - scale) for scale in range(scales))
         width = config.decoder_dim or decoder_width(backbone.feature_dim, backbone.total_stride)
-        self.decoder = UNetDecoder(backbone.stage_dims[::-1][:scales], width, doublings)
+        self.decoder = UNetDecoder(backbone.stage_dims[::-1][:scales], width, doublings, channels)
 
     @classmethod
     def build(cls, section: SparKConfig, backbone: Backbone, config: PretrainConfig, classes: int) -> Self:
         """See `Method.build`."""
-        return cls(context_encoder(backbone, config.encoder), section)
+        return cls(context_encoder(backbone, config.encoder), section, config.data.channels)
 
     def inputs(self, views: tuple[Tensor, ...], labels_B: Tensor, draw: StepDraw) -> tuple[Tensor, ...]:
         """Return the view and its masks [B, G, G]. The context mask stays in host memory, where the encoder counts its
@@ -99,6 +99,5 @@ class SparK(Method):
         """Return the parts of a step. The packed encoder costs the visible fraction of a dense one; the masked encoder
         computes every cell."""
         share = config.computed_share
-        size = config.data.image_size
-        encoder = Pass(self.context_encoder.network, (3, size, size), share, sees_images=True)
+        encoder = Pass(self.context_encoder.network, config.image_shape, share, sees_images=True)
         return [encoder, *self.decoder.passes(config.grid)]

@@ -40,9 +40,8 @@ class Supervised(Method):
         return StepLoss(loss, self.terms(*inputs), {"accuracy": 100 * right})
 
     def passes(self, config: PretrainConfig) -> list[Pass]:
-        size = config.data.image_size
         return [
-            Pass(self.context_encoder, (3, size, size), 1, sees_images=True),
+            Pass(self.context_encoder, config.image_shape, 1, sees_images=True),
             Pass(self.classifier, (self.feature_dim,), 1),
         ]
 

@@ -49,13 +49,13 @@ class UpBlock(nn.Sequential):
 class UNetDecoder(nn.Module):
     """Decoder to which the map of each scale is added before the block that doubles its sides."""
 
-    def __init__(self, channels: Sequence[int], width: int, doublings: int) -> None:
+    def __init__(self, channels: Sequence[int], width: int, doublings: int, image_channels: int = 3) -> None:
         """Build the decoder. `channels` are those of the maps, deepest first, at most `doublings` of them. `width` must
         be divisible by 2^doublings."""
         super().__init__()
         widths = [width // 2**scale for scale in range(doublings + 1)]
         self.blocks = nn.ModuleList(UpBlock(before) for before in widths[:-1])
-        self.pixels = nn.Conv2d(widths[-1], 3, 1)
+        self.pixels = nn.Conv2d(widths[-1], image_channels, 1)
         for layer in self.modules():  # as in the released code, whose projections keep torch's initialisation
             if isinstance(layer, nn.ConvTranspose2d):
                 nn.init.kaiming_normal_(layer.weight, mode="fan_out", nonlinearity="relu")
@@ -72,7 +72,8 @@ class UNetDecoder(nn.Module):
         self._widths = widths
 
     def forward(self, maps: Sequence[Tensor], context_BGG: Tensor) -> Tensor:
-        """Decode sparse maps, deepest first, and the visible cells (boolean) to pixels [B, 3, S, S]."""
+        """Decode sparse maps, deepest first, and the visible cells (boolean) to pixels [B, K, S, S] of K image
+        channels."""
         x: Tensor | None = None
         for number, block in enumerate(self.blocks):
             if number < len(self.scales):

@@ -72,8 +72,7 @@ class VICReg(Method):
         return StepLoss(loss * images, images, scalars)
 
     def passes(self, config: PretrainConfig) -> list[Pass]:
-        size = config.data.image_size
         return [
-            Pass(self.context_encoder, (3, size, size), 2, sees_images=True),
+            Pass(self.context_encoder, config.image_shape, 2, sees_images=True),
             Pass(self.projector, (self.feature_dim,), 2),
         ]

@@ -23,7 +23,7 @@ _MOST_BYTES_IN_MEMORY = 2 * 2**30
 _BLOCK = 65_536  # rows processed at a time
 
 Embed = Callable[[Tensor], Tensor]
-"""uint8 images [B, 3, S, S] → features float32 [B, D]."""
+"""pixels [B, K, S, S] → features float32 [B, D]."""
 
 
 @dataclass

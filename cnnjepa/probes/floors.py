@@ -21,7 +21,7 @@ _CALIBRATION_IMAGES = 2048
 def untrained_encoder(config: PretrainConfig, data: DataSet, device: torch.device) -> nn.Module:
     """Return the run's encoder with its initial weights and with batch-norm statistics averaged over training
     images."""
-    network = build_backbone(config.encoder, config.runtime.seed).to(device)
+    network = build_backbone(config.encoder, config.runtime.seed, config.data.channels).to(device)
     if config.runtime.channels_last:
         network = network.to(memory_format=torch.channels_last)
     return calibrate(network, config, data, device)

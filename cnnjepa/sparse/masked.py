@@ -21,7 +21,7 @@ class MaskedEncoder(nn.Module):
     """Runs a stock backbone with mask hooks that exist during one forward pass only. Otherwise the network is
     unchanged.
 
-    `backbone` maps images [B, 3, H, W] to features [B, C, G, G].
+    `backbone` maps images [B, K, H, W] to features [B, C, G, G].
     """
 
     def __init__(self, backbone: nn.Module) -> None:

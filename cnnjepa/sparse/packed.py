@@ -13,10 +13,9 @@ from cnnjepa.sparse.patch_grid import PatchGrid
 class PackedEncoder(nn.Module):
     """Runs a residual backbone on the visible cells of each batch, with exact results (see docs/method.md).
 
-    `backbone` maps images [B, 3, H, W] to features [B, C, G, G]. Its convolutions and poolings are replaced by packed
+    `backbone` maps images [B, K, H, W] to features [B, C, G, G]. Its convolutions and poolings are replaced by packed
     ones that share its parameters and their names. Its total stride (`backbone.total_stride`, if it has one) must equal
-    H / G.
-    """
+    H / G."""
 
     def __init__(self, backbone: nn.Module) -> None:
         super().__init__()

@@ -14,6 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from cnnjepa.data.pixels import as_rgb
 from cnnjepa.errors import RunError
 from cnnjepa.masks import Masks
 from cnnjepa.storage.atomic_files import write_atomically
@@ -142,9 +143,9 @@ def final_loss(run_dir: Path, step: int) -> float | None:
 
 
 def panel(views: tuple[Tensor, ...], masks: Masks | None, count: int = 8) -> Tensor:
-    """Return a picture, uint8 [3, rows·S, count·S]: the views [B, 3, S, S] in rows (smaller ones in a grey margin),
+    """Return a picture, uint8 [3, rows·S, count·S]: the views [B, K, S, S] in rows (smaller ones in a grey margin),
     then their context and targets. Input pixels are in [0, 255]."""
-    rows = [view[:count].to(torch.uint8).cpu() for view in views]
+    rows = [as_rgb(view[:count].to(torch.uint8)).cpu() for view in views]
     side = max(row.shape[-1] for row in rows)
     rows = [F.pad(row, (0, side - row.shape[-1]) * 2, value=128) for row in rows]
     pixels = rows[0]

@@ -17,6 +17,7 @@ from pydantic import ValidationError
 
 from cnnjepa.errors import RunError
 from cnnjepa.schemas import PretrainConfig, Probes
+from cnnjepa.schemas.hashing import NEWER
 from cnnjepa.schemas.probe import FloorName
 from cnnjepa.schemas.source_files import fingerprint
 from cnnjepa.storage.atomic_files import write_atomically
@@ -55,7 +56,8 @@ def floor_settings(floor: FloorName, config: PretrainConfig) -> dict[str, Any]:
     """Return every setting of a resolved config that affects the floor's figures."""
     dump: dict[str, Any] = config.model_dump(mode="json")
     settings = {
-        "data": {name: dump["data"].get(name) for name in _PIXELS},
+        "data": {name: dump["data"].get(name) for name in _PIXELS}
+        | {name: dump["data"][name] for name, usual in NEWER["data"].items() if dump["data"][name] != usual},
         "probe": {name: value for name, value in dump["probe"].items() if name not in _NOT_OF_FLOORS},
         "device": dump["runtime"]["device"],
     }

@@ -45,7 +45,7 @@ def open_run(
     is not free and for images or settings that do not fit, and Stopped if a process was asked to stop."""
     _leave_if_asked(stop, processes)
     data = _opened(config, folder, resume, processes)
-    config = resolve(config, data.resident, processes.device, probe_fingerprints(data))
+    config = resolve(config, data.resident, processes.device, probe_fingerprints(data), data.measured)
     identity = identify(config, data.fingerprint, processes.world_size)
     _refuse_unexpected(identity, expected_hash, config)
     _leave_if_asked(stop, processes)

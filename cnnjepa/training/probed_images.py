@@ -17,9 +17,10 @@ _READING = ("data.resident", "data.resident_limit_gib", "data.on_error", "data.d
 _WHICH = (
     "data.source", "data.name", "data.train_split", "data.val_split", "data.train_file", "data.val_file",
     "data.train_images", "data.val_images", "data.labels", "data.val_fraction", "data.val_seed", "data.groups",
+    "data.dtype", "data.range",
 )  # fmt: skip
 # Settings with which an encoder was trained and which it needs for any image.
-_OF_THE_ENCODER = ("image_size", "mean", "std")
+_OF_THE_ENCODER = ("image_size", "channels", "dtype", "range", "mean", "std")
 
 
 def probe_config(
@@ -29,10 +30,9 @@ def probe_config(
     config, `settings` are the hashed settings of its checkpoint, and `data` is the path of other images or the new path
     of the run's own.
 
-    Other images inherit the settings that the encoder needs: size, mean and standard deviation. All other settings,
-    such as numbers of images, splits and residency, are decided again. Raises ConfigError for a setting that a trained
-    run cannot change.
-    """
+    Other images inherit the settings that the encoder needs: size, channels, type, range, mean and standard deviation.
+    All other settings, such as numbers of images, splits and residency, are decided again. Raises ConfigError for a
+    setting that a trained run cannot change."""
     parsed = dict(parse_overrides(overrides))
     if data is not None:
         refuse_two_places(data, parsed)

@@ -9,6 +9,7 @@ import torch
 from cnnjepa.schemas import PretrainConfig, pretrain_hash, probe_hash
 from cnnjepa.schemas.data import LABEL_WORDS
 from cnnjepa.schemas.hashing import hashed_settings
+from cnnjepa.schemas.pixels import UNMEASURED, Measured
 
 
 class Identity(NamedTuple):
@@ -21,10 +22,14 @@ class Identity(NamedTuple):
 
 
 def resolve(
-    config: PretrainConfig, resident: bool, device: torch.device, probe_fingerprints: Sequence[str] = ()
+    config: PretrainConfig,
+    resident: bool,
+    device: torch.device,
+    probe_fingerprints: Sequence[str] = (),
+    measured: Measured = UNMEASURED,
 ) -> PretrainConfig:
-    """Return the config as it is run: device and residency decided, paths of images absolute, and the fingerprints of
-    the sets of `probe.data` filled in."""
+    """Return the config as it is run: device and residency decided, measured numbers filled in, paths of images
+    absolute, and the fingerprints of the sets of `probe.data` filled in."""
     found: dict[str, object] = {"resident": "always" if resident else "never"}
     if config.data.labels not in LABEL_WORDS:
         found["labels"] = str(Path(config.data.labels).resolve())
@@ -33,7 +38,7 @@ def resolve(
     resolved = config.model_copy(
         update={
             "runtime": config.runtime.model_copy(update={"device": device.type}),
-            "data": config.data.model_copy(update=found),
+            "data": config.data.measured_as(measured).model_copy(update=found),
         }
     )
     return with_probe_fingerprints(resolved, probe_fingerprints)

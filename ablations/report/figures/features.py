@@ -14,6 +14,7 @@ from cnnjepa.ablations.report.figures.style import MARKERS, PALETTE, Picture, ca
 from cnnjepa.ablations.report.figures.text import figure_text
 from cnnjepa.data.evaluation import evaluation_batches
 from cnnjepa.data.open import open_sources
+from cnnjepa.data.pixels import shown
 from cnnjepa.data.source import Subset, spread
 from cnnjepa.errors import RunError
 from cnnjepa.pretrained import load_encoder
@@ -51,7 +52,7 @@ def see(run: Path, config: PretrainConfig) -> Seen:
     pixels, features, places = [], [], []
     for batch in evaluation_batches(few, config.data, config.probe.resize, config.probe.feature_batch_size):
         if batch.places.numel():
-            pixels.append(batch.pixels)
+            pixels.append(shown(batch.pixels))
             features.append(embed(batch.pixels))
             places.append(batch.places)
     if not places:

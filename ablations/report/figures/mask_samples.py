@@ -9,6 +9,7 @@ from torch.nn import functional
 
 from cnnjepa.data.evaluation import evaluation_batches
 from cnnjepa.data.open import open_sources
+from cnnjepa.data.pixels import shown
 from cnnjepa.data.source import Subset, spread
 from cnnjepa.data.synthetic import LARGEST, SMALLEST, render
 from cnnjepa.masks import sample_masks
@@ -129,4 +130,5 @@ def _images(config: PretrainConfig) -> Tensor:
     source = open_sources(config.data)["val"]
     few = Subset(source, spread(source, min(_SAMPLES, source.labels.numel())))
     pixels = torch.cat([b.pixels for b in evaluation_batches(few, config.data, None, _SAMPLES)])
+    pixels = shown(pixels)
     return pixels.repeat(_SAMPLES, 1, 1, 1)[:_SAMPLES]
