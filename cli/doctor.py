@@ -78,7 +78,7 @@ def doctor(
     elif augmentation is not None:
         from cnnjepa.data.augmentation_check import check_augmentation
 
-        judged = (Finding(*checked) for checked in check_augmentation(asked.views[0]))
+        judged = (Finding(*checked) for checked in check_augmentation(asked.views[0], asked.data.channels))
     elif metric is not None:
         from cnnjepa.measuring.metric_check import examine_metric
 

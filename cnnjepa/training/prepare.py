@@ -65,7 +65,7 @@ def _opened(config: PretrainConfig, folder: RunFolder, resume: bool, processes: 
     process raises the same refusal."""
     processes.on_main(lambda: folder.refuse_unless_free(resume))
     load_metrics(config.probe.metrics)
-    refuse_unfit_augmentations(config.views)
+    refuse_unfit_augmentations(config.views, config.data.channels)
     data = open_data(config.data, config.runtime.batch_size, processes.world_size)
     refuse_unlabelled(config, data.labelled, data.name)
     training = trained_images(config, torch.bincount(data.train.labels).tolist())
