@@ -143,7 +143,7 @@ def test_a_data_source_of_ones_own_trains(own: str, tmp_path: Path) -> None:
 
 def test_an_encoder_of_ones_own_is_named_by_arch(own: str, tmp_path: Path) -> None:
     written("extend_encoder.md", tmp_path, own)
-    config = small_config(f"encoder.arch={own}:Net", "channels=24", "strategy=random", *SHORT)
+    config = small_config(f"encoder.arch={own}:Net", "out_channels=24", "strategy=random", *SHORT)
     assert config.encoder.total_stride == 4 and config.grid == 8
     result = pretrain(config, tmp_path / "run")
     assert result.encoder == f"{own}:Net"
