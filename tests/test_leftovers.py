@@ -1,7 +1,6 @@
 """What is refused or fails leaves nothing behind, and what was there before as it was."""
 
 import contextlib
-import multiprocessing
 import os
 import threading
 import time
@@ -10,6 +9,7 @@ from typing import Any
 
 import pytest
 import yaml
+from runs import SERVER
 from study_runs import words
 from test_search import space
 from typer.testing import CliRunner
@@ -140,8 +140,7 @@ def _count(folder: Path, rounds: int) -> None:
 @pytest.mark.processes
 def test_a_lock_file_that_goes_away_never_lets_two_in(tmp_path: Path) -> None:
     (tmp_path / "number").write_text("0")
-    fork = multiprocessing.get_context("fork")
-    processes = [fork.Process(target=_count, args=(tmp_path / "folder", 25)) for _ in range(4)]
+    processes = [SERVER.Process(target=_count, args=(tmp_path / "folder", 25)) for _ in range(4)]
     for process in processes:
         process.start()
     for process in processes:

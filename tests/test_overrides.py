@@ -89,7 +89,7 @@ def test_another_strategy_drops_the_old_arms_keys(preset: str) -> None:
 
 
 def test_another_source_drops_the_old_arms_keys_and_keeps_the_shared_ones() -> None:
-    config = load_config("tiny64", data=Path("x"), overrides=["source=synthetic"])
+    config = load_config("tiny64", overrides=["source=synthetic"])
     assert isinstance(config.data, SyntheticData)
     assert config.data.image_size == 64
     assert load_config("cifar", overrides=["source=folder"]).data.mean == (0.491, 0.482, 0.447)

@@ -1,6 +1,5 @@
 """Where a search keeps its trials: paths with any characters, other searches' storages, locks that were left."""
 
-import multiprocessing
 import os
 import re
 import signal
@@ -11,6 +10,7 @@ from typing import Any
 import optuna
 import pytest
 import yaml
+from runs import SERVER
 from sqlalchemy import make_url
 from test_search import ask, space
 
@@ -250,6 +250,8 @@ def test_a_lock_that_was_left_is_removed_with_a_warning(
 
 
 def _append(journal: Path, count: int, die: bool) -> None:
+    # A holder that lives may wait for a core: on a loaded machine longer than `impatient` waits.
+    journal_lock._STALE_SECONDS, journal_lock._STALE_LOOKS, journal_lock._LONGEST_PAUSE = 3.0, 5, 0.05
     lock = JournalLock(journal, lambda text: None)
     for _ in range(count):
         lock.acquire()
@@ -263,16 +265,11 @@ def _append(journal: Path, count: int, die: bool) -> None:
 
 @pytest.mark.kills
 @pytest.mark.processes
-@pytest.mark.usefixtures("impatient")
-def test_a_lock_excludes_others_and_a_killed_holder_holds_up_nobody(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    # A holder that lives may wait for a core: on a loaded machine longer than `impatient` waits.
-    monkeypatch.setattr(journal_lock, "_STALE_SECONDS", 3.0)
+def test_a_lock_excludes_others_and_a_killed_holder_holds_up_nobody(tmp_path: Path) -> None:
     journal = tmp_path / "j"
     journal.write_text("0")
-    fork = multiprocessing.get_context("fork")
-    work = [fork.Process(target=_append, args=(journal, *how)) for how in ((20, False), (20, False), (1, True))]
+    # Not forks of this process: threads that libraries have started here may hold locks, which no fork gets back.
+    work = [SERVER.Process(target=_append, args=(journal, *how)) for how in ((20, False), (20, False), (1, True))]
     for process in work:
         process.start()
     for process in work:

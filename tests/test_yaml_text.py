@@ -261,7 +261,7 @@ def test_arms_with_numbers_for_names_keep_them(tmp_path: Path) -> None:
 def test_a_cost_file_with_a_key_twice_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "costs.json"
     path.write_text('{"title": "a", "title": "b"}')
-    with pytest.raises(ConfigError, match=r"'title' is there twice"):
+    with pytest.raises(ConfigError, match=r"'title' occurs twice"):
         read_step_costs(path)
 
 
