@@ -149,7 +149,7 @@ def test_a_report_compares_arms_that_differ_in_their_probes_and_gives_each_a_pag
     text = page.read_text()
     data = json.loads(text.partition('<script type="application/json" id="data">')[2].partition("</script>")[0])
     assert set(data["trials"]) == {f"{r.pretrain_hash[:12]}-{r.probe_hash[:8]}" for r in records}
-    figures = {t["uses"][0]["arm"]: t["probes"]["held_out"]["linear_top1"] for t in data["trials"].values()}
+    figures = {t["uses"][0]["arm"]: t["sets"][0]["probes"]["held_out"]["linear_top1"] for t in data["trials"].values()}
     assert {arm: int(value) // 10 for arm, value in figures.items()} == {"encoder=target": 6, "encoder=context": 3}
     assert all(f'href="#trial/{name}"' in text for name in data["trials"])
     with pytest.raises(ConfigError, match="2 finished trials have names that begin with it"):
