@@ -2,8 +2,9 @@
 
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Union
 
-from pydantic import Discriminator, Field, SerializeAsAny, WrapValidator, field_validator
+from pydantic import Discriminator, Field, SerializeAsAny, WrapValidator
 
+from cnnjepa.schemas.bounds import Bounds, share_of
 from cnnjepa.schemas.extension import BASES, ExtensibleSection, Kind, validated_as
 
 
@@ -19,10 +20,10 @@ class AugmentationSection(ExtensibleSection):
     name: str
     """The augmentation that this section configures."""
 
-    crop_scale: tuple[float, float] = (0.2, 1.0)
+    crop_scale: Annotated[Bounds, share_of("the image's area")] = (0.2, 1.0)
     """Smallest and largest share of the image's area in a crop. Source: docs/sources.md#crop."""
 
-    crop_ratio: tuple[float, float] = (3 / 4, 4 / 3)
+    crop_ratio: Bounds = (3 / 4, 4 / 3)
     """Smallest and largest aspect (width/height) of a crop. Source: torchvision's default."""
 
     flip: float = Field(default=0.5, ge=0, le=1)
@@ -37,20 +38,6 @@ class AugmentationSection(ExtensibleSection):
 
     interpolation: Literal["bicubic", "bilinear"] = "bicubic"
     """Antialiased resampling of crops. Source: docs/sources.md#crop."""
-
-    @field_validator("crop_scale", "crop_ratio")
-    @classmethod
-    def _ordered(cls, value: tuple[float, float]) -> tuple[float, float]:
-        if not 0 < value[0] <= value[1]:
-            raise ValueError("must be two numbers, 0 < least <= greatest")
-        return value
-
-    @field_validator("crop_scale")
-    @classmethod
-    def _share(cls, value: tuple[float, float]) -> tuple[float, float]:
-        if value[1] > 1:
-            raise ValueError("is a share of the image's area, at most 1")
-        return value
 
 
 class AugmentationConfig(AugmentationSection):
@@ -73,28 +60,14 @@ class RandomErasingConfig(AugmentationSection):
     erase_probability: float = Field(default=0.5, ge=0, le=1)
     """Probability that a view has a rectangle. Source: arXiv 1708.04896, section 4 (0.5)."""
 
-    erase_area: tuple[float, float] = (0.02, 0.4)
+    erase_area: Annotated[Bounds, share_of("the view's area")] = (0.02, 0.4)
     """Smallest and largest share of the view's area in the rectangle. Source: arXiv 1708.04896, section 4."""
 
-    erase_aspect: tuple[float, float] = (0.3, 10 / 3)
+    erase_aspect: Bounds = (0.3, 10 / 3)
     """Smallest and largest height/width of the rectangle. Source: arXiv 1708.04896, section 4 (0.3 and its inverse)."""
 
     erase_fill: float = Field(default=0.5, ge=0, le=1)
     """Value of the pixels in the rectangle; 0 is black, 1 is white. Source: ours, grey."""
-
-    @field_validator("erase_area", "erase_aspect")
-    @classmethod
-    def _rectangle(cls, value: tuple[float, float]) -> tuple[float, float]:
-        if not 0 < value[0] <= value[1]:
-            raise ValueError("must be two numbers, 0 < least <= greatest")
-        return value
-
-    @field_validator("erase_area")
-    @classmethod
-    def _share_of_view(cls, value: tuple[float, float]) -> tuple[float, float]:
-        if value[1] > 1:
-            raise ValueError("is a share of the view's area, at most 1")
-        return value
 
 
 BASES["augmentation"] = AugmentationSection

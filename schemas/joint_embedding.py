@@ -1,9 +1,10 @@
 """Methods that make views of an image agree: SimCLR, BYOL, VICReg, LeJEPA."""
 
-from typing import ClassVar, Literal, Self
+from typing import Annotated, ClassVar, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
+from cnnjepa.schemas.bounds import Bounds, share_of
 from cnnjepa.schemas.data import DataConfig
 from cnnjepa.schemas.ema import StepwiseEMAConfig
 from cnnjepa.schemas.encoder import AnyEncoderConfig
@@ -139,7 +140,7 @@ class LeJEPAConfig(_TwoViews):
     """Side of a local view in pixels, a multiple of the encoder's total stride. None: 98/224 of `data.image_size`,
     rounded to the nearest multiple. Source: docs/sources.md#lejepa-views (98 for global views of 224)."""
 
-    local_scale: tuple[float, float] = (0.05, 0.3)
+    local_scale: Annotated[Bounds, share_of("the image's area")] = (0.05, 0.3)
     """Smallest and largest share of the image's area in a local crop; for global crops see
     `data.augmentation.crop_scale`. Source: docs/sources.md#lejepa-views."""
 
@@ -170,13 +171,6 @@ class LeJEPAConfig(_TwoViews):
     def _odd(cls, value: int) -> int:
         if value % 2 == 0:
             raise ValueError(f"must be odd, so that 0 is among them; the nearest are {value - 1} and {value + 1}")
-        return value
-
-    @field_validator("local_scale")
-    @classmethod
-    def _share(cls, value: tuple[float, float]) -> tuple[float, float]:
-        if not 0 < value[0] <= value[1] <= 1:
-            raise ValueError("must be two shares of the image's area, 0 < least <= greatest <= 1")
         return value
 
     @model_validator(mode="after")

@@ -1,10 +1,11 @@
 """Masking: the strategies that divide the cells of the feature grid into context and targets."""
 
-from typing import TYPE_CHECKING, ClassVar, Literal
+from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
-from pydantic import Field, field_validator
+from pydantic import Field
 
 from cnnjepa.schemas.block_sizes import block_sizes, expected_targets, target_rates
+from cnnjepa.schemas.bounds import Bounds, share_of
 from cnnjepa.schemas.errors import ConfigError
 from cnnjepa.schemas.extension import BASES, ExtensibleSection, Kind, extensible
 
@@ -72,10 +73,10 @@ class RandomMasking(MaskingSection):
 class BlockSection(MaskingSection):
     """Settings shared by the block strategies."""
 
-    scale: tuple[float, float] = (0.15, 0.2)
+    scale: Annotated[Bounds, share_of("the grid's cells")] = (0.15, 0.2)
     """Smallest and largest share of the grid's cells in one block. Source: docs/sources.md#block-sizes."""
 
-    aspect: tuple[float, float] = (0.75, 1.5)
+    aspect: Bounds = (0.75, 1.5)
     """Smallest and largest height/width of a block. Source: docs/sources.md#block-sizes."""
 
     min_keep: int = Field(default=5, ge=0)
@@ -84,20 +85,6 @@ class BlockSection(MaskingSection):
     sampler: Sampler = "faithful"
     """`faithful`: the positions of the authors' code, which never reach the last row and column; `unbiased`: all
     positions. Source: docs/sources.md#block-positions."""
-
-    @field_validator("scale", "aspect")
-    @classmethod
-    def _ordered(cls, value: tuple[float, float]) -> tuple[float, float]:
-        if not 0 < value[0] <= value[1]:
-            raise ValueError("must be two numbers, 0 < least <= greatest")
-        return value
-
-    @field_validator("scale")
-    @classmethod
-    def _share(cls, value: tuple[float, float]) -> tuple[float, float]:
-        if value[1] > 1:
-            raise ValueError("is a share of the grid's cells, at most 1")
-        return value
 
     @property
     def blocks(self) -> int:
@@ -178,19 +165,12 @@ class IJEPAMasking(BlockSection):
     num_blocks: int = Field(default=4, ge=1, le=64)
     """Number of target blocks per sample; each is predicted independently. Source: docs/sources.md#ijepa-masks."""
 
-    context_scale: tuple[float, float] = (0.85, 1.0)
+    context_scale: Annotated[Bounds, share_of("the grid's cells")] = (0.85, 1.0)
     """Smallest and largest share of the grid's cells in the square context block. Source:
     docs/sources.md#ijepa-masks."""
 
     min_keep: int = Field(default=10, ge=0)
     """A block or a context of at most this many cells is drawn again. Source: docs/sources.md#ijepa-masks."""
-
-    @field_validator("context_scale")
-    @classmethod
-    def _context_share(cls, value: tuple[float, float]) -> tuple[float, float]:
-        if not 0 < value[0] <= value[1] <= 1:
-            raise ValueError("must be two numbers, 0 < least <= greatest <= 1")
-        return value
 
     @property
     def blocks(self) -> int:

@@ -6,10 +6,11 @@ applied in this order: jitter (its four parts in a random order per image), grey
 
 from typing import NamedTuple, Self
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, model_validator
 
 from cnnjepa.schemas.augmentation import AugmentationSection
 from cnnjepa.schemas.base import Section
+from cnnjepa.schemas.bounds import Bounds
 
 
 class ViewConfig(Section):
@@ -36,7 +37,7 @@ class ViewConfig(Section):
     blur: float = Field(default=0.0, ge=0, le=1)
     """Probability of a Gaussian blur; its kernel spans a tenth of the view's side. Source: SimCLR, appendix A."""
 
-    blur_sigma: tuple[float, float] = (0.1, 2.0)
+    blur_sigma: Bounds = (0.1, 2.0)
     """Smallest and largest standard deviation of the blur in pixels. Source: SimCLR, 0.1 to 2."""
 
     solarise: float = Field(default=0.0, ge=0, le=1)
@@ -44,13 +45,6 @@ class ViewConfig(Section):
 
     solarise_first: bool = False
     """Apply solarisation before the blur (true, VICReg) or after it (false, BYOL)."""
-
-    @field_validator("blur_sigma")
-    @classmethod
-    def _ordered(cls, value: tuple[float, float]) -> tuple[float, float]:
-        if not 0 < value[0] <= value[1]:
-            raise ValueError("must be two numbers, 0 < least <= greatest")
-        return value
 
     @model_validator(mode="after")
     def _jitter_does_something(self) -> Self:

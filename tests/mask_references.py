@@ -1,6 +1,6 @@
 """Masking strategies of tests, and brute-force references without a closed form.
 
-Shapes: B samples, G cells a side, N blocks.
+Shapes: B samples, G cells per side, N blocks.
 """
 
 import itertools
@@ -65,5 +65,5 @@ SIZES = {(3, 3): 0.62, (2, 3): 0.19, (4, 3): 0.11, (4, 2): 0.08}  # docs/sources
 
 
 def is_random(masks: Masks) -> bool:
-    """Whether every sample shows exactly 20 cells; block batches of 8 samples practically never do."""
+    """True if every sample shows exactly 20 cells; block batches of 8 samples practically never do."""
     return bool((masks.context.sum((1, 2)) == 20).all())

@@ -56,7 +56,7 @@ def write(root: Path, encode: Any, images: dict[tuple[str, str], list[NDArray[An
 
 
 def tiles(channels: int, dtype: str, train: int, val: int, side: int = SIDE) -> dict[tuple[str, str], list[Any]]:
-    """Two classes of noise, told apart by the mean of their first channel."""
+    """Two classes of noise, that differ in the mean of their first channel."""
     draw = np.random.default_rng(4)
     found: dict[tuple[str, str], list[Any]] = {}
     for split, count in (("train", train), ("val", val)):

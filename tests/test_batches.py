@@ -93,10 +93,10 @@ def test_loaded_crops_are_torchvisions_resized_crop(image_folder: Path, interpol
 def test_an_epochs_first_batches_are_made_before_the_last_one_ends(
     image_folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """One pool of loader processes for the whole run, which is asked for the next epoch ahead of time."""
+    """One pool of loader processes serves the whole run and begins the next epoch ahead of time."""
     config = config_of(image_folder)
     data = open_data(config)
-    order = order_of(data, batch_size=3)  # five steps an epoch
+    order = order_of(data, batch_size=3)  # five steps per epoch
     asked: list[int] = []
     started: list[int] = []
     walk, pool = Order.walk, torch.utils.data.DataLoader.__iter__

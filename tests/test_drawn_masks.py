@@ -1,6 +1,6 @@
 """Drawn masks have the frequencies that all outcomes give.
 
-Shapes: B samples, G cells a side, N blocks.
+Shapes: B samples, G cells per side, N blocks.
 """
 
 import math
@@ -63,7 +63,7 @@ def test_unbiased_reaches_every_cell_as_target_and_as_context(masking: MaskingCo
     drawn = [sample_masks(masking, GRID, torch.arange(64), 2, step) for step in range(30)]
     assert torch.cat([masks.target for masks in drawn]).any(0).all()
     context = torch.cat([masks.context for masks in drawn]).any(0)
-    # A block of 5 or 6 cells a side always covers the cells within 5 of both borders: the centre.
+    # A block of 5 or 6 cells per side always covers the cells within 5 of both borders: the centre.
     assert context.all() or (isinstance(masking, BlockMasking) and not context[GRID // 2, GRID // 2])
 
 

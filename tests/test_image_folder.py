@@ -55,7 +55,7 @@ def test_a_missing_place_is_refused(tmp_path: Path) -> None:
     message = refused(config_of(tmp_path / "none"))
     assert f"{tmp_path / 'none'} does not exist" in message and "--data" in message
     (tmp_path / "list.csv").write_text("a")
-    assert "is a file; legal are" in refused(config_of(tmp_path / "list.csv"))
+    assert "is a file; it must be" in refused(config_of(tmp_path / "list.csv"))
 
 
 def test_an_empty_place_is_refused(tmp_path: Path) -> None:
@@ -99,7 +99,7 @@ def test_a_class_that_training_lacks_is_refused(tmp_path: Path) -> None:
 
 def test_more_images_than_there_are_are_refused(image_folder: Path) -> None:
     message = refused(config_of(image_folder, train_images=16))
-    assert "data.train_images 16 is more than the 15 images" in message and "legal are 2 to 15" in message
+    assert "data.train_images 16 is more than the 15 images" in message and "it must be 2 to 15" in message
 
 
 def test_a_subset_is_even_over_classes(image_folder: Path) -> None:

@@ -11,8 +11,8 @@ import commands
 import pytest
 import yaml
 from runs import SERVER
+from searches import space
 from study_runs import words
-from test_search import space
 from typer.testing import CliRunner
 
 from cnnjepa.ablations.archive import archive_search

@@ -4,62 +4,27 @@ import gzip
 import hashlib
 import io
 import os
-import pickle
 import tarfile
-from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
-from PIL import Image
+from scanned_sets import IMAGES, config_of, png, root, tar_of
 from typer.testing import CliRunner
 
 from cnnjepa.cli.app import app
 from cnnjepa.data import open_data
 from cnnjepa.data.archive import Tar
-from cnnjepa.data.entries import Entries
 from cnnjepa.data.open import open_sources
 from cnnjepa.data.readers import Directory
 from cnnjepa.errors import ImageError
 from cnnjepa.measuring.doctor import examine
-from cnnjepa.schemas import ConfigError, FolderData, load_config
+from cnnjepa.schemas import ConfigError, load_config
 from cnnjepa.training.pretrain import pretrain
 from cnnjepa.training.watcher import RunPlan, Watcher
 
-IMAGES = 6  # of each class in training; half as many in validation
-
-
-def png(seed: int) -> bytes:
-    buffer = io.BytesIO()
-    Image.fromarray(np.random.default_rng(seed).integers(0, 256, (16, 16, 3), dtype=np.uint8)).save(buffer, "PNG")
-    return buffer.getvalue()
-
-
-@pytest.fixture
-def root(tmp_path: Path) -> Path:
-    seed = 0
-    for split, count in (("train", IMAGES), ("val", IMAGES // 2)):
-        for name in ("cat", "dog"):
-            (tmp_path / "set" / split / name).mkdir(parents=True)
-            for i in range(count):
-                (tmp_path / "set" / split / name / f"{i}.png").write_bytes(png(seed))
-                seed += 1
-    return tmp_path / "set"
-
-
-def tar_of(root: Path, name: str = "set.tar") -> Path:
-    """An archive of the folder as `tar` writes it, links and all."""
-    path = root.with_name(name)
-    with tarfile.open(path, "w:gz" if name.endswith("gz") else "w") as tar:
-        for item in sorted(root.iterdir()):
-            tar.add(item, item.name)
-    return path
-
-
-def config_of(path: Path, **settings: Any) -> FolderData:
-    return FolderData(**{"path": path, "image_size": 16, "resident": "never", **settings})
+__all__ = ["root"]  # a fixture
 
 
 def lines_of(path: Path) -> list[str]:
@@ -323,48 +288,6 @@ def test_a_run_and_the_doctor_begin_with_what_is_left_out(root: Path, tmp_path: 
     assert said in watcher.said
     found = [finding.value for finding in examine(config) if finding.name == "data"]
     assert said in found
-
-
-# --- Memory -------------------------------------------------------------------------------------------------------
-
-
-def test_entries_are_arrays_and_give_back_what_was_put_in() -> None:
-    paths = ["train/a/ü.png", "train/a/\udcff.png", "val/b/2.png"]
-    entries = Entries(paths, [3, 2**40, 0], [7, 2**41, -1], [0, 1, 2])
-    assert [entry.path for entry in entries] == paths and entries.take([2, 0])[1] == (paths[0], 3, 7, 0)
-    assert entries[1] == (paths[1], 2**40, 2**41, 1) and len(entries) == 3
-    held = [value for value in vars(entries).values() if not isinstance(value, bytes | np.ndarray)]
-    assert held == []
-
-
-def _read_all(source: Any, answers: Any) -> None:
-    answers.put([source.read(index) for index in range(source.labels.numel())])
-
-
-@pytest.mark.processes
-@pytest.mark.parametrize("name", ["set.tar", "set.tar.gz"])
-@pytest.mark.parametrize("method", ["fork", "forkserver"])
-@pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
-def test_an_archive_reaches_other_processes_without_its_content(root: Path, name: str, method: str) -> None:
-    source = open_sources(config_of(tar_of(root, name)))["train"]
-    context = get_context(method)
-    answers = context.Queue()
-    process = context.Process(target=_read_all, args=(source, answers))
-    process.start()
-    assert answers.get(timeout=100) == [source.read(index) for index in range(2 * IMAGES)]  # type: ignore[attr-defined]
-    process.join()
-
-
-def test_a_pickled_archive_is_small(tmp_path: Path) -> None:
-    path = tmp_path / "big.tar.gz"
-    with tarfile.open(path, "w:gz", compresslevel=1) as tar:
-        for split in ("train", "val"):
-            for name in ("a", "b"):
-                member = tarfile.TarInfo(f"{split}/{name}/0.png")
-                content = png(0) + os.urandom(2_000_000)
-                member.size = len(content)
-                tar.addfile(member, io.BytesIO(content))
-    assert len(pickle.dumps(open_sources(config_of(path))["train"])) < 10_000
 
 
 def test_names_that_are_not_utf8_are_read_and_printed(root: Path) -> None:

@@ -1,10 +1,8 @@
-"""Search: what may be asked, a storage that is gone on with, and real searches on Ray."""
+"""A search and its storage, without trials: proposals, what resumes, and what is written at its end."""
 
 import csv
 import io
-import re
 import shlex
-import signal
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -15,149 +13,26 @@ import yaml
 from optuna.trial import TrialState
 from pydantic import ValidationError
 from rich.console import Console
-from runs import assert_same_run, in_process, train_alone
-from study_runs import SMALL, environment, finish, kill, repeated, run, start, steps, wait_until
+from searches import GRIDS, ask, opened, space
 from typer.testing import CliRunner
 
 from cnnjepa.ablations.archive import archive_search
-from cnnjepa.ablations.pool import Pool
 from cnnjepa.ablations.search.findings import completed, draw, importances, importances_need, write_best, write_trials
-from cnnjepa.ablations.search.place import place_of
-from cnnjepa.ablations.search.points import changes_of, check_search
+from cnnjepa.ablations.search.points import check_search
 from cnnjepa.ablations.search.record import refuse_other_search
-from cnnjepa.ablations.search.storage import AGAIN, choices_of, open_study, space_points, storage_at, tried
+from cnnjepa.ablations.search.storage import AGAIN, choices_of, open_study, space_points, tried
 from cnnjepa.ablations.search.values import by_value
 from cnnjepa.ablations.study_folder import StudyFolder
 from cnnjepa.cli import search_run
 from cnnjepa.cli.app import app
-from cnnjepa.cli.search_space import requested_space
 from cnnjepa.cli.study_options import ClusterOptions
-from cnnjepa.schemas import ConfigError, load_config, read_config
+from cnnjepa.schemas import ConfigError, load_config
 from cnnjepa.schemas.space import SearchSpace
-
-
-def space(**fields: Any) -> SearchSpace:
-    asked = {"name": "s", "preset": "smoke", "space": {"optimizer.lr": "log(1e-4, 1e-1)"}, **fields}
-    return SearchSpace.model_validate(asked)
-
-
-# --- What may be asked -------------------------------------------------------------------------------------------
-
-
-def test_a_space_is_read_as_people_write_it_and_reads_back() -> None:
-    ranges = [
-        "lr=log(1e-4,1e-1)", "depth = int(1, 1234567)", "strategy=choice(mixed, random)",
-        "scale=choice([0.1, 0.2], [0.2, 0.3])",
-    ]  # fmt: skip
-    asked = requested_space(None, ranges, ["train_images=96"], {"preset": "smoke"})
-    assert [str(r) for r in asked.space.values()] == [
-        "log(0.0001, 0.1)", "int(1, 1234567)", "choice(mixed, random)", "choice([0.1, 0.2], [0.2, 0.3])",
-    ]  # fmt: skip
-    assert asked.set == {"data.train_images": 96} and asked.name == "search-smoke"
-    assert SearchSpace.model_validate(asked.model_dump(mode="json")) == asked
-
-
-@pytest.mark.parametrize(
-    ("ranges", "flags", "message"),
-    [
-        ([], {}, "nothing to search: give SPACE.yaml or --space"),
-        (["lr"], {}, "--space lr: write PATH=RANGE"),
-        (["lrr=log(1,2)"], {}, "--space lrr: there is no such config field; nearest is 'lr'"),
-        (["lr=lgo(1e-4,1)"], {}, r"space.lr: 'lgo\(1e-4,1\)' is not a range; it must be log"),
-        (["lr=log(0,1)"], {}, r"space.lr: log needs bounds above 0"),
-        (["lr=log(1,0.1)"], {}, r"space.lr: log needs two bounds, the lower first"),
-        (["lr=log(1)"], {}, r"space.lr: log needs two bounds"),
-        (["depth=int(1,2.5)"], {}, r"space.depth: int needs whole bounds"),
-        (["strategy=choice(mixed)"], {}, r"choice needs at least two different values"),
-        (["lr=choice(1e-3, 0.001)"], {}, r"space.lr: choice has 0.001 twice; give every value once"),
-        (["lr=choice(1e-3, 0.1, 1.0e-3)"], {}, r"space.lr: choice has 0.001 twice"),
-        (["lr=log(1e-4, 1:30)"], {}, r"space.lr: 'log\(1e-4, 1:30\)': '1:30' is no number; log needs two numbers"),
-        (["lr=uniform(true, 2)"], {}, r"True is no number; uniform needs two numbers"),
-        (["lr=log(1e-4, .inf)"], {}, r"space.lr.bounds.1: inf is not valid"),
-        (["lr=log(1e-4,1)"], {"sampler": "grid"}, r"sampler grid needs choice\(…\), int"),
-        (["depth=log(1,4)"], {}, r"--space method.predictor.depth=log\(1.0, 4.0\): method.predictor.depth: 3.12"),
-        (["strategy=choice(mixed, mixd)"], {}, r"--space .*=choice\(mixed, mixd\): .*'mixd' is not valid"),
-        (["lr=log(1e-4,1)", "optimizer.lr=log(1e-3,1)"], {}, "--space optimizer.lr: given twice"),
-        (["lr=log(1e-4,1)", "lr=log(1e-3,1)"], {}, "--space lr: given twice"),
-        (["lr=log(1e-4,1)"], {"preset": "smok"}, "preset 'smok' does not exist"),
-    ],
-)
-def test_a_wrong_range_is_named(ranges: list[str], flags: dict[str, Any], message: str) -> None:
-    with pytest.raises(ConfigError, match=message):
-        check_search(requested_space(None, ranges, [], flags), None)
-
-
-GRIDS = {"8x8": {"stem": "small"}, "4x4": {"encoder.stem": "half", "strategy": "random"}}
-
-
-def file_with(folder: Path, **settings: Any) -> Path:
-    path = folder / "grid.yaml"
-    path.write_text(yaml.safe_dump({"preset": "smoke", "space": settings}))
-    return path
-
-
-def test_named_arms_change_several_fields_together(tmp_path: Path) -> None:
-    asked = requested_space(file_with(tmp_path, grid=GRIDS, lr="log(1e-4, 1e-1)"), [], [], {})
-    check_search(asked, None)
-    record = tmp_path / "search.yaml"
-    record.write_text(yaml.safe_dump({**asked.model_dump(mode="json"), "images": "f" * 64, "processes": 1}))
-    assert requested_space(record, [], [], {}) == asked
-    assert SearchSpace.model_validate(asked.model_dump(mode="json")) == asked
-    assert changes_of({"grid": "4x4", "lr": 0.1}, asked) == {
-        "encoder.stem": "half", "method.masking.strategy": "random", "optimizer.lr": 0.1,
-    }  # fmt: skip
-
-
-@pytest.mark.parametrize(
-    ("settings", "message"),
-    [
-        ({"grid": {"8x8": {"stem": "small"}}}, r"space.grid: named arms need at least two"),
-        ({"grid": {"8x8": {"stem": "small"}, "same": {"stem": "small"}}}, r"space.grid: .* that change different"),
-        (
-            {"grid": {4: {"stem": "small"}, "4": {"stem": "half"}}},
-            r"grid.yaml: '4' is given twice, in lines \d+ and \d+; give it once",
-        ),
-        ({"stem/stages": GRIDS}, r"space: 'stem/stages' names arms; must consist of letters"),
-        ({"lr": GRIDS}, r"--space lr: is a config path; give the arms another name"),
-        ({"grid": {"8x8": "small", "4x4": "half"}}, r"space.grid: .* is not a range; it must be log\(LOW, HIGH\)"),
-        ({"grid": {**GRIDS, "2x2": {"stm": "half"}}}, r"grid, arm 2x2: stm: there is no such config field"),
-        ({"grid": {**GRIDS, "2x2": {"stem": "hlf"}}}, r"--space grid, arm 2x2: encoder.stem: 'hlf' is not valid"),
-        ({"grid": GRIDS, "stem": "choice(small, half)"}, r"--space encoder.stem: given twice"),
-    ],
-)
-def test_wrong_named_arms_are_named(settings: dict[str, Any], message: str, tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match=message):
-        check_search(requested_space(file_with(tmp_path, **settings), [], [], {}), None)
-
-
-def test_pruning_without_intermediate_probes_is_refused() -> None:
-    with pytest.raises(ConfigError, match=r"probe.every_epochs is 0: --set probe.every_epochs=1, or --no-prune"):
-        check_search(space(set={"probe.every_epochs": 0}), None)
-    check_search(space(set={"probe.every_epochs": 0}, prune=False), None)
-
-
-def test_a_search_without_the_figure_it_is_judged_by_is_refused() -> None:
-    with pytest.raises(ConfigError, match=r"probe.protocols must contain held_out"):
-        check_search(space(set={"probe.protocols": ["published"]}), None)
-
-
-# --- The storage -------------------------------------------------------------------------------------------------
-
-
-def opened(url: str | None, folder: Path) -> Any:
-    folder.mkdir(exist_ok=True)
-    return storage_at(place_of(url, folder), pytest.fail)
 
 
 @pytest.fixture
 def storage(tmp_path: Path) -> Iterator[Any]:
     yield opened(f"journal:{tmp_path / 'journal.log'}", tmp_path)
-
-
-def ask(study: optuna.Study, asked: SearchSpace) -> optuna.trial.Trial:
-    from cnnjepa.ablations.search.storage import distributions
-
-    return study.ask(fixed_distributions=distributions(asked))
 
 
 @pytest.mark.parametrize("sampler", ["tpe", "random"])
@@ -381,118 +256,3 @@ def test_names_of_arms_reach_the_table_and_the_pictures_as_text(tmp_path: Path) 
     rows = list(csv.reader(write_trials(study, asked, folder).read_text(encoding="utf-8").splitlines()))
     assert rows[0][2] == "arm x" and {row[2] for row in rows[1:]} <= {"'=1+1", "'-x", "[/x]", "$a_^$"}
     assert {path.name for path in draw(study, folder.path)} == {"history.png", "importances.png"}
-
-
-# --- On Ray ------------------------------------------------------------------------------------------------------
-
-
-def words(root: Path, *more: str) -> list[str]:
-    flags = [word for text in SMALL for word in ("--set", text)]
-    shared = ["--cpus-per-trial", "1", "--root", str(root), "--name", "s"]
-    return ["search", "--preset", "smoke", *flags, *shared, *more]
-
-
-LR = ("--space", "optimizer.lr=log(1e-4, 1e-1)", "--no-prune")
-
-
-def stored(root: Path) -> optuna.Study:
-    return optuna.load_study(study_name="s", storage=f"sqlite:///{root / 'studies' / 's' / 'optuna.db'}")
-
-
-@pytest.mark.kills
-@pytest.mark.processes
-@pytest.mark.ray
-def test_a_search_whose_driver_is_killed_goes_on(tmp_path: Path) -> None:
-    driver = start(words(tmp_path, "--trials", "4", *LR), environment(tmp_path, STEP_PAUSE="0.1"))
-    wait_until(lambda: len(steps(tmp_path)) >= 8)
-    kill(driver)
-    code, out = run(words(tmp_path, "--trials", "4", *LR), environment(tmp_path))
-    assert code == 0, out
-    study = stored(tmp_path)
-    ended = tried(study)
-    assert [t.state for t in ended] == [TrialState.COMPLETE] * 4
-    lost = [t for t in study.trials if t.number not in {e.number for e in ended}]
-    again = {t.user_attrs[AGAIN]: t.params for t in ended if AGAIN in t.user_attrs}
-    assert lost and {t.number: t.params for t in lost} == again
-    # What the lost trials had trained was taken up: no more than a checkpoint's interval was made twice by each.
-    assert 4 * 18 <= len(steps(tmp_path)) <= 4 * 18 + 4 * len(lost)
-    assert len(steps(tmp_path)) == 4 * 18 + repeated(tmp_path)
-    assert len(list((tmp_path / "runs" / "by_hash").glob("*/result.json"))) == 4
-    # A trial that was lost ended as one that is left alone.
-    (first,) = [trial for trial in ended if trial.user_attrs.get(AGAIN) == lost[0].number]
-    run_dir = tmp_path / "runs" / "by_hash" / first.user_attrs["pretrain_hash"]
-    assert in_process(train_alone, read_config(run_dir / "config.yaml"), tmp_path / "alone") == 0
-    assert_same_run(run_dir, tmp_path / "alone")
-    assert "4 finished" in out and (tmp_path / "studies" / "s" / "best.yaml").is_file()
-    table = csv.DictReader((tmp_path / "studies" / "s" / "trials.csv").read_text().splitlines())
-    finished = [row for row in table if row["ended"] == "finished"]
-    assert [float(row["knn_top1"]) for row in finished] == [trial.value for trial in ended]
-    assert all(0 <= float(row["linear_top1"]) <= 100 for row in finished)
-    code, out = run(words(tmp_path, "--trials", "4", *LR), environment(tmp_path))
-    assert code == 0 and "4 of 4 trials done before" in out
-    code, out = run(words(tmp_path, "--trials", "5", *LR, "--objective", "linear"), environment(tmp_path))
-    assert code == 2 and "objective: there knn, requested linear" in out
-    other_images = words(tmp_path, "--trials", "5", *LR, "--set", "drawing_seed=1")
-    code, out = run(other_images, environment(tmp_path))
-    assert code == 2 and "images: there " in out
-
-
-@pytest.mark.slow
-@pytest.mark.processes
-@pytest.mark.ray
-def test_trials_that_are_behind_or_collapsed_are_given_up_and_kept_as_pruned(tmp_path: Path) -> None:
-    grid = ["--space", "predictor.depth=choice(4, 3, 2, 1)", "--sampler", "grid"]
-    env = environment(tmp_path, STEP_PAUSE="0.1", LOOKS="4:40:0.5,3:30:0.5,2:20:0.5,1:90:0.001")
-    code, out = run(words(tmp_path, *grid), env, timeout=240)
-    assert code == 0, out
-    trials = {trial.params["method.predictor.depth"]: trial for trial in tried(stored(tmp_path))}
-    assert {depth: trials[depth].user_attrs["how"] for depth in (4, 2, 1)} == {
-        4: "finished", 2: "pruned", 1: "collapsed",
-    }  # fmt: skip
-    assert [trials[depth].state for depth in (4, 2, 1)] == [
-        TrialState.COMPLETE, TrialState.PRUNED, TrialState.PRUNED,
-    ]  # fmt: skip
-    assert trials[2].intermediate_values == {1: 20.0}
-    # The terminal tells what each one tries, its figures on the way and how it ended.
-    told = ("begins +predictor.depth 4", "epoch 1 +20.00 %", r"pruned +after \d+\.\d (?:s|min)",
-            "finished .*best so far", r"\(4 of 4 done\)")  # fmt: skip
-    for line in told:
-        assert re.search(line, out), (line, out)
-    # Those that were given up made fewer steps than a whole trial, and nobody holds their folders.
-    made = [depth for _, _, _, depth in steps(tmp_path)]
-    assert made.count("4") == 18 and made.count("2") < 18 and made.count("1") < 18
-    for depth in (2, 1):
-        assert Pool(tmp_path).folder(trials[depth].user_attrs["pretrain_hash"]).holder() is None
-
-
-@pytest.mark.slow
-@pytest.mark.kills
-@pytest.mark.processes
-@pytest.mark.ray
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGUSR1])
-def test_a_search_stops_on_ctrl_c_and_on_a_schedulers_warning(number: signal.Signals, tmp_path: Path) -> None:
-    driver = start(words(tmp_path, "--trials", "20", *LR), environment(tmp_path, STEP_PAUSE="0.1"))
-    wait_until(lambda: len(steps(tmp_path)) >= 4)
-    driver.send_signal(number)
-    code, out = finish(driver)
-    assert code == 75 and f"stopped ({number.name}); the same command resumes the search" in out, out
-    assert {trial.user_attrs["how"] for trial in stored(tmp_path).trials if trial.state == TrialState.FAIL} == {
-        "stopped"
-    }
-
-
-@pytest.mark.slow
-@pytest.mark.kills
-@pytest.mark.processes
-@pytest.mark.ray
-def test_a_point_whose_process_dies_is_given_up_and_a_space_of_three_is_three_trials(tmp_path: Path) -> None:
-    depths = ["--space", "predictor.depth=choice(1, 2, 3)", "--no-prune", "--trials", "20", "--set", "epochs=1",
-              "--set", "warmup_epochs=0"]  # fmt: skip
-    code, out = run(words(tmp_path, *depths), environment(tmp_path, STEP_DIE_AT_DEPTH="2"), timeout=300)
-    assert code == 0, out
-    assert "the space has 3 points: 3 trials, not 20 (--trials)" in out
-    assert "3 of 3 points of the space tried: there is nothing left to try" in out
-    assert re.search(r"died +.*its process died 3 times; the point is not tried again", out)
-    how = {trial.params["method.predictor.depth"]: trial.user_attrs["how"] for trial in tried(stored(tmp_path))}
-    assert how == {1: "finished", 2: "died", 3: "finished"}
-    assert sorted(depth for _, _, _, depth in steps(tmp_path)) == ["1"] * 6 + ["3"] * 6

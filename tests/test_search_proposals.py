@@ -9,7 +9,7 @@ from typing import Any
 import optuna
 import pytest
 from optuna.trial import Trial, TrialState
-from test_search import opened, space
+from searches import opened, space
 
 from cnnjepa.ablations.data_facts import Resolver
 from cnnjepa.ablations.pool import Pool

@@ -11,8 +11,8 @@ import optuna
 import pytest
 import yaml
 from runs import SERVER, in_process
+from searches import ask, space
 from sqlalchemy import make_url
-from test_search import ask, space
 
 from cnnjepa.ablations.data_facts import Resolver
 from cnnjepa.ablations.search import journal_lock

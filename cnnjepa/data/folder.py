@@ -95,7 +95,7 @@ def open_folder(config: FolderData) -> Splits:
     """Open both splits, keyed `train` and `val`. Raises ConfigError for a path that contains none."""
     path = image_path(config)
     if path.is_file() and not path.name.lower().endswith((".tar", ".tar.gz", ".tgz")):
-        raise ConfigError(f"data.path {path} is a file; legal are a directory, a .tar, a .tar.gz and a .tgz")
+        raise ConfigError(f"data.path {path} is a file; it must be a directory, a .tar, a .tar.gz or a .tgz")
     try:
         reader = _reader(path)
         scan = reader.scan()

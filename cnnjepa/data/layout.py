@@ -34,10 +34,10 @@ def both_splits(paths: list[str], train: str, val: str) -> Layout | None:
 def uppermost(roots: Iterable[str]) -> str:
     """Return the folder that lies above the others. Raises ConfigError if several lie at its level."""
     every = sorted(roots, key=lambda root: root.count("/"))
-    beside = sorted(other for other in every if other.count("/") == every[0].count("/"))
-    if len(beside) > 1:
+    level = sorted(other for other in every if other.count("/") == every[0].count("/"))
+    if len(level) > 1:
         raise ConfigError(
-            f"several data sets lie side by side ({', '.join(beside[:5])}); give one of them with --data PATH"
+            f"several data sets lie side by side ({', '.join(level[:5])}); give one of them with --data PATH"
         )
     return every[0]
 

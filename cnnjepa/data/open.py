@@ -167,7 +167,7 @@ def _limited(source: ImageSource, split: str, limit: int | None) -> ImageSource:
         return source
     if limit > count:
         raise ConfigError(
-            f"data.{split}_images {limit} is more than the {count} images there are; legal are 2 to {count}"
+            f"data.{split}_images {limit} is more than the {count} images there are; it must be 2 to {count}"
         )
     return Subset(source, spread(source, limit))
 

@@ -1,1 +1,1 @@
-"""What training costs, and whether it works here: counts, timings and checks."""
+"""Costs of training and checks of the machine: counts, timings, the doctor."""

@@ -1,4 +1,4 @@
-"""What happens before the first step: the run is opened, its state is built or restored, and its folder is begun."""
+"""Preparation of a run before its first step: open it, build or restore its state, and begin its folder."""
 
 from pathlib import Path
 
