@@ -1,4 +1,4 @@
-"""What an archive's entries take in memory, and what reaches a loader process."""
+"""Memory of an archive's entries, and the part of an archive that reaches a loader process."""
 
 import io
 import os

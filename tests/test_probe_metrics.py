@@ -127,7 +127,7 @@ def test_a_class_that_is_no_metric_is_refused_before_training(tmp_path: Path) ->
 
 @pytest.mark.medium
 def logged(run: Path) -> bytes:
-    """What TensorBoard reads of a run."""
+    """Values in a run's TensorBoard files."""
     return b"".join(file.read_bytes() for file in (run / "tensorboard").rglob("events*"))
 
 

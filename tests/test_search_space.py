@@ -1,4 +1,4 @@
-"""What a search may be asked for: ranges, arms of several fields, and what is refused."""
+"""Spaces of a search: ranges, arms of several fields, and refusals."""
 
 from pathlib import Path
 from typing import Any
