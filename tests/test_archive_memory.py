@@ -14,6 +14,7 @@ from scanned_sets import IMAGES, config_of, png, root, tar_of
 
 from cnnjepa.data.entries import Entries
 from cnnjepa.data.open import open_sources
+from cnnjepa.data.shared_arrays import Shared
 
 __all__ = ["root"]  # a fixture
 
@@ -23,8 +24,36 @@ def test_entries_are_arrays_and_give_back_what_was_put_in() -> None:
     entries = Entries(paths, [3, 2**40, 0], [7, 2**41, -1], [0, 1, 2])
     assert [entry.path for entry in entries] == paths and entries.take([2, 0])[1] == (paths[0], 3, 7, 0)
     assert entries[1] == (paths[1], 2**40, 2**41, 1) and len(entries) == 3
-    held = [value for value in vars(entries).values() if not isinstance(value, bytes | np.ndarray)]
-    assert held == []
+    assert all(isinstance(value, np.ndarray | Shared) for value in vars(entries).values())
+
+
+def _first_and_size(entries: Entries, answers: Any) -> None:
+    answers.put((entries[0], entries[len(entries) - 1], private_bytes()))
+
+
+def private_bytes() -> int:
+    """Memory of this process that no other process shares."""
+    facts = Path("/proc/self/smaps_rollup").read_text()
+    return sum(int(line.split()[1]) * 1024 for line in facts.splitlines() if line.startswith("Private"))
+
+
+@pytest.mark.processes
+def test_a_process_that_is_not_forked_shares_the_entries() -> None:
+    if not Path("/proc/self/smaps_rollup").exists():
+        pytest.skip("the memory of a process is read from /proc")
+    count = 400_000
+    entries = Entries([f"train/class{i % 7}/{i:060d}.png" for i in range(count)], range(count))
+    nbytes = sum(array.nbytes for array in entries.arrays)
+    context = get_context("forkserver")
+    answers, used = context.Queue(), []
+    for shared in (entries, Entries([entries.path(0), entries.path(count - 1)], [0, count - 1])):
+        process = context.Process(target=_first_and_size, args=(shared, answers))
+        process.start()
+        first, last, private = answers.get(timeout=100)
+        process.join()
+        used.append(private)
+        assert first == entries[0] and last == entries[count - 1]
+    assert nbytes > 40e6 and used[0] - used[1] < 2e6  # those of the few entries tell what a process takes anyway
 
 
 def _read_all(source: Any, answers: Any) -> None:

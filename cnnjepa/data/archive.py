@@ -7,15 +7,15 @@ import lzma
 import os
 import posixpath
 import tarfile
-import tempfile
-import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from multiprocessing import reduction
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from cnnjepa.data.entries import Entry
 from cnnjepa.data.scan import Reason, Scan, Scanning, is_annotation, is_image
+from cnnjepa.data.shared_arrays import anonymous_file
+from cnnjepa.data.tar_members import UNREADABLE, inside_of, members
 from cnnjepa.schemas import ConfigError
 
 # A compressed archive allows no random access, so it is kept unpacked in memory up to this size.
@@ -57,6 +57,11 @@ class Tar:
         self._memory = _Memory() if self._open else None
         self._file: tuple[int, int] | None = None  # (process, descriptor): a forked process opens its own
 
+    @property
+    def compressed(self) -> bool:
+        """Return whether the archive is compressed, and so kept unpacked in memory."""
+        return self._memory is not None
+
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_file": None}
 
@@ -66,7 +71,7 @@ class Tar:
             scanning, missing = self._walk(*self._read(frozenset()))
             if missing:  # links point to files without an image extension, which were not unpacked
                 scanning, _ = self._walk(*self._read(frozenset(missing)))
-        except (tarfile.TarError, EOFError, OSError, ValueError, lzma.LZMAError, zlib.error) as error:
+        except UNREADABLE as error:
             raise ConfigError(f"archive {self._path} cannot be read ({error})") from None
         return scanning.done()
 
@@ -87,14 +92,9 @@ class Tar:
         replaced: list[str] = []
         if self._memory is not None:
             self._memory.clear()
-        mode: Any = "r|" if self._open else "r:"
-        # With `ignore_zeros`, archives that were joined with `cat` are read to the last one.
-        with (
-            (self._open or _plain)(self._path) as file,
-            tarfile.open(mode=mode, fileobj=file, tarinfo=_Header, ignore_zeros=True) as archive,
-        ):
-            for member in _members(archive):
-                folder, name = posixpath.split(_inside(member.name))
+        with (self._open or _plain)(self._path) as file:
+            for archive, member in members(file, stream=self._open is not None):
+                folder, name = posixpath.split(inside_of(member.name))
                 if not name:
                     continue
                 inside = _folder(tree, folder)
@@ -105,24 +105,22 @@ class Tar:
                 if isinstance(inside.get(name), _File | _Link):
                     replaced.append(posixpath.join(folder, name))
                 inside[name] = found
-            if not getattr(archive, "at_end", False):
-                raise ValueError("it ends before its end mark; the copy is not whole")
         return tree, replaced
 
     def _found(
         self, archive: tarfile.TarFile, member: tarfile.TarInfo, tree: _Tree, also: frozenset[str]
     ) -> "_File | _Link | Reason":
         if member.issym():
-            return _Link(posixpath.join(posixpath.dirname(_inside(member.name)), member.linkname))
+            return _Link(posixpath.join(posixpath.dirname(inside_of(member.name)), member.linkname))
         if member.islnk():  # a hard link points to an earlier member, in its present state
-            folder, name = posixpath.split(_inside(member.linkname))
+            folder, name = posixpath.split(inside_of(member.linkname))
             found = tree.get(folder, {}).get(name)
             return _Link(f"/{member.linkname}") if found is None else found
         if not member.isfile():
             return Reason.SPECIAL
         if self._memory is None:
             return _File(_SPARSE if member.issparse() else member.offset_data, member.size)
-        path = _inside(member.name)
+        path = inside_of(member.name)
         if not is_image(path) and not is_annotation(path) and path not in also:
             return _File(_NOT_KEPT, member.size)
         stream = archive.extractfile(member)
@@ -166,44 +164,6 @@ class Tar:
 
 def _plain(path: Path) -> Any:
     return open(path, "rb")
-
-
-class _Header(tarfile.TarInfo):
-    """Header of a member. tarfile takes a damaged header, and the end of a file that was cut off between two members,
-    for the end of the archive; here the first is an error, and the archive's `at_end` says whether an end mark was
-    read after the last member."""
-
-    @classmethod
-    def fromtarfile(cls, tarfile_: Any) -> "_Header":
-        start = tarfile_.offset
-        try:
-            header = super().fromtarfile(tarfile_)
-        except tarfile.EOFHeaderError:  # type: ignore[attr-defined]
-            tarfile_.at_end = True
-            raise
-        except tarfile.InvalidHeaderError as error:  # type: ignore[attr-defined]
-            if getattr(tarfile_, "at_end", False):  # whatever follows the end mark is no archive
-                raise tarfile.EmptyHeaderError from None  # type: ignore[attr-defined]
-            if start:
-                raise ValueError(f"the header at byte {start:,} is damaged ({error})") from None
-            raise
-        tarfile_.at_end = False
-        return header
-
-
-def _members(archive: tarfile.TarFile) -> Iterator[tarfile.TarInfo]:
-    """Yield every member without keeping it. tarfile would keep all of them (1 kB each)."""
-    while (member := archive.next()) is not None:
-        yield member
-        archive.members.clear()  # type: ignore[attr-defined]
-
-
-def _inside(name: str) -> str:
-    """Return a member's path below the archive's root, in normalised form."""
-    parts = posixpath.normpath(name).split("/")
-    while parts and parts[0] in ("", ".", ".."):
-        parts.pop(0)
-    return "/".join(parts)
 
 
 def _folder(tree: _Tree, path: str) -> dict[str, "_File | _Link | Reason | None"]:
@@ -252,11 +212,7 @@ class _Memory:
     by pickling for a newly started process."""
 
     def __init__(self) -> None:
-        if hasattr(os, "memfd_create"):
-            self._descriptor = os.memfd_create("cnnjepa archive")
-        else:
-            with tempfile.TemporaryFile() as file:
-                self._descriptor = os.dup(file.fileno())
+        self._descriptor = anonymous_file()
         self._size = 0
 
     def clear(self) -> None:

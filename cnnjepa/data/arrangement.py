@@ -64,11 +64,11 @@ def arrange(scan: Scan, read: Callable[[Entry], bytes], config: FolderData, wher
             lost = [one for one in scan.lost if f"{one.path}/".startswith(inside)]
             origin = f"{train}/<class>/ and {val}/<class>/"
             found = Arrangement(layout.root, layout.train, layout.val, classes, origin, True, True, lost)
-            return _checked(found, paths, config, where)
+            return checked(found, paths, config, where)
     rooted = _with_train_folder(scan, paths, config, where)
     if rooted is None:
-        return _checked(_whole_tree(scan, paths, config, where), paths, config, where)
-    return _checked(_split_folders(scan, paths, rooted, read, config, where), paths, config, where)
+        return checked(_whole_tree(scan, paths, config, where), paths, config, where)
+    return checked(_split_folders(scan, paths, rooted, read, config, where), paths, config, where)
 
 
 def _with_train_folder(scan: Scan, paths: list[str], config: FolderData, where: str) -> str | None:
@@ -204,7 +204,7 @@ def _whole_tree(scan: Scan, paths: list[str], config: FolderData, where: str) ->
     return Arrangement(root, list(classes), [], classes, "<class>/", lost=scan.lost)
 
 
-def _checked(found: Arrangement, paths: list[str], config: FolderData, where: str) -> Arrangement:
+def checked(found: Arrangement, paths: list[str], config: FolderData, where: str) -> Arrangement:
     """Return the arrangement. Raises ConfigError for validation images of classes that no training image has."""
     if found.classes is None:
         return found

@@ -17,6 +17,9 @@ from cnnjepa.data.readers import Directory, Reader, cannot_read
 from cnnjepa.data.scan import Scan, printable
 from cnnjepa.data.shards import MANIFEST, Shards
 from cnnjepa.data.source import Splits
+from cnnjepa.data.tar_members import UNREADABLE
+from cnnjepa.data.tar_shards import TarShards, arrange_samples
+from cnnjepa.data.webdataset import is_webdataset
 from cnnjepa.places import image_path
 from cnnjepa.schemas import ConfigError, FolderData
 from cnnjepa.schemas.data import LABEL_WORDS
@@ -97,8 +100,11 @@ def open_folder(config: FolderData) -> Splits:
     if path.is_file() and not path.name.lower().endswith((".tar", ".tar.gz", ".tgz")):
         raise ConfigError(f"data.path {path} is a file; it must be a directory, a .tar, a .tar.gz or a .tgz")
     try:
-        reader = _reader(path)
+        reader = _reader(path, config)
         scan = reader.scan()
+        if not len(scan.entries) and scan.shards:
+            reader = TarShards(path, scan.shards, config.train_split, config.val_split)
+            scan = reader.scan()
         found, groups, notes = _arranged(scan, reader, config, str(path))
     except OSError as error:
         raise ConfigError(f"data.path {path} cannot be opened ({error.strerror or error})") from None
@@ -129,6 +135,8 @@ def _arranged(
     scan: Scan, reader: Reader, config: FolderData, where: str
 ) -> tuple[Arrangement, dict[int, str] | None, list[str]]:
     """Return the arrangement, the groups that a table gives, and notes."""
+    if scan.classes is not None and isinstance(reader, TarShards) and config.labels in LABEL_WORDS:
+        return arrange_samples(scan, reader.shards, config, where), None, []
     if config.labels in LABEL_WORDS:
         return arrange(scan, reader.read, config, where), None, []
     return arrange_by_table(scan, config, where)
@@ -148,7 +156,17 @@ def _in_words(found: Arrangement, classes: int, origin_of_val: str) -> str:
     return f"{counts} {labels}{origin}" + (f"; {origin_of_val}" if origin_of_val else "")
 
 
-def _reader(path: Path) -> Reader:
+def _reader(path: Path, config: FolderData) -> Reader:
     if path.is_file():
-        return Tar(path)
+        tar = Tar(path)
+        return TarShards(path, [""], config.train_split, config.val_split) if _is_shard(tar, path) else tar
     return Shards(path) if (path / MANIFEST).exists() else Directory(path)
+
+
+def _is_shard(tar: Tar, path: Path) -> bool:
+    """Return whether an archive is a WebDataset shard. A compressed one allows no random access, and the scan of a
+    damaged one tells what is wrong."""
+    try:
+        return not tar.compressed and is_webdataset(path)
+    except UNREADABLE:
+        return False

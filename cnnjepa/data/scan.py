@@ -3,9 +3,9 @@ returns one."""
 
 from collections import Counter
 from collections.abc import Hashable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import Enum
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from cnnjepa.data.entries import Entries, Entry
 
@@ -44,6 +44,8 @@ class Reason(Enum):
     SPECIAL = "not regular (pipe, socket, device)"
     SPARSE = "stored as sparse files, which cannot be read in place"
     PACKED = "unreadable when the set was packed"
+    SAMPLE = "further images of a WebDataset sample, of which one is used"
+    CLASSLESS = "in WebDataset samples without a label"
 
 
 class LeftOut:
@@ -64,6 +66,13 @@ class LeftOut:
         if reason is Reason.ENDING:
             name = path.rsplit("/", 1)[-1]
             self._endings[f".{printable(name.rsplit('.', 1)[1])}" if "." in name else "none"] += 1
+
+    def include(self, other: "LeftOut") -> None:
+        """Add what another scan left out."""
+        self.counts += other.counts
+        self._endings += other._endings
+        for reason, names in other._examples.items():
+            self._examples[reason] = [*self._examples.get(reason, []), *names][:_EXAMPLES]
 
     def lines(self) -> list[str]:
         """Return one line per reason: count, reason and examples. Reasons that most often cost images come first."""
@@ -97,12 +106,19 @@ class Scan:
     lost: list[Lost]
     annotations: dict[str, Entry]
     """Files that give labels of validation images, by path."""
+    classes: list[str] | None = None
+    """Class of every entry if the images carry their labels (WebDataset), empty for an image without one; else
+    None."""
+    shards: list[str] = field(default_factory=list)
+    """Archives that were found, by path; the entries of a set of shards count them from 0."""
 
 
 class Scanning:
     """Collects a scan. The rules for names are here, so that a directory and an archive of it give the same result."""
 
-    def __init__(self) -> None:
+    def __init__(self, labelled: bool = False) -> None:
+        """`labelled` tells whether images carry their labels."""
+        self._labelled = labelled
         self.left_out = LeftOut()
         self.folders: set[str] = set()
         self.lost: list[Lost] = []
@@ -112,6 +128,8 @@ class Scanning:
         self._sizes: list[int] = []
         self._offsets: list[int] = []
         self._shards: list[int] = []
+        self._classes: list[str] = []
+        self._archives: list[str] = []
 
     def passes_over(self, path: str, folder: bool) -> bool:
         """Return whether the name alone excludes the path and everything below it; if so, record it as left out."""
@@ -122,15 +140,18 @@ class Scanning:
         self.left_out.add(reason, f"{path}/" if folder else path)
         return True
 
-    def file(self, path: str, size: int, offset: int = 0, shard: int = 0) -> None:
-        """Record a regular file, image or not."""
+    def file(self, path: str, size: int, offset: int = 0, shard: int = 0, of_class: str = "") -> None:
+        """Record a regular file, image or not. `of_class` is the class of an image that carries its label."""
         if is_annotation(path):
             self._annotations[path] = Entry(path, size, offset, shard)
             return
         if not is_image(path):
             self.left_out.add(Reason.ENDING, path)
+            if path.lower().endswith(".tar"):
+                self._archives.append(path)
             return
         self._paths.append(path)
+        self._classes.append(of_class)
         self._sizes.append(size)
         self._offsets.append(offset)
         self._shards.append(shard)
@@ -162,7 +183,7 @@ class Scanning:
         """Return the scan, sorted."""
         order = sorted(range(len(self._paths)), key=self._paths.__getitem__)
 
-        def ordered(values: list[int]) -> list[int]:
+        def ordered(values: list[Any]) -> list[Any]:
             return [values[index] for index in order]
 
         entries = Entries(
@@ -171,7 +192,9 @@ class Scanning:
             ordered(self._offsets),
             ordered(self._shards),
         )
-        return Scan(entries, self.left_out, self.folders, self.lost, self._annotations)
+        classes = ordered(self._classes) if self._labelled else None
+        shards = sorted(self._archives)
+        return Scan(entries, self.left_out, self.folders, self.lost, self._annotations, classes, shards)
 
 
 def is_image(path: str) -> bool:

@@ -1,0 +1,141 @@
+"""A folder of plain `.tar` archives, read in place as one set: parts of a folder of images, or WebDataset shards."""
+
+import errno
+import os
+import re
+from collections.abc import Callable, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from cnnjepa.data.archive import Tar
+from cnnjepa.data.arrangement import Arrangement, checked
+from cnnjepa.data.entries import Entry
+from cnnjepa.data.scan import Reason, Scan, Scanning
+from cnnjepa.data.tar_members import UNREADABLE
+from cnnjepa.data.webdataset import is_webdataset, scan_samples
+from cnnjepa.schemas import ConfigError, FolderData
+from cnnjepa.schemas.data import DEFAULT_VAL_SPLIT
+
+# Other words for the two splits in the names of shards.
+_TRAINING, _VALIDATION = ("train", "training"), ("val", "valid", "validation")
+_OTHERS = ("dev", "test", "testing")
+
+_MOST_OPEN = 128  # archives that a process keeps open
+
+
+def split_of(shard: str, train: str, val: str) -> str:
+    """Return the split that the path of a shard names (`train-000.tar`, `train/000.tar`, `pets-validation-00.tar`):
+    `train`, `val`, another one such as `test`, or nothing."""
+    training = (train, *(_TRAINING if train == "train" else ()))
+    validation = (val, *(_VALIDATION if val == DEFAULT_VAL_SPLIT else ()))
+    for split, words in ((train, training), (val, validation)):
+        if any(_has(shard, word) for word in words):
+            return split
+    return next((word for word in (*_TRAINING, *_VALIDATION, *_OTHERS) if _has(shard, word)), "")
+
+
+def _has(shard: str, word: str) -> bool:
+    return re.search(rf"(^|[^A-Za-z0-9]){re.escape(word)}($|[^A-Za-z0-9])", shard) is not None
+
+
+class _Opened:
+    """A file descriptor that is closed when nothing uses it any more."""
+
+    def __init__(self, path: Path) -> None:
+        self.descriptor = os.open(path, os.O_RDONLY)
+
+    def __del__(self) -> None:
+        if hasattr(self, "descriptor"):
+            os.close(self.descriptor)
+
+
+class TarShards:
+    """Reads several archives, at random positions. Reads use no file position, so forked processes share the files."""
+
+    def __init__(self, root: Path, shards: Sequence[str], train: str, val: str) -> None:
+        """`shards` are the archives' paths below `root`, or one empty path if `root` is the archive; `train` and `val`
+        are the names of the splits."""
+        self._root, self.shards, self._splits = root, list(shards), (train, val)
+        self._files: dict[int, _Opened] = {}
+
+    def scan(self) -> Scan:
+        """Find the images of all archives. In WebDataset shards, `<shard>/<member>` is the path of an image. In other
+        archives it is the member's path, in the folder of the split that the archive's name gives. Raises ConfigError
+        for a damaged archive."""
+        joined = any(self._reads(shard, is_webdataset) for shard in self.shards)
+        scanning = Scanning(labelled=joined)
+        for number, shard in enumerate(self.shards):
+            if joined:
+                below = f"{shard}/" if shard else ""
+                self._reads(shard, partial(scan_samples, number=number, prefix=below, scanning=scanning))
+            else:
+                self._part(number, shard, scanning)
+        return scanning.done()
+
+    def _reads(self, shard: str, work: Callable[[Path], Any]) -> Any:
+        try:
+            return work(self._root / shard)
+        except UNREADABLE as error:
+            raise ConfigError(f"archive {self._root / shard} cannot be read ({error})") from None
+
+    def _part(self, number: int, shard: str, scanning: Scanning) -> None:
+        """Record the images of an archive that is a part of a folder."""
+        part = Tar(self._root / shard).scan()
+        split = split_of(shard, *self._splits)
+        named = split and not any(f"/{split}/" in f"/{folder}/" for folder in part.folders)
+        prefix = f"{split}/" if named else ""
+        for entry in (*part.entries, *part.annotations.values()):
+            scanning.file(f"{prefix}{entry.path}", entry.size, entry.offset, number)
+        scanning.folders |= {f"{prefix}{folder}" for folder in part.folders}
+        scanning.lost += [lost._replace(path=f"{prefix}{lost.path}") for lost in part.lost]
+        scanning.left_out.include(part.left_out)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_files": {}}
+
+    def read(self, entry: Entry) -> bytes:
+        if entry.offset < 0:
+            raise FileNotFoundError(errno.ENOENT, "a link to a file that is not in its archive")
+        file = self._files.get(entry.shard)
+        if file is None:
+            file = self._files[entry.shard] = _Opened(self._root / self.shards[entry.shard])
+            if len(self._files) > _MOST_OPEN:  # a thread that reads one of them keeps it open until it has read
+                self._files.pop(next(iter(self._files)), None)
+        return os.pread(file.descriptor, entry.size, entry.offset)
+
+
+def arrange_samples(scan: Scan, shards: Sequence[str], config: FolderData, where: str) -> Arrangement:
+    """Arrange the images of WebDataset shards: splits by the names of the shards, classes by the samples. Raises
+    ConfigError if no image is of the training split, or if `data.labels` asks for folders."""
+    assert scan.classes is not None
+    if config.labels == "folders":
+        raise ConfigError(
+            f"data.labels=folders: {where} holds WebDataset shards, whose samples carry the labels; use "
+            "data.labels=auto or none"
+        )
+    train, val = config.train_split, config.val_split
+    split = [split_of(shard, train, val) for shard in shards]
+    if not any(split):
+        split = [train] * len(shards)
+    named = {name for name in scan.classes if name}
+    labelled = config.labels != "none" and len(named) > 1
+    rows: dict[str, list[int]] = {train: [], val: []}
+    for index, shard in enumerate(scan.entries.shards.tolist()):
+        if split[shard] not in rows:
+            scan.left_out.add(Reason.OUTSIDE, scan.entries.path(index))
+        elif labelled and not scan.classes[index]:
+            scan.left_out.add(Reason.CLASSLESS, scan.entries.path(index))
+        else:
+            rows[split[shard]].append(index)
+    if not rows[train]:
+        there = sorted({name or "no split" for name in split})
+        raise ConfigError(
+            f"data.train_split {train!r}: no shard of {where} with images has it in its name; there are shards of "
+            f"{', '.join(there)}"
+        )
+    classes = dict(enumerate(scan.classes)) if labelled else None
+    fields = "" if labelled else ", without labels in their samples" if not named else ", of one class"
+    origin = f"{len(shards):,} WebDataset shard{'s' * (len(shards) > 1)}{fields}"
+    found = Arrangement("", rows[train], rows[val], classes, origin, lost=scan.lost)
+    return checked(found, [entry.path for entry in scan.entries] if classes else [], config, where)
