@@ -51,6 +51,10 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
         for split in ("train", "val"):
             archive.add(folder / "images" / split, split)
     shutil.copytree(folder / "images", folder / "packed")
+    (folder / "shards").mkdir()
+    for split in ("train", "val"):
+        with tarfile.open(folder / "shards" / f"{split}-0.tar", "w") as archive:
+            archive.add(folder / "images" / split, split)
     write_deep_images(folder / "xrays", 1, png16, "png")
     write_deep_images(folder / "tiles", 13, npy, "npy")
     train_alone(small_config(), folder / "runs" / "demo")

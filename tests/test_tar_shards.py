@@ -46,7 +46,7 @@ def test_shards_of_images_without_labels_are_one_set(image_folder: Path, tmp_pat
     (tmp_path / "README.txt").write_text("shards")
     sources = open_sources(config_of(tmp_path))
     assert sources["train"].labels.numel() + sources["val"].labels.numel() == TRAIN * len(CLASSES)
-    assert sources["train"].class_names == () and "without labels" in sources.found
+    assert not sources["train"].class_names and "without labels" in sources.found
 
 
 @pytest.mark.parametrize(

@@ -74,6 +74,23 @@ class LeftOut:
         for reason, names in other._examples.items():
             self._examples[reason] = [*self._examples.get(reason, []), *names][:_EXAMPLES]
 
+    def as_tree(self) -> dict[str, Any]:
+        """Return the content as JSON's types."""
+        return {
+            "counts": {reason.name: count for reason, count in self.counts.items()},
+            "examples": {reason.name: names for reason, names in self._examples.items()},
+            "endings": dict(self._endings),
+        }
+
+    @classmethod
+    def of_tree(cls, tree: dict[str, Any]) -> "LeftOut":
+        """Return what `as_tree` gave."""
+        left_out = cls()
+        left_out.counts = Counter({Reason[name]: count for name, count in tree["counts"].items()})
+        left_out._examples = {Reason[name]: names for name, names in tree["examples"].items()}
+        left_out._endings = Counter(tree["endings"])
+        return left_out
+
     def lines(self) -> list[str]:
         """Return one line per reason: count, reason and examples. Reasons that most often cost images come first."""
         return [self._line(reason, self.counts[reason]) for reason in Reason if self.counts[reason]]
