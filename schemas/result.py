@@ -89,6 +89,17 @@ class Diagnostics(Section):
     """Spread of unit-length features: √(mean squared distance to their mean); 0 = all equal, about 1 = spread."""
     feature_dim: int
     """Number of channels of the features."""
+    lidar: float | None = None
+    """LiDAR: effective rank that distinguishes images from views of one image (arXiv 2312.04000); 10 crops of each of
+    at most 1,000 validation images, and at most a tenth of all images. None in results of earlier versions, and for
+    one image."""
+    alpha_req: float | None = None
+    """α-ReQ: exponent of the power law of the covariance's eigenvalues 4 to 100 (arXiv 2202.05808). None in results of
+    earlier versions, and for fewer than eight eigenvalues above 0."""
+    heldout_loss: float | None = None
+    """The method's own loss on at most 1,000 validation images, with fixed views and masks, in evaluation mode. None in
+    results of earlier versions, for methods that learn from labels or do not train, if it is not finite, and for a
+    method of one's own on several processes."""
     collapse_evidence: str | None = None
     """Reason in words why the features count as collapsed; None if they do not."""
 

@@ -220,7 +220,8 @@ def test_features_that_are_not_finite_give_no_accuracy_but_evidence(
     found = assess(Broken(), without, images, CPU, tmp_path)
     assert found.first.probes == Probes() and found.first.selection is None
     assert found.diagnostics.collapse_evidence == "100 % of the feature values are not finite"
-    assert online_probe(Broken(), config, images, CPU, tmp_path) == (0.0, 0.0, 0.0)
+    assert found.diagnostics.lidar is None and found.diagnostics.alpha_req is None
+    assert online_probe(Broken(), config, images, CPU, tmp_path) == (0.0, 0.0, 0.0, None, None, None)
 
 
 class Untouchable:

@@ -4,16 +4,31 @@ Without a process group the values are the process's own. A gradient that flows 
 all processes. DistributedDataParallel averages over processes, and so yields the gradient on the joined batch.
 """
 
+import contextlib
+from collections.abc import Iterator
+from contextvars import ContextVar
 from typing import Any
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
 
+_alone: ContextVar[bool] = ContextVar("alone", default=False)
+
 
 def world() -> tuple[int, int]:
     """Return (rank, number of processes)."""
-    return (dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else (0, 1)
+    return (dist.get_rank(), dist.get_world_size()) if dist.is_initialized() and not _alone.get() else (0, 1)
+
+
+@contextlib.contextmanager
+def this_process_alone() -> Iterator[None]:
+    """Compute losses over this process's values only, while the other processes wait."""
+    before = _alone.set(True)
+    try:
+        yield
+    finally:
+        _alone.reset(before)
 
 
 class _Gathered(torch.autograd.Function):

@@ -11,10 +11,12 @@ from cnnjepa.data import DataSet
 from cnnjepa.data.held_out import held_out_split
 from cnnjepa.data.resident import subset
 from cnnjepa.data.source import spread, stratified
+from cnnjepa.methods import Method
 from cnnjepa.probes.diagnostics import diagnose
 from cnnjepa.probes.evaluate import Judged, judge, selection_knn
 from cnnjepa.probes.features import Embed, Features, encoder_embed, extract, pixel_embed, scratch_folder
 from cnnjepa.probes.floors import untrained_encoder
+from cnnjepa.probes.label_free import IMAGES, ONLINE_IMAGES, VIEWS, heldout_loss, lidar_of
 from cnnjepa.probes.metric import ProbedFeatures, ProbeMetric, load_metrics, measure
 from cnnjepa.schemas import Diagnostics, Floors, PretrainConfig, Probes, Selection
 from cnnjepa.schemas.probe import FloorName
@@ -66,9 +68,11 @@ def assess(
     tick: Tick = lambda: None,
     say: Say = lambda text: None,
     floor_of: FloorOf = lambda images: measured,
+    method: Method | None = None,
 ) -> Assessment:
     """Probe the frozen `network` and the floors on every set of `data.judged_on`, and diagnose its features on the
-    validation images of `data`. The figures of `probe.metrics` are computed for the network only."""
+    validation images of `data`. The figures of `probe.metrics` are computed for the network only. `method` is the
+    whole method, of which the network is a part; without it there is no loss on held-out images."""
     metrics = load_metrics(config.probe.metrics)
     sets = data.judged_on
     found: dict[str, Assessed] = {}
@@ -90,6 +94,12 @@ def assess(
             val = extract(encoder_embed(network, config, device), data.val, config, folder, tick)
         skipped += val.skipped
         diagnostics = diagnose(val.values)
+    extracted = data.train.labels.numel() + data.val.labels.numel()
+    lidar = lidar_of(
+        encoder_embed(network, config, device), config, data.val, device, min(IMAGES, extracted // VIEWS), tick
+    )
+    loss = None if method is None else heldout_loss(method, config, data.val, device, IMAGES, tick)
+    diagnostics = diagnostics.model_copy(update={"lidar": lidar, "heldout_loss": loss})
     return Assessment(found, diagnostics, skipped)
 
 
@@ -138,6 +148,10 @@ class OnlineFigures(NamedTuple):
     """None for images without labels."""
     rankme: float
     feature_std: float
+    lidar: float | None = None
+    alpha_req: float | None = None
+    heldout_loss: float | None = None
+    """On validation images, without their labels."""
 
     @property
     def figure(self) -> float:
@@ -152,16 +166,36 @@ def online_probe(
     device: torch.device,
     scratch: Path,
     tick: Tick = lambda: None,
+    method: Method | None = None,
 ) -> OnlineFigures:
-    """Compute k-NN accuracy on the held-out tenth of at most `probe.online_images` training images, and the rank and
-    spread of the features. For a supervised run the tenth comes from the whole training set; the run does not train on
-    it. Without labels, only rank and spread are computed, on at most `probe.online_images` validation images."""
+    """Compute k-NN accuracy on the held-out tenth of at most `probe.online_images` training images, and the diagnostics
+    of their features. For a supervised run the tenth comes from the whole training set; the run does not train on it.
+    Without labels, only diagnostics are computed, on at most `probe.online_images` validation images. LiDAR uses at
+    most 128 of the images, and the loss of `method` at most 128 validation images."""
     watched = data.watched
-    if not watched.labelled:
-        some = subset(data.val, spread(data.val, min(config.probe.online_images, data.val.labels.numel())))
+    if watched.labelled:
+        source = watched.train
+        with scratch_folder(scratch) as folder:
+            features = _online_features(network, config, watched, device, folder, tick)
+            health = diagnose(features.values)
+            knn = selection_knn(features, watched.classes, config.probe, device) if features.finite() else 0.0
+    else:
+        source, knn = data.val, None
+        some = subset(source, spread(source, min(config.probe.online_images, source.labels.numel())))
         with scratch_folder(scratch) as folder:
             health = diagnose(extract(encoder_embed(network, config, device), some, config, folder, tick).values)
-        return OnlineFigures(None, health.rankme, health.feature_std)
+    extracted = min(config.probe.online_images, source.labels.numel())
+    lidar = lidar_of(
+        encoder_embed(network, config, device), config, source, device, min(ONLINE_IMAGES, extracted // VIEWS), tick
+    )
+    loss = None if method is None else heldout_loss(method, config, data.val, device, ONLINE_IMAGES, tick)
+    return OnlineFigures(knn, health.rankme, health.feature_std, lidar, health.alpha_req, loss)
+
+
+def _online_features(
+    network: nn.Module, config: PretrainConfig, watched: DataSet, device: torch.device, folder: Path, tick: Tick
+) -> Features:
+    """Return the features of at most `probe.online_images` training images, spread evenly over classes."""
     labels = watched.train.labels
     few = min(config.probe.online_images, labels.numel())
     images, chosen = watched.train, None
@@ -169,13 +203,10 @@ def online_probe(
         supervised = config.method.LEARNS_FROM_LABELS
         chosen = _some_of_both_parts(labels, few, config) if supervised else None
         images = subset(watched.train, stratified(labels, few) if chosen is None else chosen)
-    with scratch_folder(scratch) as folder:
-        features = extract(encoder_embed(network, config, device), images, config, folder, tick)
-        if chosen is not None:
-            features.part_of = (labels, chosen[features.whole_set[1]])
-        health = diagnose(features.values)
-        knn = selection_knn(features, watched.classes, config.probe, device) if features.finite() else 0.0
-        return OnlineFigures(knn, health.rankme, health.feature_std)
+    features = extract(encoder_embed(network, config, device), images, config, folder, tick)
+    if chosen is not None:
+        features.part_of = (labels, chosen[features.whole_set[1]])
+    return features
 
 
 def _some_of_both_parts(labels: Tensor, count: int, config: PretrainConfig) -> Tensor:

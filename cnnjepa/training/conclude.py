@@ -173,6 +173,7 @@ def _judge_and_write(run: Run, state: RunState) -> None:
         run.tick,
         run.watcher.phase,
         floor_of,
+        state.method,
     )
     result = finished_result(
         run.config,

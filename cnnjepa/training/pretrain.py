@@ -215,7 +215,7 @@ def _probe_online(run: Run, state: RunState, journal: AnyJournal) -> None:
         run.watcher.phase("probing")
         network = state.method.probed_encoder(run.config.probed_encoder)
         # Not stopped part-way: the checkpoint that follows needs the figure.
-        seen = online_probe(network, run.config, run.data, device, run.folder.path)
+        seen = online_probe(network, run.config, run.data, device, run.folder.path, method=state.method)
         forget_peak_memory(device)
         # Runs that differ only in their probes share this file; the name says to which probe the figure belongs.
         whose = {"probe_hash": run.identity.probe_hash}

@@ -11,10 +11,12 @@ from cnnjepa.data import DataSet, open_data
 from cnnjepa.data.batches import Order
 from cnnjepa.data.held_out import trained_images
 from cnnjepa.measuring.cost import method_cost
+from cnnjepa.methods import Method, build_method
 from cnnjepa.places import refuse_no_run
 from cnnjepa.pretrained import load_encoder
 from cnnjepa.probes import assess
 from cnnjepa.schemas import ConfigError, Cost, PretrainConfig, TrialResult, probe_hash, read_config
+from cnnjepa.schemas.extension import extensions_in
 from cnnjepa.schemas.overrides import parse_overrides
 from cnnjepa.storage.journal import final_loss
 from cnnjepa.training import distributed
@@ -72,7 +74,8 @@ def reprobe(
         network = network.to(memory_format=torch.channels_last)
     identity = Identity(state["pretrain_hash"], probe_hash(config), state["settings"])
     with StopRequest() as stop, folder.locked(), explaining(config):
-        assessment = assess(network, config, data, device, run_dir, stop.tick, say)
+        method = _method(config, state, device)
+        assessment = assess(network, config, data, device, run_dir, stop.tick, say, method=method)
         here = environment(Processes(0, 1, device))
         result = finished_result(
             config,
@@ -88,6 +91,19 @@ def reprobe(
         )
         own_images = own_images and data.fingerprint == state["settings"]["data"]["fingerprint"]
         return _added(folder, result, _shown_only(config, data, state, checkpoint, own_images))
+
+
+def _method(config: PretrainConfig, state: Checkpoint, device: torch.device) -> Method | None:
+    """Return the trained method, for its loss on held-out images. None if it has no such loss, or if the source of the
+    run's own classes has changed since the training."""
+    sources = {found.named: found.fingerprint for found in extensions_in(config)}
+    if config.method.LEARNS_FROM_LABELS or sources != state["settings"].get("sources", {}):
+        return None
+    method = build_method(config).to(device)
+    if config.runtime.channels_last:
+        method = method.to(memory_format=torch.channels_last)
+    method.load_state_dict(state["method"])
+    return method
 
 
 def _cost(config: PretrainConfig, state: Checkpoint) -> Cost:
@@ -120,12 +136,21 @@ def _added(folder: RunFolder, result: TrialResult, shown_only: str | None) -> Re
         return Reprobed(result, None, f"shown only, nothing was written: {shown_only}")
     there = folder.read_result(result.probe_hash)
     if there and there.has_figures:
-        same = "the same figures" if there.lasting() == result.lasting() else "other figures, which are kept"
+        same = "the same figures" if _same(there, result) else "other figures, which are kept"
         return Reprobed(
             result, None, f"nothing was written: {folder.file_of(result.probe_hash)} has {same} of these settings"
         )
     path = folder.write_result(result)
     return Reprobed(result, path, f"added as {path}" + ("" if path.parent == folder.path else "; result.json stays"))
+
+
+def _same(there: TrialResult, result: TrialResult) -> bool:
+    """Return whether two results have the same figures. Diagnostics that the earlier one lacks are not compared: it may
+    come from a version that did not measure them."""
+    if there.diagnostics and result.diagnostics:
+        lacking = {name: None for name, value in there.diagnostics if value is None and name != "collapse_evidence"}
+        result = result.model_copy(update={"diagnostics": result.diagnostics.model_copy(update=lacking)})
+    return there.lasting() == result.lasting()
 
 
 def _images_of_an_epoch(config: PretrainConfig, data: DataSet, settings: dict[str, Any]) -> int:

@@ -63,9 +63,9 @@ def _as_told(online_probe):
     found = (text.split(":") for text in os.environ["LOOKS"].split(","))
     told = {int(depth): (float(knn), float(std)) for depth, knn, std in found}
 
-    def look(network, config, *rest):
+    def look(network, config, *rest, **more):
         knn, std = told[config.method.predictor.depth]
-        return online_probe(network, config, *rest)._replace(knn_top1=knn, feature_std=std)
+        return online_probe(network, config, *rest, **more)._replace(knn_top1=knn, feature_std=std)
 
     return look
 
