@@ -57,7 +57,7 @@ def _finished(
     with tempfile.TemporaryDirectory() as folder:
         files = [Path(folder) / name for name in ("stdout", "stderr")]
         process = SERVER.Process(
-            target=_child, args=(work, words, str(cwd or Path.cwd()), {**os.environ, **variables}, *map(str, files))
+            target=child, args=(work, words, str(cwd or Path.cwd()), {**os.environ, **variables}, *map(str, files))
         )
         process.start()
         process.join(timeout)
@@ -72,7 +72,7 @@ def _finished(
         return subprocess.CompletedProcess(str(words), code, out, err)
 
 
-def _child(
+def child(
     work: Callable[..., None], words: tuple[Any, ...], cwd: str, environment: dict[str, str], out: str, err: str
 ) -> None:
     for descriptor, path in ((1, out), (2, err)):

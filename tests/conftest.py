@@ -15,7 +15,7 @@ import pytest
 import torch
 from hypothesis import HealthCheck, settings
 from image_sets import broken_folder, image_folder, square_folder  # noqa: F401 (fixtures of many files)
-from reports import reported  # noqa: F401
+from reports import blank_pictures, reported  # noqa: F401
 from undisturbed_runs import undisturbed  # noqa: F401
 
 from cnnjepa import signals

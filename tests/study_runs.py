@@ -6,10 +6,14 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+
+from commands import child
+from runs import SERVER
 
 from cnnjepa.schemas import TrialResult
 
@@ -39,22 +43,53 @@ def environment(root: Path, **more: str) -> dict[str, str]:
     return {**os.environ, "PYTHONPATH": path, "STEP_LOG": str(root / "steps"), "OMP_NUM_THREADS": "1", **more}
 
 
-def start(arguments: list[str], env: dict[str, str]) -> subprocess.Popen[str]:
-    """The command line in a session of its own."""
-    return subprocess.Popen(
-        [sys.executable, "-m", "cnnjepa", *arguments], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
-        env=env, start_new_session=True,
-    )  # fmt: skip
+class Driver:
+    """`cnnjepa ARGUMENTS` in a session of its own, forked from a process that has loaded the libraries (see
+    `commands`). The trials that it starts are processes as a person's."""
+
+    def __init__(self, arguments: list[str], env: dict[str, str]) -> None:
+        descriptor, self._out = tempfile.mkstemp(prefix="driver")
+        os.close(descriptor)
+        words = (_in_its_own_session, tuple(arguments), str(Path.cwd()), env, self._out, self._out)
+        self._process = SERVER.Process(target=child, args=words)
+        self._process.start()
+        assert self._process.pid
+        self.pid = self._process.pid
+
+    def send_signal(self, number: int) -> None:
+        os.kill(self.pid, number)
+
+    def end(self, timeout: float | None) -> tuple[int, str]:
+        """(exit code, what it printed); after `timeout` seconds the whole session is killed."""
+        self._process.join(timeout)
+        late = self._process.exitcode is None
+        if late:
+            os.killpg(self.pid, signal.SIGKILL)
+            self._process.join()
+        printed = Path(self._out).read_text(encoding="utf-8")
+        os.remove(self._out)
+        assert not late, f"not ended after {timeout} s: {printed}"
+        assert self._process.exitcode is not None
+        return self._process.exitcode, printed
 
 
-def finish(process: subprocess.Popen[str], timeout: float = 180) -> tuple[int, str]:
+def _in_its_own_session(*words: str) -> None:
+    from cnnjepa.cli.main import main
+
+    os.setsid()
+    sys.path.insert(0, os.getcwd())
+    sys.argv = ["cnnjepa", *words]
+    main()
+
+
+def start(arguments: list[str], env: dict[str, str]) -> Driver:
+    """The command line."""
+    return Driver(arguments, env)
+
+
+def finish(driver: Driver, timeout: float = 180) -> tuple[int, str]:
     """(exit code, what it printed)."""
-    try:
-        out, _ = process.communicate(timeout=timeout)
-    except subprocess.TimeoutExpired:
-        os.killpg(process.pid, signal.SIGKILL)
-        raise
-    return process.returncode, out
+    return driver.end(timeout)
 
 
 def run(arguments: list[str], env: dict[str, str], timeout: float = 180) -> tuple[int, str]:
@@ -62,12 +97,18 @@ def run(arguments: list[str], env: dict[str, str], timeout: float = 180) -> tupl
     return finish(start(arguments, env), timeout)
 
 
-def kill(process: subprocess.Popen[str]) -> None:
+def kill(driver: Driver) -> None:
     """SIGKILL to this process alone."""
-    process.kill()
-    process.wait()
-    assert process.stdout
-    process.stdout.close()
+    driver.send_signal(signal.SIGKILL)
+    driver.end(None)
+
+
+def start_alone(arguments: list[str], env: dict[str, str]) -> subprocess.Popen[str]:
+    """The command line in a fresh interpreter, where a test looks at all of its processes."""
+    return subprocess.Popen(
+        [sys.executable, "-m", "cnnjepa", *arguments], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+        env=env, start_new_session=True,
+    )  # fmt: skip
 
 
 def steps(root: Path) -> list[tuple[str, ...]]:
@@ -103,10 +144,13 @@ def lines_of(root: Path) -> dict[str, list[dict[str, Any]]]:
     return found
 
 
-def assert_same_study(root: Path, expected: Path) -> None:
-    """The same trials with the same results and logged losses."""
-    assert results(root) == results(expected)
-    assert lines_of(root) == lines_of(expected)
+def assert_same_study(root: Path, expected: Path, trials: int | None = None) -> None:
+    """The same trials with the same results and logged losses; with `trials`, so many of those in `expected`."""
+    found, lines = results(root), lines_of(root)
+    assert len(found) == (len(results(expected)) if trials is None else trials)
+    assert found == {name: result for name, result in results(expected).items() if name in found}
+    assert lines.keys() >= found.keys()
+    assert lines == {name: made for name, made in lines_of(expected).items() if name in lines}
 
 
 def repeated(root: Path) -> int:

@@ -96,6 +96,7 @@ def pixels_of(config: FolderData) -> Tensor:
     return torch.stack([source.load(index) for index in range(source.labels.numel())])
 
 
+@pytest.mark.medium
 def test_classes_that_differ_below_the_eighth_bit_are_learned_from_16_bit_images(xrays: Path, tmp_path: Path) -> None:
     settings = ("data.channels=1", "data.dtype=uint16", "train_images=null", "linear_epochs=40", "held_out_lrs=[0.1]",
                 "epochs=2", "probe.every_epochs=0", "floors=false", "data.range=percentile")  # fmt: skip
@@ -249,6 +250,7 @@ def many_channels(satellite: Path, tmp_path_factory: pytest.TempPathFactory) -> 
     return run
 
 
+@pytest.mark.medium
 @pytest.mark.filterwarnings("ignore")  # the exporters' own
 @pytest.mark.parametrize("to", ["torchvision", "timm", "safetensors", "onnx", "huggingface"])
 def test_an_encoder_of_13_channels_is_exported_and_loaded(to: str, many_channels: Path, tmp_path: Path) -> None:

@@ -146,6 +146,7 @@ def test_times_of_something_else_are_refused(
         equal_time_epochs(tmp_path / "none.json", "demo", methods, {})
 
 
+@pytest.mark.slow
 @pytest.mark.processes
 def test_one_command_compares_methods_and_runs_nothing_twice(tmp_path: Path) -> None:
     sets = ["train_images=96", "val_images=64", "runtime.batch_size=16", "runtime.epochs=2", "linear_epochs=2",
@@ -176,6 +177,7 @@ def small(method: str) -> PretrainConfig:
     return load_config("smoke", overrides=[f"method.name={method}", "runtime.batch_size=8", "device=cpu"])
 
 
+@pytest.mark.slow
 @pytest.mark.processes
 def test_steps_are_measured_in_turns_in_processes_of_their_own() -> None:
     told: list[str] = []
@@ -212,6 +214,7 @@ def test_the_cost_table_is_whole_on_a_terminal_of_80_columns() -> None:
     assert head.split() == ["method", "s/step", "ratio", "images/s", "FLOP", "ratio", "GiB", "ratio", "takes", "paper"]
 
 
+@pytest.mark.slow
 @pytest.mark.processes
 def test_the_cost_table_names_ratios_and_is_written(tmp_path: Path) -> None:
     asked = ["--methods", "supervised", "--batch", "4", "--rounds", "1", "--threads", "1", "--root", str(tmp_path)]

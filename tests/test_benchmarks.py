@@ -51,6 +51,7 @@ def test_every_benchmark_runs_and_writes_its_figures(
         assert figure["name"] in done.stdout
 
 
+@pytest.mark.slow
 @pytest.mark.processes
 def test_all_gathers_one_table_and_fails_only_when_a_script_does(tmp_path: Path) -> None:
     done = run("all", "--tiny", "--only", "masks", "--out", str(tmp_path))

@@ -129,8 +129,8 @@ def test_wrong_input_is_one_message_with_code_2_and_writes_nothing(
 @pytest.mark.parametrize(
     ("package", "importers", "command", "says"),
     [
-        ("timm", "timm", "train --preset demo-ijepa", "needs timm, which is not installed: "
-         f"pip install -e '{ROOT}[vit]'"),
+        ("timm", "timm", "train --preset demo-ijepa --set train_images=640 --set val_images=48",
+         f"needs timm, which is not installed: pip install -e '{ROOT}[vit]'"),
         ("h5py", "cnnjepa.data.hdf5", "train --preset smoke --data x.h5", "this needs h5py, which is not installed: "
          "pip install 'h5py'"),
         ("matplotlib", "matplotlib", "masks --preset smoke --out m.png", "needs matplotlib, which is not installed: "

@@ -64,6 +64,7 @@ def test_a_predictor_of_dense_convolutions_has_nine_times_the_parameters() -> No
     assert round(parameters(predictor(conv="dense")) / 1e6) == 113
 
 
+@pytest.mark.medium
 def test_the_cost_counts_the_token_and_the_projection_head_with_the_predictor() -> None:
     config = load_config("in100")
     assert priced(config).predictor_params == 12_662_784 + 2048

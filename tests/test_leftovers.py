@@ -198,6 +198,7 @@ def test_an_export_over_an_earlier_one_replaces_its_files_and_keeps_others(tmp_p
     assert sorted(path.name for path in tmp_path.iterdir()) == ["e"]
 
 
+@pytest.mark.medium
 def test_features_that_differ_leave_no_export(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from runs import small_config
 

@@ -198,6 +198,7 @@ def test_our_own_networks_pass() -> None:
         assert compare(backbone, backbone.total_stride).ok
 
 
+@pytest.mark.medium
 def test_a_network_of_ones_own_trains_by_its_name_and_is_loaded_again(tmp_path: Path) -> None:
     own = ("arch=custom", "encoder.module=test_own_encoders:Plain", "total_stride=8", "strategy=random")
     short = ("epochs=1", "warmup_epochs=0", "floors=false", "train_images=32", "runtime.batch_size=8")

@@ -217,6 +217,7 @@ def test_formats_are_recognised_by_their_names_in_a_folder() -> None:
         assert is_image(name)
 
 
+@pytest.mark.medium
 def test_damaged_files_of_every_new_format_are_refused_or_read() -> None:
     draw = np.random.default_rng(3)
     files = {

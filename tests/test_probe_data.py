@@ -35,6 +35,7 @@ def assert_same_encoder_and_figures(labelled: PretrainConfig, bare: PretrainConf
     assert other.diagnostics == one.diagnostics
 
 
+@pytest.mark.medium
 def test_labels_are_not_needed_to_train_and_probing_on_them_gives_the_same_figures(tmp_path: Path) -> None:
     root = photos(tmp_path / "labelled_set", *(f"{s}/{c}" for s in ("train", "val") for c in "ab"))
     for split in ("train", "val"):
@@ -74,6 +75,7 @@ def flattened(archive: Path, root: Path, counts: dict[str, int], classes: int) -
     return small, root / "flat"
 
 
+@pytest.mark.medium
 def test_photographs_without_their_labels_give_the_same_encoder(photographs: Path, tmp_path: Path) -> None:
     labelled, flat = flattened(photographs, tmp_path, {"train": 12, "val": 4}, classes=4)
     settings = ["image_size=64", "runtime.epochs=1", "probe.every_epochs=0"]

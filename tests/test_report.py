@@ -12,6 +12,8 @@ from cnnjepa.ablations.report.published_rows import ENCODER_PARAMS, published_ta
 from cnnjepa.schemas import PretrainConfig, ProbeFigures, Probes
 from cnnjepa.schemas.study import Study
 
+pytestmark = pytest.mark.usefixtures("blank_pictures")
+
 
 @pytest.mark.medium
 def test_the_csv_holds_what_can_be_computed_by_hand(reported: Path) -> None:

@@ -13,6 +13,8 @@ from cnnjepa.ablations.study_files import validated
 from cnnjepa.schemas import ConfigError
 from cnnjepa.schemas.study import Study
 
+pytestmark = pytest.mark.usefixtures("blank_pictures")
+
 CLAIMED: list[dict[str, Any]] = [
     {"says": "One layer is worse.", "arm": {"predictor.depth": 1}, "expect": "worse"},
     {"says": "One layer is better.", "arm": {"predictor.depth": 1}, "expect": "better"},

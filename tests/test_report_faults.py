@@ -13,7 +13,7 @@ from cnnjepa.ablations.report.build import build_report
 from cnnjepa.cli.main import main
 from cnnjepa.schemas import ConfigError, Diagnostics, Probes
 
-pytestmark = [pytest.mark.medium]
+pytestmark = [pytest.mark.medium, pytest.mark.usefixtures("blank_pictures")]
 
 
 def test_failed_and_collapsed_trials_are_shown_and_never_averaged(tmp_path: Path) -> None:

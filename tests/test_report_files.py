@@ -21,6 +21,7 @@ from cnnjepa.schemas.study import Study
 
 
 @pytest.mark.medium
+@pytest.mark.usefixtures("blank_pictures")
 def test_measured_steps_stand_in_the_report_over_all(tmp_path: Path) -> None:
     write_study(tmp_path, DEPTHS, outcome)
     (tmp_path / "benchmarks").mkdir()
@@ -89,6 +90,7 @@ def test_the_report_over_all_has_the_main_table_and_the_published_one(reported: 
 
 
 @pytest.mark.medium
+@pytest.mark.usefixtures("blank_pictures")
 def test_what_an_earlier_report_wrote_goes_and_nothing_else_does(tmp_path: Path) -> None:
     write_study(tmp_path, DEPTHS, outcome)
     build_report(tmp_path, ["depths"])
@@ -101,6 +103,7 @@ def test_what_an_earlier_report_wrote_goes_and_nothing_else_does(tmp_path: Path)
 
 
 @pytest.mark.medium
+@pytest.mark.usefixtures("blank_pictures")
 def test_the_gallery_of_photographs_stays_out_of_the_page(tmp_path: Path) -> None:
     """A real, tiny run on a folder of images; and what is said when the images are gone."""
     import torchvision
@@ -139,30 +142,21 @@ def test_the_gallery_of_photographs_stays_out_of_the_page(tmp_path: Path) -> Non
 
 
 @pytest.mark.medium
-def test_a_large_study_costs_no_more_pictures_than_a_small_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_large_study_costs_no_more_pictures_than_a_small_one(tmp_path: Path, blank_pictures: list[str]) -> None:
     """Time is in pictures; benchmarks/report.py measures it."""
-    from matplotlib.figure import Figure
-
-    saved: list[str] = []
-    save = Figure.savefig
-
-    def counted(figure: Figure, *arguments: Any, **more: Any) -> None:
-        saved.append(more["format"])
-        save(figure, *arguments, **more)
-
-    monkeypatch.setattr(Figure, "savefig", counted)
     counts = []
     for arms in (4, 32):
-        saved.clear()
+        blank_pictures.clear()
         rates = tuple(round(0.001 * (n + 1), 3) for n in range(arms))
         study = Study(name=f"rates{arms}", preset="smoke", axes={"optimizer.lr": rates}, seeds=(0, 1))
         write_study(tmp_path, study, lambda arm, seed: (50.0 + seed, 40.0))
         build_report(tmp_path, [study.name])
-        counts.append(len(saved))
+        counts.append(len(blank_pictures))
     assert counts[0] == counts[1] <= 20
 
 
 @pytest.mark.medium
+@pytest.mark.usefixtures("blank_pictures")
 def test_a_speed_benchmark_with_several_shares_is_drawn(tmp_path: Path) -> None:
     write_study(tmp_path, DEPTHS, outcome)
     out = tmp_path / "benchmarks" / "out"
@@ -179,6 +173,7 @@ def test_a_speed_benchmark_with_several_shares_is_drawn(tmp_path: Path) -> None:
 
 
 @pytest.mark.medium
+@pytest.mark.usefixtures("blank_pictures")
 def test_out_takes_the_report_elsewhere(tmp_path: Path) -> None:
     write_study(tmp_path, DEPTHS, outcome)
     built = build_report(tmp_path, ["depths"], out=tmp_path / "elsewhere")
@@ -219,6 +214,7 @@ def test_a_name_with_latex_s_letters_is_escaped(tmp_path: Path) -> None:
 
 
 @pytest.mark.medium
+@pytest.mark.usefixtures("blank_pictures")
 def test_an_archive_gives_the_same_tables_and_names_no_place(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -13,7 +13,7 @@ from cnnjepa.ablations.report.build import build_report
 from cnnjepa.ablations.report.published_rows import counterparts, matched_rows, published_set_of, published_tables
 from cnnjepa.schemas import load_config
 
-pytestmark = [pytest.mark.medium]
+pytestmark = [pytest.mark.medium, pytest.mark.usefixtures("blank_pictures")]
 
 
 def test_published_numbers_stand_next_to_their_own_protocol_and_images_only(reported: Path, tmp_path: Path) -> None:

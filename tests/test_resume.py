@@ -36,6 +36,7 @@ def events_of(config: PretrainConfig, folder: Path) -> list[str]:
 
 @pytest.mark.kills
 @pytest.mark.processes
+@pytest.mark.slow
 def test_a_run_killed_at_twenty_random_moments_and_resumed_ends_the_same(undisturbed: Path, tmp_path: Path) -> None:
     config = small_config()
     events = events_of(config, tmp_path)

@@ -29,6 +29,7 @@ def stored(root: Path) -> optuna.Study:
     return optuna.load_study(study_name="s", storage=f"sqlite:///{root / 'studies' / 's' / 'optuna.db'}")
 
 
+@pytest.mark.slow
 @pytest.mark.kills
 @pytest.mark.processes
 @pytest.mark.ray

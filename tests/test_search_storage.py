@@ -1,5 +1,6 @@
 """Where a search keeps its trials: paths with any characters, other searches' storages, locks that were left."""
 
+import functools
 import os
 import re
 import signal
@@ -129,11 +130,15 @@ def test_a_database_that_goes_away_is_named(tmp_path: Path) -> None:
 # --- Other searches ------------------------------------------------------------------------------------------------
 
 
-def begin(asked: SearchSpace, root: Path, storage: Any, drawing_seed: int = 0) -> StudyFolder:
+# Keeps the facts about images, which are drawn to find them.
+resolver = functools.cache(lambda: Resolver("cpu", 1))
+
+
+def begin(asked: SearchSpace, root: Path, storage: Any) -> StudyFolder:
     """What `search` does before its first trial."""
     folder = StudyFolder(root, asked.name)
     config = check_search(asked, None)
-    record = record_of(asked, config, Resolver("cpu", 1).facts(config), 1)
+    record = record_of(asked, config, resolver().facts(config), 1)
     refuse_other_search(folder, record)
     refuse_other_owner(storage, "o.db", folder, record)
     record["id"] = folder_id(folder)
@@ -160,7 +165,7 @@ def storage(request: pytest.FixtureRequest, tmp_path: Path) -> Any:
         ({"set": {"optimizer.lr": 0.5}}, r"set\.optimizer\.lr: there \(none\), requested 0\.5"),
         ({"space": {"predictor.depth": [1, 2, 3]}}, r"there choice\(1, 2\), requested choice\(1, 2, 3\)"),
         ({"space": {"optimizer.lr": "log(1e-4, 1e-1)"}}, r"space\.optimizer\.lr: there \(none\), requested log"),
-        ({"preset": "demo"}, r"preset: there smoke, requested demo"),
+        ({"preset": "demo", "set": {"train_images": 640, "val_images": 48}}, r"preset: there smoke, requested demo"),
         ({"set": {"data.drawing_seed": 1}}, r"images: there [0-9a-f]{64}, requested [0-9a-f]{64}"),
     ],
 )
@@ -211,7 +216,7 @@ def test_a_search_of_a_version_without_owners_resumes_and_a_strangers_study_is_r
     old = StudyFolder(tmp_path / "A", "s").path
     old.mkdir(parents=True)
     record = {**space(space=DEPTHS).model_dump(mode="json"), "processes": 1}
-    facts = Resolver("cpu", 1).facts(check_search(space(space=DEPTHS), None))
+    facts = resolver().facts(check_search(space(space=DEPTHS), None))
     (old / "search.yaml").write_text(yaml.safe_dump({**record, "images": facts.fingerprint}))
     begin(space(space=DEPTHS), tmp_path / "A", storage)
     assert len(tried(open_study(space(space=DEPTHS), storage))) == 1

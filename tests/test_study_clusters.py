@@ -20,6 +20,7 @@ from study_runs import (
     results,
     run,
     start,
+    start_alone,
     steps,
     wait_until,
     words,
@@ -53,6 +54,7 @@ def test_a_lost_machine_takes_nothing_with_it(tmp_path: Path) -> None:
     assert len(steps(tmp_path)) == 2 * STEPS + repeated(tmp_path)
 
 
+@pytest.mark.slow
 @pytest.mark.kills
 def test_a_distributed_trial_survives_the_loss_of_a_process_and_leaves_none_behind(tmp_path: Path) -> None:
     alone, killed = tmp_path / "alone", tmp_path / "killed"
@@ -119,12 +121,12 @@ def test_embedded_ray_listens_on_this_machine_alone_and_joins_no_other(tmp_path:
         (Path(ray_folder) / "ray").mkdir()
         (Path(ray_folder) / "ray" / "ray_current_cluster").write_text("127.0.0.1:9")
         env = environment(tmp_path, STEP_PAUSE="0.3", MARK_OF_THIS_TEST="ports", RAY_TMPDIR=ray_folder)
-        driver = start(words(tmp_path), env)
+        driver = start_alone(words(tmp_path), env)
         wait_until(lambda: len(steps(tmp_path)) >= 2)
         heard = listening(processes_with(b"MARK_OF_THIS_TEST=ports"))
-        os.kill(driver.pid, signal.SIGINT)
-        code, out = finish(driver)
-    assert code == 75, out
+        driver.send_signal(signal.SIGINT)
+        out, _ = driver.communicate(timeout=180)
+    assert driver.returncode == 75, out
     assert heard and all(address.is_loopback for address, _ in heard), heard
 
 

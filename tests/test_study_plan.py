@@ -12,6 +12,7 @@ from cnnjepa.cli.app import app
 from cnnjepa.schemas import load_config
 
 
+@pytest.mark.medium
 def test_a_plan_loads_every_arm_once_and_the_base_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     loaded = []
 

@@ -102,6 +102,7 @@ def test_a_supervised_run_is_probed_again_on_its_own_split_only(tmp_path: Path) 
     assert again.written  # complete by its own number of steps, so the result is the run's
 
 
+@pytest.mark.medium
 def test_plans_estimates_and_refusals_count_the_images_that_are_left() -> None:
     resolver = Resolver("cpu", 1)
     config, other = config_of("supervised", "batch_size=298"), config_of("simclr", "batch_size=330")

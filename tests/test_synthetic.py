@@ -45,6 +45,7 @@ def test_the_synthetic_set_does_not_depend_on_threads() -> None:
         torch.set_num_threads(threads)
 
 
+@pytest.mark.medium
 def test_synthetic_classes_are_balanced_and_named() -> None:
     classes = len(CLASS_NAMES)
     assert len(set(CLASS_NAMES)) == classes

@@ -98,6 +98,7 @@ class _Broken(Watcher):
         raise RuntimeError("no such tracker")
 
 
+@pytest.mark.medium
 def test_a_display_and_a_board_that_fail_are_told_once_and_the_run_finishes(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -213,6 +213,7 @@ def test_the_loaded_encoder_is_the_target_encoder_and_plain_torchvision(tmp_path
     assert not torch.equal(other.conv1.weight, encoder.conv1.weight)
 
 
+@pytest.mark.medium
 def test_a_collapsed_run_says_so_with_the_evidence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Features that are the same for every image, as a collapsed encoder gives."""
     from cnnjepa.training import conclude as module

@@ -139,6 +139,7 @@ def test_an_arm_that_is_not_probed_yet_is_begun_and_the_other_is_finished(tmp_pa
     assert trained(pool, left) == {training_of(record.config) for record in left}
 
 
+@pytest.mark.usefixtures("blank_pictures")
 @pytest.mark.medium
 def test_a_report_compares_arms_that_differ_in_their_probes_and_gives_each_a_page(tmp_path: Path) -> None:
     folder, _, records = records_with(tmp_path, {"encoder=target": 60.0, "encoder=context": 30.0})
@@ -157,6 +158,7 @@ def test_a_report_compares_arms_that_differ_in_their_probes_and_gives_each_a_pag
     build_report(tmp_path, ["probed"], tmp_path / "out", run=next(iter(data["trials"])))
 
 
+@pytest.mark.usefixtures("blank_pictures")
 @pytest.mark.medium
 def test_an_archive_has_every_arms_figures(tmp_path: Path) -> None:
     _, pool, _ = records_with(tmp_path / "here", {"encoder=target": 60.0, "encoder=context": 30.0})

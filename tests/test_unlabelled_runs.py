@@ -94,6 +94,7 @@ def test_a_method_that_learns_from_labels_is_refused(tmp_path: Path) -> None:
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.medium
 def test_labels_none_is_for_every_source(tmp_path: Path) -> None:
     config = load_config("smoke", overrides=["data.labels=none"])
     bare, labelled = open_data(config.data), open_data(load_config("smoke").data)
