@@ -1,4 +1,4 @@
-"""Every benchmark, one after another, and one table of their figures with the targets beside them.
+"""Run every benchmark, one after another, and print one table of their figures with their targets.
 
     python benchmarks/all.py --quick                # `make bench`, under five minutes on two cores
     python benchmarks/all.py                        # `make bench-full`
@@ -76,7 +76,7 @@ def main() -> None:
     if asked.only:
         legal, scripts = {*SCRIPTS, *_FULL_ONLY, "gpu_step"}, asked.only.split(",")
         if unknown := [name for name in scripts if name not in legal]:
-            parser.error(f"no benchmark {', '.join(unknown)}; legal are {', '.join(sorted(legal))}")
+            parser.error(f"no benchmark {', '.join(unknown)}; must be one of {', '.join(sorted(legal))}")
     asked.out.mkdir(parents=True, exist_ok=True)
     begun = time.perf_counter()
     results = {script: run(script, asked) for script in scripts}

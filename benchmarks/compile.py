@@ -1,7 +1,7 @@
-"""What torch.compile saves, and how often it compiles again when the number of visible cells differs from step to step.
+"""Time that torch.compile saves, and how often it recompiles when the number of visible cells differs between steps.
 
-Target (forward) and predictor (forward and backward) have fixed shapes: compiled against plain, in turns, and the
-seconds that compiling takes. The packed encoder has another number of cells at every step, and its packed layers are
+Target (forward) and predictor (forward and backward) have fixed shapes: compiled and plain modules are timed alternately, and so is
+the compilation. The packed encoder has another number of cells at every step, and its packed layers are
 left out of graphs: the graphs between them are counted over steps of the published masks, with dynamic shapes, by a
 backend that only counts.
 
@@ -37,7 +37,7 @@ _SETTLED = 2
 
 
 class Counted:
-    """A backend that compiles nothing and counts what it is asked for."""
+    """A backend that compiles nothing and counts its calls."""
 
     def __init__(self) -> None:
         self.graphs = 0

@@ -1,9 +1,9 @@
-"""What Ray costs over the local executor: the same trials by both, alternately, one at a time on all cores.
+"""Extra time of Ray over the local executor: the same trials by both, alternately, one at a time on all cores.
 
     python benchmarks/executors.py --rounds 3
 
 Prints wall seconds of the whole command and the share of it beyond the local executor's; writes
-benchmarks/out/executors.json. Both commands plan, start a process a trial and look for results; Ray also starts its
+benchmarks/out/executors.json. Both commands plan, start one process per trial and look for results; Ray also starts its
 own processes once.
 """
 
@@ -50,7 +50,7 @@ def main() -> None:
     print(f"{trials} trials of preset {asked.preset}, {asked.rounds} rounds, medians of wall time")
     for executor, found in times.items():
         print(f"  {executor:<6} {middle[executor]:7.1f} s   ({', '.join(f'{t:.1f}' for t in found)})")
-    print(f"  ray beyond local: {beyond:+.1f} s a study, {100 * beyond / middle['local']:+.0f} % of this short one")
+    print(f"  ray beyond local: {beyond:+.1f} s per study, {100 * beyond / middle['local']:+.0f} % of this short one")
     out = HERE / "out"
     out.mkdir(exist_ok=True)
     (out / "executors.json").write_text(json.dumps({"kind": "executors", "times": times, "trials": trials}, indent=2))

@@ -1,4 +1,4 @@
-"""What every benchmark says, in one form: figures with their targets, written as JSON and shown as lines.
+"""Common output of all benchmarks: figures with their targets, written as JSON and printed as lines.
 
 A script asks `add_options` for its flags, times with `timing.alternately`, and ends with `report`, which prints the
 figures and writes `<out>/<script>.json`:
@@ -32,21 +32,21 @@ class Figure:
     """One measured number."""
 
     name: str
-    """What was measured, in words; no two figures of a script share one."""
+    """Description of the measurement; unique within a script."""
     measured: float
-    """A ratio's median over the rounds, a time's, a count."""
+    """Median of a ratio or a time over the rounds, or a count."""
     unit: str = ""
     """s, ms, images/s, GiB, TFLOP/s, …; empty for a ratio."""
     target: float | None = None
-    """What it is held against; None where it is only told."""
+    """Target of `measured`; None if there is no target."""
     direction: Literal["at_most", "at_least"] | None = None
-    """On which side of the target it should be; given exactly when the target is."""
+    """Side of the target that meets it; given exactly when the target is."""
     spread: tuple[float, float] | None = None
     """Lowest and highest over the rounds."""
     n: int = 1
     """Timed rounds behind it."""
     note: str = ""
-    """What a reader has to know: batch, size, precision, what is estimated."""
+    """Conditions of the measurement: batch, size, precision, what is estimated."""
 
     def __post_init__(self) -> None:
         if (self.target is None) != (self.direction is None):
@@ -54,18 +54,18 @@ class Figure:
 
     @property
     def ok(self) -> bool | None:
-        """Whether the target is met; None without one."""
+        """True if the target is met; None without a target."""
         if self.target is None:
             return None
         return self.measured <= self.target if self.direction == "at_most" else self.measured >= self.target
 
     def as_json(self) -> dict[str, Any]:
-        """With `ok`."""
+        """Return the fields and `ok`."""
         return {**asdict(self), "ok": self.ok}
 
     @classmethod
     def of_json(cls, found: Mapping[str, Any]) -> "Figure":
-        """What `as_json` gave."""
+        """Return the figure that `as_json` wrote."""
         spread = found["spread"]
         rest = {name: value for name, value in found.items() if name not in ("ok", "spread")}
         return cls(**rest, spread=None if spread is None else (spread[0], spread[1]))
@@ -94,7 +94,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 def add_sizes(parser: argparse.ArgumentParser) -> None:
     """--arch, --size, --batch and --rounds, which `sized` fills in."""
     parser.add_argument("--arch")
-    parser.add_argument("--size", type=int, help="pixels a side")
+    parser.add_argument("--size", type=int, help="side length in pixels")
     parser.add_argument("--batch", type=int)
     parser.add_argument("--rounds", type=int, help="timed rounds after one warm-up")
 

@@ -1,4 +1,4 @@
-"""What pages of 2 MiB save in a pretraining step on a CPU: the same step in two processes, in turns.
+"""Time that pages of 2 MiB save in a pretraining step on a CPU: the same step in two processes, alternately.
 
 torch reads its switch once in a process, so every kind needs one of its own; while one makes a step, the other waits.
 Memory for the figure of peaks is each process's own, after its last step.
@@ -25,7 +25,7 @@ from cnnjepa.training.environment import environment, peak_memory_bytes
 CPU = torch.device("cpu")
 # Torch's switch: pages of 2 MiB under tensors of that size and more, where Linux gives them.
 SWITCH = "THP_MEM_ALLOC_ENABLE"
-# Rounds, architecture, pixels a side and batch of every mode.
+# Rounds, architecture, image side in pixels and batch of every mode.
 _MODES = {"full": (9, "resnet50", 224, 16), "quick": (3, "resnet50", 224, 16), "tiny": (1, "resnet18", 224, 2)}
 
 

@@ -1,14 +1,14 @@
-"""What this machine reaches, and hence the least a pretraining step can take: a model of the limit.
+"""Model of the least time of a pretraining step, from the rates that this machine reaches.
 
 Measured: matrix products of ResNet-50's sizes by torch's own choice and, where the packed encoder asks it instead
-(float32 on an x86 CPU), by oneDNN, in turns; copying of memory, and what a fresh page costs. Counted from the config:
+(float32 on an x86 CPU), by oneDNN, alternately; copying of memory; and first use of a page. Counted from the config:
 FLOPs of every part of a step, and the least bytes it has to move when every layer reads its input and writes its output
 once and a batch norm needs its statistics before it can normalise. A part's floor is the longer of FLOPs / product rate
-and bytes / copy rate; the step's is their sum. The real step is timed beside.
+and bytes / copy rate; the step's is their sum. The real step is timed in the same run.
 
 Least bytes of a convolution with I values in and O out, batch norm and ReLU included: forward I + 4·O (read, write;
 statistics; normalise), backward 2·I + 7·O (weight and input gradient; batch norm's two reads of two tensors, its
-write); weights are read twice and their gradient written once. AdamW moves 7 values a parameter, the moving average 3.
+write); weights are read twice and their gradient written once. AdamW moves 7 values per parameter, the moving average 3.
 
     python benchmarks/limits.py --quick
 """
@@ -41,7 +41,7 @@ _COPIED = 2**28  # bytes: far beyond any cache
 
 
 class Part(NamedTuple):
-    """Of a step."""
+    """Part of a step."""
 
     name: str
     flops: float
@@ -55,7 +55,7 @@ class Part(NamedTuple):
 def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--preset", default="in100")
-    parser.add_argument("--batch", type=int, help="images a step; 16, in tiny mode 2")
+    parser.add_argument("--batch", type=int, help="images per step (default 16; in tiny mode 2)")
     parser.add_argument("--rounds", type=int)
     parser.add_argument("--device", default="auto")
     add_options(parser)
@@ -109,7 +109,7 @@ class Sizes(NamedTuple):
 
 
 def sizes_of(network: nn.Module, shape: tuple[int, ...]) -> Sizes:
-    """Of one image of `shape`, counted on the meta device."""
+    """Return the sizes of one image of `shape`, counted on the meta device."""
     meta = copy.deepcopy(network).to("meta").eval()
     seen: list[tuple[int, int]] = []
 

@@ -1,9 +1,9 @@
-"""Images a second that one core prepares for training: the plain Pillow + torchvision pipeline and ours, alternately.
+"""Images per second that one core prepares for training: the plain Pillow + torchvision pipeline and ours, alternately.
 
 Both decode JPEGs of 500x375, take a random resized crop of 224 px (bicubic, scale 0.2 to 1) and flip half of them, in
 one loader process that shares its core with the process that receives the batches. Pillow's pipeline also converts
 and normalises on the CPU, as is usual; ours does that on the device. Then both again on the set as `cnnjepa data pack`
-leaves it. Targets: 2 x Pillow and 600 images/s a core; packed 1,100 images/s a core.
+leaves it. Targets: 2 x Pillow and 600 images/s per core; packed 1,100 images/s per core.
 
     python benchmarks/loader.py --quick     # as make bench runs it, under 40 s on one core
     python benchmarks/loader.py             # more images and rounds
@@ -41,7 +41,7 @@ RATES = (1_000, 3_500, 7_000)
 _MODES = {"full": (1024, 9, 9), "quick": (256, 5, 7), "tiny": (128, 1, 2)}
 """Images drawn, timed rounds, batches of 64 a round."""
 TARGETS = {"ours": 600.0, "ours, packed": 1100.0}
-"""Images a second a core."""
+"""Images per second and core."""
 
 
 def ours(root: Path, batch: int, batches: int) -> Iterator[Any]:
@@ -132,14 +132,14 @@ def main() -> None:
         waits = epoch_starts(small, images, middle["ours, packed"])
     inverse = {name: [1 / value for value in values] for name, values in rates.items()}
     figures = [
-        median(name, rates[name], unit="images/s a core", target=TARGETS.get(name),
+        median(name, rates[name], unit="images/s per core", target=TARGETS.get(name),
                direction="at_least" if name in TARGETS else None)
         for name in works
     ]  # fmt: skip
     figures += [
         ratio("ours / Pillow", inverse["pillow"], inverse["ours"], target=2.0, direction="at_least"),
         ratio("ours / Pillow, packed", inverse["pillow, packed"], inverse["ours, packed"]),
-        Figure("packing", packed_rate, unit="images/s a core"),
+        Figure("packing", packed_rate, unit="images/s per core"),
         Figure(
             "first batch of an epoch / one within", waits["first_ms"] / waits["inside_ms"],
             note=f"waits of {waits['first_ms']:.1f} and {waits['inside_ms']:.1f} ms, trainer slower than the loader",

@@ -31,7 +31,7 @@ _STRATEGIES: dict[str, MaskingConfig] = {
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--batch", type=int, default=1024)
-    parser.add_argument("--grid", type=int, default=7, help="cells a side")
+    parser.add_argument("--grid", type=int, default=7, help="side length in cells")
     parser.add_argument("--device", default="auto")
     add_options(parser)
     asked = parser.parse_args()

@@ -35,10 +35,10 @@ _GIB = 2.0**30
 
 
 class Size(NamedTuple):
-    """Of a mode."""
+    """Amount of work of a mode."""
 
     share: float
-    """Of the bank."""
+    """Part of the bank."""
     epochs: int
     """Timed with one rate in one go."""
     rounds: int
@@ -160,8 +160,8 @@ def online(size: Size, device: torch.device) -> tuple[Figure, dict[str, float]]:
 
 
 def from_images(probing: dict[str, float], forward: float, rates: int) -> Figure:
-    """What further learning rates add to a linear probe that begins with images, as a run's does: their features are
-    extracted once for all rates. From parts measured here."""
+    """Return the cost of further learning rates in a linear probe that begins with images, as a run's does: features
+    are extracted once for all rates. It is put together from parts measured here."""
     extracting = (IMAGES + JUDGED) * forward
     value = (extracting + probing["all"]) / (extracting + probing["one"])
     note = f"features extracted once, {extracting:,.0f} s; then {probing['all']:.0f} s against {probing['one']:.0f} s"

@@ -1,7 +1,7 @@
-"""One process against two: images a second, and the same loss at the same global batch.
+"""One process against two: images per second, and the same loss at the same global batch.
 
 Every process has one thread and, with --cpus, a core of its own; they speak by gloo, as the training loop's processes
-do. Both runs make the same steps in turns: one process takes the global batch in two parts (`runtime.accumulation`),
+do. Both runs make the same steps alternately: one process takes the global batch in two parts (`runtime.accumulation`),
 because batch-norm statistics are a process's, so that its losses are those of two processes to float32 rounding.
 Efficiency is images/s of n processes / (n x images/s of one).
 
@@ -33,7 +33,7 @@ from cnnjepa.training.step import train_step
 # Relative difference allowed between the losses of the first step, and of all: float32 sums in another order, grown by
 # AdamW, whose first updates are of the learning rate's size whatever the gradient.
 SAME_FIRST, SAME_ALL = 1e-5, 1e-2
-# Rounds, architecture, pixels a side, global batch.
+# Rounds, architecture, image side in pixels, global batch.
 _MODES = {"full": (9, "resnet50", 224, 16), "quick": (3, "resnet18", 224, 16), "tiny": (1, "resnet18", 224, 4)}
 
 
@@ -127,7 +127,7 @@ def main() -> None:
     parser.add_argument("--cpus", type=lambda text: [int(n) for n in text.split(",")], default=[],
                         help="cores, dealt out in turn; default: the system decides")  # fmt: skip
     parser.add_argument("--arch")
-    parser.add_argument("--size", type=int, help="pixels a side")
+    parser.add_argument("--size", type=int, help="side length in pixels")
     parser.add_argument("--batch", type=int, help="global")
     parser.add_argument("--rounds", type=int)
     add_options(parser)

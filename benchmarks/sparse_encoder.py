@@ -1,9 +1,9 @@
-"""The packed context encoder against its ceiling: forward + backward, timed in turns.
+"""The packed context encoder against its ceiling: forward + backward, timed alternately.
 
 The ceiling is what computing only the visible patches would cost at the dense network's speed: visible share x the
 stock network's time. Efficiency = ceiling / packed time; targets 0.85 (float32) and 0.75 (bf16) for
 ResNet-50, 224 px, batch 16 and the published masks. The masked backend, which computes everything and multiplies, is
-timed beside them. Then peak memory against the dense network's (at most 0.65; a process each), and time against visible
+timed with them. Then peak memory against the dense network's (at most 0.65; one process each), and time against visible
 share, from 10 to 100 %, with the straight line through it.
 
     python benchmarks/sparse_encoder.py                 # all of it
@@ -35,7 +35,7 @@ TARGETS = {"float32": 0.85, "bf16": 0.75}
 MEMORY_TARGET = 0.65
 # "Close to a straight line" in a number of our own: no point further from it than this share of the time at 1.0.
 LINE_TARGET = 0.05
-# Rounds, architecture, pixels a side and batch of every mode.
+# Rounds, architecture, image side in pixels and batch of every mode.
 _MODES = {"full": (7, "resnet50", 224, 16), "quick": (2, "resnet50", 224, 16), "tiny": (1, "resnet18", 64, 2)}
 
 

@@ -1,4 +1,4 @@
-"""The whole pretraining step against a stock supervised step of the same batch, in turns, and where its time goes.
+"""The whole pretraining step against a stock supervised step of the same batch, alternately, and where its time goes.
 
 Supervised: torchvision's network with its classifier (1,000 classes), cross-entropy, the same AdamW. CNN-JEPA: what the
 training loop does between two batches: masks, moving average, target, context, predictor, loss, backward, update. The
@@ -33,7 +33,7 @@ from cnnjepa.training.optimizer import build_optimizer
 
 TARGET = 1.15
 _CLASSES = 1000
-# Rounds, architecture, pixels a side and batch of every mode.
+# Rounds, architecture, image side in pixels and batch of every mode.
 _MODES = {"full": (9, "resnet50", 224, 16), "quick": (3, "resnet50", 224, 16), "tiny": (1, "resnet18", 224, 2)}
 
 
@@ -87,7 +87,7 @@ class Supervised:
         self._optimizer.zero_grad(set_to_none=True)
 
     def flops(self) -> float:
-        """Of a step on one image, as torch counts them (2 x multiply-adds), computed on the meta device."""
+        """Return the FLOPs of a step on one image, as torch counts them (2 x multiply-adds), computed on the meta device."""
         meta = getattr(torchvision.models, self._config.encoder.arch)(num_classes=_CLASSES).to("meta")
         size = self._config.data.image_size
         with FlopCounterMode(display=False) as counter:
@@ -106,7 +106,7 @@ def autocast(config: PretrainConfig, device: torch.device) -> torch.autocast:
 
 
 def parts(method: CNNJEPA, config: PretrainConfig, device: torch.device, step: int) -> dict[str, Callable[[], None]]:
-    """What a step is made of, each alone, on tensors of the real shapes."""
+    """Return the parts of a step, each alone, on tensors of the real shapes."""
     indices = torch.arange(config.runtime.batch_size)
     masks = method.draw_masks(config.grid, indices, 0, step)
     pixels = images(config, device)

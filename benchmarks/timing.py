@@ -1,4 +1,4 @@
-"""Timing things in turns, so that a slow minute of the machine falls on all of them."""
+"""Timing of several works alternately, so that a slow minute of the machine affects all of them."""
 
 from collections.abc import Callable, Mapping
 

@@ -23,7 +23,7 @@ Outcome = Callable[[str, int], tuple[float, float] | None]
 
 
 def figures(linear: float, knn: float) -> ProbeFigures:
-    """Top-5 follows from top-1, so that a test can tell them apart."""
+    """Top-5 follows from top-1, so that a test can distinguish them."""
     return ProbeFigures(
         linear_top1=linear, linear_top5=min(100.0, linear + 10), knn_top1=knn, knn_top5=min(100.0, knn + 10)
     )

@@ -154,8 +154,8 @@ def assert_same_study(root: Path, expected: Path, trials: int | None = None) -> 
 
 
 def repeated(root: Path) -> int:
-    """Steps that had to be made again, from the sessions' own records: what was made beyond the checkpoint that the
-    next session went on from."""
+    """Steps that had to be made again, from the sessions' own records: those after the checkpoint from which the next
+    session resumed."""
     again = 0
     for path in (root / "runs" / "by_hash").glob("*/sessions.jsonl"):
         sessions = [json.loads(line) for line in path.read_text().splitlines()]

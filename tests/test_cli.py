@@ -1,4 +1,4 @@
-"""What a person types, and what they get back."""
+"""Commands as a person types them: output, files and exit codes."""
 
 import json
 import os

@@ -180,7 +180,7 @@ def defined_update(
 
 @pytest.mark.parametrize("name", ["simclr", "byol", "vicreg", "supervised"])
 def test_two_whole_steps_are_those_of_the_definition(name: str) -> None:
-    """Loss, gradients, LARS update and moving average, float64: what the loop does, done by hand beside it."""
+    """Loss, gradients, LARS update and moving average, float64: the loop's values against a computation by hand."""
     config = asked(name, "optimizer.name=lars", "optimizer.lr=0.7", "weight_decay=1e-2", "warmup_epochs=0.5")
     method = build_method(config, classes=5).double().train()
     with torch.no_grad():  # residual branches begin at zero, where half of all gradients vanish

@@ -1,4 +1,4 @@
-"""What arms, values and encoders are called: different ones are never called the same."""
+"""Labels of arms, values and encoders: different ones never share a label."""
 
 from pathlib import Path
 from typing import Any

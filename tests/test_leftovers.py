@@ -1,4 +1,4 @@
-"""What is refused or fails leaves nothing behind, and what was there before as it was."""
+"""A refused or failed command leaves nothing behind and earlier files unchanged."""
 
 import contextlib
 import os

@@ -55,7 +55,7 @@ def test_beegfs_with_global_locks_is_accepted(tmp_path: Path) -> None:
 
 
 def test_drivers_of_an_array_take_different_trials_at_once(tmp_path: Path) -> None:
-    """What a second driver does while the first has started a trial's process, which has not locked its folder yet."""
+    """Act as a second driver while the first has started a trial's process, which has not locked its folder yet."""
     pool = Pool(tmp_path)
     taken: list[str] = []
 

@@ -1,6 +1,6 @@
-"""What holds for every mask, and that a mask is a function of seed, step and global batch index.
+"""Properties of every mask; a mask is a function of seed, step and global batch index.
 
-Shapes: B samples, G cells a side, N blocks.
+Shapes: B samples, grid side G in cells, N blocks.
 """
 
 import itertools

@@ -1,4 +1,4 @@
-"""Where a search keeps its trials: paths with any characters, other searches' storages, locks that were left."""
+"""Storage of a search's trials: paths with any characters, other searches' storages, locks that were left."""
 
 import functools
 import os
@@ -135,7 +135,7 @@ resolver = functools.cache(lambda: Resolver("cpu", 1))
 
 
 def begin(asked: SearchSpace, root: Path, storage: Any) -> StudyFolder:
-    """What `search` does before its first trial."""
+    """Do what `search` does before its first trial."""
     folder = StudyFolder(root, asked.name)
     config = check_search(asked, None)
     record = record_of(asked, config, resolver().facts(config), 1)

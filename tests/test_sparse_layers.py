@@ -107,7 +107,7 @@ def test_every_kernel_of_every_precision_is_float64_to_its_rounding(kernel: int,
 
 
 def test_gradients_stay_in_channels_last_memory() -> None:
-    """Where two formats met, batch norm's and ReLU's backwards took ten times as long and more."""
+    """With two mixed formats, the backward passes of batch norm and ReLU took ten times as long and more."""
     from torch.utils._python_dispatch import TorchDispatchMode
 
     mixed: list[str] = []

@@ -82,7 +82,7 @@ def test_a_distributed_trial_ends_with_its_driver_and_goes_on_under_the_local_ex
     wait_until(lambda: len(steps(killed)) >= 12)
     kill(driver)
     wait_until(lambda: not processes_with(b"MARK_OF_THIS_TEST=torchrun"), seconds=40)
-    assert len(steps(killed)) < 2 * 90  # three steps an epoch, two processes
+    assert len(steps(killed)) < 2 * 90  # three steps per epoch, two processes
     code, out = run(words(killed, *more), environment(killed))
     assert code == 0, out
     assert_same_study(killed, alone)

@@ -1,4 +1,4 @@
-"""What a terminal, a pipe and a log file get: names as they are, whole numbers, plain lines, commands that run."""
+"""Output to a terminal, a pipe and a log file: names as they are, whole numbers, plain lines, commands that run."""
 
 import ast
 import io
@@ -48,7 +48,7 @@ def plain_environment(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def printed(monkeypatch: pytest.MonkeyPatch, *shown: Any, terminal: bool = False, **environment: str) -> str:
-    """What a console prints of some renderables."""
+    """Return the console's output of some renderables."""
     for name, value in environment.items():
         monkeypatch.setenv(name, value)
     screen = Screen(terminal)
@@ -112,7 +112,7 @@ def test_consoles_are_made_in_one_place() -> None:
 
 
 def watched(monkeypatch: pytest.MonkeyPatch, terminal: bool, folder: str = "runs[/x]/[abl] y") -> str:
-    """What a run of three epochs of ten steps prints."""
+    """Return the output of a run of three epochs of ten steps."""
     screen = Screen(terminal)
     monkeypatch.setattr(sys, "stderr", screen)
     with TerminalWatcher(16) as watcher:

@@ -28,7 +28,7 @@ CPU = Processes(0, 1, torch.device("cpu"))
 
 
 def one_step(*overrides: str) -> tuple[float, dict[str, torch.Tensor]]:
-    """(loss, gradients) of the first step on fixed images, in float64 unless bf16 is asked for."""
+    """(loss, gradients) of the first step on fixed images, in float64, or in bf16."""
     config = small_config("runtime.batch_size=8", *overrides)
     method = build_method(config)
     if config.runtime.precision == "float32":
