@@ -1,9 +1,9 @@
 """Time that torch.compile saves, and how often it recompiles when the number of visible cells differs between steps.
 
-Target (forward) and predictor (forward and backward) have fixed shapes: compiled and plain modules are timed alternately, and so is
-the compilation. The packed encoder has another number of cells at every step, and its packed layers are
-left out of graphs: the graphs between them are counted over steps of the published masks, with dynamic shapes, by a
-backend that only counts.
+Target (forward) and predictor (forward and backward) have fixed shapes: compiled and plain modules are timed
+alternately, and so is the compilation. The packed encoder has another number of cells at every step, and its packed
+layers are left out of graphs: the graphs between them are counted over steps of the published masks, with dynamic
+shapes, by a backend that only counts.
 
     python benchmarks/compile.py                    # about 2 minutes on one thread
 """

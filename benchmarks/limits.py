@@ -8,7 +8,8 @@ and bytes / copy rate; the step's is their sum. The real step is timed in the sa
 
 Least bytes of a convolution with I values in and O out, batch norm and ReLU included: forward I + 4·O (read, write;
 statistics; normalise), backward 2·I + 7·O (weight and input gradient; batch norm's two reads of two tensors, its
-write); weights are read twice and their gradient written once. AdamW moves 7 values per parameter, the moving average 3.
+write); weights are read twice and their gradient written once. AdamW moves 7 values per parameter, the moving
+average 3.
 
     python benchmarks/limits.py --quick
 """

@@ -87,7 +87,7 @@ class Supervised:
         self._optimizer.zero_grad(set_to_none=True)
 
     def flops(self) -> float:
-        """Return the FLOPs of a step on one image, as torch counts them (2 x multiply-adds), computed on the meta device."""
+        """Return the FLOPs of a step on one image, as torch counts them (2 x multiply-adds), on the meta device."""
         meta = getattr(torchvision.models, self._config.encoder.arch)(num_classes=_CLASSES).to("meta")
         size = self._config.data.image_size
         with FlopCounterMode(display=False) as counter:

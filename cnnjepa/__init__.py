@@ -4,9 +4,14 @@ Public names are loaded on first use, so that `import cnnjepa` takes no noticeab
 """
 
 from importlib import import_module
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from cnnjepa.checkout import refuse_broken_links
+
 __version__ = "0.1.0"
+
+refuse_broken_links(Path(__file__).parent)
 
 if TYPE_CHECKING:
     from cnnjepa.errors import RunError as RunError

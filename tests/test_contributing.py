@@ -1,4 +1,4 @@
-"""Files that a contributor meets first: hooks that run, a CI file that calls the one script, forms that a forge can read."""
+"""A contributor's first files: hooks that run, a CI file that calls the one script, forms that a forge can read."""
 
 import re
 import shutil

@@ -131,7 +131,7 @@ def lejepa_loss(method: LeJEPA, inputs: tuple[Tensor, ...], config: PretrainConf
     ("name", "own"), [("ijepa", ()), ("spark", ()), ("lejepa", ()), ("lejepa", ("method.centre=global",))]
 )
 def test_two_whole_steps_are_those_of_the_definition(name: str, own: tuple[str, ...]) -> None:
-    """Loss, gradients, AdamW update, weight-decay schedule and moving average: the loop's values against a computation by hand."""
+    """Loss, gradients, AdamW update, weight-decay schedule and moving average, against a computation by hand."""
     more = ("optimizer.decays=matrices", "weight_decay=0.04", "weight_decay_end=0.4", "optimizer.lr=1e-3")
     config = asked(name, *more, *own)
     method = build_method(config).double().train()
