@@ -18,7 +18,7 @@ from cnnjepa.probes.metric import ProbedFeatures, ProbeMetric
 from cnnjepa.randomness import key, uniform, uniforms
 from cnnjepa.schemas import CNNJEPAConfig, EMAConfig, MaskingConfig, MixedMasking, PretrainConfig, RandomMasking
 from cnnjepa.schemas.augmentation import AugmentationSection
-from cnnjepa.schemas.data import DataSection
+from cnnjepa.schemas.data_section import DataSection
 from cnnjepa.schemas.encoder import OwnEncoderSection
 from cnnjepa.schemas.masking import MaskingSection
 from cnnjepa.schemas.method_section import MethodSection

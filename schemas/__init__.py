@@ -9,6 +9,7 @@ from cnnjepa.schemas.data import (
     DataConfig,
     FolderData,
     HDF5Data,
+    HuggingFaceData,
     SyntheticData,
     TorchvisionData,
 )
@@ -68,6 +69,7 @@ __all__ = [
     "Floors",
     "FolderData",
     "HDF5Data",
+    "HuggingFaceData",
     "IJEPAConfig",
     "IJEPAMasking",
     "LARSConfig",

@@ -34,6 +34,10 @@ _NOT_HASHED = {
         "val_fraction",
         "val_seed",
         "groups",
+        "hub",
+        "subset",
+        "image_column",
+        "label_column",
     ),
 }
 

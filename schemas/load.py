@@ -117,21 +117,43 @@ def _own_limits(file: Path) -> Tree:
 
 
 def _data_at(path: Path, tree: Tree, asked: Any) -> Tree:
-    """Return the data section for `--data PATH`: HDF5 if the path holds it, else the current source if it reads a path,
-    else a folder of images."""
+    """Return the data section for `--data PATH`: the source whose files the path holds, else the current source if it
+    reads a path, else a folder of images."""
     section = tree.get("data")
     in_force = section.get("source") if isinstance(section, dict) else None
-    return data_at(path, asked or ("hdf5" if _holds_hdf5(path) else in_force))
+    return data_at(path, asked or _recognised(path) or in_force)
 
 
 def data_at(path: Path, source: Any = None) -> Tree:
     """Return source and path of the images at `path`. The source is detected if none, or the synthetic one, is
     given."""
     if source in (None, "synthetic"):
-        source = "hdf5" if _holds_hdf5(path) else "folder"
+        source = _recognised(path) or "folder"
     if source == "hdf5" and path.suffix in _HDF5:
         return {"source": source, "path": str(path.parent), "train_file": path.name}
     return {"source": source, "path": str(path)}
+
+
+def _recognised(path: Path) -> str | None:
+    """Return the source of files that no other source reads."""
+    if _holds_hdf5(path):
+        return "hdf5"
+    return "huggingface" if _holds_arrow_or_parquet(path) else None
+
+
+def _holds_arrow_or_parquet(path: Path) -> bool:
+    """Return whether PATH is what the library `datasets` saved, a Parquet file, or a folder of nothing else. A Parquet
+    file next to images is a table of labels."""
+    if path.suffix == ".parquet" or (path / "dataset_dict.json").is_file():
+        return True
+    if (path / "dataset_info.json").is_file() and (path / "state.json").is_file():
+        return True
+    if not path.is_dir() or (not any(path.glob("*.parquet")) and not any(path.glob("data/*.parquet"))):
+        return False
+    files = (file for folder in (path, path / "data") if folder.is_dir() for file in folder.iterdir())
+    return all(
+        file.name == "data" or file.suffix in (".parquet", ".md", ".json") or file.name[0] == "." for file in files
+    )
 
 
 def _holds_hdf5(path: Path) -> bool:

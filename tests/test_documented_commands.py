@@ -13,6 +13,7 @@ import pytest
 import recipes
 import typer
 from commands import cnnjepa, run_file
+from image_sets import encoded, picture
 from pixel_files import npy, png16, write_deep_images
 from reports import DEPTHS, outcome
 from runs import small_config, train_alone, write_images
@@ -51,6 +52,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
         for split in ("train", "val"):
             archive.add(folder / "images" / split, split)
     shutil.copytree(folder / "images", folder / "packed")
+    write_saved_set(folder / "saved")
     (folder / "shards").mkdir()
     for split in ("train", "val"):
         with tarfile.open(folder / "shards" / f"{split}-0.tar", "w") as archive:
@@ -75,6 +77,18 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     costs.update(preset="demo", batch=32, image_size=32)  # as if `demo` had been measured
     (folder / "costs.json").write_text(json.dumps(costs), encoding="utf-8")
     return folder
+
+
+def write_saved_set(path: Path) -> None:
+    """A saved set of the library `datasets`; nothing if it is not installed."""
+    try:
+        import datasets
+    except ModuleNotFoundError:
+        return
+    images = [{"bytes": encoded(picture(i, 40, 40)), "path": None} for i in range(96)]
+    kinds = datasets.Features({"image": datasets.Image(), "label": datasets.ClassLabel(names=["a", "b"])})
+    rows = datasets.Dataset.from_dict({"image": images, "label": [i % 2 for i in range(96)]}, features=kinds)
+    datasets.DatasetDict(train=rows, validation=rows).save_to_disk(str(path))
 
 
 def after(words: tuple[str, ...], option: str) -> list[str]:

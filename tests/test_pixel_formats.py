@@ -6,6 +6,7 @@ Shapes: H x W pixels, K channels.
 
 import io
 import struct
+import sys
 import zlib
 from typing import Any
 
@@ -184,7 +185,31 @@ def test_an_avif_has_the_pixels_of_pillow() -> None:
     assert "more than 8 bits per channel" in refusal(bytes(deep))
 
 
-def test_a_heic_names_the_package_that_reads_it() -> None:
+def test_a_heic_is_read_by_pillow_heif() -> None:
+    pillow_heif = pytest.importorskip("pillow_heif")
+    rgb = np.zeros((24, 32, 3), np.uint8)
+    rgb[:, 16:] = (200, 60, 30)
+    buffer = io.BytesIO()
+    pillow_heif.from_pillow(Image.fromarray(rgb)).save(buffer, quality=-1)  # lossless but for YCbCr's rounding
+    assert np.abs(pixels(buffer.getvalue()).astype(int) - rgb).max() <= 2
+    deep = np.full((24, 32, 3), 30_000, np.uint16)
+    buffer = io.BytesIO()
+    pillow_heif.encode("RGB;16", (32, 24), deep.tobytes(), buffer)
+    assert "more than 8 bits per channel" in refusal(buffer.getvalue())
+
+
+@pytest.mark.parametrize("compression", ["lzw", "zstd", "deflate"])
+def test_compressed_tiffs_are_read_with_imagecodecs(compression: str) -> None:
+    tifffile = pytest.importorskip("tifffile")
+    pytest.importorskip("imagecodecs")
+    array = RANDOM.integers(0, 2**16, (H, W, 5), dtype=np.uint16)
+    buffer = io.BytesIO()
+    tifffile.imwrite(buffer, array, compression=compression, photometric="minisblack", planarconfig="contig")
+    assert (pixels(buffer.getvalue(), 5, "uint16") == array).all()
+
+
+def test_a_heic_names_the_package_that_reads_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "pillow_heif", None)
     header = struct.pack(">I4s4sI4s4s", 24, b"ftyp", b"heic", 0, b"mif1", b"heic")
     assert "a HEIC image needs pillow_heif, which is not installed" in refusal(header + bytes(40))
 

@@ -15,7 +15,7 @@ from cnnjepa.data.entries import Entry
 from cnnjepa.data.layout import both_splits, leave_out_others, refusal, uppermost
 from cnnjepa.data.scan import Lost, Reason, Scan, printable
 from cnnjepa.data.split_off import split_off, split_off_groups
-from cnnjepa.schemas import ConfigError, FolderData
+from cnnjepa.schemas import ConfigError, FolderData, HuggingFaceData
 from cnnjepa.schemas.data import DEFAULT_VAL_SPLIT
 
 # Names of folders that are splits, not classes.
@@ -221,7 +221,7 @@ def checked(found: Arrangement, paths: list[str], config: FolderData, where: str
 
 
 def hold_out(
-    found: Arrangement, groups: dict[int, str] | None, config: FolderData, where: str
+    found: Arrangement, groups: dict[int, str] | None, config: FolderData | HuggingFaceData, where: str
 ) -> tuple[Arrangement, str]:
     """Return the arrangement with validation images, and a sentence about their origin. They are those that the set
     has, or else the share `data.val_fraction` of the training images: stratified by class, and of whole groups if
@@ -260,7 +260,9 @@ def hold_out(
     return split, f"validation images held out from training: data.val_fraction={config.val_fraction:g}, {manner}"
 
 
-def _refuse_shared_groups(found: Arrangement, groups: dict[int, str] | None, config: FolderData, where: str) -> None:
+def _refuse_shared_groups(
+    found: Arrangement, groups: dict[int, str] | None, config: FolderData | HuggingFaceData, where: str
+) -> None:
     if groups is None:
         return
     shared = sorted({groups[index] for index in found.train} & {groups[index] for index in found.val})

@@ -9,11 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from cnnjepa.data.folder import FolderSource
-from cnnjepa.data.hdf5 import HDF5Source
 from cnnjepa.data.open import open_sources
 from cnnjepa.data.pixels import RGB8
-from cnnjepa.data.source import ImageSource, Splits
+from cnnjepa.data.source import EncodedSource, ImageSource, Splits
 from cnnjepa.errors import ImageError
 from cnnjepa.schemas import DataConfig
 from cnnjepa.schemas.pixels import LARGEST, PixelKind
@@ -81,15 +79,15 @@ def read_as_stored(sources: Splits) -> PixelKind:
     channel or a bit of it. Returns the form."""
     source = sources["train"]
     kind = RGB8
-    if isinstance(source, FolderSource | HDF5Source):
+    if isinstance(source, EncodedSource):
         kind = next((found for index in range(source.labels.numel()) if (found := _stored(source, index))), RGB8)
         for one in sources.values():
-            assert isinstance(one, FolderSource | HDF5Source)
+            assert isinstance(one, EncodedSource)
             one.pixels = kind
     return kind
 
 
-def _stored(source: FolderSource | HDF5Source, index: int) -> PixelKind | None:
+def _stored(source: EncodedSource, index: int) -> PixelKind | None:
     """Return the form that keeps the whole image; None if it cannot be read."""
     kind = RGB8
     for _ in range(4):  # an image is refused for its depth first, then for its channels
@@ -103,7 +101,7 @@ def _stored(source: FolderSource | HDF5Source, index: int) -> PixelKind | None:
     return None
 
 
-def _tried(source: FolderSource | HDF5Source, index: int, kind: PixelKind) -> tuple[bool, PixelKind | None]:
+def _tried(source: EncodedSource, index: int, kind: PixelKind) -> tuple[bool, PixelKind | None]:
     """Return whether the image can be read in this form, and the form that the refusal names."""
     source.pixels = kind
     try:

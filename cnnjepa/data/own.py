@@ -6,7 +6,7 @@ from torch import Tensor
 from cnnjepa.data.pixels import torch_type
 from cnnjepa.data.source import ImageSource, Splits
 from cnnjepa.schemas import ConfigError
-from cnnjepa.schemas.data import DataSection
+from cnnjepa.schemas.data_section import DataSection
 from cnnjepa.schemas.extension import Extension
 from cnnjepa.schemas.pixels import PixelKind
 

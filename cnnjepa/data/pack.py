@@ -26,11 +26,11 @@ from cnnjepa.commands import command
 from cnnjepa.data.check import read_as_stored
 from cnnjepa.data.decoding import decode
 from cnnjepa.data.folder import FolderSource
-from cnnjepa.data.hdf5 import HDF5Source
 from cnnjepa.data.open import left_out_note, open_sources, refuse_unfit
 from cnnjepa.data.pixels import RGB8
 from cnnjepa.data.resample import resized
 from cnnjepa.data.shards import MANIFEST, Manifest, ShardIndex, read_index, read_manifest, shard_file
+from cnnjepa.data.source import EncodedSource
 from cnnjepa.errors import ImageError, RunError
 from cnnjepa.schemas import ConfigError, DataConfig
 from cnnjepa.storage.atomic_files import AtomicFile, write_atomically
@@ -52,7 +52,7 @@ R = TypeVar("R")
 class Packing:
     """Source, destination and settings of a packing."""
 
-    sources: dict[str, FolderSource | HDF5Source]
+    sources: dict[str, EncodedSource]
     source: Path
     dest: Path
     manifest: Manifest
@@ -96,7 +96,7 @@ class _Packed(NamedTuple):
 def prepare(config: DataConfig, dest: Path, shorter_side: int, quality: int, skip_unreadable: bool = False) -> Packing:
     """Open the source and inspect `dest`; write nothing. Raises ConfigError for a set that no run could use, and if
     `dest` holds something else or the same source packed with other settings."""
-    opened: dict[str, FolderSource | HDF5Source] = {}
+    opened: dict[str, EncodedSource] = {}
     sources, path = open_sources(config), config.images_path
     if sources.lost and not skip_unreadable:
         raise ConfigError(
@@ -104,7 +104,8 @@ def prepare(config: DataConfig, dest: Path, shorter_side: int, quality: int, ski
             f"(`{command('cnnjepa', 'data', 'check', path)}` names all)"
         )
     for split, source in sources.items():
-        assert isinstance(source, FolderSource | HDF5Source)
+        if not isinstance(source, EncodedSource):
+            raise ConfigError(f"{path}: source {config.source} has no image files that could be packed")
         opened[split] = source
     kind = read_as_stored(sources)
     for split, source in opened.items():
@@ -221,7 +222,7 @@ def _packed(packing: Packing, split: str, index: int) -> _Packed:
             f"another set, which needs a new folder; `{find}` finds all of them first"
         ) from None
     if min(image.shape[1:]) <= manifest.shorter_side:
-        if isinstance(source, HDF5Source):
+        if not isinstance(source, FolderSource):
             file += next((ending for magic, ending in _MAGIC.items() if encoded.startswith(magic)), ".avif")
         return _Packed(f"{folder}/{file}", encoded, True)
     small = resized(image, [manifest.shorter_side], "bicubic")

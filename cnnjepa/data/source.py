@@ -2,12 +2,13 @@
 
 import hashlib
 from collections.abc import Mapping, Sequence
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
 
 from cnnjepa.data.scan import LeftOut
+from cnnjepa.schemas.pixels import PixelKind
 
 
 class ImageSource(Protocol):
@@ -29,6 +30,17 @@ class ImageSource(Protocol):
     def fingerprint(self) -> str:
         """Return a hex digest of the set. It covers the pixels if they are in memory, otherwise names, labels and
         sizes, because reading a large set to hash it takes hours. Moving the set does not change the digest."""
+
+
+@runtime_checkable
+class EncodedSource(ImageSource, Protocol):
+    """A source of encoded image files, which decides on the form of its pixels when it decodes them."""
+
+    pixels: PixelKind
+    """The form in which images are decoded."""
+
+    def read(self, index: int) -> bytes:
+        """Return the encoded image. Raises ImageError, which names the image, if it cannot be read."""
 
 
 class Splits(dict[str, ImageSource]):

@@ -17,7 +17,7 @@ _READING = ("data.resident", "data.resident_limit_gib", "data.on_error", "data.d
 _WHICH = (
     "data.source", "data.name", "data.train_split", "data.val_split", "data.train_file", "data.val_file",
     "data.train_images", "data.val_images", "data.labels", "data.val_fraction", "data.val_seed", "data.groups",
-    "data.dtype", "data.range",
+    "data.dtype", "data.range", "data.hub", "data.subset", "data.image_column", "data.label_column",
 )  # fmt: skip
 # Settings with which an encoder was trained and which it needs for any image.
 _OF_THE_ENCODER = ("image_size", "channels", "dtype", "range", "mean", "std")
