@@ -57,10 +57,11 @@ def arms_of(study: Study) -> list[Arm]:
         return arms
     # Two labels can be equal when an axis has both the text 1 and the number 1, or when names contain commas. Written
     # as JSON under the axes' names, they differ.
-    return [replace(arm, label=", ".join(_unmistakable(*choice) for choice in arm.choices.items())) for arm in arms]
+    return [replace(arm, label=", ".join(unmistakable(*choice) for choice in arm.choices.items())) for arm in arms]
 
 
-def _unmistakable(axis: str, choice: Any) -> str:
+def unmistakable(axis: str, choice: Any) -> str:
+    """Return the choice on an axis as JSON, in which the text 1 and the number 1 differ."""
     return f"{axis}={json.dumps(choice, ensure_ascii=False, default=str)}"
 
 

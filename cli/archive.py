@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from cnnjepa.cli.options import RootOption, at_home
+from cnnjepa.schemas.numbers import counted
 
 EXAMPLE = "Example:  cnnjepa archive predictor-ablation --to results && cnnjepa report --root results"
 
@@ -39,7 +40,7 @@ def archive(studies: StudiesArgument, to: ToOption, root: RootOption = Path()) -
             continue
         archived = archive_study(root, name, to)
         reported = True
-        say(out, f"{name}: {archived.trials} trials, {archived.bytes / 1e6:.2f} MB in {to}")
+        say(out, f"{name}: {counted(archived.trials, 'trial')}, {archived.bytes / 1e6:.2f} MB in {to}")
         if archived.missing:
             left = ", ".join(archived.missing[:4]) + (" …" if len(archived.missing) > 4 else "")
             say(console(stderr=True), f"warning: {name}: {len(archived.missing)} without a result yet: {left}")

@@ -10,6 +10,7 @@ import typer
 from cnnjepa.cli.any_order import AnyOrder
 from cnnjepa.cli.options import at_home
 from cnnjepa.cli.single_options import Commands
+from cnnjepa.schemas.numbers import counted
 
 if TYPE_CHECKING:
     from cnnjepa.schemas import DataConfig
@@ -170,7 +171,7 @@ def pack(
         say(out, f"left out: {name}")
     say(
         out,
-        f"{dest}: {found.train:,} + {found.val:,} images in {found.shards} shard{'s' * (found.shards > 1)}, "
+        f"{dest}: {found.train:,} + {found.val:,} images in {counted(found.shards, 'shard')}, "
         f"{found.size / 1e6:,.0f} MB, "
         f"{found.copied:,} of them copied unchanged; all verified. Use it with {command('--data', dest)}",
     )

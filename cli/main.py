@@ -41,7 +41,10 @@ def main() -> None:
     except Exception as error:
         if debug:
             raise
-        sys.exit(_report(error))
+        code = _report(error)
+        for note in getattr(error, "__notes__", ()):
+            _tell(note)
+        sys.exit(code)
 
 
 def _end_if_the_reader_left(ending: SystemExit) -> None:

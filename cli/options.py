@@ -25,6 +25,23 @@ def at_home(given: Any) -> Any:
         raise typer.BadParameter(str(error)) from None
 
 
+def each_once(given: list[str] | None) -> list[str] | None:
+    """Return the `--set` flags. Raises ConfigError for a field that is set twice, in any spelling: the last value would
+    count, and the others would be dropped silently."""
+    if not given or len(given) == 1:
+        return given
+    from cnnjepa.schemas.errors import ConfigError
+    from cnnjepa.schemas.overrides import parse_overrides
+
+    flags: dict[str, list[str]] = {}
+    for flag, (path, _) in zip(given, parse_overrides(given), strict=True):
+        flags.setdefault(path, []).append(flag)
+    for path, repeated in flags.items():
+        if len(repeated) > 1:
+            raise ConfigError(f"--set {path} is given {len(repeated)} times ({', '.join(repeated)}); give it once")
+    return given
+
+
 PresetOption = Annotated[
     str | None, typer.Option("--preset", help="A preset; `cnnjepa config presets` lists them.", metavar="NAME")
 ]
@@ -40,6 +57,7 @@ SetOption = Annotated[
         "--set",
         help="Set a field, named by any unambiguous ending of its path: predictor.depth=2. Repeatable.",
         metavar="KEY=VALUE",
+        callback=each_once,
     ),
 ]
 DataOption = Annotated[

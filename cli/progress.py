@@ -6,7 +6,7 @@ from typing import Any
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from cnnjepa.cli.terminal import console, is_live, say
-from cnnjepa.schemas.numbers import quantity
+from cnnjepa.schemas.numbers import counted, quantity
 from cnnjepa.training.watcher import RunPlan, Watcher
 
 
@@ -53,7 +53,8 @@ class TerminalWatcher(Watcher):
             self._console,
             f"encoder {quantity(plan.encoder_params)} parameters, predictor {quantity(plan.predictor_params)}; "
             f"{quantity(plan.flops_per_image, 'FLOP')} per image at {100 * plan.visible_share:.0f} % visible; "
-            f"{plan.train_images:,} images, global batch {plan.global_batch}, {plan.epochs} epochs, {total:,} steps",
+            f"{counted(plan.train_images, 'image')}, global batch {plan.global_batch}, "
+            f"{counted(plan.epochs, 'epoch')}, {counted(total, 'step')}",
         )
         if plan.found:
             say(self._console, f"images: {plan.found}")

@@ -18,7 +18,8 @@ def report(
     out: Annotated[
         Path | None,
         typer.Option(
-            "--out", help="Folder of the report: the study's, or the one over all studies.", metavar="DIR",
+            "--out", help="Folder of the report: the study's, or the one over all studies, with each study's in "
+            "DIR/studies/NAME/report.", metavar="DIR",
             callback=at_home,
         ),
     ] = None,

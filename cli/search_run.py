@@ -21,6 +21,7 @@ from cnnjepa.cli.study_options import ClusterOptions
 from cnnjepa.cli.terminal import console, say
 from cnnjepa.commands import command, quoted
 from cnnjepa.schemas import ConfigError
+from cnnjepa.schemas.numbers import counted
 from cnnjepa.schemas.space import SearchSpace
 from cnnjepa.schemas.yaml_text import write_yaml
 from cnnjepa.storage.atomic_files import write_atomically
@@ -67,7 +68,7 @@ def run(space: SearchSpace, options: ClusterOptions, data: Path | None, trials: 
             refuse_other_owner(storage, place.shown, folder, asked)
             study = open_study(space, storage, Pool(options.root))
             done = len(tried(study))
-        say(progress, (str(folder.path), "bold"), f"  {done} of {trials} trials done before")
+        say(progress, (str(folder.path), "bold"), f"  {done} of {counted(trials, 'trial')} done before")
         with StopRequest() as stop:
             if done < trials and not (storage and exhausted(study, space)):
                 stop_file = folder.path / f"stop-{uuid.uuid4().hex}"
@@ -133,7 +134,7 @@ def of_the_space(progress: Console, space: SearchSpace, trials: int, data: Path 
         return trials
     if space.sampler != "grid":
         if trials > size:
-            say(progress, f"the space has {size} points: {size} trials, not {trials} (--trials)")
+            say(progress, f"the space has {counted(size, 'point')}: {counted(size, 'trial')}, not {trials} (--trials)")
         return min(trials, size)
     points = [choices_of(point, space) for point in space_points(space)]
     refusals = [refusal for point in points if (refusal := refusal_of(point, space, data))]

@@ -7,7 +7,7 @@ from rich.console import Console
 
 from cnnjepa.cli.sheet import Sheet
 from cnnjepa.cli.terminal import console, say
-from cnnjepa.schemas.numbers import digits_apart, duration
+from cnnjepa.schemas.numbers import counted, digits_apart, duration
 from cnnjepa.schemas.space import SearchSpace
 
 if TYPE_CHECKING:
@@ -71,7 +71,7 @@ def show(study: Any, space: SearchSpace) -> None:
     found = importances(study)
     if found:
         shares = ", ".join(f"{settings.get(path, path)} {100 * share:.0f} %" for path, share in found.items())
-        say(out, f"importance (PED-ANOVA, {len(completed(study))} trials): {shares}")
+        say(out, f"importance (PED-ANOVA, {counted(len(completed(study)), 'trial')}): {shares}")
     elif (more := importances_need(study)) and not (space.sampler == "grid" and len(tried(study)) == space_size(space)):
         say(
             out,

@@ -33,8 +33,13 @@ from cnnjepa.cli.terminal import console, say
 from cnnjepa.commands import command
 from cnnjepa.errors import RunError
 from cnnjepa.schemas import ConfigError, PretrainConfig
+from cnnjepa.schemas.numbers import counted
 from cnnjepa.schemas.study import Study
+from cnnjepa.storage.locks import locked
 from cnnjepa.training.stopping import StopRequest
+
+# How long this driver waits while other drivers of the same study check and write its folder, one after another.
+_PATIENCE_SECONDS = 60.0
 
 
 class StudyRequest(NamedTuple):
@@ -98,7 +103,9 @@ def run(request: StudyRequest) -> int:
         left = unfinished(pool, records, options.retry_failed)
         _announce(progress, request, folder, pool, records, left, resources, capacity, trials[0].data.size)
         # after the speed was measured: a config that cannot be built leaves no study behind
-        folder.write(study, records)
+        with locked(folder.path, _PATIENCE_SECONDS):
+            folder.refuse_other_study(study, records, options.extend)  # another driver may have written its own by now
+            folder.write(study, records)
         with StudyWatch(progress, folder, pool, records) as watch:
             outcomes = run_study(
                 folder,
@@ -119,7 +126,8 @@ def run(request: StudyRequest) -> int:
         return 75
     left = unfinished(pool, records, False)
     if left and not problems:
-        print(f"cnnjepa: {len(left)} trial(s) were not finished; the same command resumes the study", file=sys.stderr)
+        were = "trial was" if len(left) == 1 else "trials were"
+        print(f"cnnjepa: {len(left)} {were} not finished; the same command resumes the study", file=sys.stderr)
     return 1 if problems or left else 0
 
 
@@ -147,7 +155,7 @@ def _announce(
     total, study = len(distinct(records)), request.study
     say(progress, (str(folder.path), "bold"), f"  {study.question}")
     done = f"{total - len(left)} done before, {len(left)} left"
-    say(progress, f"{total} trials on {records[0].dataset}, preset {study.preset}; {done}")
+    say(progress, f"{counted(total, 'trial')} on {records[0].dataset}, preset {study.preset}; {done}")
     if not left:
         return
     at_once = _at_once(request.options, resources, capacity, len(left))

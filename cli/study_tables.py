@@ -15,7 +15,7 @@ from cnnjepa.ablations.trial_runner import Outcome
 from cnnjepa.cli.sheet import Cell, Sheet
 from cnnjepa.probes.interval import wilson
 from cnnjepa.schemas import TrialResult
-from cnnjepa.schemas.numbers import duration, quantity
+from cnnjepa.schemas.numbers import counted, duration, quantity
 from cnnjepa.schemas.study import Study
 
 _MORE_SEEDS = (3, 5, 8, 12)
@@ -59,7 +59,7 @@ def plan_lines(
     known."""
     same = f" ({asked} requested; arms with the same config share a trial)" if asked > len(each) else ""
     return [
-        f"{len(each)} trials{same}; {images}",
+        f"{counted(len(each), 'trial')}{same}; {images}",
         taking_line(each, resources, at_once, speed),
         *_left_lines(each, left, at_once),
         f"disk {quantity(sum(estimate.disk_bytes for estimate in each), 'B')} of checkpoints; nothing was run",

@@ -7,13 +7,18 @@ from cnnjepa.cli.terminal import console, say
 from cnnjepa.commands import command, quoted
 from cnnjepa.probes.interval import wilson
 from cnnjepa.schemas import ProbeFigures, Probes, TrialResult
-from cnnjepa.schemas.numbers import duration, exact, quantity
+from cnnjepa.schemas.numbers import counted, duration, exact, quantity
 from cnnjepa.schemas.result import SetFigures
 
 _MEANING = {
     "held_out": "everything chosen on a tenth of the training set, validation touched once",
     "published": "the paper's: the linear probe's best epoch on the validation set (optimistic)",
 }
+
+_COLUMNS = {
+    "linear_top1": "linear\ntop-1", "linear_top5": "linear\ntop-5", "knn_top1": "k-NN\ntop-1",
+    "knn_top5": "k-NN\ntop-5",
+}  # fmt: skip
 
 
 def print_summary(result: TrialResult, run_dir: Path) -> None:
@@ -31,14 +36,26 @@ def print_summary(result: TrialResult, run_dir: Path) -> None:
     if result.status == "collapsed" and result.diagnostics:
         say(out, ("collapsed:", "bold red"), f" {result.diagnostics.collapse_evidence}")
     if result.skipped_images:
-        say(out, (f"{len(result.skipped_images)} unreadable images were skipped", "yellow"), " (named in result.json)")
+        say(
+            out,
+            (f"{counted(len(result.skipped_images), 'unreadable image')} skipped", "yellow"),
+            " (named in result.json)",
+        )
     for line in _lines(result, run_dir):
         say(out, line)
 
 
 def _table(result: TrialResult, found: SetFigures, protocol: str) -> Sheet:
+    rows: list[tuple[Cell, ProbeFigures]] = [
+        (label, getattr(probes, protocol))
+        for label, probes in _probes_of(result, found)
+        if probes and getattr(probes, protocol)
+    ]
+    # With five classes or fewer, every top-5 accuracy is 100 %.
+    top5 = any(value is not None and value < 100 for _, one in rows for value in (one.linear_top5, one.knn_top5))
+    names = [name for name in _COLUMNS if top5 or not name.endswith("top5")]
     table = Sheet(
-        ("features", "linear\ntop-1", "linear\ntop-5", "k-NN\ntop-1", "k-NN\ntop-5"),
+        ("features", *(_COLUMNS[name] for name in names)),
         title=(
             (found.name, "bold"),
             f", {found.val_images or 0:,} validation images, protocol ",
@@ -46,17 +63,18 @@ def _table(result: TrialResult, found: SetFigures, protocol: str) -> Sheet:
             ", %",
         ),
     )
-    rows: list[tuple[Cell, Probes | None]] = [
+    for label, figures in rows:
+        table.add(label, *[_cell(getattr(figures, name), found.val_images) for name in names])
+    return table
+
+
+def _probes_of(result: TrialResult, found: SetFigures) -> list[tuple[Cell, Probes | None]]:
+    """Return (label, probes) of the encoder and of its floors."""
+    return [
         ((f"{result.method}, {result.probed_encoder} encoder", "bold"), found.probes),
         ("floor: untrained encoder", found.floors.untrained),
         ("floor: raw pixels", found.floors.pixels),
     ]
-    for label, probes in rows:
-        figures: ProbeFigures | None = getattr(probes, protocol) if probes else None
-        if figures:
-            cells = [figures.linear_top1, figures.linear_top5, figures.knn_top1, figures.knn_top5]
-            table.add(label, *[_cell(value, found.val_images) for value in cells])
-    return table
 
 
 def _cell(value: float | None, images: int | None) -> str:

@@ -52,7 +52,7 @@ def train(
     Exit codes: 0 done, 1 failed, 2 invalid request, 3 collapsed, 75 stopped with a checkpoint (run again with
     --resume to continue). Start it with torchrun for several GPUs.
     """
-    from cnnjepa.errors import Stopped
+    from cnnjepa.errors import ImageError, RunError, Stopped
     from cnnjepa.launcher import launched
     from cnnjepa.places import refuse_missing_images, refuse_no_checkpoint
     from cnnjepa.schemas import ConfigError
@@ -71,6 +71,7 @@ def train(
     from cnnjepa.cli.progress import TerminalWatcher
     from cnnjepa.cli.summary import print_summary
     from cnnjepa.training.pretrain import pretrain
+    from cnnjepa.training.run_folder import RunFolder
 
     with TerminalWatcher(asked.runtime.batch_size) as watcher:
         try:
@@ -89,6 +90,12 @@ def train(
                 how = "resume with" if begun else "nothing was trained yet, run again"
                 print(f"cnnjepa: stopped ({stopped}); {how}: {_again()}", file=sys.stderr)
             raise typer.Exit(75) from None
+        except (RunError, ImageError) as error:
+            if is_main and RunFolder(run_dir).begun and "--resume" not in str(error):
+                begun = (run_dir / "checkpoints" / "last.pt").exists()
+                state = "its last checkpoint" if begun else "the beginning, because it has no checkpoint"
+                error.add_note(f"{run_dir} holds the failed run; this continues it from {state}: {_again()}")
+            raise
     if is_main:
         print_summary(result, run_dir)
     raise typer.Exit(3 if result.status == "collapsed" else 0)

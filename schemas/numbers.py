@@ -36,3 +36,8 @@ def duration(seconds: float) -> str:
     if seconds < 100:
         return f"{seconds:.1f} s"
     return f"{seconds / 60:.1f} min" if seconds < 6000 else f"{seconds / 3600:,.1f} h"
+
+
+def counted(number: int, noun: str) -> str:
+    """Return a number with its noun in singular or plural: `1 epoch`, `1,200 trials`."""
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"

@@ -8,7 +8,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -28,9 +28,19 @@ SMALL = [
 ]  # fmt: skip
 
 
+def small(more: Iterable[str]) -> list[str]:
+    """The small settings without those whose field `more` sets itself."""
+    own = {_field(word) for word in more if "=" in word}
+    return [text for text in SMALL if _field(text) not in own]
+
+
+def _field(setting: str) -> str:
+    return setting.partition("=")[0].rpartition(".")[2]
+
+
 def words(root: Path, *more: str) -> list[str]:
     """`ablate predictor --depths 1,2` on small settings; options in `more` replace these."""
-    flags = [word for text in SMALL for word in ("--set", text)]
+    flags = [word for text in small(more) for word in ("--set", text)]
     options = {"--depths": "1,2", "--preset": "smoke", "--cpus-per-trial": "1", "--images-per-s": "100"}
     others = [word for pair in options.items() if pair[0] not in more for word in pair]
     return ["ablate", "predictor", *others, *flags, "--root", str(root), *more]

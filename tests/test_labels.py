@@ -1,6 +1,7 @@
 """Labels of arms, values and encoders: different ones never share a label."""
 
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import optuna
@@ -11,10 +12,11 @@ from optuna.trial import create_trial
 
 from cnnjepa.ablations.arms import arms_of
 from cnnjepa.ablations.report.build import build_report
+from cnnjepa.ablations.report.figures.accuracy_along_axis import series_along
 from cnnjepa.ablations.search.storage import distributions
 from cnnjepa.cli.search_view import show
 from cnnjepa.schemas import load_config
-from cnnjepa.schemas.numbers import digits_apart, duration, exact, quantity
+from cnnjepa.schemas.numbers import counted, digits_apart, duration, exact, quantity
 from cnnjepa.schemas.space import SearchSpace
 from cnnjepa.schemas.study import Study
 from tests.studies import write_study
@@ -112,6 +114,26 @@ def test_a_searchs_tables_keep_close_values_apart(capsys: pytest.CaptureFixture[
     halves = [line[-7:-4] for line in by_value if "to" in line and "from" not in line]
     assert halves == [["0.9991", "to", "0.9995"], ["0.9995", "to", "0.9999"]]
     assert "0.99921" in out and "0.99922" in out  # the best trials
+
+
+def test_lines_along_an_axis_keep_the_text_1_and_the_number_1_apart() -> None:
+    choices = [{"predictor.depth": depth, "encoder.stem": stem} for stem in (1, "1", "half") for depth in (2, 1)]
+    rows = [SimpleNamespace(estimates=True, arm=SimpleNamespace(choices=one)) for one in choices]
+    lines = series_along(SimpleNamespace(rows=rows), "predictor.depth")  # type: ignore[arg-type]
+    assert {
+        name: [(value, row.arm.choices["encoder.stem"]) for value, row in line] for name, line in lines.items()
+    } == {
+        "encoder.stem=1": [(1.0, 1), (2.0, 1)],
+        'encoder.stem="1"': [(1.0, "1"), (2.0, "1")],
+        'encoder.stem="half"': [(1.0, "half"), (2.0, "half")],
+    }
+    different = series_along(SimpleNamespace(rows=rows[2:]), "predictor.depth")  # type: ignore[arg-type]
+    assert list(different) == ["stem=1", "stem=half"]
+
+
+@pytest.mark.parametrize(("number", "text"), [(0, "0 epochs"), (1, "1 epoch"), (2, "2 epochs"), (1200, "1,200 epochs")])
+def test_one_of_something_is_in_the_singular(number: int, text: str) -> None:
+    assert counted(number, "epoch") == text
 
 
 @pytest.mark.parametrize(

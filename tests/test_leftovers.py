@@ -12,13 +12,17 @@ import pytest
 import yaml
 from runs import SERVER
 from searches import space
+from studies import planned
 from study_runs import words
 from typer.testing import CliRunner
 
 from cnnjepa.ablations.archive import archive_search
+from cnnjepa.ablations.study_folder import StudyFolder, records_of
+from cnnjepa.cli import study_run
 from cnnjepa.cli.app import app
 from cnnjepa.errors import RunError
 from cnnjepa.schemas import ConfigError
+from cnnjepa.schemas.study import Study
 from cnnjepa.storage.locks import holder, locked
 from cnnjepa.storage.whole_folder import whole_folder
 
@@ -59,6 +63,27 @@ def test_a_study_under_the_name_of_a_search_is_refused_before_anything_is_writte
     error = refused(*asked, "--name", "s", *plan)
     assert str(error) == f"{folder} holds a search; give this study another --name"
     assert contents(tmp_path) == before
+
+
+def test_a_study_that_another_driver_wrote_meanwhile_is_not_overwritten(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    other = StudyFolder(tmp_path, "s")
+    there: dict[str, bytes] = {}
+
+    def another_driver(*_: object) -> None:
+        """While the first measures its speed."""
+        study = Study(name="s", preset="smoke", axes={"predictor.depth": (3, 4)})
+        other.write(study, records_of(planned(study), "depth=3", 1))
+        there.update((path.name, path.read_bytes()) for path in other.path.glob("*.*") if path.is_file())
+
+    monkeypatch.setattr(study_run, "_announce", another_driver)
+    error = refused(*words(tmp_path), "--executor", "local", "--name", "s")
+    assert "studies/s holds another study. They differ in" in str(error)
+    assert "set.probe.floors: there (none), requested False" in str(error)
+    assert set(there) >= {"study.yaml", "trials.json"}
+    assert {name: (other.path / name).read_bytes() for name in there} == there
+    assert not (tmp_path / "runs").exists()
 
 
 def test_a_search_under_the_name_of_a_study_is_refused_before_anything_is_written(tmp_path: Path) -> None:

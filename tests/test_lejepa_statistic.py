@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from cnnjepa.methods import build_method
 from cnnjepa.methods.lejepa import draw_slices, epps_pulley
 from cnnjepa.schemas import ConfigError, load_config
 
@@ -60,3 +61,21 @@ def test_local_views_are_98_of_224_pixels_to_the_nearest_multiple_of_the_stride(
         load_config("demo-lejepa", overrides=["global_views=1", "local_views=0"])
     with pytest.raises(ConfigError, match="local_size has no effect with local_views 0"):
         load_config("demo-lejepa", overrides=["local_size=16", "local_views=0"])
+
+
+@pytest.mark.parametrize(
+    ("centre", "encoder", "views"),
+    [
+        ("auto", ("arch=resnet18",), 4),
+        ("auto", ("arch=vit_tiny", "patch_size=4", "encoder.blocks=1"), 2),
+        ("global", ("arch=resnet18",), 2),
+        ("all", ("arch=vit_tiny", "patch_size=4", "encoder.blocks=1"), 4),
+    ],
+)
+def test_the_centre_is_of_the_global_views_for_transformers_and_of_all_for_other_encoders(
+    centre: str, encoder: tuple[str, ...], views: int
+) -> None:
+    sizes = ("hidden_dim=8", "output_dim=4", "global_views=2", "local_views=2")
+    fields = [f"method.{text}" for text in (*sizes, f"centre={centre}")]
+    method = build_method(load_config("smoke", overrides=["method.name=lejepa", *fields, *encoder]))
+    assert method._central == views

@@ -184,6 +184,23 @@ def test_out_takes_the_report_elsewhere(tmp_path: Path) -> None:
 
 
 @pytest.mark.medium
+@pytest.mark.usefixtures("blank_pictures")
+def test_out_takes_the_report_over_all_studies_and_their_own_elsewhere(tmp_path: Path) -> None:
+    for name in ("one", "two"):
+        study = Study(name=name, preset="smoke", axes={"predictor.depth": (1, 2)}, seeds=(0, 1))
+        write_study(tmp_path / "root", study, lambda arm, seed: (50.0 + seed, 40.0))
+    before = files(tmp_path / "root")
+    out = tmp_path / "elsewhere"
+    built = build_report(tmp_path / "root", [], out)
+    assert built.pages == (*(out / "studies" / name / "report" / "report.html" for name in ("one", "two")),
+                           out / "report.html")  # fmt: skip
+    assert all(page.is_file() for page in built.pages)
+    assert files(tmp_path / "root") == before
+    for folder, name in ((out, "one_runs"), (out / "studies" / "two" / "report", "two_runs")):
+        assert (folder / table(folder, name)[0]["folder"] / "result.json").is_file()
+
+
+@pytest.mark.medium
 def test_the_latex_compiles(reported: Path, tmp_path: Path) -> None:
     compiler = shutil.which("pdflatex")
     if compiler is None:

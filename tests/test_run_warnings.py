@@ -50,7 +50,7 @@ def test_every_preset_trains_at_the_batch_of_its_rate(few_images: DataSet) -> No
 def test_many_images_left_out_of_each_epoch_are_counted(images: int, dropped: str, few_images: DataSet) -> None:
     config = load_config("in100", overrides=["runtime.workers=0", "runtime.batch_size=512"])
     (found,) = warnings_of(config, few_images, images)
-    assert f"an epoch is 1 step(s) of 512 images, so that {dropped}" in found
+    assert f"an epoch is 1 step of 512 images, so that {dropped}" in found
     assert warnings_of(config, few_images, 512 + 51) == []  # at most a tenth
 
 

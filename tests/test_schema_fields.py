@@ -53,25 +53,6 @@ def test_every_section_and_field_is_documented(root: type[BaseModel]) -> None:
             assert info.description.strip().endswith((".", '"', "'")), f"{model.__name__}.{name}"
 
 
-def test_lengths_sizes_and_times_name_their_unit() -> None:
-    units = {
-        "data.image_size": "pixels",
-        "data.resident_limit_gib": "GiB",
-        "probe.resize": "pixels",
-        "probe.linear_epochs": "Epochs",
-        "schedule.warmup_epochs": "Epochs",
-        "runtime.batch_size": "Images",
-        "runtime.checkpoint_every_steps": "Steps",
-        "method.predictor.kernel_size": "cells",
-        "runtime.epochs": "Passes",
-        "data.crop_scale": "share",
-        "runtime.threads": "threads",
-    }
-    for field in config_fields():
-        if field.path in units:
-            assert units[field.path] in (field.info.description or ""), field.path
-
-
 def test_the_reference_lists_every_field_with_its_text() -> None:
     text = config_reference()
     for field in config_fields():

@@ -9,7 +9,7 @@ import optuna
 import pytest
 from optuna.trial import TrialState
 from runs import assert_same_run, in_process, train_alone
-from study_runs import SMALL, environment, finish, kill, repeated, run, start, steps, wait_until
+from study_runs import environment, finish, kill, repeated, run, small, start, steps, wait_until
 
 from cnnjepa.ablations.pool import Pool
 from cnnjepa.ablations.search.storage import AGAIN, tried
@@ -17,7 +17,7 @@ from cnnjepa.schemas import read_config
 
 
 def words(root: Path, *more: str) -> list[str]:
-    flags = [word for text in SMALL for word in ("--set", text)]
+    flags = [word for text in small(more) for word in ("--set", text)]
     shared = ["--cpus-per-trial", "1", "--root", str(root), "--name", "s"]
     return ["search", "--preset", "smoke", *flags, *shared, *more]
 

@@ -211,7 +211,7 @@ def test_a_search_of_a_version_without_owners_resumes_and_a_strangers_study_is_r
 ) -> None:
     study = open_study(space(space=DEPTHS), storage)
     study.tell(ask(study, space(space=DEPTHS)), 5.0)
-    with pytest.raises(ConfigError, match=r"holds a study 's' with 1 trials that is not this search's: .*no record"):
+    with pytest.raises(ConfigError, match=r"holds a study 's' with 1 trial that is not this search's: .*no record"):
         begin(space(space=DEPTHS), tmp_path / "A", storage)
     old = StudyFolder(tmp_path / "A", "s").path
     old.mkdir(parents=True)

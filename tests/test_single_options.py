@@ -38,6 +38,20 @@ def test_a_second_value_of_an_option_is_refused_and_never_dropped(words: list[st
     assert refusal(*words) == f"{option} is given 2 times; give it once"
 
 
+@pytest.mark.parametrize(
+    ("command", "first", "second"),
+    [
+        (["config", "show", "--preset", "smoke"], "seed=3", "runtime.seed=4"),
+        (["train", "--preset", "smoke"], "runtime.seed=3", "seed=3"),
+        (["ablate", "predictor"], "seed=3", "seed=4"),
+        (["probe", "run"], "seed=3", "seed=4"),
+    ],
+)
+def test_a_field_that_is_set_twice_is_refused_in_any_spelling(command: list[str], first: str, second: str) -> None:
+    words = [*command, "--set", first, "--set", "predictor.depth=4", "--set", second]
+    assert refusal(*words) == f"--set runtime.seed is given 2 times ({first}, {second}); give it once"
+
+
 def test_a_list_option_and_a_switch_may_be_repeated() -> None:
     words = ["config", "show", "--preset", "smoke", "--set", "seed=3", "--set", "predictor.depth=4"]
     shown = CliRunner().invoke(app, words)

@@ -23,6 +23,8 @@ from study_runs import (
     words,
 )
 
+from cnnjepa.ablations.study_folder import StudyFolder
+
 pytestmark = [pytest.mark.processes, pytest.mark.ray]
 
 # A cluster of its own takes Ray ten seconds.
@@ -132,16 +134,21 @@ def test_ctrl_c_stops_with_checkpoints_and_not_a_step_is_made_twice(
 
 
 @pytest.mark.slow
-def test_two_drivers_share_a_pool_without_training_anything_twice(undisturbed: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("names", [("one", "other"), ("one", "one")], ids=["two studies", "one study"])
+def test_two_drivers_share_a_pool_without_training_anything_twice(
+    names: tuple[str, str], undisturbed: Path, tmp_path: Path
+) -> None:
     drivers = [
         start(words(tmp_path, "--executor", "local", "--name", name), environment(tmp_path, STEP_PAUSE="0.05"))
-        for name in ("one", "other")
+        for name in names
     ]
     for driver in drivers:
         code, out = finish(driver)
         assert code == 0, out
     assert_same_study(tmp_path, undisturbed)
     assert len(steps(tmp_path)) == 2 * STEPS
+    records = StudyFolder(tmp_path, "one").trials()
+    assert {record.pretrain_hash for record in records} == results(tmp_path).keys()
 
 
 def test_a_failed_trial_is_recorded_and_the_others_go_on(undisturbed: Path, tmp_path: Path) -> None:

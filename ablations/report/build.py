@@ -38,7 +38,8 @@ def build_report(root: Path, names: list[str], out: Path | None = None, run: str
 
     Each named study (all below `root` if none is named) gets `studies/<name>/report/`. If several or none are named, a
     report over all of them goes into `root/report/`. `out` replaces the folder of the single study's report, or of the
-    report over all. `run` is the beginning of the hash of the trial whose features are drawn.
+    report over all; in the second case the studies' reports go below `out` too. `run` is the beginning of the hash of
+    the trial whose features are drawn.
 
     Raises ConfigError when there is no study, or no such run; RunError when the disk refuses.
     """
@@ -52,7 +53,7 @@ def build_report(root: Path, names: list[str], out: Path | None = None, run: str
     warnings += unread
     pages = []
     for made in reports:
-        own = out if out and not over_all else root / "studies" / made.study.name / "report"
+        own = out if out and not over_all else (out or root) / "studies" / made.study.name / "report"
         pages.append(_write(own, f"Study {made.study.name}", [made], [], speeds))
     if over_all:
         comparisons = [comparison for made in reports for comparison in made.comparisons]

@@ -15,6 +15,7 @@ from cnnjepa.ablations.study_folder import (
     study_names,
 )
 from cnnjepa.schemas import ConfigError, PretrainConfig, ProbeFigures, TrialResult
+from cnnjepa.schemas.numbers import counted
 from cnnjepa.schemas.probe import Protocol
 from cnnjepa.schemas.study import Study
 
@@ -210,7 +211,7 @@ def read_curves(lines: list[Any] | None, probe_hash: str) -> Curves:
     curves.train = {name: [_number(row.get(name)) for row in rows["train"]] for name in ("epoch", "loss", "lr")}
     curves.probe = {name: [_number(row.get(name)) for row in rows["probe"]] for name in ("epoch", "knn_top1", "rankme")}
     if bad:
-        curves.problem = f"{bad} line{'s' if bad > 1 else ''} of metrics.jsonl cannot be read"
+        curves.problem = f"{counted(bad, 'line')} of metrics.jsonl cannot be read"
     return curves
 
 

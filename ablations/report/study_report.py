@@ -16,6 +16,7 @@ from cnnjepa.ablations.report.tables.table import Table
 from cnnjepa.ablations.study_folder import TrialKey
 from cnnjepa.names import file_names
 from cnnjepa.schemas import ConfigError
+from cnnjepa.schemas.numbers import counted
 from cnnjepa.schemas.probe import Protocol
 
 
@@ -105,7 +106,7 @@ def _draw(made: StudyReport) -> None:
     damaged = [(run, problem) for run, problem in problems.items() if problem]
     if damaged:
         what = "; ".join(f"{run}: {problem}" for run, problem in damaged[:5])
-        made.remarks.append(f"Curves with gaps, {len(damaged)} trial{'s' if len(damaged) > 1 else ''}: {what}.")
+        made.remarks.append(f"Curves with gaps, {counted(len(damaged), 'trial')}: {what}.")
 
 
 def one_a_place(comparisons: list[Comparison], protocol: Protocol) -> list[Comparison]:

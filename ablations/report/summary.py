@@ -10,6 +10,7 @@ from cnnjepa.ablations.report.phrases import interval, listed, p_value, signed
 from cnnjepa.ablations.report.reading import PROBE_AGAIN, ReportedTrial, StudyData
 from cnnjepa.ablations.report.statistics import POWER, smallest_effect, spread_of
 from cnnjepa.ablations.report.tables.accuracy_notes import agreement_sentence
+from cnnjepa.schemas.numbers import counted
 
 
 class Sentence(NamedTuple):
@@ -165,11 +166,11 @@ def _completeness(study: StudyData) -> list[Sentence]:
     trials = study.trials
     finished = [trial for trial in trials if trial.status.state == "finished"]
     seeds = len(study.study.seeds)
-    shape = f"{len(study.arms)} arm{'s' if len(study.arms) > 1 else ''} x {seeds} seed{'s' if seeds > 1 else ''}"
+    shape = f"{counted(len(study.arms), 'arm')} x {counted(seeds, 'seed')}"
     if len(finished) == len(trials):
-        said = [Sentence(f"Complete: {len(trials)} of {len(trials)} trials finished ({shape}).", "fact")]
+        said = [Sentence(f"Complete: {len(trials)} of {counted(len(trials), 'trial')} finished ({shape}).", "fact")]
     else:
-        said = [Sentence(f"{len(finished)} of {len(trials)} trials finished ({shape}).", "missing")]
+        said = [Sentence(f"{len(finished)} of {counted(len(trials), 'trial')} finished ({shape}).", "missing")]
     for state, words in (
         ("collapsed", "Collapsed (shown, not averaged)"),
         ("failed", "Failed"),

@@ -12,6 +12,7 @@ from cnnjepa.ablations.data_facts import DataFacts
 from cnnjepa.ablations.search.notes import NOTED, without_notes
 from cnnjepa.ablations.study_folder import StudyFolder
 from cnnjepa.schemas import ConfigError, PretrainConfig, pretrain_hash, probe_hash
+from cnnjepa.schemas.numbers import counted
 from cnnjepa.schemas.overrides import differences, flat
 from cnnjepa.schemas.space import SearchSpace
 from cnnjepa.schemas.yaml_text import read_yaml_file
@@ -72,8 +73,8 @@ def refuse_other_owner(storage: Any, shown: str, folder: StudyFolder, asked: dic
         if folder.searched or not study.get_trials(deepcopy=False):
             return
         raise ConfigError(
-            f"{shown} holds a study {asked['name']!r} with {len(study.trials)} trials that is not this search's: "
-            f"{folder.path} has no record of it. {again}"
+            f"{shown} holds a study {asked['name']!r} with {counted(len(study.trials), 'trial')} that is not this "
+            f"search's: {folder.path} has no record of it. {again}"
         )
     place = f"{owner.get('folder')} on {owner.get('host')}"
     try:

@@ -10,7 +10,6 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from cnnjepa.encoders import Backbone
-from cnnjepa.encoders.vit import ViTBackbone
 from cnnjepa.methods.collectives import gathered
 from cnnjepa.methods.loss_precision import full_precision
 from cnnjepa.methods.method import Method, Pass, StepDraw, StepLoss
@@ -47,20 +46,23 @@ class LeJEPA(Method):
     """Encoder and projector. Views of one size pass through the encoder in one batch, and all views pass through the
     projector in one batch."""
 
-    def __init__(self, backbone: nn.Module, feature_dim: int, projector: nn.Module, config: LeJEPAConfig) -> None:
+    def __init__(
+        self, backbone: nn.Module, feature_dim: int, projector: nn.Module, config: LeJEPAConfig, centre_of_all: bool
+    ) -> None:
         super().__init__()
         self.feature_dim = feature_dim
         self.context_encoder, self.projector = backbone, projector
         self._config = config
         views = config.global_views + config.local_views
-        of_all = config.centre == "all" or (config.centre == "auto" and not isinstance(backbone, ViTBackbone))
-        self._central = views if of_all else config.global_views
+        self._central = views if centre_of_all else config.global_views
 
     @classmethod
     def build(cls, section: LeJEPAConfig, backbone: Backbone, config: PretrainConfig, classes: int) -> Self:
         """See `Method.build`."""
         dim = backbone.feature_dim
-        return cls(backbone, dim, mlp(dim, section.hidden_dim, section.hidden_dim, section.output_dim), section)
+        projector = mlp(dim, section.hidden_dim, section.hidden_dim, section.output_dim)
+        centre = "global" if config.encoder.KIND == "transformer" else "all"
+        return cls(backbone, dim, projector, section, (centre if section.centre == "auto" else section.centre) == "all")
 
     def inputs(self, views: tuple[Tensor, ...], labels_B: Tensor, draw: StepDraw) -> tuple[Tensor, ...]:
         """Return the views and, for every image, the step's slices [B, D, M] (one copy, expanded B times)."""

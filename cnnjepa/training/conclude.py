@@ -2,7 +2,7 @@
 
 import contextlib
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 from cnnjepa.clock import now
 from cnnjepa.data import DataSet
@@ -72,35 +72,43 @@ def run_cost(
     )
 
 
+class CompletedTraining(NamedTuple):
+    """A training that came to its end, as a result describes it."""
+
+    environment: dict[str, Any]
+    """That of the session that trained last; see `trained_on`."""
+    cost: Cost
+    started: str
+    final_loss: float | None
+    skipped: list[str]
+    """Names of the images that could not be read."""
+
+
 def finished_result(
     config: PretrainConfig,
     data: DataSet,
     identity: Identity,
-    trained_on: dict[str, Any],
-    probed_on: dict[str, Any],
+    training: CompletedTraining,
     assessment: Assessment,
-    cost: Cost,
-    started: str,
-    final_loss: float | None,
-    skipped: list[str],
+    probed_on: dict[str, Any],
 ) -> TrialResult:
-    """Return the result of a run that trained to its end: finished, or collapsed with the evidence. It names the
-    environments of the session that trained last and of this one."""
+    """Return the result of a run that trained to its end: finished, or collapsed with the evidence. `probed_on` is the
+    environment of this session."""
     collapsed = assessment.diagnostics.collapse_evidence is not None
-    every = dict.fromkeys([*data.skipped, *skipped, *assessment.skipped])
+    every = dict.fromkeys([*data.skipped, *training.skipped, *assessment.skipped])
     return TrialResult(
-        **_known(config, data, identity, trained_on),
-        probe_software=in_words(probed_on) if in_words(probed_on).items() - in_words(trained_on).items() else {},
+        **_known(config, data, identity, training.environment),
+        probe_software=here if (here := in_words(probed_on)).items() - in_words(training.environment).items() else {},
         status="collapsed" if collapsed else "finished",
         epochs=config.trained_epochs,
-        final_loss=final_loss,
+        final_loss=training.final_loss,
         skipped_images=tuple(sorted(every)),
         probed_encoder=config.probed_encoder,
         **_figures(assessment),
         probe_sets=_described(config, data.probe_sets) or None,
         diagnostics=assessment.diagnostics,
-        cost=cost,
-        started=started,
+        cost=training.cost,
+        started=training.started,
     )
 
 
@@ -175,18 +183,14 @@ def _judge_and_write(run: Run, state: RunState) -> None:
         floor_of,
         state.method,
     )
-    result = finished_result(
-        run.config,
-        run.data,
-        run.identity,
+    training = CompletedTraining(
         trained_on(run.folder, state.step, run.software),
-        run.software,
-        assessment,
         earlier_cost(run.folder, run.identity) or _cost_of(run, state),
         state.started,
         final_loss(run.folder.path, state.step),
         state.skipped,
     )
+    result = finished_result(run.config, run.data, run.identity, training, assessment, run.software)
     # With further probe settings, TensorBoard keeps the figures of the first.
     if not run.folder.judged(run.identity.pretrain_hash):
         _write_hparams(run, result)

@@ -22,7 +22,7 @@ from cnnjepa.training.optimizer import build_optimizer
 from cnnjepa.training.probed_images import open_probe_sets, probe_fingerprints
 from cnnjepa.training.resolve import Identity, identify, resolve
 from cnnjepa.training.restore import restore
-from cnnjepa.training.run import Run
+from cnnjepa.training.run import Run, Session
 from cnnjepa.training.run_folder import RunFolder
 from cnnjepa.training.run_warnings import run_warnings
 from cnnjepa.training.state import RunState
@@ -33,9 +33,7 @@ from cnnjepa.training.watcher import RunPlan, Watcher
 def open_run(
     config: PretrainConfig,
     folder: RunFolder,
-    processes: Processes,
-    stop: StopRequest,
-    watcher: Watcher | None,
+    session: Session,
     *,
     resume: bool,
     expected_hash: str | None,
@@ -43,6 +41,7 @@ def open_run(
 ) -> Run:
     """Open the images and resolve the config. Nothing is written. Raises ConfigError on every process for a folder that
     is not free and for images or settings that do not fit, and Stopped if a process was asked to stop."""
+    processes, stop, watcher = session
     _leave_if_asked(stop, processes)
     data = _opened(config, folder, resume, processes)
     config = resolve(config, data.resident, processes.device, probe_fingerprints(data), data.measured)

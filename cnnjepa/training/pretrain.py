@@ -25,7 +25,7 @@ from cnnjepa.training.distributed import Processes
 from cnnjepa.training.environment import forget_peak_memory, peak_memory_bytes
 from cnnjepa.training.failures import failing_together
 from cnnjepa.training.prepare import begin_folder, build_state, open_run, plan_of
-from cnnjepa.training.run import Run
+from cnnjepa.training.run import Run, Session
 from cnnjepa.training.run_folder import RunFolder
 from cnnjepa.training.state import RunState
 from cnnjepa.training.step import train_step
@@ -72,9 +72,8 @@ def pretrain(
             failing_together(processes, config),
             contextlib.ExitStack() as held,
         ):
-            run = open_run(
-                config, folder, processes, stop, watcher, resume=resume, expected_hash=expected_hash, floors=floors
-            )
+            session = Session(processes, stop, watcher)
+            run = open_run(config, folder, session, resume=resume, expected_hash=expected_hash, floors=floors)
             processes.on_main(lambda: held.enter_context(folder.locked(patience)))
             record = FailureRecord(run)
             with failing_together(processes, run.config, record):

@@ -21,7 +21,7 @@ from cnnjepa.schemas.overrides import parse_overrides
 from cnnjepa.storage.journal import final_loss
 from cnnjepa.training import distributed
 from cnnjepa.training.checkpoint import Checkpoint, read_checkpoint
-from cnnjepa.training.conclude import earlier_cost, finished_result, run_cost, trained_on
+from cnnjepa.training.conclude import CompletedTraining, earlier_cost, finished_result, run_cost, trained_on
 from cnnjepa.training.distributed import Processes
 from cnnjepa.training.environment import environment
 from cnnjepa.training.failures import explaining
@@ -77,18 +77,14 @@ def reprobe(
         method = _method(config, state, device)
         assessment = assess(network, config, data, device, run_dir, stop.tick, say, method=method)
         here = environment(Processes(0, 1, device))
-        result = finished_result(
-            config,
-            data,
-            identity,
+        training = CompletedTraining(
             trained_on(folder, state["step"], here),
-            here,
-            assessment,
             earlier_cost(folder, identity) or _cost(config, state),
             state["started"],
             final_loss(run_dir, state["step"]),
             state["skipped"],
         )
+        result = finished_result(config, data, identity, training, assessment, here)
         own_images = own_images and data.fingerprint == state["settings"]["data"]["fingerprint"]
         return _added(folder, result, _shown_only(config, data, state, checkpoint, own_images))
 

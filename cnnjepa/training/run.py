@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from cnnjepa.data import DataSet
 from cnnjepa.data.batches import Order
@@ -16,6 +16,15 @@ from cnnjepa.training.run_folder import RunFolder
 from cnnjepa.training.schedule import Schedule
 from cnnjepa.training.stopping import StopRequest
 from cnnjepa.training.watcher import Watcher
+
+
+class Session(NamedTuple):
+    """What this process brings to a run."""
+
+    processes: Processes
+    stop: StopRequest
+    watcher: Watcher | None
+    """The display of progress; used on process 0 only."""
 
 
 @dataclass(frozen=True)

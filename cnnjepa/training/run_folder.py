@@ -36,6 +36,9 @@ class RunFolder:
             raise ConfigError(f"--out {self.path} is a file; give a folder")
         if self.begun and not resume:
             done = "a finished run" if (self.path / "result.json").is_file() else "a run"
+            with contextlib.suppress(RunError):  # a damaged result
+                if (result := self.read_result()) and result.status == "failed":
+                    done = "a run that failed"
             raise ConfigError(f"--out {self.path} holds {done}; continue it with --resume, or give another --out")
         # A run writes `.lock` first. If it is present, a run died here before its config was written.
         ours = self.begun or (self.path / ".lock").is_file()

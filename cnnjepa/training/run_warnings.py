@@ -4,6 +4,7 @@ from cnnjepa.data import DataSet
 from cnnjepa.data.batches import Order
 from cnnjepa.data.workers import usable_workers
 from cnnjepa.schemas import PretrainConfig
+from cnnjepa.schemas.numbers import counted
 
 # Fraction of the training images left out of every epoch above which a warning is given. Assumption.
 _MUCH_DROPPED = 0.1
@@ -48,7 +49,7 @@ def _dropped_images(order: Order) -> list[str]:
     if dropped <= _MUCH_DROPPED * order.images:
         return []
     return [
-        f"an epoch is {order.steps_per_epoch} step(s) of {batch} images, so that {dropped:,} of {order.images:,} "
-        f"training images ({100 * dropped / order.images:.0f} %) are left out of each epoch, different ones each time; "
-        "a smaller runtime.batch_size leaves out fewer"
+        f"an epoch is {counted(order.steps_per_epoch, 'step')} of {batch} images, so that {dropped:,} of "
+        f"{order.images:,} training images ({100 * dropped / order.images:.0f} %) are left out of each epoch, "
+        "different ones each time; a smaller runtime.batch_size leaves out fewer"
     ]

@@ -4,6 +4,7 @@ from typing import Any
 
 from matplotlib.ticker import MaxNLocator
 
+from cnnjepa.ablations.arms import unmistakable
 from cnnjepa.ablations.report.comparison import METRICS, Comparison, Row
 from cnnjepa.ablations.report.figures.style import MARKERS, MOST_SERIES, PALETTE, Picture, canvas, picture
 from cnnjepa.ablations.report.figures.text import figure_text, legend_columns
@@ -30,12 +31,17 @@ def _numbers(values: tuple[Any, ...]) -> bool:
 
 def series_along(comparison: Comparison, axis: str) -> dict[str, list[tuple[float, Row]]]:
     """Return one line per combination of the other axes' choices: its name → (value on the axis, arm), ascending."""
-    series: dict[str, list[tuple[float, Row]]] = {}
+    lines: dict[str, list[tuple[float, Row]]] = {}
+    names: dict[str, str] = {}
     for row in comparison.rows:
         if row.estimates:
-            others = [f"{key.rsplit('.')[-1]}={value}" for key, value in row.arm.choices.items() if key != axis]
-            series.setdefault(", ".join(others), []).append((float(row.arm.choices[axis]), row))
-    return {name: sorted(points, key=lambda point: point[0]) for name, points in series.items()}
+            others = {key: choice for key, choice in row.arm.choices.items() if key != axis}
+            line = ", ".join(unmistakable(key, choice) for key, choice in others.items())
+            lines.setdefault(line, []).append((float(row.arm.choices[axis]), row))
+            names[line] = ", ".join(f"{key.rsplit('.')[-1]}={choice}" for key, choice in others.items())
+    if len(set(names.values())) < len(names):  # the text 1 and the number 1, for example
+        names = {line: line for line in lines}
+    return {names[line]: sorted(points, key=lambda point: point[0]) for line, points in lines.items()}
 
 
 def published_along(comparison: Comparison, axis: str) -> list[tuple[float, PublishedRow]]:

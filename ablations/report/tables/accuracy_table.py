@@ -1,5 +1,7 @@
 """The accuracy table: every arm's accuracy with its interval, its difference from the baseline, and its verdict."""
 
+from collections.abc import Iterable
+
 from cnnjepa.ablations.report.comparison import METRICS, Comparison, Row
 from cnnjepa.ablations.report.phrases import (
     PROTOCOL_MEANING,
@@ -16,6 +18,7 @@ from cnnjepa.ablations.report.tables.table import Cell, Column, Table
 
 _ESTIMATE = ("mean", "sd", "low", "high", "interval")
 _DIFFERENCE = ("mean", "low", "high", "p", "p_holm", "pairs", "bootstrap_low", "bootstrap_high")
+TOP5 = {"linear_top5": "linear top-5, %", "knn_top5": "k-NN top-5, %"}
 _SHORT = {"linear_top1": "linear", "knn_top1": "k-NN"}
 
 
@@ -28,10 +31,8 @@ def accuracy_table(comparison: Comparison, name: str) -> Table:
             Column(f"{key}_difference", f"{_SHORT[key]} − baseline", _DIFFERENCE),
             Column(f"{key}_verdict", f"{_SHORT[key]} verdict", numeric=False),
         ]
-    columns += [
-        Column("linear_top5", "linear top-5, %", _ESTIMATE, latex=False),
-        Column("knn_top5", "k-NN top-5, %", _ESTIMATE, latex=False),
-    ]
+    top5 = TOP5 if tells_top5(comparison.rows) else {}
+    columns += [Column(key, label, _ESTIMATE, latex=False) for key, label in top5.items()]
     with_published = any(row.published for row in comparison.rows)
     if with_published:
         for key in METRICS:
@@ -43,7 +44,7 @@ def accuracy_table(comparison: Comparison, name: str) -> Table:
         Column("state", "not counted", numeric=False, latex=False),
         Column("runs", "runs (seed:hash)", numeric=False, latex=False),
     ]
-    rows = tuple(_row(row, with_published) for row in comparison.rows)
+    rows = tuple(_row(row, top5, with_published) for row in comparison.rows)
     caption = (
         f"{comparison.study.name}: accuracy on {comparison.dataset}, protocol {comparison.protocol} "
         f"({PROTOCOL_MEANING[comparison.protocol]})"
@@ -51,7 +52,13 @@ def accuracy_table(comparison: Comparison, name: str) -> Table:
     return Table(name, caption, tuple(columns), rows, tuple(accuracy_notes(comparison)))
 
 
-def _row(row: Row, with_published: bool) -> tuple[Cell, ...]:
+def tells_top5(rows: Iterable[Row]) -> bool:
+    """Return whether top-5 accuracies say anything: with five classes or fewer, every one is 100 %."""
+    means = [row.estimates[key].mean for row in rows for key in TOP5 if key in row.estimates]
+    return not means or any(mean < 100 for mean in means)
+
+
+def _row(row: Row, top5: Iterable[str], with_published: bool) -> tuple[Cell, ...]:
     runs = tuple(trial.page for trial in row.counted.values())
     n, planned = len(row.counted), len(row.arm.trials)
     cells = [
@@ -61,7 +68,7 @@ def _row(row: Row, with_published: bool) -> tuple[Cell, ...]:
     for metric in METRICS:
         one = row.estimates.get(metric)
         cells += [estimate_cell(one, runs, row.values.get(metric)), *_difference_cells(row, metric)]
-    cells += [estimate_cell(row.estimates.get(name), runs) for name in ("linear_top5", "knn_top5")]
+    cells += [estimate_cell(row.estimates.get(name), runs) for name in top5]
     if with_published:
         for metric in METRICS:
             cells += published_cells(row.published, row, metric)

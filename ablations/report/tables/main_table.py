@@ -17,7 +17,7 @@ from cnnjepa.ablations.report.published_rows import (
     matched_rows,
     published_tables,
 )
-from cnnjepa.ablations.report.tables.accuracy_table import estimate_cell, published_cells, runs_cell
+from cnnjepa.ablations.report.tables.accuracy_table import TOP5, estimate_cell, published_cells, runs_cell, tells_top5
 from cnnjepa.ablations.report.tables.cost_table import cost_cells, cost_columns
 from cnnjepa.ablations.report.tables.table import Cell, Column, Table, number_cell, text_cell
 from cnnjepa.ablations.study_folder import TrialKey
@@ -28,6 +28,9 @@ from cnnjepa.schemas.overrides import flat
 from cnnjepa.schemas.probe import Protocol
 
 _ESTIMATE = ("mean", "sd", "low", "high", "interval")
+_ACCURACIES = {
+    "linear_top1": "linear top-1", "linear_top5": "linear top-5", "knn_top1": "k-NN top-1", "knn_top5": "k-NN top-5",
+}  # fmt: skip
 _STANDS_FOR = ("encoder.", "data.", "method.name")
 
 
@@ -64,6 +67,7 @@ def _stands_for_itself(config: PretrainConfig, base: PretrainConfig) -> bool:
 
 
 def _table(name: str, dataset: str, protocol: Protocol, rows: list[tuple[Comparison, Row]]) -> Table:
+    shown = [key for key in _ACCURACIES if key not in TOP5 or tells_top5(row for _, row in rows)]
     columns = [
         Column("method", "method", numeric=False),
         Column("encoder", "encoder", numeric=False),
@@ -71,10 +75,8 @@ def _table(name: str, dataset: str, protocol: Protocol, rows: list[tuple[Compari
         Column("n", "n"),
         *[
             Column(key, f"{label}, %", _ESTIMATE)
-            for key, label in (
-                ("linear_top1", "linear top-1"), ("linear_top5", "linear top-5"),
-                ("knn_top1", "k-NN top-1"), ("knn_top5", "k-NN top-5"),
-            )
+            for key, label in _ACCURACIES.items()
+            if key in shown
         ],
     ]  # fmt: skip
     sets = [comparison.published_set for comparison, _ in rows if protocol == "published"]
@@ -107,12 +109,12 @@ def _table(name: str, dataset: str, protocol: Protocol, rows: list[tuple[Compari
         f"main_{name}_{protocol}",
         caption,
         tuple(columns),
-        tuple(_row(*pair, published_on) for pair in rows),
+        tuple(_row(*pair, shown, published_on) for pair in rows),
         tuple(notes),
     )
 
 
-def _row(comparison: Comparison, row: Row, published_on: str | None) -> tuple[Cell, ...]:
+def _row(comparison: Comparison, row: Row, shown: list[str], published_on: str | None) -> tuple[Cell, ...]:
     result = next(trial.result for trial in row.counted.values() if trial.result)
     runs = tuple(trial.page for trial in row.counted.values())
     return (
@@ -120,10 +122,7 @@ def _row(comparison: Comparison, row: Row, published_on: str | None) -> tuple[Ce
         text_cell(result.encoder),
         text_cell(f"{comparison.study.name}, {row.arm.label}"),
         Cell(str(len(row.counted)), {"": len(row.counted)}, len(row.counted)),
-        *[
-            estimate_cell(row.estimates.get(key), runs, row.values.get(key))
-            for key in ("linear_top1", "linear_top5", "knn_top1", "knn_top5")
-        ],
+        *[estimate_cell(row.estimates.get(key), runs, row.values.get(key)) for key in shown],
         *(_published_cells(comparison, row, published_on) if published_on else []),
         *cost_cells(row.counted.values()),
         runs_cell(row),
