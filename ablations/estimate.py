@@ -103,6 +103,6 @@ def _disk(cost: MethodCost, config: PretrainConfig) -> int:
     """Return the checkpoint bytes: float32 weights of both encoders and the predictor, and AdamW's two moments of the
     trained weights."""
     trained = cost.encoder_params + cost.predictor_params
-    checkpoint = 4 * (trained + cost.encoder_params + 2 * trained)
-    kept = 2 + bool(config.probe.every_epochs) + len(config.runtime.keep_epochs)
-    return checkpoint * kept
+    size = 4 * (trained + cost.encoder_params + 2 * trained)
+    checkpoints = 2 + bool(config.probe.every_epochs) + len(config.runtime.keep_epochs)
+    return size * checkpoints

@@ -48,7 +48,7 @@ class Pool:
 
     def __init__(self, root: Path) -> None:
         self.path = root / "runs" / "by_hash"
-        self._kept = ArchivedTrials(root)
+        self._archived = ArchivedTrials(root)
 
     def folder(self, pretrain_hash: str) -> RunFolder:
         """Return the run folder of the trial with this hash."""
@@ -83,7 +83,7 @@ class Pool:
         folder = self.folder(pretrain_hash)
         held = folder.holder() is not None
         try:
-            result = folder.read_result(probe_hash) or self._kept_result(pretrain_hash, probe_hash)
+            result = folder.read_result(probe_hash) or self._archived_result(pretrain_hash, probe_hash)
         except RunError as error:
             return TrialStatus("running") if held else TrialStatus("unreadable", problem=str(error))
         if result and not held and result.status == "failed":
@@ -95,10 +95,10 @@ class Pool:
         train, knn = _last_lines(self.logged(pretrain_hash, probe_hash) or [], probe_hash)
         return _under_way(train, knn, config, train_images, "running" if held else "begun")
 
-    def _kept_result(self, pretrain_hash: str, probe_hash: str) -> TrialResult | None:
+    def _archived_result(self, pretrain_hash: str, probe_hash: str) -> TrialResult | None:
         """Return the archived result, unless it is a failure and the trial was begun again."""
-        kept = self._kept.result(pretrain_hash, probe_hash)
-        return None if kept and not kept.has_figures and self.folder(pretrain_hash).begun else kept
+        archived = self._archived.result(pretrain_hash, probe_hash)
+        return None if archived and not archived.has_figures and self.folder(pretrain_hash).begun else archived
 
     def logged(self, pretrain_hash: str, probe_hash: str) -> list[Any] | None:
         """Return the lines of the trial's `metrics.jsonl`, see `logged_lines`; None when there are none."""
@@ -106,7 +106,7 @@ class Pool:
         try:
             return logged_lines(path.read_text(encoding="utf-8", errors="replace"))
         except FileNotFoundError:
-            return self._kept.logged(pretrain_hash, probe_hash)
+            return self._archived.logged(pretrain_hash, probe_hash)
 
 
 def _under_way(

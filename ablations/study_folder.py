@@ -108,10 +108,10 @@ class StudyFolder:
 
     def trials(self) -> list[TrialRecord]:
         """Return the trials, in the order in which they run. Raises ConfigError when they are missing or damaged."""
-        run_here, kept = self.path / "trials.json", self.path / FILE_NAME
-        path = kept if kept.is_file() and not run_here.is_file() else run_here
+        run_here, archived = self.path / "trials.json", self.path / FILE_NAME
+        path = archived if archived.is_file() and not run_here.is_file() else run_here
         try:
-            trees = [line.trial for line in read_archived_trials(kept)] if path == kept else _array(run_here)
+            trees = [line.trial for line in read_archived_trials(archived)] if path == archived else _array(run_here)
             records = [TrialRecord.model_validate(tree) for tree in trees]
         except (OSError, ValueError) as error:
             raise ConfigError(f"{path} cannot be read ({str(error).splitlines()[0]})") from None

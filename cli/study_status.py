@@ -25,7 +25,7 @@ def list_studies(console: Console, root: Path) -> None:
     refuse_no_studies(root)
     for name in study_names(root):
         try:
-            line = counts_line(*_look(root, name))
+            line = counts_line(*_records_and_statuses(root, name))
         except ConfigError as damage:
             line = f"unreadable: {damage}"
         say(console, (name, "bold"), f"  {line}")
@@ -33,7 +33,7 @@ def list_studies(console: Console, root: Path) -> None:
 
 def show_study(console: Console, root: Path, name: str) -> None:
     """Print the study's trials and the results so far."""
-    console.print(_picture(root, name))
+    console.print(_overview(root, name))
     folder, pool = StudyFolder(root, name), Pool(root)
     records = folder.trials()
     console.line()
@@ -50,22 +50,22 @@ def follow_study(console: Console, root: Path, name: str) -> None:
     if not is_live(console):
         _follow_in_lines(console, root, name)
         return
-    with Live(_picture(root, name), console=console, auto_refresh=False) as live:
+    with Live(_overview(root, name), console=console, auto_refresh=False) as live:
         try:
             while True:
                 time.sleep(2)
-                live.update(_picture(root, name), refresh=True)
+                live.update(_overview(root, name), refresh=True)
         except KeyboardInterrupt:
             return
 
 
 def _follow_in_lines(console: Console, root: Path, name: str) -> None:
-    console.print(_picture(root, name))
-    said = counts_line(*_look(root, name))
+    console.print(_overview(root, name))
+    said = counts_line(*_records_and_statuses(root, name))
     try:
         while True:
             time.sleep(2)
-            now = counts_line(*_look(root, name))
+            now = counts_line(*_records_and_statuses(root, name))
             if now != said:
                 say(console, now)
                 said = now
@@ -73,13 +73,13 @@ def _follow_in_lines(console: Console, root: Path, name: str) -> None:
         return
 
 
-def _look(root: Path, name: str) -> tuple[list[TrialRecord], dict[TrialKey, TrialStatus]]:
+def _records_and_statuses(root: Path, name: str) -> tuple[list[TrialRecord], dict[TrialKey, TrialStatus]]:
     records: list[TrialRecord] = StudyFolder(root, name).trials()
     pool = Pool(root)
     return records, {record.key: status_of(pool, record) for record in records}
 
 
-def _picture(root: Path, name: str) -> Group:
+def _overview(root: Path, name: str) -> Group:
     StudyFolder(root, name).study()  # reports a wrong name before anything else
-    records, statuses = _look(root, name)
+    records, statuses = _records_and_statuses(root, name)
     return Group(status_table(records, statuses), counts_line(records, statuses))

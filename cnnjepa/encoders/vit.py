@@ -1,7 +1,7 @@
 """A vision transformer made of timm's blocks, as I-JEPA uses it: no class token, fixed positions, and tokens can be
 dropped.
 
-Shapes: B images, N = G·G patches, K of them kept, D channels.
+Shapes: B images, N = G·G patches, K of them visible, D channels.
 """
 
 import functools
