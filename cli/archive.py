@@ -7,7 +7,6 @@ from typing import Annotated
 import typer
 
 from cnnjepa.cli.options import RootOption, at_home
-from cnnjepa.schemas.numbers import counted
 
 EXAMPLE = "Example:  cnnjepa archive predictor-ablation --to results && cnnjepa report --root results"
 
@@ -32,6 +31,7 @@ def archive(studies: StudiesArgument, to: ToOption, root: RootOption = Path()) -
     from cnnjepa.ablations.archive import archive_search, archive_step_costs, archive_study
     from cnnjepa.cli.terminal import console, say
     from cnnjepa.commands import command
+    from cnnjepa.schemas.numbers import counted
 
     out, reported = console(), False
     for name in dict.fromkeys(studies):

@@ -10,7 +10,6 @@ import typer
 from cnnjepa.cli.any_order import AnyOrder
 from cnnjepa.cli.options import at_home
 from cnnjepa.cli.single_options import Commands
-from cnnjepa.schemas.numbers import counted
 
 if TYPE_CHECKING:
     from cnnjepa.schemas import DataConfig
@@ -142,6 +141,7 @@ def pack(
     from cnnjepa.data.verify import verify as read_back
     from cnnjepa.data.workers import usable_workers
     from cnnjepa.schemas import ConfigError
+    from cnnjepa.schemas.numbers import counted
     from cnnjepa.storage.locks import locked
 
     threads = threads or usable_workers(256)
