@@ -107,17 +107,28 @@ WRITTEN: dict[str, Callable[[tuple[str, ...]], list[str]]] = {
 
 def cases() -> list[Any]:
     """One per different command of this program; those that train, draw or measure are marked slow."""
-    different: dict[tuple[str, ...], documented.Command] = {}
+    different: dict[tuple[str, ...], tuple[tuple[str, ...], documented.Command]] = {}
     for command in COMMANDS:
         if command.program in ("cnnjepa", "torchrun") and "…" not in command.text:
-            different.setdefault(documented.substituted(command), command)
+            arguments = documented.substituted(command)
+            different.setdefault(unnamed(arguments), (arguments, command))
     return [
         pytest.param(
             arguments, id=f"{command.document}:{command.line}",
             marks=[] if arguments[0] in ("config", "status") or "--plan" in arguments else pytest.mark.slow,
         )
-        for arguments, command in different.items()
+        for arguments, command in different.values()
     ]  # fmt: skip
+
+
+def unnamed(arguments: tuple[str, ...]) -> tuple[str, ...]:
+    """The arguments without a name that changes nothing else: of the folder of a run, or of the study in a report."""
+    if arguments[0] == "train" and "--out" in arguments:
+        place = arguments.index("--out")
+        return (*arguments[:place], "--out", *arguments[place + 2 :])
+    if arguments[0] == "report" and len(arguments) == 2 and not arguments[1].startswith("-"):
+        return "report", "STUDY"
+    return arguments
 
 
 @pytest.mark.processes
