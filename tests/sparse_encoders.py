@@ -46,7 +46,7 @@ def assert_same(packed: PackedEncoder, masked: MaskedEncoder, images: Tensor, co
     for encoder in (packed, masked):
         pixels = images.clone().requires_grad_()
         features = encoder(pixels, context)
-        weight = torch.linspace(-1, 1, features.numel(), dtype=features.dtype).view_as(features)
+        weight = torch.linspace(-1, 1, features.numel(), dtype=features.dtype, device=features.device).view_as(features)
         (features * weight).sum().backward()
         results.append((features.detach(), pixels.grad))
     (features, pixel_grad), (expected, expected_grad) = results

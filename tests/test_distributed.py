@@ -54,9 +54,9 @@ def train_keeping_gradients(config: PretrainConfig, run: Path, rank: int, world_
     torch.save(gradients, run.with_name(f"{run.name}-gradients-{rank}.pt"))
 
 
-def run_two(config: PretrainConfig, run: Path) -> None:
+def run_two(config: PretrainConfig, run: Path, work: Any = train_keeping_gradients) -> None:
     port = free_port()
-    processes = [SERVER.Process(target=train_keeping_gradients, args=(config, run, r, 2, port)) for r in (0, 1)]
+    processes = [SERVER.Process(target=work, args=(config, run, r, 2, port)) for r in (0, 1)]
     for process in processes:
         process.start()
     for process in processes:

@@ -10,25 +10,52 @@ import torch
 from torch import Tensor, nn
 from torchvision.models.resnet import BasicBlock, Bottleneck, ResNet
 
+from cnnjepa.encoders.norm_relu import norm_relu
 from cnnjepa.randomness import key
 from cnnjepa.schemas.encoder import Arch, EncoderConfig
 
 
+class _BasicBlock(BasicBlock):  # type: ignore[misc]
+    """torchvision's block; norms are computed together with what follows them."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return the block's output."""
+        out = norm_relu(self.bn1, self.relu, self.conv1(x))
+        return norm_relu(self.bn2, self.relu, self.conv2(out), _shortcut(self, x))
+
+
+class _Bottleneck(Bottleneck):  # type: ignore[misc]
+    """torchvision's block; norms are computed together with what follows them."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return the block's output."""
+        out = norm_relu(self.bn1, self.relu, self.conv1(x))
+        out = norm_relu(self.bn2, self.relu, self.conv2(out))
+        return norm_relu(self.bn3, self.relu, self.conv3(out), _shortcut(self, x))
+
+
+def _shortcut(block: BasicBlock | Bottleneck, x: Tensor) -> Tensor:
+    if block.downsample is None:
+        return x
+    convolution, norm = block.downsample
+    return norm_relu(norm, None, convolution(x))
+
+
 class _Spec(NamedTuple):
-    block: type[BasicBlock] | type[Bottleneck]
+    block: type[_BasicBlock] | type[_Bottleneck]
     blocks: tuple[int, int, int, int]
     groups: int = 1
     width_per_group: int = 64
 
 
 _SPECS: dict[Arch, _Spec] = {
-    "resnet18": _Spec(BasicBlock, (2, 2, 2, 2)),
-    "resnet34": _Spec(BasicBlock, (3, 4, 6, 3)),
-    "resnet50": _Spec(Bottleneck, (3, 4, 6, 3)),
-    "resnet101": _Spec(Bottleneck, (3, 4, 23, 3)),
-    "resnet152": _Spec(Bottleneck, (3, 8, 36, 3)),
-    "wide_resnet50_2": _Spec(Bottleneck, (3, 4, 6, 3), width_per_group=128),
-    "resnext50_32x4d": _Spec(Bottleneck, (3, 4, 6, 3), groups=32, width_per_group=4),
+    "resnet18": _Spec(_BasicBlock, (2, 2, 2, 2)),
+    "resnet34": _Spec(_BasicBlock, (3, 4, 6, 3)),
+    "resnet50": _Spec(_Bottleneck, (3, 4, 6, 3)),
+    "resnet101": _Spec(_Bottleneck, (3, 4, 23, 3)),
+    "resnet152": _Spec(_Bottleneck, (3, 8, 36, 3)),
+    "wide_resnet50_2": _Spec(_Bottleneck, (3, 4, 6, 3), width_per_group=128),
+    "resnext50_32x4d": _Spec(_Bottleneck, (3, 4, 6, 3), groups=32, width_per_group=4),
 }
 
 
@@ -83,7 +110,7 @@ class ResNetBackbone(ResNet):  # type: ignore[misc]
 
     def stage_maps(self, x: Tensor) -> list[Tensor]:
         """Return the map of every stage; the last one is the last feature map."""
-        x = self.maxpool(self.relu(self.bn1(self.conv1(x))))
+        x = self.maxpool(norm_relu(self.bn1, self.relu, self.conv1(x)))
         maps: list[Tensor] = []
         for stage in (self.layer1, self.layer2, self.layer3, self.layer4)[: len(self.stage_dims)]:
             x = stage(x)

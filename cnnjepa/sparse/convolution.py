@@ -52,7 +52,8 @@ def _windows(x: Tensor, index: PixelIndex) -> Tensor:
 
 
 class _Padded(torch.autograd.Function):
-    """Unpadded convolution of cells with their rims."""
+    """Unpadded convolution of cells with their rims. The library gets `grid.rounded` cells, so that it meets few
+    different shapes."""
 
     @staticmethod
     def forward(
@@ -60,8 +61,8 @@ class _Padded(torch.autograd.Function):
     ) -> Tensor:
         ctx.save_for_backward(x, weight)
         ctx.grid, ctx.geometry = grid, geometry
-        padded = padded_cells(x, halo_index(grid, x.shape[2], *geometry.rim))
-        return F.conv2d(padded, *cast(x.dtype, weight, bias), geometry.stride, 0, 1, geometry.groups)
+        padded = padded_cells(x, halo_index(grid, x.shape[2], *geometry.rim, rounded=True))
+        return F.conv2d(padded, *cast(x.dtype, weight, bias), geometry.stride, 0, 1, geometry.groups)[: grid.n]
 
     @staticmethod
     @once_differentiable
@@ -70,19 +71,19 @@ class _Padded(torch.autograd.Function):
         weight = parameter.to(x.dtype)
         geometry: Geometry = ctx.geometry
         for_x, for_weight, for_bias = ctx.needs_input_grad[:3]
-        index = halo_index(ctx.grid, x.shape[2], *geometry.rim)
+        index = halo_index(ctx.grid, x.shape[2], *geometry.rim, rounded=True)
         grad_x = None
         if for_x and geometry.stride == 1:
             # Computed as a convolution of the gradient with its own rims. The gradient of a padded cell has more pixels
             # than the cell, 100 instead of 64 at p = 8.
-            around = halo_index(ctx.grid, x.shape[2], *reversed(geometry.rim))
+            around = halo_index(ctx.grid, x.shape[2], *reversed(geometry.rim), rounded=True)
             turned = _turned(weight, geometry.groups)
-            grad_x = F.conv2d(padded_cells(grad, around), turned, None, 1, 0, 1, geometry.groups)
+            grad_x = F.conv2d(padded_cells(grad, around), turned, None, 1, 0, 1, geometry.groups)[: ctx.grid.n]
             for_x = False
         padded = padded_cells(x, index)
         grad_padded, grad_weight, grad_bias = torch.ops.aten.convolution_backward(
-            grad, padded, weight, [weight.shape[0]], [geometry.stride] * 2, [0, 0], [1, 1], False, [0, 0],
-            geometry.groups, [for_x, for_weight, for_bias],
+            _lengthened(grad, padded.shape[0]), padded, weight, [weight.shape[0]], [geometry.stride] * 2, [0, 0],
+            [1, 1], False, [0, 0], geometry.groups, [for_x, for_weight, for_bias],
         )  # fmt: skip
         if for_x:
             grad_x = as_cells(index.sum_back(as_rows(grad_padded)), x.shape[2])
@@ -91,6 +92,16 @@ class _Padded(torch.autograd.Function):
         if grad_bias is not None:
             grad_bias = grad_bias.to(parameter.dtype)
         return grad_x, grad_weight, grad_bias, None, None
+
+
+def _lengthened(cells: Tensor, count: int) -> Tensor:
+    """Return `count` cells; those that are added are zero."""
+    if cells.shape[0] == count:
+        return cells
+    longer = cells.new_empty(count, *cells.shape[2:], cells.shape[1]).permute(0, 3, 1, 2)
+    longer[: cells.shape[0]] = cells
+    longer[cells.shape[0] :] = 0.0
+    return longer
 
 
 def _turned(weight: Tensor, groups: int) -> Tensor:

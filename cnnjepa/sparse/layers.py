@@ -92,9 +92,10 @@ def _product_side(x: Tensor, kernel: int) -> int:
     """Return the number of output pixels per side of a cell up to which the convolution is computed as a matrix
     product. On CPUs the library's kernels for convolutions are slow on small maps. Windows take nine times the cells'
     bytes; above about 30 MB (2 pixels per side in float32, 4 in bf16) new memory pages cost more than the product saves
-    (docs/performance.md)."""
+    (docs/performance.md). On a GPU, a product costs as much as a 1x1 convolution, and is not prepared anew for each
+    number of cells (docs/performance_gpu.md)."""
     if x.device.type != "cpu":
-        return 2 if kernel == 1 else 1
+        return sys.maxsize if kernel == 1 else 0
     return sys.maxsize if kernel == 1 else 8 // x.element_size()
 
 

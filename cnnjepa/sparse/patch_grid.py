@@ -38,6 +38,9 @@ class PatchGrid:
         places = self.row_n.new_full(context_BGG.shape, self.n)
         places[self.sample_n, self.row_n, self.column_n] = torch.arange(self.n, device=places.device)
         self._places_BGG = places
+        self.rounded = _rounded(self.n) if places.device.type == "cuda" else self.n
+        """Number of cells, n or somewhat more, with which convolutions are called: cuDNN prepares each new shape for
+        about a millisecond, and n differs between steps."""
         self._kept: dict[Any, Any] = {}
 
     def kept(self, key: Hashable, build: Callable[[], Kept]) -> Kept:
@@ -97,3 +100,9 @@ class PatchGrid:
         p = height // self.side
         rows = map_BCHW.permute(0, 2, 3, 1).reshape(b, self.side, p, self.side, p, c).permute(0, 1, 3, 2, 4, 5)
         return rows.reshape(-1, p, p, c).index_select(0, self._flat_n).permute(0, 3, 1, 2)
+
+
+def _rounded(n: int) -> int:
+    """Round up to one of 32 numbers per power of two, at most 3 % above n."""
+    step = 1 << max(0, n.bit_length() - 6)
+    return -(-n // step) * step

@@ -125,6 +125,12 @@ class Processes:
         return box[0]
 
 
+def gpus_are_shared() -> bool:
+    """Return whether several processes of a run may use one GPU (the variable CNNJEPA_SHARE_GPUS=1). That is for
+    checking distributed training on a machine with one GPU: it is slow, and NCCL refuses it, so gloo is used."""
+    return os.environ.get("CNNJEPA_SHARE_GPUS") == "1"
+
+
 def pick_device(asked: str, local_rank: int = 0) -> torch.device:
     """Return `auto`, `cpu` or `cuda` as a device. Raises ConfigError if a GPU is requested and there is none."""
     if asked == "cuda" and not torch.cuda.is_available():
@@ -135,6 +141,8 @@ def pick_device(asked: str, local_rank: int = 0) -> torch.device:
     if asked == "cpu" or not torch.cuda.is_available():
         return torch.device("cpu")
     if local_rank >= torch.cuda.device_count():
+        if gpus_are_shared():
+            return torch.device("cuda", local_rank % torch.cuda.device_count())
         raise ConfigError(f"process {local_rank} has no GPU of its own; there are {torch.cuda.device_count()}")
     return torch.device("cuda", local_rank)
 
@@ -163,7 +171,7 @@ def join(runtime: RuntimeConfig) -> Processes:
         if not joined:
             _await_all(store, failures, launch)
             dist.init_process_group(
-                "nccl" if device.type == "cuda" else "gloo",
+                "nccl" if device.type == "cuda" and not gpus_are_shared() else "gloo",
                 store=store,
                 rank=launch.rank,
                 world_size=launch.world_size,
@@ -183,6 +191,8 @@ def _prepared_device(runtime: RuntimeConfig, launch: Launch) -> torch.device:
         torch.cuda.set_device(device)
         # The result must not depend on the algorithm that a benchmark selects.
         torch.backends.cudnn.deterministic, torch.backends.cudnn.benchmark = True, False
+        # torch's own default is TF32 in convolutions and float32 in matrix products.
+        torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = runtime.precision == "tf32"
     use_threads(runtime)
     return device
 

