@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV   ?= .venv
 BIN    := $(VENV)/bin
 
-.PHONY: setup demo report results-page test-fast test test-all lint types docs docs-site docs-serve docs-pictures bench bench-full clean
+.PHONY: setup demo report results-page test-fast test test-all lint types docs docs-site docs-serve docs-pictures bench bench-full gpu-check clean
 
 setup: $(VENV)/.ready
 
@@ -71,6 +71,11 @@ bench: setup
 # The same with all rounds and full sizes, in about ten minutes.
 bench-full: setup
 	$(BIN)/python benchmarks/all.py
+
+# What is to be shown on a GPU, tests first, within MINUTES; writes benchmarks/out/gpu. Needs a CUDA GPU, and no Ray.
+MINUTES ?= 10
+gpu-check: setup
+	$(BIN)/python benchmarks/gpu_check.py --minutes $(MINUTES)
 
 clean:
 	rm -rf results/*/report results/*/studies/*/report build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis benchmarks/out

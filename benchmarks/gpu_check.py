@@ -64,24 +64,33 @@ def stages(device: str, tiny: bool, out: Path) -> list[Stage]:
     def script(name: str, *words: str, into: str | None = None) -> tuple[str, ...]:
         return (str(HERE / f"{name}.py"), *where, *words, "--out", str(out / (into or name)))
 
+    def gpu_only(name: str, *words: str, into: str | None = None) -> tuple[str, ...]:
+        return (str(HERE / f"{name}.py"), *size, *words, "--out", str(out / (into or name)))
+
     small = ("--arch", "resnet18") if tiny else ()
+    at_64 = ("--image-size", "64", "--batch", "512")
     photos = ("--arch", "resnet18", "--stem", "small")
     tests = ("-m", "pytest", "-o", "addopts=", "-q", "-rf", "--durations=8", "-W", "default")
     return [
         Stage("tests", "packed = masked = dense, resume, two processes, memory",
               (*tests, "-n", "8", *(str(TESTS / file) for file in ("test_cuda.py", "kernel_cases.py"))), 120),
+        Stage("graph_tests", "the step as CUDA graphs: gradients, resume, padding",
+              (*tests, "-n", "4", "-k", "graph or padd",
+               *(str(TESTS / file) for file in ("test_cuda.py", "kernel_cases.py"))), 80),
         Stage("encoder", "the packed encoder against its ceiling", script("gpu_encoder", "--ways", "--profile"), 90),
         Stage("step", "the pretraining step against a supervised one", script("gpu_step", "--no-loader", *small), 90),
         Stage("encoder_free", "the same where cuDNN may choose",
               script("gpu_encoder", "--any-algorithm", into="encoder_free"), 60),
+        Stage("graphs", "the step as CUDA graphs", gpu_only("gpu_graphs"), 75),
+        Stage("graphs_64", "the same, ResNet-18 at 64 px",
+              gpu_only("gpu_graphs", *photos, *at_64, into="graphs_64"), 45),
+        Stage("loader", "the step fed from JPEG files", script("gpu_step", "--only-loader", *small, into="loader"), 75),
         Stage("step_64", "ResNet-18 at 64 px",
-              script("gpu_step", "--no-loader", *photos, *(() if tiny else ("--image-size", "64", "--batch", "512")),
-                     into="step_64"), 60),
+              script("gpu_step", "--no-loader", *photos, *(() if tiny else at_64), into="step_64"), 60),
         Stage("step_convnext", "ConvNeXt-T", script("gpu_step", "--no-loader", "--arch", "convnext_tiny",
-                                                    into="step_convnext"), 60),
-        Stage("alternatives", "torch.compile and CUDA graphs",
+                                                    *(() if tiny else ("--batch", "64")), into="step_convnext"), 60),
+        Stage("alternatives", "torch.compile and CUDA graphs of what has fixed shapes",
               script("gpu_step", "--no-loader", "--compile", "--graphs", *small, into="alternatives"), 120),
-        Stage("loader", "the step fed from JPEG files", script("gpu_step", *small, into="loader"), 120),
     ]  # fmt: skip
 
 

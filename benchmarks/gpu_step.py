@@ -65,6 +65,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--precision", choices=["bf16", "float32"], default="bf16")
     parser.add_argument("--stem", default="imagenet")
     parser.add_argument("--no-loader", action="store_true", help="leave out the loop fed by the loader")
+    parser.add_argument("--only-loader", action="store_true", help="measure only the loop fed by the loader")
     parser.add_argument("--compile", action="store_true", help="time torch.compile of target and predictor")
     parser.add_argument("--graphs", action="store_true", help="time a CUDA graph of the target's forward")
     parser.add_argument("--any-algorithm", action="store_true", help="let cuDNN choose; a run is then not repeatable")
@@ -254,6 +255,7 @@ def listed_kernels(device: torch.device, step: Callable[[], object], steps: int 
     if on_gpu:  # an operator's own line carries its kernels' time again
         taken = {e.key: taken[e.key] for e in events if e.device_type == torch.autograd.DeviceType.CUDA}
     total = sum(taken.values())
+    print(f"\n  {total / steps / 1000:.1f} ms {'of kernels' if on_gpu else 'of operations'} per step")
     top = sorted(taken.items(), key=lambda item: -item[1])[:most]
     waits = {e.key: e.count / steps for e in events if e.key.startswith("cuda") and "Synchronize" in e.key}
     print(f"\n  {'time':>6}  {'kernel' if on_gpu else 'operation'}")
@@ -261,7 +263,8 @@ def listed_kernels(device: torch.device, step: Callable[[], object], steps: int 
         print(f"  {100 * time / total:5.1f}%  {name[:110]}")
     if on_gpu:
         print(f"  waits for the device a step: {waits or 'none seen'}")
-    return {"share": {name: time / total for name, time in top}, "waits_a_step": waits}
+    shares = {name: time / total for name, time in top}
+    return {"ms_a_step": total / steps / 1000, "share": shares, "waits_a_step": waits}
 
 
 def fed(asked: argparse.Namespace, batch: int, processes: Processes, folder: Path) -> tuple[list[Figure], Any]:
@@ -336,8 +339,9 @@ def main() -> None:
     try:
         for batch in asked.batch:
             try:
-                found, details[f"batch_{batch}"] = at_batch(asked, batch, device, gemm)
-                figures += found
+                if not asked.only_loader:
+                    found, details[f"batch_{batch}"] = at_batch(asked, batch, device, gemm)
+                    figures += found
                 fits.append(batch)
             except torch.OutOfMemoryError:
                 print(f"batch {batch}: does not fit into the GPU's memory beside the networks it is compared with")
@@ -347,9 +351,10 @@ def main() -> None:
             raise SystemExit("no batch fits; give a smaller --batch")
         if asked.no_loader:
             return
-        best = max(
-            fits, key=lambda b: statistics.median(b * asked.block / t for t in details[f"batch_{b}"]["times"]["step"])
-        )
+        best = fits[-1]
+        if not asked.only_loader:
+            rates = {b: b / statistics.median(details[f"batch_{b}"]["times"]["step"]) for b in fits}
+            best = max(fits, key=rates.__getitem__)
         with tempfile.TemporaryDirectory() as made:
             folder = asked.data or Path(made)
             if asked.data is None:

@@ -21,14 +21,14 @@ WAYS: dict[str, tuple[frozenset[str], bool]] = {
 @contextmanager
 def computed(names: frozenset[str], rounded: bool = True) -> Iterator[None]:
     """Use these kernels of ours, whatever the table says of this card."""
-    used, usual = kernels.used, patch_grid._rounded
+    used, usual = kernels.used, patch_grid.rounded_up
     kernels.used = lambda kernel, x: kernel in names and x.is_cuda and x.dtype != torch.float64
     if not rounded:
-        patch_grid._rounded = lambda n: n
+        patch_grid.rounded_up = lambda n: n
     try:
         yield
     finally:
-        kernels.used, patch_grid._rounded = used, usual
+        kernels.used, patch_grid.rounded_up = used, usual
 
 
 def within(way: tuple[frozenset[str], bool], work: Callable[[], None]) -> Callable[[], None]:

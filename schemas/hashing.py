@@ -45,6 +45,7 @@ NEWER: dict[str, dict[str, Any]] = {
     "encoder": {"blocks": 12},
     "optimizer": {"weight_decay_end": None, "decays": "all"},
     "schedule": {"warmup_start_factor": 0.0},
+    "runtime": {"cuda_graphs": False},
     "data": {"channels": 3, "dtype": "uint8", "range": "dtype"},
     "data.augmentation": {"name": "crop", "vertical_flip": 0.0, "quarter_turns": 0.0},
 }

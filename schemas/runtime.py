@@ -13,8 +13,9 @@ class RuntimeConfig(Section):
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """The device; `auto` selects a GPU if there is one; resolved before hashing."""
 
-    precision: Literal["float32", "bf16"] = "float32"
-    """`bf16` is autocast of the forward pass; weights, losses and optimiser stay float32. Source:
+    precision: Literal["float32", "tf32", "bf16"] = "float32"
+    """`bf16` is autocast of the forward pass; weights, losses and optimiser stay float32. `tf32` lets a GPU multiply
+    float32 numbers with 10 bits of mantissa, in convolutions and matrix products alike; `float32` never does. Source:
     docs/sources.md#precision."""
 
     batch_size: int = Field(default=128, ge=2)
@@ -30,6 +31,10 @@ class RuntimeConfig(Section):
 
     compile: bool = False
     """Use torch.compile for the dense target encoder and the predictor; this costs a minute at the start."""
+
+    cuda_graphs: bool = False
+    """Run forward and backward pass as CUDA graphs, with our GPU kernels: for CNN-JEPA with a packed ResNet on one GPU.
+    The number of visible cells is rounded up; results differ in rounding only."""
 
     channels_last: bool = True
     """Store activations and convolution weights in channels-last memory format, which is faster on CPUs and tensor

@@ -12,8 +12,11 @@ from cnnjepa.encoders.norm_relu import norm_relu
 from cnnjepa.kernels.batch_norm import batch_norm
 from cnnjepa.kernels.gather import gather_sum
 from cnnjepa.kernels.switch import interpreted
+from cnnjepa.methods import StepDraw, build_method
+from cnnjepa.schemas import load_config
 from cnnjepa.sparse import ContextEncoder, MaskedEncoder, PackedEncoder
-from cnnjepa.sparse.patch_grid import PatchGrid
+from cnnjepa.sparse.patch_grid import PaddedCells, PatchGrid
+from cnnjepa.training.graphed_step import GraphedStep
 
 DEVICE = "cpu" if interpreted() else "cuda"
 
@@ -41,7 +44,7 @@ def reference(norm: nn.BatchNorm2d, x: Tensor, residual: Tensor | None, relu: bo
     return out.relu() if relu else out
 
 
-@pytest.mark.parametrize(("n", "c", "p"), [(3, 5, 2), (7, 70, 3), (300, 9, 2), (2, 64, 1)])
+@pytest.mark.parametrize(("n", "c", "p"), [(3, 5, 2), (7, 70, 3), (200, 3, 2), (2, 64, 1)])
 @pytest.mark.parametrize(("relu", "residual"), [(False, False), (True, False), (True, True), (False, True)])
 def test_batch_norm(n: int, c: int, p: int, relu: bool, residual: bool) -> None:
     """Outputs, all gradients and running statistics, against torch in float64; means far from zero."""
@@ -119,3 +122,54 @@ def rounding(init: object) -> object:
         self.rounded = self.n + 3
 
     return with_more_cells
+
+
+@pytest.mark.parametrize("arch", ["resnet18", "resnet50"])
+def test_padding_changes_neither_outputs_nor_gradients_nor_statistics(arch: str) -> None:
+    """With more cells than are visible, whose number the host does not know; against the exact number of cells."""
+    backbone = lively_backbone(arch=arch, width=0.125).float().to(DEVICE)
+    images = torch.randn(4, 3, 64, 64, device=DEVICE).to(memory_format=torch.channels_last)
+    context = random_context(4, 2)
+    plain, padded = (PackedEncoder(copy.deepcopy(backbone)).to(memory_format=torch.channels_last) for _ in range(2))
+    cells = context.nonzero()
+    more = torch.cat([cells, torch.zeros(5, 3, dtype=torch.int64)]).to(DEVICE)
+    count = torch.tensor([cells.shape[0]], dtype=torch.int32, device=DEVICE)
+    expected = plain(images, context)
+    with padded.on_padded(PaddedCells(more, count)):
+        found = padded(images, context.to(DEVICE))
+    weight = torch.linspace(-1, 1, found.numel(), device=DEVICE).view_as(found)
+    (expected * weight).sum().backward()
+    (found * weight).sum().backward()
+    assert float((found - expected).detach().abs().max()) < 1e-4 * float(expected.detach().abs().max())
+    for (name, p), q in zip(padded.named_parameters(), plain.parameters(), strict=True):
+        assert p.grad is not None and q.grad is not None
+        assert float((p.grad - q.grad).norm() / q.grad.norm()) < 2e-3, name
+    for (name, a), b in zip(padded.named_buffers(), plain.buffers(), strict=True):
+        assert torch.allclose(a.double(), b.double(), rtol=1e-4, atol=1e-6), name
+
+
+def test_padded_cells_are_refused_where_the_kernel_does_not_compute() -> None:
+    encoder = PackedEncoder(lively_backbone(arch="resnet18", width=0.125).to(DEVICE))
+    cells = PaddedCells(
+        torch.zeros(3, 3, dtype=torch.int64, device=DEVICE), torch.ones(1, dtype=torch.int32, device=DEVICE)
+    )
+    images = torch.randn(1, 3, 64, 64, dtype=torch.float64, device=DEVICE)
+    with encoder.on_padded(cells), pytest.raises(RuntimeError, match="need the batch norm kernel"):
+        encoder(images, torch.ones(1, 2, 2, dtype=torch.bool, device=DEVICE))
+
+
+def test_the_graphed_step_gives_the_gradients_of_the_plain_step() -> None:
+    """Before a graph is captured: what a graph then repeats. Both use the kernels; only one pads."""
+    config = load_config("in100", overrides=["arch=resnet18", "width=0.125", "image_size=96", "strategy=random",
+                                             f"device={DEVICE}", "runtime.batch_size=4"])  # fmt: skip
+    method = build_method(config).to(DEVICE).train().to(memory_format=torch.channels_last)
+    twin, graphed = copy.deepcopy(method), GraphedStep(method, config)
+    images = torch.randn(4, 3, 96, 96, device=DEVICE).to(memory_format=torch.channels_last)
+    inputs = method.inputs((images,), torch.zeros(4), StepDraw(config.grid, torch.arange(4), 0, 0))
+    terms = method.terms(*inputs)
+    found, expected = graphed(*inputs, terms), twin(*inputs).total
+    (expected / terms).backward()
+    assert found.item() == pytest.approx(expected.item(), rel=1e-4)
+    gradients = [(p.grad, q.grad) for p, q in zip(method.parameters(), twin.parameters(), strict=True)]
+    assert [a is None for a, _ in gradients] == [b is None for _, b in gradients]
+    assert all(float((a - b).norm()) <= 0.05 * float(b.norm()) for a, b in gradients if a is not None and b is not None)

@@ -15,9 +15,12 @@ from test_distributed import STEPS, losses, run_two, train_keeping_gradients
 from torch import Tensor, nn
 
 from cnnjepa.encoders import build_backbone
-from cnnjepa.schemas import ConvNeXtConfig, PretrainConfig, TrialResult
+from cnnjepa.methods import StepDraw, build_method
+from cnnjepa.schemas import ConvNeXtConfig, PretrainConfig, TrialResult, load_config
 from cnnjepa.sparse import ContextEncoder, MaskedEncoder, PackedEncoder
 from cnnjepa.training.checkpoint import read_checkpoint
+from cnnjepa.training.distributed import Processes
+from cnnjepa.training.graphed_step import graphed_step
 
 pytestmark = [
     pytest.mark.cuda,
@@ -84,6 +87,33 @@ def test_the_packed_encoder_is_as_exact_as_the_masked_one(bf16: bool, tolerance:
         errors.append([distance(a, b) for a, b in zip(found, exact, strict=True)])
     for packed, masked in zip(*errors, strict=True):
         assert packed < tolerance and packed < 1.5 * masked, errors
+
+
+def test_graphs_give_the_gradients_of_the_pass_that_they_captured() -> None:
+    """The first step with a number of cells runs without a graph: the same bits."""
+    config = load_config("in100", overrides=["arch=resnet18", "image_size=96", "strategy=random", "device=cuda",
+                                             "runtime.batch_size=8", "cuda_graphs=true"])  # fmt: skip
+    method = build_method(config).cuda().train().to(memory_format=torch.channels_last)
+    graphed = graphed_step(method, config, Processes(0, 1, torch.device("cuda", 0)))
+    assert graphed is not None
+    images = torch.randn(8, 3, 96, 96, device="cuda").to(memory_format=torch.channels_last)
+    for step in (0, 1):  # two draws of masks
+        inputs = method.inputs((images,), torch.zeros(8), StepDraw(config.grid, torch.arange(8), 0, step))
+        found = []
+        for _ in range(3):  # without a graph, captured, replayed
+            loss = graphed(*inputs, method.terms(*inputs))
+            found.append([loss, *[p.grad.clone() for p in method.parameters() if p.grad is not None]])
+        for again in found[1:]:
+            assert all(torch.equal(a, b) for a, b in zip(found[0], again, strict=True))
+    assert graphed.captured >= 1
+
+
+def test_a_graphed_run_killed_and_resumed_ends_the_same(tmp_path: Path) -> None:
+    config = small_config("device=cuda", "precision=bf16", "cuda_graphs=true")
+    assert in_process(train_alone, config, tmp_path / "undisturbed") == 0
+    assert in_process(train_and_die, config, tmp_path / "run", 30, None) == -signal.SIGKILL
+    assert in_process(train_alone, config, tmp_path / "run", True) == 0
+    assert_same_run(tmp_path / "run", tmp_path / "undisturbed")
 
 
 @pytest.mark.parametrize("precision", ["float32", "bf16"])

@@ -4,6 +4,7 @@ import torch
 from torch import Tensor, nn
 
 from cnnjepa import kernels
+from cnnjepa.sparse.layers import PackedBatchNorm2d
 
 
 def norm_relu(norm: nn.Module, relu: nn.Module | None, x: Tensor, residual: Tensor | None = None) -> Tensor:
@@ -21,7 +22,7 @@ def norm_relu(norm: nn.Module, relu: nn.Module | None, x: Tensor, residual: Tens
 
 def _is_fused(norm: nn.Module, relu: nn.Module | None, x: Tensor) -> bool:
     return (
-        type(norm) is nn.BatchNorm2d
+        type(norm) in (nn.BatchNorm2d, PackedBatchNorm2d)
         and norm.training
         and norm.affine
         and norm.momentum is not None
@@ -45,7 +46,9 @@ def _fused(norm: nn.BatchNorm2d, relu: bool, x: Tensor, residual: Tensor | None)
         running = (norm.running_mean, norm.running_var)
     assert norm.momentum is not None
     rows = None if residual is None else _rows(residual.to(x.dtype))
-    out = batch_norm(_rows(x), norm.weight, norm.bias, running, norm.momentum, norm.eps, rows, relu)
+    grid = norm.slot.grid if isinstance(norm, PackedBatchNorm2d) else None
+    counted, per_count = (None, 1) if grid is None else (grid.count, x.shape[2] * x.shape[3])
+    out = batch_norm(_rows(x), norm.weight, norm.bias, running, norm.momentum, norm.eps, rows, relu, counted, per_count)
     return out.view(x.shape[0], *x.shape[2:], -1).permute(0, 3, 1, 2)
 
 

@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 _ROWS, _CHANNELS = 64, 64  # of a tile
-_MOST_PARTS = 512
+_MOST_PARTS = 264
 
 
 @triton.jit  # type: ignore[untyped-decorator]
@@ -25,11 +25,21 @@ def _merge(count, mean, square, count_b, mean_b, square_b):  # type: ignore[no-u
 
 
 @triton.jit  # type: ignore[untyped-decorator]
-def _part_statistics(x, means, squares, rows, per_part, C, ROWS: tl.constexpr, CHANNELS: tl.constexpr):  # type: ignore[no-untyped-def]
+def _real_rows(counted, rows, per_count, COUNTED: tl.constexpr):  # type: ignore[no-untyped-def]
+    """Number of rows that count; those after them are padding."""
+    if COUNTED:
+        return tl.load(counted) * per_count
+    return rows
+
+
+@triton.jit  # type: ignore[untyped-decorator]
+def _part_statistics(x, means, squares, counted, rows, per_count, per_part, C, COUNTED: tl.constexpr,
+                     ROWS: tl.constexpr, CHANNELS: tl.constexpr):  # type: ignore[no-untyped-def]  # fmt: skip
     part = tl.program_id(0)
     c = tl.program_id(1) * CHANNELS + tl.arange(0, CHANNELS)
+    real_rows = _real_rows(counted, rows, per_count, COUNTED)
     first = part.to(tl.int64) * per_part
-    last = tl.minimum(first + per_part, rows)
+    last = tl.minimum(first + per_part, real_rows)
     count = 0.0
     mean = tl.zeros((CHANNELS,), tl.float32)
     square = tl.zeros((CHANNELS,), tl.float32)
@@ -46,14 +56,16 @@ def _part_statistics(x, means, squares, rows, per_part, C, ROWS: tl.constexpr, C
 
 
 @triton.jit  # type: ignore[untyped-decorator]
-def _merge_parts(means, squares, mean_out, deviation_out, running_mean, running_var, rows, per_part, parts, eps, share,
-                 TRACKS: tl.constexpr, C, CHANNELS: tl.constexpr):  # type: ignore[no-untyped-def]  # fmt: skip
+def _merge_parts(means, squares, mean_out, deviation_out, running_mean, running_var, counted, rows, per_count, per_part,
+                 parts, eps, share, C, COUNTED: tl.constexpr, TRACKS: tl.constexpr,
+                 CHANNELS: tl.constexpr):  # type: ignore[no-untyped-def]  # fmt: skip
     c = tl.program_id(0) * CHANNELS + tl.arange(0, CHANNELS)
+    real_rows = _real_rows(counted, rows, per_count, COUNTED)
     count = 0.0
     mean = tl.zeros((CHANNELS,), tl.float32)
     square = tl.zeros((CHANNELS,), tl.float32)
     for part in range(parts):
-        here = tl.minimum(rows - part * per_part, per_part).to(tl.float32)
+        here = tl.maximum(tl.minimum(real_rows - part * per_part, per_part), 0).to(tl.float32)
         mean_b = tl.load(means + part * C + c, mask=c < C, other=0.0)
         square_b = tl.load(squares + part * C + c, mask=c < C, other=0.0)
         count, mean, square = _merge(count, mean, square, here, mean_b, square_b)
@@ -67,32 +79,35 @@ def _merge_parts(means, squares, mean_out, deviation_out, running_mean, running_
 
 
 @triton.jit  # type: ignore[untyped-decorator]
-def _normalise(x, residual, y, mean, deviation, weight, bias, rows, RESIDUAL: tl.constexpr, RELU: tl.constexpr,
-               C, ROWS: tl.constexpr, CHANNELS: tl.constexpr):  # type: ignore[no-untyped-def]  # fmt: skip
+def _normalise(x, residual, y, mean, deviation, weight, bias, counted, rows, per_count, C, COUNTED: tl.constexpr,
+               RESIDUAL: tl.constexpr, RELU: tl.constexpr, ROWS: tl.constexpr,
+               CHANNELS: tl.constexpr):  # type: ignore[no-untyped-def]  # fmt: skip
     r = tl.program_id(0).to(tl.int64) * ROWS + tl.arange(0, ROWS)
     c = tl.program_id(1) * CHANNELS + tl.arange(0, CHANNELS)
-    real, at = (r < rows)[:, None] & (c < C)[None, :], r[:, None] * C + c[None, :]
+    real_rows = _real_rows(counted, rows, per_count, COUNTED)
+    real, at = (r < real_rows)[:, None] & (c < C)[None, :], r[:, None] * C + c[None, :]
     w = tl.load(weight + c, mask=c < C).to(tl.float32)[None, :]
     b = tl.load(bias + c, mask=c < C).to(tl.float32)[None, :]
     value = tl.load(x + at, mask=real, other=0.0).to(tl.float32)
     m, d = tl.load(mean + c, mask=c < C)[None, :], tl.load(deviation + c, mask=c < C)[None, :]
     value = (value - m) * d * w + b
     if RESIDUAL:
-        # torch rounds the norm's output before the sum.
-        value = value.to(y.dtype.element_ty).to(tl.float32) + tl.load(residual + at, mask=real, other=0.0).to(
-            tl.float32
-        )
+        other = tl.load(residual + at, mask=real, other=0.0).to(tl.float32)
+        value = value.to(y.dtype.element_ty).to(tl.float32) + other  # torch rounds the norm's output before the sum
     if RELU:
         value = tl.where(value > 0, value, 0.0)
-    tl.store(y + at, value.to(y.dtype.element_ty), mask=real)
+    if COUNTED:
+        value = tl.where(real, value, 0.0)
+    tl.store(y + at, value.to(y.dtype.element_ty), mask=(r < rows)[:, None] & (c < C)[None, :])
 
 
 @triton.jit  # type: ignore[untyped-decorator]
-def _part_sums(grad, x, y, through, sums, products, mean, deviation, weight, bias, rows, per_part,
-               RESIDUAL: tl.constexpr, RELU: tl.constexpr, C, ROWS: tl.constexpr,
+def _part_sums(grad, x, y, through, sums, products, mean, deviation, weight, bias, counted, rows, per_count, per_part,
+               C, COUNTED: tl.constexpr, RESIDUAL: tl.constexpr, RELU: tl.constexpr, ROWS: tl.constexpr,
                CHANNELS: tl.constexpr):  # type: ignore[no-untyped-def]  # fmt: skip
     part = tl.program_id(0)
     c = tl.program_id(1) * CHANNELS + tl.arange(0, CHANNELS)
+    real_rows = _real_rows(counted, rows, per_count, COUNTED)
     first = part.to(tl.int64) * per_part
     last = tl.minimum(first + per_part, rows)
     m, d = tl.load(mean + c, mask=c < C)[None, :], tl.load(deviation + c, mask=c < C)[None, :]
@@ -102,13 +117,14 @@ def _part_sums(grad, x, y, through, sums, products, mean, deviation, weight, bia
     product = tl.zeros((CHANNELS,), tl.float32)
     for start in range(first, last, ROWS):
         r = start + tl.arange(0, ROWS)
-        real, at = (r < last)[:, None] & (c < C)[None, :], r[:, None] * C + c[None, :]
+        inside, at = (r < last)[:, None] & (c < C)[None, :], r[:, None] * C + c[None, :]
+        real = inside & (r < real_rows)[:, None]
         g = tl.load(grad + at, mask=real, other=0.0).to(tl.float32)
         scaled = (tl.load(x + at, mask=real, other=0.0).to(tl.float32) - m) * d
         if RELU:
             if RESIDUAL:
                 g = tl.where(tl.load(y + at, mask=real, other=0.0) > 0, g, 0.0)
-                tl.store(through + at, g.to(through.dtype.element_ty), mask=real)
+                tl.store(through + at, g.to(through.dtype.element_ty), mask=inside)
             else:
                 g = tl.where(scaled * w + b > 0, g, 0.0)
         total += tl.sum(g, 0)
@@ -118,21 +134,26 @@ def _part_sums(grad, x, y, through, sums, products, mean, deviation, weight, bia
 
 
 @triton.jit  # type: ignore[untyped-decorator]
-def _through_norm(grad, x, grad_x, mean, deviation, weight, bias, sums, products, rows, MASKED: tl.constexpr,
-                  C, ROWS: tl.constexpr, CHANNELS: tl.constexpr):  # type: ignore[no-untyped-def]  # fmt: skip
+def _through_norm(grad, x, grad_x, mean, deviation, weight, bias, sums, products, counted, rows, per_count, C,
+                  COUNTED: tl.constexpr, MASKED: tl.constexpr, ROWS: tl.constexpr,
+                  CHANNELS: tl.constexpr):  # type: ignore[no-untyped-def]  # fmt: skip
     r = tl.program_id(0).to(tl.int64) * ROWS + tl.arange(0, ROWS)
     c = tl.program_id(1) * CHANNELS + tl.arange(0, CHANNELS)
-    real, at = (r < rows)[:, None] & (c < C)[None, :], r[:, None] * C + c[None, :]
+    real_rows = _real_rows(counted, rows, per_count, COUNTED)
+    real, at = (r < real_rows)[:, None] & (c < C)[None, :], r[:, None] * C + c[None, :]
     m, d = tl.load(mean + c, mask=c < C)[None, :], tl.load(deviation + c, mask=c < C)[None, :]
     w = tl.load(weight + c, mask=c < C).to(tl.float32)[None, :]
     b = tl.load(bias + c, mask=c < C).to(tl.float32)[None, :]
-    total = tl.load(sums + c, mask=c < C)[None, :] / rows
-    product = tl.load(products + c, mask=c < C)[None, :] / rows
+    total = tl.load(sums + c, mask=c < C)[None, :] / real_rows
+    product = tl.load(products + c, mask=c < C)[None, :] / real_rows
     g = tl.load(grad + at, mask=real, other=0.0).to(tl.float32)
     scaled = (tl.load(x + at, mask=real, other=0.0).to(tl.float32) - m) * d
     if MASKED:
         g = tl.where(scaled * w + b > 0, g, 0.0)
-    tl.store(grad_x + at, ((g - total - scaled * product) * d * w).to(grad_x.dtype.element_ty), mask=real)
+    value = (g - total - scaled * product) * d * w
+    if COUNTED:
+        value = tl.where(real, value, 0.0)
+    tl.store(grad_x + at, value.to(grad_x.dtype.element_ty), mask=(r < rows)[:, None] & (c < C)[None, :])
 
 
 class _Norm(torch.autograd.Function):
@@ -147,23 +168,28 @@ class _Norm(torch.autograd.Function):
         share: float,
         eps: float,
         relu: bool,
+        counted: Tensor | None,
+        per_count: int,
     ) -> Tensor:
         (rows, c), y = x.shape, torch.empty_like(x)
+        count, is_counted = x if counted is None else counted, counted is not None
         per_part, parts = _parts(rows, c)
         means, squares = x.new_empty(2, parts, c, dtype=torch.float32)
         mean, deviation = x.new_empty(2, c, dtype=torch.float32)
         tracked = running or (mean, mean)
         with torch.cuda.device_of(x):
-            _part_statistics[(parts, _over(c))](x, means, squares, rows, per_part, c, _ROWS, _CHANNELS, num_warps=4)
-            _merge_parts[(_over(c),)](
-                means, squares, mean, deviation, *tracked, rows, per_part, parts, eps, share, running is not None, c,
-                _CHANNELS, num_warps=2,
+            _part_statistics[(parts, _over(c))](
+                x, means, squares, count, rows, per_count, per_part, c, is_counted, _ROWS, _CHANNELS, num_warps=4
+            )
+            _merge_parts[(triton.cdiv(c, 32),)](
+                means, squares, mean, deviation, *tracked, count, rows, per_count, per_part, parts, eps, share, c,
+                is_counted, running is not None, 32, num_warps=1,
             )  # fmt: skip
             _normalise[(triton.cdiv(rows, _ROWS), _over(c))](
-                x, x if residual is None else residual, y, mean, deviation, weight, bias, rows, residual is not None,
-                relu, c, _ROWS, _CHANNELS, num_warps=4,
+                x, x if residual is None else residual, y, mean, deviation, weight, bias, count, rows, per_count, c,
+                is_counted, residual is not None, relu, _ROWS, _CHANNELS, num_warps=4,
             )  # fmt: skip
-        ctx.relu, ctx.residual = relu, residual is not None
+        ctx.relu, ctx.residual, ctx.counted, ctx.per_count = relu, residual is not None, counted, per_count
         ctx.save_for_backward(x, weight, bias, mean, deviation, *([y] if relu and ctx.residual else []))
         return y
 
@@ -174,23 +200,25 @@ class _Norm(torch.autograd.Function):
         grad = grad.contiguous()
         rows, c = x.shape
         per_part, parts = _parts(rows, c)
-        sums, products = x.new_empty(2, parts, c, dtype=torch.float32)
+        both = x.new_empty(2, parts, c, dtype=torch.float32)
+        sums, products = both
+        count, is_counted = x if ctx.counted is None else ctx.counted, ctx.counted is not None
         by_output = bool(outputs)
         through = torch.empty_like(grad) if by_output else grad
         grad_x = torch.empty_like(x)
         masked = ctx.relu and not by_output
         with torch.cuda.device_of(x):
             _part_sums[(parts, _over(c))](
-                grad, x, outputs[0] if by_output else x, through, sums, products, mean, deviation, weight, bias, rows,
-                per_part, by_output, ctx.relu, c, _ROWS, _CHANNELS, num_warps=4,
+                grad, x, outputs[0] if by_output else x, through, sums, products, mean, deviation, weight, bias, count,
+                rows, ctx.per_count, per_part, c, is_counted, by_output, ctx.relu, _ROWS, _CHANNELS, num_warps=4,
             )  # fmt: skip
-            total, product = sums.sum(0), products.sum(0)
+            total, product = both.sum(1)
             _through_norm[(triton.cdiv(rows, _ROWS), _over(c))](
-                through, x, grad_x, mean, deviation, weight, bias, total, product, rows, masked, c, _ROWS, _CHANNELS,
-                num_warps=4,
+                through, x, grad_x, mean, deviation, weight, bias, total, product, count, rows, ctx.per_count, c,
+                is_counted, masked, _ROWS, _CHANNELS, num_warps=4,
             )  # fmt: skip
         residual = through if ctx.residual else None
-        return grad_x, product.to(weight.dtype), total.to(bias.dtype), residual, None, None, None, None
+        return grad_x, product.to(weight.dtype), total.to(bias.dtype), residual, *[None] * 6
 
 
 def _over(c: int) -> int:
@@ -199,7 +227,7 @@ def _over(c: int) -> int:
 
 def _parts(rows: int, c: int) -> tuple[int, int]:
     """Return (rows per part, parts): enough programs for a large GPU, each with several tiles."""
-    wanted = max(1, min(_MOST_PARTS, triton.cdiv(2048, _over(c)), triton.cdiv(rows, 4 * _ROWS)))
+    wanted = max(1, min(_MOST_PARTS, triton.cdiv(1024, _over(c)), triton.cdiv(rows, 4 * _ROWS)))
     per_part = triton.cdiv(triton.cdiv(rows, wanted), _ROWS) * _ROWS
     return per_part, int(triton.cdiv(rows, per_part))
 
@@ -213,8 +241,13 @@ def batch_norm(
     eps: float,
     residual_RC: Tensor | None = None,
     relu: bool = False,
+    counted: Tensor | None = None,
+    per_count: int = 1,
 ) -> Tensor:
     """Return relu(norm(x) + residual), [R, C], in the dtype of x, with the statistics of these rows. `running` (mean
-    and unbiased variance) moves towards them by `share`. Differentiable once. x and residual are contiguous; R > 1."""
-    found: Tensor = _Norm.apply(x_RC, weight_C, bias_C, residual_RC, running, share, eps, relu)
+    and unbiased variance) moves towards them by `share`. Differentiable once. x and residual are contiguous; R > 1.
+
+    With `counted` (int32, one value, on the GPU), only the first counted x per_count rows count: the others are
+    padding, whose outputs and gradients are zero."""
+    found: Tensor = _Norm.apply(x_RC, weight_C, bias_C, residual_RC, running, share, eps, relu, counted, per_count)
     return found

@@ -8,6 +8,8 @@ table: `make gpu-check`).
 import functools
 import importlib.util
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import torch
 from torch import Tensor
@@ -20,6 +22,8 @@ MEASURED: dict[str, dict[tuple[int, int], str]] = {
 }
 """By kernel and compute capability: card, date and how much faster; docs/performance_gpu.md has the table."""
 
+_required = 0
+
 _DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 
 
@@ -29,7 +33,18 @@ def used(kernel: str, tensor: Tensor) -> bool:
         return tensor.dtype in _DTYPES
     if tensor.device.type != "cuda" or tensor.dtype not in _DTYPES:
         return False
-    return kernel in in_use(tensor.device.index)
+    return _required > 0 or kernel in in_use(tensor.device.index)
+
+
+@contextmanager
+def required() -> Iterator[None]:
+    """Use all kernels on any GPU within the block, in every thread: CUDA graphs need them."""
+    global _required
+    _required += 1
+    try:
+        yield
+    finally:
+        _required -= 1
 
 
 @functools.cache

@@ -8,6 +8,7 @@ import torch
 from cnnjepa.methods import StepDraw, build_method
 from cnnjepa.schemas import PretrainConfig
 from cnnjepa.training.distributed import Processes
+from cnnjepa.training.graphed_step import graphed_step
 from cnnjepa.training.optimizer import build_optimizer
 from cnnjepa.training.step import train_step
 
@@ -30,6 +31,7 @@ class StepTimer:
             )
             for view in config.views
         )
+        self.graphed = graphed_step(self._method, config, Processes(0, 1, device))
         self._indices, self._labels = torch.arange(batch), torch.arange(batch, device=device) % 2
 
     def __call__(self, step: int) -> float:
@@ -43,7 +45,7 @@ class StepTimer:
         inputs = self._method.inputs(self._views, self._labels, draw)
         if config.method.moving_average is not None:
             self._method.follow(0.99)
-        train_step(self._method, self._optimizer, inputs, config, Processes(0, 1, self._device))
+        train_step(self._method, self._optimizer, inputs, config, Processes(0, 1, self._device), self.graphed)
 
 
 def seconds(work: Callable[[], object], device: torch.device) -> float:

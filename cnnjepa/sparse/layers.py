@@ -147,7 +147,42 @@ class PackedMaxPool2d(nn.MaxPool2d):
         return max_pool_cells(input, grid, Geometry(kernel, stride, padding))
 
 
-PACKED = (PackedConv2d, PackedMaxPool2d)
+class PackedBatchNorm2d(nn.BatchNorm2d):
+    """Batch norm, which is correct on packed cells as it is, with access to the number of cells that are padding."""
+
+    slot: GridSlot
+
+    @classmethod
+    def of(cls, norm: nn.BatchNorm2d, slot: GridSlot) -> "PackedBatchNorm2d":
+        """Create the norm with the parameters and statistics of a stock one."""
+        return _like(cls, norm, slot)
+
+    def dense(self) -> nn.BatchNorm2d:
+        """Return the stock norm with these parameters and statistics."""
+        return _like(nn.BatchNorm2d, self, None)
+
+    def forward(self, input: Tensor) -> Tensor:
+        """Normalise [N, C, …]; same shape. Raises RuntimeError for padded cells in training."""
+        if self.training and self.slot.grid is not None and self.slot.grid.count is not None:
+            raise RuntimeError("padded cells need the batch norm kernel, which is not in use for these tensors")
+        return super().forward(input)
+
+
+Norm = TypeVar("Norm", bound=nn.BatchNorm2d)
+
+
+def _like(kind: type[Norm], norm: nn.BatchNorm2d, slot: GridSlot | None) -> Norm:
+    with torch.device("meta"):
+        new = kind(norm.num_features, norm.eps, norm.momentum, norm.affine, norm.track_running_stats)
+    new.weight, new.bias = norm.weight, norm.bias
+    for name, value in norm.named_buffers(recurse=False):
+        setattr(new, name, value)
+    if slot is not None:
+        new.slot = slot  # type: ignore[assignment]
+    return new.train(norm.training)
+
+
+PACKED = (PackedConv2d, PackedMaxPool2d, PackedBatchNorm2d)
 
 
 def exchange(network: nn.Module, swap: Any) -> None:

@@ -6,8 +6,8 @@ from contextlib import contextmanager
 
 from torch import Tensor, nn
 
-from cnnjepa.sparse.layers import PACKED, GridSlot, PackedConv2d, PackedMaxPool2d, exchange
-from cnnjepa.sparse.patch_grid import PatchGrid
+from cnnjepa.sparse.layers import PACKED, GridSlot, PackedBatchNorm2d, PackedConv2d, PackedMaxPool2d, exchange
+from cnnjepa.sparse.patch_grid import PaddedCells, PatchGrid
 
 
 class PackedEncoder(nn.Module):
@@ -20,6 +20,7 @@ class PackedEncoder(nn.Module):
     def __init__(self, backbone: nn.Module) -> None:
         super().__init__()
         self._slot = GridSlot()
+        self._padded: PaddedCells | None = None
         exchange(backbone, self._packed)
         self.network = backbone
 
@@ -30,6 +31,8 @@ class PackedEncoder(nn.Module):
             return PackedConv2d.of(layer, self._slot)
         if isinstance(layer, nn.MaxPool2d):
             return PackedMaxPool2d.of(layer, self._slot)
+        if type(layer) is nn.BatchNorm2d:
+            return PackedBatchNorm2d.of(layer, self._slot)
         return None
 
     def forward(self, images_BCHW: Tensor, context_BGG: Tensor) -> Tensor:
@@ -56,7 +59,7 @@ class PackedEncoder(nn.Module):
     @contextmanager
     def _on(self, images_BCHW: Tensor, context_BGG: Tensor) -> Iterator[PatchGrid]:
         """Let the layers compute on the visible cells of this grid within the block."""
-        grid = PatchGrid(context_BGG, images_BCHW.device)
+        grid = PatchGrid(context_BGG, images_BCHW.device, self._padded)
         stride = getattr(self.network, "total_stride", images_BCHW.shape[-1] // grid.side)
         if images_BCHW.shape[-1] != grid.side * stride:
             raise ValueError(
@@ -68,6 +71,17 @@ class PackedEncoder(nn.Module):
             yield grid
         finally:
             self._slot.grid = None
+
+    @contextmanager
+    def on_padded(self, cells: PaddedCells) -> Iterator[None]:
+        """Compute on these cells instead of the mask's within the block, so that the shapes do not depend on the mask
+        and the host reads nothing. The mask is still needed for its shape. Batch norms must be computed by their
+        kernel, which leaves the padding out; others raise RuntimeError."""
+        self._padded = cells
+        try:
+            yield
+        finally:
+            self._padded = None
 
     def dense_copy(self) -> nn.Module:
         """Return a plain copy of the network, which shares nothing with it."""

@@ -4,7 +4,7 @@ Shapes: B samples, G cells per side, n visible cells in the batch, p pixels per 
 """
 
 from collections.abc import Callable, Hashable
-from typing import Any, TypeVar, cast
+from typing import Any, NamedTuple, TypeVar, cast
 
 import torch
 from torch import Tensor
@@ -14,31 +14,54 @@ from cnnjepa.tensor_ops.transfer import moved
 Kept = TypeVar("Kept")
 
 
+class PaddedCells(NamedTuple):
+    """The visible cells of a batch, in tensors whose shapes differ little between batches."""
+
+    cells_m3: Tensor
+    """(sample, row, column) of every visible cell, then padding (any cell)."""
+    count: Tensor
+    """Number of visible cells, int32 [1], on the same device."""
+
+
 class PatchGrid:
     """Index tables for one batch's visible cells, built from a boolean mask [B, G, G] (True = visible).
 
     Packed tensors [n, C, p, p] hold the visible cells in the order of `cells` (sample, then row, then column).
+
+    With `padded`, the cells are those, not the mask's; every operation but `unpack_cells` and `take_cells` leaves the
+    padding out or gives it zeros.
 
     The tables are on `device`, by default that of the mask. The host needs to know only the number of visible cells. A
     mask in host memory gives it without waiting; a mask on a GPU requires one synchronisation. Nothing after that
     waits.
     """
 
-    def __init__(self, context_BGG: Tensor, device: torch.device | None = None) -> None:
+    def __init__(
+        self, context_BGG: Tensor, device: torch.device | None = None, padded: "PaddedCells | None" = None
+    ) -> None:
         if context_BGG.dtype != torch.bool or context_BGG.dim() != 3 or context_BGG.shape[1] != context_BGG.shape[2]:
             raise ValueError(
                 f"a context mask is boolean [B, G, G]; given {context_BGG.dtype} {list(context_BGG.shape)}"
             )
         self.batch, self.side = context_BGG.shape[0], context_BGG.shape[1]
-        cells_n3 = context_BGG.nonzero()
+        target = device or context_BGG.device
+        if padded is None:
+            cells_n3 = context_BGG.nonzero()
+            if cells_n3.shape[0] == 0:
+                raise ValueError("the context masks have no visible cell; a batch needs at least one")
+            cells_n3 = moved(cells_n3, target)
+        else:
+            cells_n3 = padded.cells_m3
         self.n = cells_n3.shape[0]
-        if self.n == 0:
-            raise ValueError("the context masks have no visible cell; a batch needs at least one")
-        self.sample_n, self.row_n, self.column_n = moved(cells_n3, device or context_BGG.device).unbind(1)
-        places = self.row_n.new_full(context_BGG.shape, self.n)
-        places[self.sample_n, self.row_n, self.column_n] = torch.arange(self.n, device=places.device)
-        self._places_BGG = places
-        self.rounded = _rounded(self.n) if places.device.type == "cuda" else self.n
+        self.count = None if padded is None else padded.count
+        """Number of real cells, int32 on the device, if the others of the n are padding; None: all are real."""
+        self.sample_n, self.row_n, self.column_n = cells_n3.unbind(1)
+        numbers = torch.arange(self.n, device=target)
+        self._real_n = None if self.count is None else numbers < self.count
+        # One more place than there are cells; padding is placed there.
+        self._places = self.row_n.new_full((self.batch * self.side**2 + 1,), self.n)
+        self._places[self._flat_n] = numbers
+        self.rounded = rounded_up(self.n) if target.type == "cuda" and padded is None else self.n
         """Number of cells, n or somewhat more, with which convolutions are called: cuDNN prepares each new shape for
         about a millisecond, and n differs between steps."""
         self._kept: dict[Any, Any] = {}
@@ -57,8 +80,9 @@ class PatchGrid:
             row_n, column_n = self.row_n + down, self.column_n + right
             inside_n = (row_n >= 0) & (row_n < self.side) & (column_n >= 0) & (column_n < self.side)
             last = self.side - 1
-            index_n = self._places_BGG[self.sample_n, row_n.clamp(0, last), column_n.clamp(0, last)]
-            return torch.where(inside_n, index_n, self.n + 1)
+            flat_n = (self.sample_n * self.side + row_n.clamp(0, last)) * self.side + column_n.clamp(0, last)
+            index_n = torch.where(inside_n, self._places[flat_n], self.n + 1)
+            return index_n if self._real_n is None else torch.where(self._real_n, index_n, self.n)
 
         return self.kept(("neighbour", down, right), build)
 
@@ -77,14 +101,16 @@ class PatchGrid:
 
     def unpack(self, packed_nC: Tensor) -> Tensor:
         """Return the dense map [B, C, G, G] of cell vectors [n, C], zero where masked."""
-        rows = packed_nC.new_zeros(self.batch * self.side**2, packed_nC.shape[1])
-        rows = rows.index_copy(0, self._flat_n, packed_nC)
+        cells = self.batch * self.side**2
+        rows = packed_nC.new_zeros(cells if self.count is None else cells + 1, packed_nC.shape[1])
+        rows = rows.index_copy(0, self._flat_n, packed_nC)[:cells]
         return rows.view(self.batch, self.side, self.side, -1).permute(0, 3, 1, 2)
 
     @property
     def _flat_n(self) -> Tensor:
-        """Return the index of every visible cell among all cells of the batch."""
-        return (self.sample_n * self.side + self.row_n) * self.side + self.column_n
+        """Return the index of every visible cell among all cells of the batch; the number of cells for padding."""
+        flat_n = (self.sample_n * self.side + self.row_n) * self.side + self.column_n
+        return flat_n if self._real_n is None else torch.where(self._real_n, flat_n, self.batch * self.side**2)
 
     def unpack_cells(self, packed_nCpp: Tensor) -> Tensor:
         """Return the dense map [B, C, G·p, G·p] of packed cells, zero where masked, in channels-last memory."""
@@ -102,7 +128,7 @@ class PatchGrid:
         return rows.reshape(-1, p, p, c).index_select(0, self._flat_n).permute(0, 3, 1, 2)
 
 
-def _rounded(n: int) -> int:
+def rounded_up(n: int) -> int:
     """Round up to one of 32 numbers per power of two, at most 3 % above n."""
     step = 1 << max(0, n.bit_length() - 6)
     return -(-n // step) * step

@@ -187,6 +187,8 @@ def join(runtime: RuntimeConfig) -> Processes:
 
 def _prepared_device(runtime: RuntimeConfig, launch: Launch) -> torch.device:
     device = pick_device(runtime.device, launch.local_rank)
+    if runtime.precision == "tf32" and device.type != "cuda":
+        raise ConfigError("runtime.precision=tf32 is a mode of GPUs, and this run has none; use float32 or bf16")
     if device.type == "cuda":
         torch.cuda.set_device(device)
         # The result must not depend on the algorithm that a benchmark selects.

@@ -24,6 +24,7 @@ from cnnjepa.training.conclude import FailureRecord, conclude
 from cnnjepa.training.distributed import Processes
 from cnnjepa.training.environment import forget_peak_memory, peak_memory_bytes
 from cnnjepa.training.failures import failing_together
+from cnnjepa.training.graphed_step import graphed_step
 from cnnjepa.training.prepare import begin_folder, build_state, open_run, plan_of
 from cnnjepa.training.run import Run, Session
 from cnnjepa.training.run_folder import RunFolder
@@ -121,6 +122,7 @@ def _train(run: Run, state: RunState) -> None:
     if state.step >= total:
         return
     model = _wrapped(state.method, config, processes)
+    graphed = graphed_step(state.method, config, processes)
     normalize = Normalizer(config.data, device, runtime.channels_last)
     indices, views = run.order.batch_indices(), config.views
     journal = Journal(run.folder.path, state.step) if processes.is_main else NullJournal()
@@ -140,7 +142,7 @@ def _train(run: Run, state: RunState) -> None:
             if momentum is not None:
                 state.method.follow(momentum)
             seed_layers(runtime.seed, "layers", step, processes.rank)
-            stepped = train_step(model, state.optimizer, inputs, config, processes)
+            stepped = train_step(model, state.optimizer, inputs, config, processes, graphed)
             for name in set(batch.skipped) - set(state.skipped):
                 run.watcher.warned(f"skipped: {name}")
             state.count(stepped.loss, batch.skipped)

@@ -10,6 +10,7 @@ from torch.nn.parallel import DistributedDataParallel
 from cnnjepa.methods import Method
 from cnnjepa.schemas import PretrainConfig
 from cnnjepa.training.distributed import Processes
+from cnnjepa.training.graphed_step import GraphedStep
 
 
 class Stepped(NamedTuple):
@@ -27,17 +28,34 @@ def train_step(
     inputs: tuple[Tensor, ...],
     config: PretrainConfig,
     processes: Processes,
+    graphed: GraphedStep | None = None,
 ) -> Stepped:
-    """Run forward pass, backward pass and update.
+    """Run forward pass, backward pass and update. `graphed` replaces forward and backward pass.
 
     The loss is the mean over all terms of the global batch (target cells, images): every part's sum is divided by the
     global count before the backward pass. DistributedDataParallel averages gradients, hence the factor of the world
     size.
     """
-    runtime = config.runtime
     method = model.module if isinstance(model, DistributedDataParallel) else model
     assert isinstance(method, Method)
     terms = processes.sum(method.terms(*inputs))
+    if graphed is not None:
+        total, scalars = graphed(*inputs, terms), {}
+    else:
+        total, scalars = _both_passes(model, inputs, terms, config, processes)
+    if config.optimizer.clip_norm is not None:
+        parameters = [p for group in optimizer.param_groups for p in group["params"]]
+        nn.utils.clip_grad_norm_(parameters, config.optimizer.clip_norm)
+    optimizer.step()
+    optimizer.zero_grad(set_to_none=True)
+    return Stepped(processes.sum(total) / terms, scalars)
+
+
+def _both_passes(
+    model: nn.Module, inputs: tuple[Tensor, ...], terms: Tensor, config: PretrainConfig, processes: Processes
+) -> tuple[Tensor, dict[str, Tensor]]:
+    """Set the gradients, part by part, and return the loss's sum and the last part's scalars."""
+    runtime = config.runtime
     total = torch.zeros((), device=inputs[0].device)
     size = inputs[0].shape[0] // runtime.accumulation
     for part in range(runtime.accumulation):
@@ -49,9 +67,4 @@ def train_step(
                 loss = model(*[x[span] for x in inputs])
             (loss.total * (processes.world_size / terms)).backward()
         total += loss.total.detach()
-    if config.optimizer.clip_norm is not None:
-        parameters = [p for group in optimizer.param_groups for p in group["params"]]
-        nn.utils.clip_grad_norm_(parameters, config.optimizer.clip_norm)
-    optimizer.step()
-    optimizer.zero_grad(set_to_none=True)
-    return Stepped(processes.sum(total) / terms, loss.scalars)
+    return total, loss.scalars
