@@ -12,10 +12,13 @@ from commands import Done, run_file
 FOLDER = Path(__file__).parents[1] / "benchmarks"
 # Those that speak the common form, but the one that runs the others.
 SCRIPTS = sorted(
-    path.stem for path in FOLDER.glob("*.py") if "add_options(parser)" in path.read_text() and path.stem != "all"
+    path.stem
+    for path in FOLDER.glob("*.py")
+    if "add_options(parser)" in path.read_text() and path.stem not in ("all", "gpu_graphs")  # which needs a GPU
 )
 FURTHER = {
     "augmentation": ["--batch", "16", "--batches", "2", "--size", "32"],
+    "gpu_encoder": ["--device", "cpu"],
     "gpu_step": ["--device", "cpu", "--arch", "resnet18", "--batch", "4", "--image-size", "64", "--workers", "0"],
     "scaling": ["--cpus", "1"],
 }

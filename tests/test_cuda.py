@@ -101,7 +101,7 @@ def test_graphs_give_the_gradients_of_the_pass_that_they_captured() -> None:
         inputs = method.inputs((images,), torch.zeros(8), StepDraw(config.grid, torch.arange(8), 0, step))
         found = []
         for _ in range(3):  # without a graph, captured, replayed
-            loss = graphed(*inputs, method.terms(*inputs))
+            loss = graphed(inputs, method.terms(*inputs))
             found.append([loss, *[p.grad.clone() for p in method.parameters() if p.grad is not None]])
         for again in found[1:]:
             assert all(torch.equal(a, b) for a, b in zip(found[0], again, strict=True))

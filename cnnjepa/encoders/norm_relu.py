@@ -12,15 +12,15 @@ def norm_relu(norm: nn.Module, relu: nn.Module | None, x: Tensor, residual: Tens
 
     The modules are called one after the other, as in torchvision, unless `norm` is a plain batch norm in training whose
     tensors a kernel takes. Modules with hooks are always called."""
-    if _is_fused(norm, relu, x):
-        return _fused(norm, relu is not None, x, residual)  # type: ignore[arg-type]
+    if isinstance(norm, nn.BatchNorm2d) and _is_fused(norm, relu, x):
+        return _fused(norm, relu is not None, x, residual)
     out: Tensor = norm(x)
     if residual is not None:
         out += residual
     return out if relu is None else relu(out)
 
 
-def _is_fused(norm: nn.Module, relu: nn.Module | None, x: Tensor) -> bool:
+def _is_fused(norm: nn.BatchNorm2d, relu: nn.Module | None, x: Tensor) -> bool:
     return (
         type(norm) in (nn.BatchNorm2d, PackedBatchNorm2d)
         and norm.training

@@ -16,25 +16,25 @@ _ROWS, _CHANNELS = 64, 64  # of a tile
 _MOST_PARTS = 264
 
 
-@triton.jit  # type: ignore[untyped-decorator]
-def _merge(count, mean, square, count_b, mean_b, square_b):  # type: ignore[no-untyped-def]
+@triton.jit
+def _merge(count, mean, square, count_b, mean_b, square_b):
     total = count + count_b
     share = tl.where(total > 0, count_b / tl.maximum(total, 1.0), 0.0)
     away = mean_b - mean
     return total, mean + away * share, square + square_b + away * away * count * share
 
 
-@triton.jit  # type: ignore[untyped-decorator]
-def _real_rows(counted, rows, per_count, COUNTED: tl.constexpr):  # type: ignore[no-untyped-def]
+@triton.jit
+def _real_rows(counted, rows, per_count, COUNTED: tl.constexpr):
     """Number of rows that count; those after them are padding."""
     if COUNTED:
         return tl.load(counted) * per_count
     return rows
 
 
-@triton.jit  # type: ignore[untyped-decorator]
+@triton.jit
 def _part_statistics(x, means, squares, counted, rows, per_count, per_part, C, COUNTED: tl.constexpr,
-                     ROWS: tl.constexpr, CHANNELS: tl.constexpr):  # type: ignore[no-untyped-def]  # fmt: skip
+                     ROWS: tl.constexpr, CHANNELS: tl.constexpr):  # fmt: skip
     part = tl.program_id(0)
     c = tl.program_id(1) * CHANNELS + tl.arange(0, CHANNELS)
     real_rows = _real_rows(counted, rows, per_count, COUNTED)
@@ -55,10 +55,10 @@ def _part_statistics(x, means, squares, counted, rows, per_count, per_part, C, C
     tl.store(squares + part * C + c, square, mask=c < C)
 
 
-@triton.jit  # type: ignore[untyped-decorator]
+@triton.jit
 def _merge_parts(means, squares, mean_out, deviation_out, running_mean, running_var, counted, rows, per_count, per_part,
                  parts, eps, share, C, COUNTED: tl.constexpr, TRACKS: tl.constexpr,
-                 CHANNELS: tl.constexpr):  # type: ignore[no-untyped-def]  # fmt: skip
+                 CHANNELS: tl.constexpr):  # fmt: skip
     c = tl.program_id(0) * CHANNELS + tl.arange(0, CHANNELS)
     real_rows = _real_rows(counted, rows, per_count, COUNTED)
     count = 0.0
@@ -78,10 +78,10 @@ def _merge_parts(means, squares, mean_out, deviation_out, running_mean, running_
         tl.store(running_var + c, old + share * (square / (count - 1.0) - old), mask=c < C)
 
 
-@triton.jit  # type: ignore[untyped-decorator]
+@triton.jit
 def _normalise(x, residual, y, mean, deviation, weight, bias, counted, rows, per_count, C, COUNTED: tl.constexpr,
                RESIDUAL: tl.constexpr, RELU: tl.constexpr, ROWS: tl.constexpr,
-               CHANNELS: tl.constexpr):  # type: ignore[no-untyped-def]  # fmt: skip
+               CHANNELS: tl.constexpr):  # fmt: skip
     r = tl.program_id(0).to(tl.int64) * ROWS + tl.arange(0, ROWS)
     c = tl.program_id(1) * CHANNELS + tl.arange(0, CHANNELS)
     real_rows = _real_rows(counted, rows, per_count, COUNTED)
@@ -101,10 +101,10 @@ def _normalise(x, residual, y, mean, deviation, weight, bias, counted, rows, per
     tl.store(y + at, value.to(y.dtype.element_ty), mask=(r < rows)[:, None] & (c < C)[None, :])
 
 
-@triton.jit  # type: ignore[untyped-decorator]
+@triton.jit
 def _part_sums(grad, x, y, through, sums, products, mean, deviation, weight, bias, counted, rows, per_count, per_part,
                C, COUNTED: tl.constexpr, RESIDUAL: tl.constexpr, RELU: tl.constexpr, ROWS: tl.constexpr,
-               CHANNELS: tl.constexpr):  # type: ignore[no-untyped-def]  # fmt: skip
+               CHANNELS: tl.constexpr):  # fmt: skip
     part = tl.program_id(0)
     c = tl.program_id(1) * CHANNELS + tl.arange(0, CHANNELS)
     real_rows = _real_rows(counted, rows, per_count, COUNTED)
@@ -133,10 +133,10 @@ def _part_sums(grad, x, y, through, sums, products, mean, deviation, weight, bia
     tl.store(products + part * C + c, product, mask=c < C)
 
 
-@triton.jit  # type: ignore[untyped-decorator]
+@triton.jit
 def _through_norm(grad, x, grad_x, mean, deviation, weight, bias, sums, products, counted, rows, per_count, C,
                   COUNTED: tl.constexpr, MASKED: tl.constexpr, ROWS: tl.constexpr,
-                  CHANNELS: tl.constexpr):  # type: ignore[no-untyped-def]  # fmt: skip
+                  CHANNELS: tl.constexpr):  # fmt: skip
     r = tl.program_id(0).to(tl.int64) * ROWS + tl.arange(0, ROWS)
     c = tl.program_id(1) * CHANNELS + tl.arange(0, CHANNELS)
     real_rows = _real_rows(counted, rows, per_count, COUNTED)

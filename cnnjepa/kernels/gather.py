@@ -12,9 +12,9 @@ from torch import Tensor
 _TILE = 4096
 
 
-@triton.jit  # type: ignore[untyped-decorator]
+@triton.jit
 def _gather_sum(source, index, out, n, rows, outside, C, K: tl.constexpr, N_TILE: tl.constexpr,
-                C_TILE: tl.constexpr):  # type: ignore[no-untyped-def]  # fmt: skip
+                C_TILE: tl.constexpr):  # fmt: skip
     i = tl.program_id(0).to(tl.int64) * N_TILE + tl.arange(0, N_TILE)
     c = tl.program_id(1) * C_TILE + tl.arange(0, C_TILE)
     if K == 1:

@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from cnnjepa.sparse.geometry import Geometry
-from cnnjepa.sparse.halo import PixelIndex, as_cells, as_rows, halo_index, padded_cells, window_index
+from cnnjepa.sparse.halo import PixelIndex, as_cells, as_rows, padded_cells, rounded_halo_index, window_index
 from cnnjepa.sparse.patch_grid import PatchGrid
 from cnnjepa.sparse.products import as_matrix, cast
 from cnnjepa.tensor_ops.matmul import linear
@@ -61,7 +61,7 @@ class _Padded(torch.autograd.Function):
     ) -> Tensor:
         ctx.save_for_backward(x, weight)
         ctx.grid, ctx.geometry = grid, geometry
-        padded = padded_cells(x, halo_index(grid, x.shape[2], *geometry.rim, rounded=True))
+        padded = padded_cells(x, rounded_halo_index(grid, x.shape[2], *geometry.rim))
         return F.conv2d(padded, *cast(x.dtype, weight, bias), geometry.stride, 0, 1, geometry.groups)[: grid.n]
 
     @staticmethod
@@ -71,12 +71,12 @@ class _Padded(torch.autograd.Function):
         weight = parameter.to(x.dtype)
         geometry: Geometry = ctx.geometry
         for_x, for_weight, for_bias = ctx.needs_input_grad[:3]
-        index = halo_index(ctx.grid, x.shape[2], *geometry.rim, rounded=True)
+        index = rounded_halo_index(ctx.grid, x.shape[2], *geometry.rim)
         grad_x = None
         if for_x and geometry.stride == 1:
             # Computed as a convolution of the gradient with its own rims. The gradient of a padded cell has more pixels
             # than the cell, 100 instead of 64 at p = 8.
-            around = halo_index(ctx.grid, x.shape[2], *reversed(geometry.rim), rounded=True)
+            around = rounded_halo_index(ctx.grid, x.shape[2], *reversed(geometry.rim))
             turned = _turned(weight, geometry.groups)
             grad_x = F.conv2d(padded_cells(grad, around), turned, None, 1, 0, 1, geometry.groups)[: ctx.grid.n]
             for_x = False

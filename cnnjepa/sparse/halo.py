@@ -74,19 +74,26 @@ class PixelIndex:
         return torch.where(taken, order[slots.clamp(max=order.shape[0] - 1)], order.shape[0])
 
 
-def halo_index(grid: PatchGrid, p: int, before: int, after: int, rounded: bool = False) -> PixelIndex:
-    """Return the index [n, side, side] of padded cells, side = before + p + after. With `rounded`, there are
-    `grid.rounded` of them, and those after the n visible cells are all hidden. It is stored in the grid."""
+def halo_index(grid: PatchGrid, p: int, before: int, after: int) -> PixelIndex:
+    """Return the index [n, side, side] of padded cells, side = before + p + after. It is stored in the grid."""
+    return grid.kept(("halo", p, before, after), lambda: _halo_index(grid, p, before, after, grid.n))
 
-    def build() -> PixelIndex:
-        places, cells = _places(grid, p, before, after), grid.rounded if rounded else grid.n
-        if cells != grid.n:
-            places = torch.cat([places, places.new_full((cells - grid.n, *places.shape[1:]), grid.n * p * p)])
-        # Along one axis a pixel is in its own cell and in those whose rims reach it.
-        along = 1 - (-before // p) - (-after // p)
-        return PixelIndex(places, grid.n * p * p, along * along)
 
-    return grid.kept(("halo", p, before, after, rounded and grid.rounded != grid.n), build)
+def rounded_halo_index(grid: PatchGrid, p: int, before: int, after: int) -> PixelIndex:
+    """Return the same for `grid.rounded` cells; those after the n visible ones are all hidden."""
+    if grid.rounded == grid.n:
+        return halo_index(grid, p, before, after)
+    key = ("rounded halo", p, before, after)
+    return grid.kept(key, lambda: _halo_index(grid, p, before, after, grid.rounded))
+
+
+def _halo_index(grid: PatchGrid, p: int, before: int, after: int, cells: int) -> PixelIndex:
+    places = _places(grid, p, before, after)
+    if cells != grid.n:
+        places = torch.cat([places, places.new_full((cells - grid.n, *places.shape[1:]), grid.n * p * p)])
+    # Along one axis a pixel is in its own cell and in those whose rims reach it.
+    along = 1 - (-before // p) - (-after // p)
+    return PixelIndex(places, grid.n * p * p, along * along)
 
 
 def window_index(grid: PatchGrid, p: int, kernel: int, stride: int, before: int, after: int) -> PixelIndex:

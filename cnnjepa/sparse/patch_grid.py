@@ -19,7 +19,7 @@ class PaddedCells(NamedTuple):
 
     cells_m3: Tensor
     """(sample, row, column) of every visible cell, then padding (any cell)."""
-    count: Tensor
+    visible: Tensor
     """Number of visible cells, int32 [1], on the same device."""
 
 
@@ -53,7 +53,7 @@ class PatchGrid:
         else:
             cells_n3 = padded.cells_m3
         self.n = cells_n3.shape[0]
-        self.count = None if padded is None else padded.count
+        self.count = None if padded is None else padded.visible
         """Number of real cells, int32 on the device, if the others of the n are padding; None: all are real."""
         self.sample_n, self.row_n, self.column_n = cells_n3.unbind(1)
         numbers = torch.arange(self.n, device=target)

@@ -7,7 +7,7 @@ captured per number.
 """
 
 import importlib.util
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -41,7 +41,7 @@ class GraphedStep:
         self._parameters = [p for p in method.parameters() if p.requires_grad]
         self._met: set[int] = set()
         self._captured: dict[int, _Captured] = {}
-        self._pool: tuple[int, int] | None = None
+        self._pool: Any = None
         self._images: Tensor | None = None
 
     @property
@@ -49,9 +49,10 @@ class GraphedStep:
         """Number of graphs so far."""
         return len(self._captured)
 
-    def __call__(self, images_BCHW: Tensor, context_BGG: Tensor, target_BGG: Tensor, terms: Tensor) -> Tensor:
-        """Set the parameters' gradients of the loss's sum / `terms`, and return that sum. The context mask is in host
-        memory; everything else is on the GPU."""
+    def __call__(self, inputs: tuple[Tensor, ...], terms: Tensor) -> Tensor:
+        """Set the parameters' gradients of the loss's sum / `terms`, and return that sum. The inputs are those of
+        CNNJEPA.forward. The context mask is in host memory; everything else is on the GPU."""
+        images_BCHW, context_BGG, target_BGG = inputs
         cells_n3 = context_BGG.nonzero()
         count = cells_n3.shape[0]
         size = rounded_up(count)

@@ -39,8 +39,9 @@ def train_step(
     method = model.module if isinstance(model, DistributedDataParallel) else model
     assert isinstance(method, Method)
     terms = processes.sum(method.terms(*inputs))
+    scalars: dict[str, Tensor] = {}
     if graphed is not None:
-        total, scalars = graphed(*inputs, terms), {}
+        total = graphed(inputs, terms)
     else:
         total, scalars = _both_passes(model, inputs, terms, config, processes)
     if config.optimizer.clip_norm is not None:
