@@ -35,7 +35,7 @@ class Stage:
 
     name: str
     shows: str
-    """What it shows, in a few words."""
+    """A few words on what it shows."""
     command: tuple[str, ...]
     """Words after `python`."""
     seconds: float
@@ -44,7 +44,7 @@ class Stage:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of a stage."""
+    """The end of a stage."""
 
     name: str
     status: Literal["done", "failed", "too slow", "no time left"]

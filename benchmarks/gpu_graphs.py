@@ -1,4 +1,4 @@
-"""The training step as CUDA graphs on a GPU, against the plain step and a stock supervised step, in turns.
+"""The training step as CUDA graphs on a GPU, alternating with the plain step and a stock supervised step.
 
 The number of visible cells differs from step to step; it is rounded up to one of 32 numbers per power of two, and each
 gets a graph. Steps have new masks every time, as in training; the optimizer, the moving average and the drawing of the

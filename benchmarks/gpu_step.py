@@ -2,7 +2,7 @@
 
 bf16 autocast, channels-last, ResNet-50 at 224 px, at every batch asked for:
 
-- images/s of the step, beside a stock supervised step of the same batch and settings, in turns (target: at most 1.0);
+- images/s of the step, alternating with a stock supervised step of the same batch and settings (target: at most 1.0);
 - its share of the rate at which this GPU multiplies large bf16 matrices, measured in the same run;
 - the packed encoder against its ceiling, visible share x dense forward and backward (target: at least 0.8);
 - peak memory of both steps; the kernels that take the time, and how often a step waits for the device;
@@ -358,7 +358,7 @@ def main() -> None:
         with tempfile.TemporaryDirectory() as made:
             folder = asked.data or Path(made)
             if asked.data is None:
-                size = write_photos(folder, max(2 * best, 64 if asked.mode == "tiny" or device.type == "cpu" else 4096))
+                size = write_photos(folder, max(2 * best, 64 if asked.mode == "tiny" or device.type == "cpu" else 1024))
                 print(f"\nJPEG files of {WIDTH}x{HEIGHT}, {size:.0f} kB, read from the page cache")
             found, details["fed"] = fed(asked, best, processes, folder)
             figures += found

@@ -1,4 +1,4 @@
-"""What must hold on a GPU as it does on a CPU. Skipped without one; `make gpu-check` runs these tests first."""
+"""Tests on a GPU of properties that hold on a CPU. Skipped without one; `make gpu-check` runs these tests first."""
 
 import copy
 import json

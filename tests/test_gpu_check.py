@@ -13,6 +13,7 @@ from commands import run_file
 
 from cnnjepa.methods import build_method
 from cnnjepa.schemas import ConfigError, load_config
+from cnnjepa.tensor_ops.tf32 import tf32
 from cnnjepa.training.distributed import Processes, join, pick_device
 from cnnjepa.training.graphed_step import graphed_step
 
@@ -94,6 +95,15 @@ def test_cuda_graphs_are_refused_with_every_reason() -> None:
 def test_tf32_is_refused_without_a_gpu() -> None:
     with pytest.raises(ConfigError, match=r"runtime.precision=tf32 is a mode of GPUs"):
         join(load_config("smoke", overrides=["device=cpu", "precision=tf32"]).runtime)
+
+
+def test_tf32_is_allowed_in_both_kinds_of_products_or_in_none() -> None:
+    backends = (torch.backends.cudnn, torch.backends.cuda.matmul)
+    before = [backend.allow_tf32 for backend in backends]
+    for allowed in (True, False):
+        with tf32(allowed):
+            assert [backend.allow_tf32 for backend in backends] == [allowed, allowed]
+    assert [backend.allow_tf32 for backend in backends] == before
 
 
 def test_processes_share_a_gpu_only_if_asked(monkeypatch: pytest.MonkeyPatch) -> None:

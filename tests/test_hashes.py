@@ -71,6 +71,8 @@ _OTHER = {
     "runtime.device": "cuda",
     "data.resident": "never",
     "runtime.accumulation": 2,
+    "runtime.cuda_graphs": True,
+    "runtime.precision": "bf16",
     "probe.protocols": ["published"],
     "method.view.blur_sigma": [0.2, 1.0],
     "method.first_view.blur_sigma": [0.2, 1.0],

@@ -193,8 +193,8 @@ def _prepared_device(runtime: RuntimeConfig, launch: Launch) -> torch.device:
         torch.cuda.set_device(device)
         # The result must not depend on the algorithm that a benchmark selects.
         torch.backends.cudnn.deterministic, torch.backends.cudnn.benchmark = True, False
-        # torch's own default is TF32 in convolutions and float32 in matrix products.
-        torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = runtime.precision == "tf32"
+        # Training steps may allow it (`train_step`); probes never do.
+        torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = False
     use_threads(runtime)
     return device
 

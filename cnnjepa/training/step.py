@@ -9,6 +9,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from cnnjepa.methods import Method
 from cnnjepa.schemas import PretrainConfig
+from cnnjepa.tensor_ops.tf32 import tf32
 from cnnjepa.training.distributed import Processes
 from cnnjepa.training.graphed_step import GraphedStep
 
@@ -40,10 +41,11 @@ def train_step(
     assert isinstance(method, Method)
     terms = processes.sum(method.terms(*inputs))
     scalars: dict[str, Tensor] = {}
-    if graphed is not None:
-        total = graphed(inputs, terms)
-    else:
-        total, scalars = _both_passes(model, inputs, terms, config, processes)
+    with tf32(config.runtime.precision == "tf32"):
+        if graphed is not None:
+            total = graphed(inputs, terms)
+        else:
+            total, scalars = _both_passes(model, inputs, terms, config, processes)
     if config.optimizer.clip_norm is not None:
         parameters = [p for group in optimizer.param_groups for p in group["params"]]
         nn.utils.clip_grad_norm_(parameters, config.optimizer.clip_norm)
