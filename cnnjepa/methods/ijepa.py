@@ -82,7 +82,7 @@ class IJEPA(Method):
 
     def terms(self, *inputs: Tensor) -> Tensor:
         """Return the number of target cells. A cell in two blocks counts twice."""
-        return inputs[0].new_tensor(float(inputs[2].numel()))
+        return inputs[0].new_full((), float(inputs[2].numel()))  # a copy from the host would wait for the GPU
 
     def forward(self, *inputs: Tensor) -> StepLoss:
         """Return the smooth-L1 loss (β = 1) between predictions and layer-normed targets, averaged over channels and

@@ -17,6 +17,7 @@ from cnnjepa.methods.mlp_head import mlp
 from cnnjepa.methods.pooled_features import pooled
 from cnnjepa.randomness import generator
 from cnnjepa.schemas import LeJEPAConfig, PretrainConfig
+from cnnjepa.tensor_ops.transfer import moved
 
 _REACH = 5.0  # characteristic functions are compared on [−5, 5] (Algorithm 1); the weight is 4e-6 at its ends
 
@@ -67,7 +68,8 @@ class LeJEPA(Method):
     def inputs(self, views: tuple[Tensor, ...], labels_B: Tensor, draw: StepDraw) -> tuple[Tensor, ...]:
         """Return the views and, for every image, the step's slices [B, D, M] (one copy, expanded B times)."""
         config = self._config
-        slices = draw_slices(config.output_dim, config.slices, draw.seed, draw.step).to(views[0])
+        slices = moved(draw_slices(config.output_dim, config.slices, draw.seed, draw.step), views[0].device)
+        slices = slices.to(views[0].dtype)
         return (*views, slices.expand(views[0].shape[0], -1, -1))
 
     def forward(self, *inputs: Tensor) -> StepLoss:

@@ -84,7 +84,7 @@ class Method(nn.Module, ABC):
 
     def terms(self, *inputs: Tensor) -> Tensor:
         """Return the number of loss terms of these inputs: the `weight` that `forward` will return."""
-        return inputs[0].new_tensor(float(inputs[0].shape[0]))
+        return inputs[0].new_full((), float(inputs[0].shape[0]))  # a copy from the host would wait for the GPU
 
     @abstractmethod
     def forward(self, *inputs: Tensor) -> StepLoss:
