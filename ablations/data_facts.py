@@ -1,5 +1,6 @@
 """Sizes, labels and fingerprint of the images that a plan needs. Each data section is opened once for all trials."""
 
+from pathlib import Path
 from typing import NamedTuple
 
 import torch
@@ -7,10 +8,11 @@ import torch
 from cnnjepa.data import open_data
 from cnnjepa.data.held_out import refuse_unlabelled, trained_images
 from cnnjepa.data.open import refuse_part_of_a_batch
-from cnnjepa.schemas import ConfigError, PretrainConfig
+from cnnjepa.schemas import AnyEncoderConfig, ConfigError, PretrainConfig
 from cnnjepa.schemas.pixels import UNMEASURED, Measured
 from cnnjepa.training.probed_images import open_probe_sets
 from cnnjepa.training.resolve import Identity, identify, resolve, with_probe_fingerprints
+from cnnjepa.warm_start.starting import with_continued_run, with_initial_weights
 
 
 class SetSize(NamedTuple):
@@ -41,10 +43,12 @@ class DataFacts(NamedTuple):
 
 class Resolver:
     """Resolver of every `auto` setting of a config, and of its hashes. It decides as the trial itself does: on
-    `device_type` (`cpu` or `cuda`, the device that a trial gets) with `world_size` processes."""
+    `device_type` (`cpu` or `cuda`, the device that a trial gets) with `world_size` processes. `root` is the folder of
+    `runs/by_hash`."""
 
-    def __init__(self, device_type: str, world_size: int) -> None:
-        self._device, self._world_size = torch.device(device_type), world_size
+    def __init__(self, device_type: str, world_size: int, root: Path = Path()) -> None:
+        self._device, self._world_size, self._root = torch.device(device_type), world_size, root
+        self._starts: dict[str, AnyEncoderConfig] = {}
         self._facts: dict[str, DataFacts] = {}
         self._probed: dict[str, list[str]] = {}
 
@@ -62,7 +66,17 @@ class Resolver:
         refuse_part_of_a_batch(facts.name, facts.size.trained(config), config.runtime.batch_size, self._world_size)
         device = torch.device("cpu") if asked == "cpu" else self._device
         resolved = resolve(config, facts.resident, device, self._probe_fingerprints(config), facts.measured)
+        resolved = self._with_start(with_continued_run(resolved, self._root))
         return resolved, identify(resolved, facts.fingerprint, self._world_size), facts
+
+    def _with_start(self, config: PretrainConfig) -> PretrainConfig:
+        """Return the config with the fingerprint of its initial weights. The first call reads them."""
+        if not config.encoder.warm:
+            return config
+        section = f"{config.encoder.model_dump_json(exclude={'init_fingerprint'})} {config.data.channels}"
+        if section not in self._starts:
+            self._starts[section] = with_initial_weights(config, self._root)[0].encoder
+        return config.model_copy(update={"encoder": self._starts[section]})
 
     def with_probe_sets(self, config: PretrainConfig) -> PretrainConfig:
         """Return the config with the fingerprints of the sets of `probe.data`."""

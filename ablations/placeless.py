@@ -15,6 +15,7 @@ _PLAIN = re.compile(
     r"""(?<![\w.~/<])(?:(?:file://)?(?:~[\w.-]*)?(?:/[^\s/'"<>|:;,()\[\]{}]+)+/?|[A-Za-z]:\\[^\s'"<>|:;,()\[\]{}]+)"""
 )
 _HOST = "(host)"
+_FOLDER = "hf:"  # before a folder in encoder.init
 
 
 class Placeless:
@@ -23,7 +24,7 @@ class Placeless:
     def __init__(self, settings: Any, root: Path, hosts: Iterable[str] = ()) -> None:
         """Collect the paths to replace. `settings`: plain values in which paths may occur. `root`: paths below it keep
         their part below it. `hosts`: host names."""
-        every = set(_texts(settings))
+        every = {text.removeprefix(_FOLDER) for text in _texts(settings)}
         places = sorted(text for text in every if _is_place(text))
         self._names: dict[str, str] = {}
         for place in places:
@@ -39,6 +40,8 @@ class Placeless:
             return {self.value(key): self.value(one) for key, one in value.items()}
         if isinstance(value, list | tuple):
             return [self.value(one) for one in value]
+        if isinstance(value, str) and value.startswith(_FOLDER):
+            return f"{_FOLDER}{self.value(value.removeprefix(_FOLDER))}"
         if not isinstance(value, str) or not _is_place(value):
             return value
         return self._names.get(value) or _last(value)

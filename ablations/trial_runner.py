@@ -61,6 +61,8 @@ class _Log(Watcher):
         )
         if plan.found:
             self.say(plan.found)
+        if plan.start:
+            self.say(f"start: {plan.start}")
         for warning in plan.warnings:
             self.warned(warning)
 

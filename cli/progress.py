@@ -58,6 +58,8 @@ class TerminalWatcher(Watcher):
         )
         if plan.found:
             say(self._console, f"images: {plan.found}")
+        if plan.start:
+            say(self._console, f"start: {plan.start}")
         for warning in plan.warnings:
             self.warned(warning)
         if plan.first_step:

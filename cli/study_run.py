@@ -59,7 +59,7 @@ def show_plan(request: StudyRequest) -> None:
     with StopRequest() as stop, _machines(options) as capacity:
         configs = [trial.config for trial in requested]
         resources = _resources(options, capacity, configs)
-        resolver = Resolver("cuda" if resources.gpus else "cpu", resources.workers)
+        resolver = Resolver("cuda" if resources.gpus else "cpu", resources.workers, options.root)
         size, where = _set_to_plan_with(request, resolver, configs)
         fits = capacity.processes(resources) >= resources.workers
         at_once = _at_once(options, resources, capacity, len(configs)) if fits else 1
@@ -95,7 +95,7 @@ def run(request: StudyRequest) -> int:
         stop.tick()
         resources = _resources(options, capacity, [requested[0].config])
         capacity.trials(resources)  # refuses a trial that would wait forever
-        resolver = Resolver("cuda" if resources.gpus else "cpu", resources.workers)
+        resolver = Resolver("cuda" if resources.gpus else "cpu", resources.workers, options.root)
         trials = plan(requested, resolver, threads=int(resources.cpus))
         records = records_of(trials, baseline_arm(study, requested, options.data).label, resources.workers)
         stop.tick()

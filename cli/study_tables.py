@@ -20,6 +20,7 @@ from cnnjepa.schemas.study import Study
 
 _MORE_SEEDS = (3, 5, 8, 12)
 
+_FLOORS = (("floor: untrained", "untrained"), ("floor: warm start", "warm_start"), ("floor: raw pixels", "pixels"))
 _STATES = ("running", "finished", "collapsed", "failed", "unreadable", "begun", "waiting")
 _WORST_FIRST = ("failed", "unreadable", "collapsed", "begun", "waiting", "running", "finished")
 _COLOURS = {"running": "cyan", "finished": "green", "collapsed": "red", "failed": "red", "unreadable": "red"}
@@ -255,7 +256,7 @@ def _accuracy(results: Iterable[TrialResult], protocol: str, name: str) -> str:
 
 def _floor_rows(results: list[TrialResult], protocol: str) -> list[tuple[str, str, str]]:
     rows = []
-    for label, name in (("floor: untrained", "untrained"), ("floor: raw pixels", "pixels")):
+    for label, name in _FLOORS:
         found = [p for result in results if (p := getattr(getattr(result.first_set.floors, name), protocol, None))]
         cells = []
         for figure in ("linear_top1", "knn_top1"):

@@ -72,7 +72,7 @@ def _probes_of(result: TrialResult, found: SetFigures) -> list[tuple[Cell, Probe
     """Return (label, probes) of the encoder and of its floors."""
     return [
         ((f"{result.method}, {result.probed_encoder} encoder", "bold"), found.probes),
-        ("floor: untrained encoder", found.floors.untrained),
+        (f"floor: {found.floors.start_name}", found.floors.start),
         ("floor: raw pixels", found.floors.pixels),
     ]
 
@@ -86,6 +86,19 @@ def _cell(value: float | None, images: int | None) -> str:
     return f"{value:.1f} ±{(high - low) / 2:.1f}"
 
 
+def _start(result: TrialResult) -> list[str]:
+    """Return a line about the start of the training, if the weights were not random."""
+    lines = []
+    if result.continues:
+        lines.append(
+            f"continues run {result.continues.pretrain_hash[:12]}, whose {result.continues.epochs} epochs are among "
+            f"the {result.epochs} of this run"
+        )
+    if result.warm_start:
+        lines.append("; ".join([f"warm start: weights of {result.warm_start.source}", *result.warm_start.notes]))
+    return lines
+
+
 def _lines(result: TrialResult, run_dir: Path) -> list[str]:
     interval = (
         "±: half of the 95 % interval (Wilson) over the validation images; the variation between seeds is not included."
@@ -97,6 +110,7 @@ def _lines(result: TrialResult, run_dir: Path) -> list[str]:
         lines.append(
             f"RankMe {health.rankme:.1f} of {health.feature_dim}, feature spread {health.feature_std:.3f}{loss}"
         )
+    lines += _start(result)
     if result.metrics:
         lines.append(", ".join(f"{name} {exact(round(value, 4))}" for name, value in result.metrics.items()))
     if result.cost:

@@ -13,6 +13,7 @@ from cnnjepa.cli.options import (
     ProbeDataOption,
     SetOption,
     at_home,
+    probed_on,
     requested_config,
 )
 from cnnjepa.commands import command
@@ -27,6 +28,15 @@ def train(
     sets: SetOption = None,
     data: DataOption = None,
     probe_data: ProbeDataOption = None,
+    continued: Annotated[
+        str | None,
+        typer.Option(
+            "--from",
+            help="A finished run, by folder or hash, to continue for more epochs: --set runtime.epochs=TOTAL.",
+            metavar="RUN",
+            callback=at_home,
+        ),
+    ] = None,
     out: Annotated[
         Path | None,
         typer.Option(
@@ -49,6 +59,11 @@ def train(
 ) -> None:
     """Pretrain an encoder, probe it, and write a run folder.
 
+    --from RUN takes the config of RUN, its weights, moving average, optimiser state and step counter. From there on
+    learning rate, weight decay and momentum are those of a run of the new total length, so that the learning rate
+    rises again. The new run has its own folder, hash and checkpoints; encoder, method, images, batch and seed must not
+    change.
+
     Exit codes: 0 done, 1 failed, 2 invalid request, 3 collapsed, 75 stopped with a checkpoint (run again with
     --resume to continue). Start it with torchrun for several GPUs.
     """
@@ -56,16 +71,26 @@ def train(
     from cnnjepa.launcher import launched
     from cnnjepa.places import refuse_missing_images, refuse_no_checkpoint
     from cnnjepa.schemas import ConfigError
+    from cnnjepa.warm_start.location import located
+    from cnnjepa.warm_start.request import continued_config, default_folder
 
-    asked = requested_config(preset, config, sets, data, probe_data=probe_data)
+    if continued and (preset or config):
+        raise ConfigError("--from RUN takes the config of RUN; give neither --preset nor --config with it")
+    if continued:
+        asked = continued_config(continued, sets or [], data, probed_on(probe_data))
+    else:
+        asked = requested_config(preset, config, sets, data, probe_data=probe_data)
     if checkpoint and not resume:
         raise ConfigError("--checkpoint requires --resume")
     refuse_missing_images(asked.data)
+    if not (resume or continued):  # these runs have a copy of the weights
+        located(asked.encoder)
     if checkpoint:
         refuse_no_checkpoint(checkpoint)
     stem = preset or (config.stem if config else "run")
     stem = file_name(stem) if len(stem.encode()) > 200 else stem  # the file system's limit is 255 bytes
-    run_dir = out or Path("runs") / f"{stem}-seed{asked.runtime.seed}"
+    usual = default_folder(asked) if continued else Path("runs") / f"{stem}-seed{asked.runtime.seed}"
+    run_dir = out or usual
     is_main = launched().rank == 0  # before torch is imported, so that leftover variables are refused at once
 
     from cnnjepa.cli.progress import TerminalWatcher

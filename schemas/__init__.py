@@ -39,6 +39,7 @@ from cnnjepa.schemas.optimization import AdamWConfig, LARSConfig, OptimizerConfi
 from cnnjepa.schemas.predictor import PredictorConfig
 from cnnjepa.schemas.probe import ProbeConfig
 from cnnjepa.schemas.result import (
+    ContinuedRun,
     Cost,
     Diagnostics,
     Floors,
@@ -47,6 +48,7 @@ from cnnjepa.schemas.result import (
     Probes,
     Selection,
     TrialResult,
+    WarmStart,
 )
 from cnnjepa.schemas.runtime import RuntimeConfig
 from cnnjepa.schemas.views import View, ViewConfig
@@ -59,6 +61,7 @@ __all__ = [
     "BlockMasking",
     "CNNJEPAConfig",
     "ConfigError",
+    "ContinuedRun",
     "ConvNeXtConfig",
     "Cost",
     "CustomEncoderConfig",
@@ -101,6 +104,7 @@ __all__ = [
     "ViTConfig",
     "View",
     "ViewConfig",
+    "WarmStart",
     "load_config",
     "preset_names",
     "pretrain_hash",

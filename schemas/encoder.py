@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self, get_a
 from pydantic import Field, model_validator
 
 from cnnjepa.schemas.extension import BASES, ExtensibleSection, Kind, extensible
+from cnnjepa.schemas.initial_weights import Init, init_reference
 from cnnjepa.schemas.numbers import exact
 
 Arch = Literal["resnet18", "resnet34", "resnet50", "resnet101", "resnet152", "wide_resnet50_2", "resnext50_32x4d"]
@@ -30,6 +31,41 @@ class EncoderSection(ExtensibleSection):
 
     arch: str
     """The network that this section configures."""
+
+    init: Init = "random"
+    """Initial weights: `random`; `imagenet` (torchvision's default weights of this network); `timm:NAME` (timm's
+    pretrained weights); another RUN: its folder, or the HASH of a run below the root's `runs/by_hash`, or the
+    beginning of one; a FILE with a state dict (`.pt`, `.safetensors`, or a checkpoint in a run folder); `hf:FOLDER` (an
+    exported encoder, or a folder with `model.safetensors`). Tensors are matched by name, and the first layer is adapted
+    to `data.channels`. Not hashed; the fingerprint of the weights is."""
+
+    init_encoder: Literal["auto", "target", "context"] = "auto"
+    """The encoder that is taken from another run: `target`, `context`, or `auto` for the one that the run probes. Not
+    hashed; the fingerprint of the weights is."""
+
+    init_fingerprint: str = ""
+    """SHA-256 of the tensors with which the encoder starts; empty if they are random. Filled in when a run begins."""
+
+    @property
+    def warm(self) -> bool:
+        """True if the encoder starts from given weights."""
+        return self.init != "random"
+
+    @model_validator(mode="before")
+    @classmethod
+    def _random_weights_have_no_fingerprint(cls, given: Any) -> Any:
+        if isinstance(given, dict) and given.get("init", "random") == "random":
+            return {name: value for name, value in given.items() if name != "init_fingerprint"}
+        return given
+
+    @model_validator(mode="after")
+    def _only_a_run_has_two_encoders(self) -> Self:
+        if self.init_encoder != "auto" and init_reference(self.init).kind != "path":
+            raise ValueError(
+                f"encoder.init_encoder={self.init_encoder} selects an encoder of another run, and encoder.init is "
+                f"{self.init}; must be auto"
+            )
+        return self
 
     @property
     def stride_in_words(self) -> str:

@@ -16,7 +16,11 @@ _NOT_HASHED = {
         "checkpoint_every_steps",
         "keep_epochs",
         "images_every_epochs",
+        # The hash of the continued run represents it.
+        "continues",
     ),
+    # A fingerprint of the initial weights represents them.
+    "encoder": ("init", "init_encoder"),
     "optimizer": ("lr_at_batch",),
     # The path of the images is left out; a fingerprint of the set represents them. `on_error: raise` finishes only if
     # no image had to be skipped, so both values give the same numbers.
@@ -42,7 +46,8 @@ _NOT_HASHED = {
 }
 
 NEWER: dict[str, dict[str, Any]] = {
-    "encoder": {"blocks": 12},
+    "encoder": {"blocks": 12, "init_fingerprint": ""},
+    "runtime": {"continues_hash": ""},
     "optimizer": {"weight_decay_end": None, "decays": "all"},
     "schedule": {"warmup_start_factor": 0.0},
     "runtime": {"cuda_graphs": False},
@@ -94,6 +99,8 @@ def hashed_settings(config: PretrainConfig, dataset_fingerprint: str, world_size
         if settings[section][name] == "auto"
     ]
     unresolved += [f"data.{name}" for name in config.data.unmeasured]
+    unresolved += ["encoder.init"] if config.encoder.warm and not config.encoder.init_fingerprint else []
+    unresolved += ["runtime.continues"] if config.runtime.continues and not config.runtime.continues_hash else []
     if unresolved:
         raise ValueError(f"{', '.join(unresolved)} is not decided yet; resolve the config before hashing it")
     settings["data"]["fingerprint"] = dataset_fingerprint

@@ -49,9 +49,41 @@ class Floors(Section):
     """Accuracy without pretraining."""
 
     untrained: Probes | None = None
-    """The same network untrained, batch-norm statistics calibrated on training images."""
+    """The same network untrained, batch-norm statistics calibrated on training images; None for a warm start."""
+    warm_start: Probes | None = None
+    """The encoder with the weights with which it started (`encoder.init`), unchanged; None if these were random."""
     pixels: Probes | None = None
     """Raw pixels, averaged down to at most 32x32."""
+
+    @property
+    def start(self) -> Probes | None:
+        """The floor of the encoder before training: `warm_start` or `untrained`."""
+        return self.warm_start or self.untrained
+
+    @property
+    def start_name(self) -> str:
+        """Name of that floor in tables."""
+        return "warm start" if self.warm_start else "untrained encoder"
+
+
+class WarmStart(Section):
+    """The given weights with which an encoder started."""
+
+    source: str
+    """The source in words, without the folder in which it is."""
+    fingerprint: str
+    """SHA-256 of the tensors."""
+    notes: tuple[str, ...] = ()
+    """What was changed or left out: first layer adapted to the channels, classifier left out."""
+
+
+class ContinuedRun(Section):
+    """The run that a run continues."""
+
+    pretrain_hash: str
+    """Its hash."""
+    epochs: int
+    """Its number of epochs, after which this run begins."""
 
 
 class ProbedSet(Section):
@@ -157,6 +189,10 @@ class TrialResult(Section):
     """Number of images used from the validation set, from which the accuracies' binomial intervals are computed."""
     skipped_images: tuple[str, ...] = ()
     """Images left out as unreadable (`data.on_error: skip`)."""
+    warm_start: WarmStart | None = None
+    """The given initial weights (`encoder.init`); None for random ones."""
+    continues: ContinuedRun | None = None
+    """The run that this run continues (`train --from`); None for a run of its own."""
     probed_encoder: Literal["target", "context"] | None = None
     """The encoder that was probed."""
     probe: dict[str, Any] | None = None

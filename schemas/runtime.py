@@ -5,6 +5,7 @@ from typing import Any, Literal, Self
 from pydantic import Field, field_validator, model_validator
 
 from cnnjepa.schemas.base import Section
+from cnnjepa.schemas.paths import UserPath
 
 
 class RuntimeConfig(Section):
@@ -62,6 +63,14 @@ class RuntimeConfig(Section):
     images_every_epochs: int = Field(default=10, ge=0)
     """Epochs between TensorBoard panels of image, context and target; 0 = none. Not hashed."""
 
+    continues: UserPath | None = None
+    """A finished run that this run continues for more epochs; `cnnjepa train --from RUN` sets it. Weights, moving
+    average, optimiser state and step counter are the run's; learning rate, weight decay and momentum follow the
+    schedule of the new `epochs` from that step on. Not hashed; the run's hash is."""
+
+    continues_hash: str = ""
+    """Pretrain hash of that run. Filled in when a run begins."""
+
     @field_validator("batch_size", mode="before")
     @classmethod
     def _images_to_compare(cls, value: Any) -> Any:
@@ -71,6 +80,13 @@ class RuntimeConfig(Section):
                 "negative, VICReg no variance, LeJEPA no distribution; must be at least 2 per process"
             )
         return value
+
+    @model_validator(mode="before")
+    @classmethod
+    def _only_a_continued_run_has_a_hash(cls, given: Any) -> Any:
+        if isinstance(given, dict) and given.get("continues") is None:
+            return {name: value for name, value in given.items() if name != "continues_hash"}
+        return given
 
     @model_validator(mode="after")
     def _parts_are_equal(self) -> Self:

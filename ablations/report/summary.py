@@ -140,26 +140,32 @@ def _sensitivity(comparison: Comparison) -> list[Sentence]:
 
 
 def _below_floors(comparison: Comparison) -> list[Sentence]:
-    """Return a warning for arms whose mean does not exceed the accuracy of their own untrained encoders."""
-    said = []
+    """Return warnings for arms whose mean does not exceed the accuracy of their own encoders before training."""
+    found = []
     for metric, label in METRICS.items():
-        below = []
-        for row in comparison.rows:
-            floors = [
-                value
-                for trial in row.counted.values()
-                if trial.result
-                and trial.result.method != "random_init"
-                and (probes := trial.result.first_set.floors.untrained)
-                if (figures := getattr(probes, comparison.protocol))
-                if (value := getattr(figures, metric)) is not None
-            ]
-            if floors and metric in row.estimates and row.estimates[metric].mean <= float(np.mean(floors)):
-                below.append(f"{row.arm.label} ({row.estimates[metric].mean:.1f} against {np.mean(floors):.1f})")
-        if below:
-            text = f"Not above the untrained encoder by {label}: {listed(below)}. Pretraining shows no benefit."
-            said.append(Sentence(text, "warning"))
-    return said
+        for floor, name in (("untrained", "untrained encoder"), ("warm_start", "warm start")):
+            if below := _not_above(comparison, metric, floor):
+                text = f"Not above the {name} by {label}: {listed(below)}. Pretraining shows no benefit."
+                found.append(Sentence(text, "warning"))
+    return found
+
+
+def _not_above(comparison: Comparison, metric: str, floor: str) -> list[str]:
+    """Return the arms whose mean does not exceed this floor, each with both figures."""
+    below = []
+    for row in comparison.rows:
+        floors = [
+            value
+            for trial in row.counted.values()
+            if trial.result
+            and trial.result.method != "random_init"
+            and (probes := getattr(trial.result.first_set.floors, floor))
+            if (figures := getattr(probes, comparison.protocol))
+            if (value := getattr(figures, metric)) is not None
+        ]
+        if floors and metric in row.estimates and row.estimates[metric].mean <= float(np.mean(floors)):
+            below.append(f"{row.arm.label} ({row.estimates[metric].mean:.1f} against {np.mean(floors):.1f})")
+    return below
 
 
 def _completeness(study: StudyData) -> list[Sentence]:

@@ -42,11 +42,11 @@ def trial_record(
     )  # fmt: skip
 
 
-def resolver_of(resources: "Resources") -> "Resolver":
-    """Return a resolver that names trials as the processes with these resources do."""
+def resolver_of(resources: "Resources", root: Path) -> "Resolver":
+    """Return a resolver that names trials as the processes with these resources do, below this root."""
     from cnnjepa.ablations.data_facts import Resolver
 
-    return Resolver("cuda" if resources.gpus else "cpu", resources.workers)
+    return Resolver("cuda" if resources.gpus else "cpu", resources.workers, root)
 
 
 def changes_of(choices: dict[str, Any], space: SearchSpace) -> dict[str, Any]:

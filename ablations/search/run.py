@@ -112,7 +112,7 @@ def run_search(
     attempts in all."""
     pool, folder = Pool(Path(task.root)), StudyFolder(Path(task.root), space.name)
     study = open_study(space, storage, pool)
-    data, resolver = None if task.data is None else Path(task.data), resolver_of(task.resources)
+    data, resolver = None if task.data is None else Path(task.data), resolver_of(task.resources, Path(task.root))
 
     def record_of(choices: dict[str, Any]) -> TrialRecord:
         return trial_record(space, choices, data, task.resources, resolver)

@@ -38,7 +38,8 @@ def search_trial(params: dict[str, Any], task: SearchTask) -> None:
     space = SearchSpace.model_validate_json(task.space)
     try:
         data = None if task.data is None else Path(task.data)
-        record = trial_record(space, choices_of(params, space), data, task.resources, resolver_of(task.resources))
+        resolver = resolver_of(task.resources, Path(task.root))
+        record = trial_record(space, choices_of(params, space), data, task.resources, resolver)
     except ConfigError as refusal:
         tune.report({"how": "refused", "detail": str(refusal)})
         return

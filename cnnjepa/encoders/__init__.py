@@ -1,7 +1,10 @@
 """Networks without a classifier: torchvision's ResNets and ConvNeXts, vision transformers, and user-defined
 networks."""
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Union
+
+from torch import Tensor, nn
 
 from cnnjepa.encoders.convnext import ConvNeXtBackbone
 from cnnjepa.encoders.custom import CustomBackbone, build_custom
@@ -26,4 +29,11 @@ def build_backbone(config: AnyEncoderConfig, seed: int, channels: int = 3) -> Ba
     return backbone
 
 
-__all__ = ["Backbone", "ConvNeXtBackbone", "CustomBackbone", "ResNetBackbone", "build_backbone"]
+def load_into(backbone: nn.Module, state: Mapping[str, Tensor]) -> None:
+    """Load the tensors of `cnnjepa.warm_start` into a backbone. The counters of batch norms, on which no figure
+    depends, stay as they are."""
+    counters = {name: value for name, value in backbone.state_dict().items() if name.endswith("num_batches_tracked")}
+    backbone.load_state_dict({**counters, **state})
+
+
+__all__ = ["Backbone", "ConvNeXtBackbone", "CustomBackbone", "ResNetBackbone", "build_backbone", "load_into"]

@@ -71,7 +71,7 @@ def _figures(exported: ExportedEncoder) -> list[str]:
     ]
     for found in result.by_set:
         sources = (
-            ("this encoder", found.probes), ("untrained encoder", found.floors.untrained),
+            ("this encoder", found.probes), (found.floors.start_name, found.floors.start),
             ("raw pixels", found.floors.pixels),
         )  # fmt: skip
         of_set = "" if own else f"{markdown_text(found.name)} | "

@@ -1,8 +1,11 @@
 """Construction of a method with initialised weights from a config."""
 
-import torch
+from collections.abc import Mapping
 
-from cnnjepa.encoders import build_backbone
+import torch
+from torch import Tensor
+
+from cnnjepa.encoders import build_backbone, load_into
 from cnnjepa.implementation import implementation_of
 from cnnjepa.methods.method import Method
 from cnnjepa.randomness import key
@@ -25,10 +28,15 @@ def method_class(section: MethodSection) -> type[Method]:
     return kind
 
 
-def build_method(config: PretrainConfig, classes: int = _CLASSES) -> Method:
-    """Build the method on the CPU in float32. Its weights are a function of the config and runtime.seed alone.
-    `classes` is the number of classes of the data set; only `supervised` uses it."""
+def build_method(
+    config: PretrainConfig, classes: int = _CLASSES, initial: Mapping[str, Tensor] | None = None
+) -> Method:
+    """Build the method on the CPU in float32. Its weights are a function of the config and runtime.seed, and of the
+    encoder's `initial` weights if these are given: encoder and target encoder start from them, all other parts are
+    random. `classes` is the number of classes of the data set; only `supervised` uses it."""
     backbone = build_backbone(config.encoder, config.runtime.seed, config.data.channels)
+    if initial is not None:
+        load_into(backbone, initial)
     kind = method_class(config.method)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(key(config.runtime.seed, "method_init") >> 1)

@@ -69,10 +69,12 @@ def assess(
     say: Say = lambda text: None,
     floor_of: FloorOf = lambda images: measured,
     method: Method | None = None,
+    initial: Mapping[str, Tensor] | None = None,
 ) -> Assessment:
     """Probe the frozen `network` and the floors on every set of `data.judged_on`, and diagnose its features on the
     validation images of `data`. The figures of `probe.metrics` are computed for the network only. `method` is the
-    whole method, of which the network is a part; without it there is no loss on held-out images."""
+    whole method, of which the network is a part; without it there is no loss on held-out images. `initial` are the
+    given weights with which the encoder started, if it did."""
     metrics = load_metrics(config.probe.metrics)
     sets = data.judged_on
     found: dict[str, Assessed] = {}
@@ -80,7 +82,7 @@ def assess(
     diagnostics = None
     for name, images in sets.items():
         of_set = f" on {name}" if len(sets) > 1 or images is not data else ""
-        assessor = _Assessor(config, images, device, scratch, tick)
+        assessor = _Assessor(config, images, device, scratch, tick, initial)
         say(f"probing the encoder{of_set}")
         judged, val, figures = assessor.judged(encoder_embed(network, config, device), metrics)
         skipped += assessor.skipped
@@ -106,8 +108,17 @@ def assess(
 class _Assessor:
     """Probes features of one labelled set."""
 
-    def __init__(self, config: PretrainConfig, data: DataSet, device: torch.device, scratch: Path, tick: Tick) -> None:
+    def __init__(
+        self,
+        config: PretrainConfig,
+        data: DataSet,
+        device: torch.device,
+        scratch: Path,
+        tick: Tick,
+        initial: Mapping[str, Tensor] | None,
+    ) -> None:
         self._config, self._data, self._device, self._scratch, self._tick = config, data, device, scratch, tick
+        self._initial = initial
         self.skipped: list[str] = []
         """Images that could not be read in the last evaluation."""
 
@@ -126,11 +137,11 @@ class _Assessor:
             return judge(train, val, data.classes, config.probe, self._device, self._tick), val, figures
 
     def floors(self, floor: Floor, say: Say, of_set: str) -> Floors:
-        config, device = self._config, self._device
+        config, device, initial = self._config, self._device, self._initial
 
         def untrained() -> Probes:
-            say(f"probing the floors: the untrained encoder{of_set}")
-            network = untrained_encoder(config, self._data, device)
+            say(f"probing the floors: the {'untrained encoder' if initial is None else 'warm start'}{of_set}")
+            network = untrained_encoder(config, self._data, device, initial)
             return self.judged(encoder_embed(network, config, device), {})[0].probes
 
         def pixels() -> Probes:
@@ -138,7 +149,9 @@ class _Assessor:
             return self.judged(pixel_embed(config), {})[0].probes
 
         measures: dict[FloorName, Callable[[], Probes]] = {"untrained": untrained, "pixels": pixels}
-        return Floors(**{name: floor(name, measures[name]) for name in config.probe.requested_floors})
+        found = {name: floor(name, measures[name]) for name in config.probe.requested_floors}
+        start = found.get("untrained")
+        return Floors(**{"untrained" if initial is None else "warm_start": start, "pixels": found.get("pixels")})
 
 
 class OnlineFigures(NamedTuple):

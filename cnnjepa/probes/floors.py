@@ -1,16 +1,17 @@
-"""Floors: the accuracy without pretraining, of the untrained encoder and of raw pixels."""
+"""Floors: the accuracy without pretraining, of the encoder before training and of raw pixels."""
 
 import contextlib
+from collections.abc import Mapping
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from cnnjepa.data.batches import Normalizer
 from cnnjepa.data.evaluation import evaluation_batches
 from cnnjepa.data.open import DataSet
 from cnnjepa.data.resident import subset
 from cnnjepa.data.source import spread
-from cnnjepa.encoders import build_backbone
+from cnnjepa.encoders import build_backbone, load_into
 from cnnjepa.randomness import layer_randomness, seed_layers
 from cnnjepa.schemas import PretrainConfig
 
@@ -18,13 +19,18 @@ from cnnjepa.schemas import PretrainConfig
 _CALIBRATION_IMAGES = 2048
 
 
-def untrained_encoder(config: PretrainConfig, data: DataSet, device: torch.device) -> nn.Module:
-    """Return the run's encoder with its initial weights and with batch-norm statistics averaged over training
-    images."""
-    network = build_backbone(config.encoder, config.runtime.seed, config.data.channels).to(device)
+def untrained_encoder(
+    config: PretrainConfig, data: DataSet, device: torch.device, initial: Mapping[str, Tensor] | None = None
+) -> nn.Module:
+    """Return the run's encoder before training, in eval mode: with random weights and batch-norm statistics averaged
+    over training images, or with its `initial` weights, which bring their statistics."""
+    network: nn.Module = build_backbone(config.encoder, config.runtime.seed, config.data.channels)
+    if initial is not None:
+        load_into(network, initial)
+    network = network.to(device)
     if config.runtime.channels_last:
         network = network.to(memory_format=torch.channels_last)
-    return calibrate(network, config, data, device)
+    return network.eval() if initial is not None else calibrate(network, config, data, device)
 
 
 def calibrate(network: nn.Module, config: PretrainConfig, data: DataSet, device: torch.device) -> nn.Module:

@@ -35,6 +35,8 @@ class Checkpoint(TypedDict):
     peak_memory_bytes: NotRequired[int]
     """Peak of training over all sessions so far; absent in checkpoints of earlier versions."""
     started: str
+    continued_epochs: NotRequired[int]
+    """Number of epochs of the run that this one continues; absent if it continues none."""
 
 
 def write_checkpoint(folder: Path, state: Checkpoint) -> Path:

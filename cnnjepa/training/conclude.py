@@ -10,7 +10,7 @@ from cnnjepa.errors import RunError
 from cnnjepa.measuring.cost import MethodCost
 from cnnjepa.probes import Assessment, assess
 from cnnjepa.probes.assessment import Floor, measured
-from cnnjepa.schemas import Cost, PretrainConfig, ProbedSet, TrialResult
+from cnnjepa.schemas import ContinuedRun, Cost, PretrainConfig, ProbedSet, TrialResult, WarmStart
 from cnnjepa.schemas.overrides import flat
 from cnnjepa.storage.journal import final_loss, write_hparams
 from cnnjepa.training.floor_store import FloorStore
@@ -18,6 +18,20 @@ from cnnjepa.training.resolve import Identity
 from cnnjepa.training.run import Run
 from cnnjepa.training.run_folder import RunFolder
 from cnnjepa.training.state import RunState
+
+
+class Start(NamedTuple):
+    """The start of a run's training, as its result records it."""
+
+    warm_start: WarmStart | None
+    continues: ContinuedRun | None
+
+
+def start_of(config: PretrainConfig, warm_start: WarmStart | None, continued_epochs: int | None) -> Start:
+    """Return the start of a run with these initial weights, after the epochs of the run that it continues."""
+    if continued_epochs is None:
+        return Start(warm_start, None)
+    return Start(warm_start, ContinuedRun(pretrain_hash=config.runtime.continues_hash, epochs=continued_epochs))
 
 
 def _known(config: PretrainConfig, data: DataSet, identity: Identity, environment: dict[str, Any]) -> dict[str, Any]:
@@ -82,6 +96,7 @@ class CompletedTraining(NamedTuple):
     final_loss: float | None
     skipped: list[str]
     """Names of the images that could not be read."""
+    start: Start
 
 
 def finished_result(
@@ -103,6 +118,7 @@ def finished_result(
         epochs=config.trained_epochs,
         final_loss=training.final_loss,
         skipped_images=tuple(sorted(every)),
+        **training.start._asdict(),
         probed_encoder=config.probed_encoder,
         **_figures(assessment),
         probe_sets=_described(config, data.probe_sets) or None,
@@ -182,6 +198,7 @@ def _judge_and_write(run: Run, state: RunState) -> None:
         run.watcher.phase,
         floor_of,
         state.method,
+        run.initial.state if run.initial else None,
     )
     training = CompletedTraining(
         trained_on(run.folder, state.step, run.software),
@@ -189,6 +206,7 @@ def _judge_and_write(run: Run, state: RunState) -> None:
         state.started,
         final_loss(run.folder.path, state.step),
         state.skipped,
+        start_of(run.config, run.initial.described if run.initial else None, state.continued_epochs),
     )
     result = finished_result(run.config, run.data, run.identity, training, assessment, run.software)
     # With further probe settings, TensorBoard keeps the figures of the first.

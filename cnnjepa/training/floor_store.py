@@ -62,8 +62,11 @@ def floor_settings(floor: FloorName, config: PretrainConfig) -> dict[str, Any]:
         "device": dump["runtime"]["device"],
     }
     if floor == "untrained":  # its features are float32 at any training precision
-        settings["encoder"] = {name: value for name, value in dump["encoder"].items() if name != "backend"}
-        settings["start"] = [dump["runtime"]["seed"], dump["runtime"]["channels_last"]]
+        # The fingerprint represents given weights, on which the seed has no effect.
+        warm = config.encoder.warm
+        others = ("backend", "init", "init_encoder", *(() if warm else ("init_fingerprint",)))
+        settings["encoder"] = {name: value for name, value in dump["encoder"].items() if name not in others}
+        settings["start"] = [None if warm else dump["runtime"]["seed"], dump["runtime"]["channels_last"]]
         if named := config.encoder.own_network:
             settings["encoder"]["source"] = _source(named.partition(":")[0])
     return settings

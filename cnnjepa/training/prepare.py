@@ -28,6 +28,9 @@ from cnnjepa.training.run_warnings import run_warnings
 from cnnjepa.training.state import RunState
 from cnnjepa.training.stopping import StopRequest
 from cnnjepa.training.watcher import RunPlan, Watcher
+from cnnjepa.warm_start.continuation import continued_checkpoint
+from cnnjepa.warm_start.initial_weights import InitialWeights, start_in_words
+from cnnjepa.warm_start.starting import with_continued_run, with_initial_weights
 
 
 def open_run(
@@ -45,12 +48,24 @@ def open_run(
     _leave_if_asked(stop, processes)
     data = _opened(config, folder, resume, processes)
     config = resolve(config, data.resident, processes.device, probe_fingerprints(data), data.measured)
+    config, initial = _with_start(config, folder, resume)
     identity = identify(config, data.fingerprint, processes.world_size)
     _refuse_unexpected(identity, expected_hash, config)
     _leave_if_asked(stop, processes)
     shown = watcher if watcher is not None and processes.is_main else Watcher()
     unfailing_watcher = unfailing(lambda: shown, "the display of progress")
-    return Run(config, data, identity, folder, processes, stop, unfailing_watcher, floors)
+    return Run(config, data, identity, folder, processes, stop, unfailing_watcher, initial, floors)
+
+
+def _with_start(
+    config: PretrainConfig, folder: RunFolder, resume: bool
+) -> tuple[PretrainConfig, InitialWeights | None]:
+    """Return the config with its start resolved, and the encoder's initial weights. A run that continues another takes
+    them from that run's copy."""
+    config = with_continued_run(config, own=folder if resume and folder.has_checkpoint else None)
+    kept = [folder.path] if resume else []
+    kept += [config.runtime.continues] if config.runtime.continues else []
+    return with_initial_weights(config, kept=kept)
 
 
 def _leave_if_asked(stop: StopRequest, processes: Processes) -> None:
@@ -92,7 +107,7 @@ def build_state(run: Run, resume: bool, checkpoint: Path | None) -> RunState:
     """Build the method and its optimizer on the run's device. With `resume`, restore them from the folder's last
     checkpoint or from `checkpoint`. Raises ConfigError for a checkpoint of another config."""
     config, processes = run.config, run.processes
-    method = build_method(config, run.data.classes)
+    method = build_method(config, run.data.classes, run.initial.state if run.initial else None)
     cost = method_cost(config, method)
     method.to(processes.device)
     if config.runtime.channels_last:
@@ -103,6 +118,8 @@ def build_state(run: Run, resume: bool, checkpoint: Path | None) -> RunState:
     state = RunState(method, optimizer, cost, run.identity, run.folder.checkpoints, started=now())
     if resume:
         restore(state, config, run.folder, checkpoint)
+    if config.runtime.continues and state.saved_step is None:
+        state.continue_from(continued_checkpoint(config, run.identity.settings, run.order.steps_per_epoch))
     return state
 
 
@@ -111,6 +128,8 @@ def begin_folder(run: Run, state: RunState, resume: bool, checkpoint: Path | Non
     complete = resume and state.step == run.schedule.total_steps
     probes_only = complete and run.folder.judged(run.identity.pretrain_hash)
     run.folder.begin(run.config, run.software, state.step, probes_only=probes_only)
+    if run.initial and not probes_only:
+        run.initial.write(run.folder.path)
     run.folder.forget_failure(run.identity.probe_hash)
     if resume and checkpoint is not None:
         # This checkpoint becomes `last.pt` before anything else is written, so that a damaged one never becomes
@@ -134,5 +153,6 @@ def plan_of(run: Run, state: RunState) -> RunPlan:
         visible_share=run.config.visible_share,
         device=str(run.processes.device),
         found=run.data.found,
-        warnings=run_warnings(run.config, run.data, run.order),
+        warnings=[*run_warnings(run.config, run.data, run.order), *(run.initial.warnings if run.initial else ())],
+        start=start_in_words(run.config, run.initial, state.continued_epochs),
     )

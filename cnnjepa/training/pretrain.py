@@ -115,7 +115,8 @@ def _train(run: Run, state: RunState) -> None:
         _keep_requested(run, state)
     if config.trained_epochs == 0 and state.saved_step is None:  # a checkpoint holds the encoder that is probed
         if processes.is_main:
-            calibrate(state.method.probed_encoder(config.probed_encoder), config, run.data, device)
+            if run.initial is None:  # given weights bring their batch-norm statistics
+                calibrate(state.method.probed_encoder(config.probed_encoder), config, run.data, device)
             state.saw_memory(peak_memory_bytes(device))
             state.save()
         return

@@ -21,7 +21,7 @@ from cnnjepa.schemas.overrides import parse_overrides
 from cnnjepa.storage.journal import final_loss
 from cnnjepa.training import distributed
 from cnnjepa.training.checkpoint import Checkpoint, read_checkpoint
-from cnnjepa.training.conclude import CompletedTraining, earlier_cost, finished_result, run_cost, trained_on
+from cnnjepa.training.conclude import CompletedTraining, earlier_cost, finished_result, run_cost, start_of, trained_on
 from cnnjepa.training.distributed import Processes
 from cnnjepa.training.environment import environment
 from cnnjepa.training.failures import explaining
@@ -30,6 +30,7 @@ from cnnjepa.training.resolve import Identity, with_probe_fingerprints
 from cnnjepa.training.run_folder import RunFolder
 from cnnjepa.training.schedule import Schedule
 from cnnjepa.training.stopping import StopRequest
+from cnnjepa.warm_start.initial_weights import initial_weights_of
 
 
 class Reprobed(NamedTuple):
@@ -73,9 +74,11 @@ def reprobe(
     if config.runtime.channels_last:
         network = network.to(memory_format=torch.channels_last)
     identity = Identity(state["pretrain_hash"], probe_hash(config), state["settings"])
+    initial = initial_weights_of(run_dir, config)
     with StopRequest() as stop, folder.locked(), explaining(config):
         method = _method(config, state, device)
-        assessment = assess(network, config, data, device, run_dir, stop.tick, say, method=method)
+        given = initial.state if initial else None
+        assessment = assess(network, config, data, device, run_dir, stop.tick, say, method=method, initial=given)
         here = environment(Processes(0, 1, device))
         training = CompletedTraining(
             trained_on(folder, state["step"], here),
@@ -83,6 +86,7 @@ def reprobe(
             state["started"],
             final_loss(run_dir, state["step"]),
             state["skipped"],
+            start_of(config, initial.described if initial else None, state.get("continued_epochs")),
         )
         result = finished_result(config, data, identity, training, assessment, here)
         own_images = own_images and data.fingerprint == state["settings"]["data"]["fingerprint"]

@@ -16,6 +16,7 @@ from cnnjepa.training.run_folder import RunFolder
 from cnnjepa.training.schedule import Schedule
 from cnnjepa.training.stopping import StopRequest
 from cnnjepa.training.watcher import Watcher
+from cnnjepa.warm_start.initial_weights import InitialWeights
 
 
 class Session(NamedTuple):
@@ -39,6 +40,8 @@ class Run:
     processes: Processes
     stop: StopRequest
     watcher: Watcher
+    initial: InitialWeights | None
+    """Given weights with which the encoder starts; None if they are random."""
     floors: Path | None
     """Folder of floors shared with other runs; None means that the run measures its own."""
 

@@ -30,6 +30,11 @@ class RunFolder:
         """Return whether the folder holds a run."""
         return (self.path / "config.yaml").is_file()
 
+    @property
+    def has_checkpoint(self) -> bool:
+        """Return whether a run can resume from a checkpoint of this folder."""
+        return any((self.checkpoints / name).is_file() for name in ("last.pt", "previous.pt"))
+
     def refuse_unless_free(self, resume: bool) -> None:
         """Raise ConfigError if the folder holds another run or other files, unless it is to be resumed."""
         if self.path.exists() and not self.path.is_dir():

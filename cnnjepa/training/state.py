@@ -35,6 +35,8 @@ class RunState:
     """Step of `last.pt`."""
     peak_memory: int | None = None
     """Peak memory of training over all sessions, in bytes. None before it is first read."""
+    continued_epochs: int | None = None
+    """Number of epochs of the run that this run continues; None if it continues none."""
     _window: list[Tensor | float] = field(default_factory=list)
     _seconds: float = 0.0
     _clock: float | None = None
@@ -115,6 +117,8 @@ class RunState:
         }
         if self.peak_memory is not None:
             state["peak_memory_bytes"] = self.peak_memory
+        if self.continued_epochs is not None:
+            state["continued_epochs"] = self.continued_epochs
         write_checkpoint(self.checkpoints, state)
         self.saved_step = self.step
         self.keep_best()
@@ -127,14 +131,26 @@ class RunState:
 
     def restore(self, state: Checkpoint) -> None:
         """Restore the state from a checkpoint."""
+        self._take_over(state)
+        self.saved_step = self.step
+        self._window = list(state["window"])
+        self.best = (state["best"][0], int(state["best"][1])) if state["best"] else None
+        self.started = str(state["started"])
+        self.continued_epochs = state.get("continued_epochs")
+
+    def continue_from(self, state: Checkpoint) -> None:
+        """Begin where another run ended: with its weights, optimiser state, step and training time. No checkpoint of
+        this run exists yet, and the best probe so far is that of the other run."""
+        self._take_over(state)
+        self.continued_epochs = int(state["settings"]["runtime"]["epochs"])
+
+    def _take_over(self, state: Checkpoint) -> None:
         self.method.load_state_dict(state["method"])
         self.optimizer.load_state_dict(state["optimizer"])
         _lay_as_parameters(self.optimizer)
-        self.step = self.saved_step = int(state["step"])
-        self._window = list(state["window"])
+        self.step = int(state["step"])
         self.skipped = list(state["skipped"])
-        self.best = (state["best"][0], int(state["best"][1])) if state["best"] else None
-        self._seconds, self.started = float(state["train_seconds"]), str(state["started"])
+        self._seconds = float(state["train_seconds"])
         self.peak_memory = state.get("peak_memory_bytes")
 
 

@@ -23,6 +23,8 @@ class RunPlan(NamedTuple):
     warnings: list[str]
     found: str = ""
     """Images, classes and splits found, in one line; empty if the source is known by its name."""
+    start: str = ""
+    """The given weights or the run from which this run starts, in one line; empty for random weights."""
 
 
 class Watcher:

@@ -200,6 +200,7 @@ function figuresTable(trial) {
     };
     add(`pretrained, ${trial.probed_encoder || "target"} encoder`, set.probes);
     add("floor: untrained encoder", set.floors.untrained);
+    add("floor: warm start", set.floors.warm_start);
     add("floor: raw pixels", set.floors.pixels);
   }
   return rows.length

@@ -39,10 +39,13 @@ def _tested(comparisons: int) -> str:
     return f"Verdicts: paired t test with Holm's correction over {over} of this table; p is the corrected value."
 
 
+_FLOORS = (("untrained", "the untrained encoder"), ("warm_start", "the warm start"), ("pixels", "raw pixels"))
+
+
 def _floor_notes(comparison: Comparison) -> list[str]:
     """Return the range of accuracy without pretraining over all counted runs."""
     parts = []
-    for floor, label in (("untrained", "the untrained encoder"), ("pixels", "raw pixels")):
+    for floor, label in _FLOORS:
         for metric, short in _SHORT.items():
             reached = [
                 value
