@@ -3,6 +3,7 @@
 Processes come from a fork server that has torch loaded, so that starting one costs a tenth of a second.
 """
 
+import contextlib
 import json
 import multiprocessing
 import os
@@ -79,6 +80,25 @@ def train_alone(config: PretrainConfig, run: Path, resume: bool = False) -> None
 
     torch.set_num_threads(1)
     pretrain(config, run, resume=resume)
+
+
+def train_until(config: PretrainConfig, run: Path, step: int) -> None:
+    """Begins the run, in this process, and stops it with a checkpoint after this step."""
+    from cnnjepa.errors import Stopped
+    from cnnjepa.training.pretrain import pretrain
+    from cnnjepa.training.watcher import Watcher
+
+    class Steps(Watcher):
+        done = 0
+
+        def stepped(self, step: int) -> None:
+            self.done = step
+
+    watcher = Steps()
+    with contextlib.suppress(Stopped):
+        pretrain(config, run, watcher=watcher, stop_asked=lambda: "enough" if watcher.done >= step else None)
+        raise AssertionError(f"the run ended before step {step}")
+    assert watcher.done == step
 
 
 def train_and_die(config: PretrainConfig, run: Path, at_event: int | None, tally: Path | None) -> None:

@@ -118,6 +118,10 @@ _NOT_HASHED = {
     "runtime.threads",
     "runtime.workers",
 }
+# Weights and runs from elsewhere, which must exist: test_warm_start.py and test_continued_runs.py.
+_STARTS = {
+    "encoder.init", "encoder.init_encoder", "encoder.init_fingerprint", "runtime.continues", "runtime.continues_hash",
+}  # fmt: skip
 # Probe settings that decide what is trained, and those on which no figure of a result depends.
 _TRAINED_ON = {
     "random_init": ("probe.resize",),
@@ -130,6 +134,8 @@ _NO_FIGURE = ("probe.every_epochs", "probe.online_images", "probe.feature_batch_
 
 def changed(config: PretrainConfig, field: ConfigField) -> PretrainConfig | None:
     """`config` with another legal value of `field`; None for a choice among one."""
+    if field.path in _STARTS:
+        return None
     tree = config.model_dump(mode="json")
     now, annotation = flat(tree)[field.path], field.info.annotation
     if field.path in ("data.channels", "data.dtype") and config.data.source == "synthetic":

@@ -1,9 +1,11 @@
 """The model card: the encoder, its training data and method, its measured quality, and the licence of the images."""
 
+from typing import Any
+
 from cnnjepa import __version__
 from cnnjepa.export.exported_encoder import ExportedEncoder
 from cnnjepa.names import markdown_text
-from cnnjepa.schemas import ConfigError, Diagnostics, ProbeFigures
+from cnnjepa.schemas import ConfigError, Diagnostics, PretrainConfig, ProbeFigures, TrialResult
 from cnnjepa.schemas.yaml_text import write_yaml
 
 
@@ -32,7 +34,7 @@ def model_card(exported: ExportedEncoder, licence: str, loading: str) -> str:
         "---", write_yaml(head).strip(), "---", "",
         f"# {config.encoder.short_name} pretrained with {config.method.name}", "",
         f"The {exported.which} encoder of a run of CNN-JEPA Bench {__version__}, without classifier. It maps images to "
-        f"{exported.network.feature_dim} features, averaged over positions.", "",
+        f"{exported.network.feature_dim} features, averaged over positions.{_start(result)}", "",
         "## Use", "", "```python", loading.strip(), "```", "",
         f"Inputs are {config.data.image_size} px crops of {config.data.channels} channel(s), with the values "
         f"{_plain(config.data.bounds[0])} to {_plain(config.data.bounds[1])} mapped to 0 to 1"
@@ -47,10 +49,31 @@ def model_card(exported: ExportedEncoder, licence: str, loading: str) -> str:
     shown["data"].pop("path", None)  # a path on one machine
     shown["data"]["labels"] = config.data.labels.rpartition("/")[2]
     shown["probe"].pop("data", None)
+    shown["runtime"].pop("continues")
+    shown["encoder"] = without_places(config)
     lines += [write_yaml(shown).strip(), "```"]
     if result:
         lines += ["", f"Name of these settings on these images: `{result.pretrain_hash}`."]
     return "\n".join(lines) + "\n"
+
+
+def without_places(config: PretrainConfig) -> dict[str, Any]:
+    """Return the encoder's settings without the place of its initial weights, which is on one machine."""
+    return config.encoder.model_dump(mode="json", exclude={"init", "init_encoder", "init_fingerprint"})
+
+
+def _start(result: TrialResult | None) -> str:
+    """Return sentences about the start of the training; none for random weights."""
+    said = ""
+    if result and result.warm_start:
+        notes = "".join(f"; {note}" for note in result.warm_start.notes)
+        said += (
+            f" It started from the weights of {markdown_text(result.warm_start.source)}, fingerprint "
+            f"`{result.warm_start.fingerprint}`{markdown_text(notes)}."
+        )
+    if result and result.continues:
+        said += f" Its run continues `{result.continues.pretrain_hash}` after {result.continues.epochs} epochs."
+    return said
 
 
 def _plain(value: float) -> str:

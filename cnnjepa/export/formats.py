@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from cnnjepa.encoders import ResNetBackbone
-from cnnjepa.export.card import data_licence, model_card
+from cnnjepa.export.card import data_licence, model_card, without_places
 from cnnjepa.export.exported_encoder import ExportedEncoder, PooledEncoder
 from cnnjepa.optional import needed
 from cnnjepa.schemas import ConfigError
@@ -45,7 +45,7 @@ def export_run(
         features, loading = FORMATS[to](exported, aside)
         error = exported.compare(features, to)
         settings = {
-            "encoder": exported.config.encoder.model_dump(mode="json"),
+            "encoder": without_places(exported.config),
             "preprocessing": exported.preprocessing(),
         }
         (aside / "encoder.json").write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")

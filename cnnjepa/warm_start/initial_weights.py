@@ -45,7 +45,7 @@ def load_initial_weights(config: PretrainConfig) -> InitialWeights:
     fit = fitted(found.state, backbone, channels, named, encoder.init_encoder)
     described = WarmStart(source=found.source, fingerprint=fit.fingerprint, notes=tuple(fit.notes))
     warnings = [f"encoder.init: {note}" for note in fit.notes if "adapted" in note]
-    ours = (list(config.data.mean), list(config.data.std))
+    ours = ([float(value) for value in config.data.mean], [float(value) for value in config.data.std])
     if found.normalisation and found.normalisation != ours and len(found.normalisation[0]) == channels:
         mean, std = found.normalisation
         warnings.append(

@@ -110,8 +110,9 @@ def _prefix(found: Mapping[str, Tensor], wanted: Mapping[str, Tensor], named: st
     if len(chosen) == 1:
         return chosen[0]
     if len(whole) > 1:
+        several = ", ".join(prefix.rstrip(".") for prefix in whole)
         raise ConfigError(
-            f"{named} holds {len(whole)} encoders, {', '.join(prefix.rstrip('.') for prefix in whole)}; choose one with "
+            f"{named} holds {len(whole)} encoders, {several}; choose one with "
             "encoder.init_encoder=target or context, or save one alone"
         )
     return max(sorted(prefixes), key=lambda prefix: sum(prefix + name in found for name in wanted), default="")

@@ -1,7 +1,7 @@
 """Reading of the tensors that `encoder.init` names, from runs, files, torchvision and timm."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 from urllib.parse import urlsplit
@@ -65,7 +65,7 @@ def _run(run: Path, checkpoint: str, which: str) -> Found:
     own = {name.removeprefix(prefix): value for name, value in state.items() if name.startswith(prefix)}
     at = "" if checkpoint == "last.pt" else f" at {checkpoint}"
     label = f"{chosen} encoder of run {shortened(run.name, 40)}{at}"
-    return Found(own, label, (list(config.data.mean), list(config.data.std)))
+    return Found(own, label, (_numbers(config.data.mean), _numbers(config.data.std)))
 
 
 def _file(path: Path, named: str) -> dict[str, Tensor]:
@@ -118,7 +118,7 @@ def _normalisation_in(folder: Path) -> tuple[list[float], list[float]] | None:
     return None
 
 
-def _numbers(values: Sequence[float]) -> list[float]:
+def _numbers(values: Iterable[Any]) -> list[float]:
     return [float(value) for value in values]
 
 
@@ -127,7 +127,8 @@ def _torchvision(arch: str) -> Found:
 
     if arch not in torchvision.models.list_models() or arch.startswith("vit"):
         raise ConfigError(
-            f"encoder.init=imagenet: torchvision has no weights for encoder.arch={arch}; give a FILE, a RUN or timm:NAME"
+            f"encoder.init=imagenet: torchvision has no weights for encoder.arch={arch}; give a FILE, a RUN or "
+            "timm:NAME"
         )
     weights = torchvision.models.get_model_weights(arch).DEFAULT
     file = Path(torch.hub.get_dir()) / "checkpoints" / Path(urlsplit(weights.url).path).name
