@@ -74,7 +74,7 @@ class WarmStart(Section):
     fingerprint: str
     """SHA-256 of the tensors."""
     notes: tuple[str, ...] = ()
-    """What was changed or left out: first layer adapted to the channels, classifier left out."""
+    """Changes and omissions: a first layer adapted to the channels, a classifier left out."""
 
 
 class ContinuedRun(Section):

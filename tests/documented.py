@@ -123,8 +123,9 @@ def substituted(command: Command) -> tuple[str, ...]:
     kept = list(_shortened(words[1:]))
     verb = kept[0]
     has_images = any(word in ("images", "photos.tar", "packed", "xrays", "tiles") for word in kept)
+    kept = ["runtime.epochs=4" if word == "runtime.epochs=400" else word for word in kept]
     tiny = [word for setting in _settings(kept, has_images) for word in ("--set", setting)]
-    if verb in ("train", "doctor") and "--encoder" not in kept:
+    if verb in ("train", "doctor") and not {"--encoder", "--from"} & set(kept):
         kept += [] if {"--preset", "--config"} & set(kept) else ["--preset", "smoke"]
         kept += tiny
     if verb == "search":

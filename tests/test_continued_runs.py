@@ -1,4 +1,4 @@
-"""A finished run is continued for more epochs: with its state, on the schedule of the new length, as a run of its own."""
+"""A finished run is continued for more epochs: with its state, on the new length's schedule, as a run of its own."""
 
 import json
 import shutil

@@ -11,6 +11,7 @@ from typing import Any
 import documented
 import pytest
 import recipes
+import torch
 import typer
 from commands import cnnjepa, run_file
 from image_sets import encoded, picture
@@ -21,6 +22,8 @@ from studies import write_study
 from typer.testing import CliRunner
 
 from cnnjepa.cli.app import app
+from cnnjepa.export import export_run
+from cnnjepa.pretrained import load_encoder
 from cnnjepa.schemas.study import Study
 
 ROOT = documented.ROOT
@@ -62,6 +65,8 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     train_alone(small_config(), folder / "runs" / "demo")
     for name in ("first", "photos"):
         shutil.copytree(folder / "runs" / "demo", folder / "runs" / name)
+    export_run(folder / "runs" / "demo", "safetensors", folder / "exported")
+    torch.save(load_encoder(folder / "runs" / "demo").state_dict(), folder / "first.pt")
     for name in REPORTED:
         for root in (folder, folder / "results"):
             write_study(root, Study(**{**DEPTHS.model_dump(), "name": name}), outcome)

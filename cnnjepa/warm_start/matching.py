@@ -26,7 +26,7 @@ class Fitted:
         self.fingerprint = fingerprint
         """SHA-256 of the tensors as they were given, under the encoder's names, without the adaptation to channels."""
         self.notes = notes
-        """What was adapted and what was left out, one phrase each."""
+        """Adapted and left-out tensors, one phrase each."""
 
 
 def fitted(given: Mapping[str, Tensor], backbone: Backbone, channels: int, named: str, which: str = "auto") -> Fitted:
