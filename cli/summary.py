@@ -86,19 +86,6 @@ def _cell(value: float | None, images: int | None) -> str:
     return f"{value:.1f} ±{(high - low) / 2:.1f}"
 
 
-def _start(result: TrialResult) -> list[str]:
-    """Return a line about the start of the training, if the weights were not random."""
-    lines = []
-    if result.continues:
-        lines.append(
-            f"continues run {result.continues.pretrain_hash[:12]}, whose {result.continues.epochs} epochs are among "
-            f"the {result.epochs} of this run"
-        )
-    if result.warm_start:
-        lines.append("; ".join([f"warm start: weights of {result.warm_start.source}", *result.warm_start.notes]))
-    return lines
-
-
 def _lines(result: TrialResult, run_dir: Path) -> list[str]:
     interval = (
         "±: half of the 95 % interval (Wilson) over the validation images; the variation between seeds is not included."
@@ -110,7 +97,7 @@ def _lines(result: TrialResult, run_dir: Path) -> list[str]:
         lines.append(
             f"RankMe {health.rankme:.1f} of {health.feature_dim}, feature spread {health.feature_std:.3f}{loss}"
         )
-    lines += _start(result)
+    lines += result.start
     if result.metrics:
         lines.append(", ".join(f"{name} {exact(round(value, 4))}" for name, value in result.metrics.items()))
     if result.cost:

@@ -55,7 +55,7 @@ class EncoderSection(ExtensibleSection):
     @classmethod
     def _random_weights_have_no_fingerprint(cls, given: Any) -> Any:
         if isinstance(given, dict) and given.get("init", "random") == "random":
-            return {name: value for name, value in given.items() if name != "init_fingerprint"}
+            return {k: v for k, v in given.items() if k != "init_fingerprint" or not isinstance(v, str)}
         return given
 
     @model_validator(mode="after")

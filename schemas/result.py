@@ -228,6 +228,19 @@ class TrialResult(Section):
         return self.status != "failed"
 
     @property
+    def start(self) -> tuple[str, ...]:
+        """The start of the training in words, if the weights were not random: a sentence per fact."""
+        found = []
+        if self.continues:
+            found.append(
+                f"continues run {self.continues.pretrain_hash[:12]}, whose {self.continues.epochs} epochs are among "
+                f"the {self.epochs} of this run"
+            )
+        if self.warm_start:
+            found.append("; ".join([f"warm start: weights of {self.warm_start.source}", *self.warm_start.notes]))
+        return tuple(found)
+
+    @property
     def by_set(self) -> tuple[SetFigures, ...]:
         """The figures of every probed set, in order; empty for images without labels."""
         if self.probes is None:

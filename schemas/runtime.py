@@ -85,7 +85,7 @@ class RuntimeConfig(Section):
     @classmethod
     def _only_a_continued_run_has_a_hash(cls, given: Any) -> Any:
         if isinstance(given, dict) and given.get("continues") is None:
-            return {name: value for name, value in given.items() if name != "continues_hash"}
+            return {k: v for k, v in given.items() if k != "continues_hash" or not isinstance(v, str)}
         return given
 
     @model_validator(mode="after")

@@ -5,11 +5,12 @@ from pathlib import Path
 
 import pytest
 from reports import DEPTHS, comparison, outcome, table
-from studies import planned, result_of, write_run, write_study
+from studies import figures, planned, result_of, write_run, write_study
 
 from cnnjepa.ablations.report.build import build_report
 from cnnjepa.ablations.report.published_rows import ENCODER_PARAMS, published_tables
-from cnnjepa.schemas import PretrainConfig, ProbeFigures, Probes
+from cnnjepa.ablations.report.tables.accuracy_notes import _floor_notes
+from cnnjepa.schemas import Floors, PretrainConfig, ProbeFigures, Probes, WarmStart
 from cnnjepa.schemas.study import Study
 
 pytestmark = pytest.mark.usefixtures("blank_pictures")
@@ -112,3 +113,23 @@ def test_a_run_that_trains_nothing_is_not_said_to_fail_at_it(tmp_path: Path) -> 
     built = build_report(tmp_path, ["seen"], tmp_path / "out")
     (said,) = [text for _, texts in built.sentences for text in texts if "linear" in text and "Not above" in text]
     assert trials[1].arm.label in said and trials[0].arm.label not in said
+
+
+@pytest.mark.medium
+def test_the_floor_of_given_weights_is_called_a_warm_start(tmp_path: Path) -> None:
+    study = Study(name="warm", preset="smoke", axes={"predictor.depth": (1, 2)}, seeds=(0,))
+    trials = write_study(tmp_path, study, lambda arm, seed: (3.0, 3.0))
+    floors = Floors(warm_start=Probes(held_out=figures(44.0, 45.0)))
+    start = WarmStart(source="timm's resnet18.a1_in1k", fingerprint="0" * 64, notes=("left out: fc (2 tensors)",))
+    write_run(tmp_path, trials[0], result_of(trials[0], 30.0, 30.0, floors=floors, warm_start=start))
+    built = build_report(tmp_path, ["warm"], tmp_path / "out")
+    said = [text for _, texts in built.sentences for text in texts if "Not above" in text and "linear" in text]
+    depth_1, depth_2 = (trial.arm.label for trial in trials)
+    assert said == [
+        f"Not above the untrained encoder by linear top-1: {depth_2} (3.0 against 4.0). Pretraining shows no benefit.",
+        f"Not above the warm start by linear top-1: {depth_1} (30.0 against 44.0). Pretraining shows no benefit.",
+    ]
+    notes = " ".join(_floor_notes(comparison(tmp_path, "warm")))
+    assert "the untrained encoder linear 4.0" in notes and "the warm start linear 44.0" in notes
+    page = (tmp_path / "out" / "report.html").read_text(encoding="utf-8")
+    assert "warm start: weights of timm's resnet18.a1_in1k; left out: fc (2 tensors)" in page.replace("\\u0027", "'")

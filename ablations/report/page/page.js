@@ -250,7 +250,7 @@ function trialPage(trial) {
   view.append(el("h3", {}, "Run"), el("div", { class: "grid" },
     list([
       ["folder", trial.folder], ["config hash", trial.hash], ["probe hash", trial.probe_hash], ["commit", trial.commit],
-      ["method", trial.method], ["encoder", trial.encoder], ["images", trial.dataset],
+      ["method", trial.method], ["encoder", trial.encoder], ["start", trial.start], ["images", trial.dataset],
       ["training images", trial.train_images], ["validation images", trial.val_images],
       ["unreadable images skipped", trial.skipped_images || null],
       ["epochs", trial.epochs], ["final loss", trial.final_loss && trial.final_loss.toPrecision(4)], ["started", trial.started], ["finished", trial.finished],

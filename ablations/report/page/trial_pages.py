@@ -98,6 +98,7 @@ def _outcome(result: TrialResult) -> dict[str, Any]:
         }
         for found in result.by_set
     ]
+    dump["start"] = ", ".join(result.start)
     return {**dump, "sets": sets, "unlabelled": result.probes is None, "skipped_images": len(result.skipped_images)}
 
 
