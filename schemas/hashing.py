@@ -47,10 +47,9 @@ _NOT_HASHED = {
 
 NEWER: dict[str, dict[str, Any]] = {
     "encoder": {"blocks": 12, "init_fingerprint": ""},
-    "runtime": {"continues_hash": ""},
     "optimizer": {"weight_decay_end": None, "decays": "all"},
     "schedule": {"warmup_start_factor": 0.0},
-    "runtime": {"cuda_graphs": False},
+    "runtime": {"cuda_graphs": False, "continues_hash": ""},
     "data": {"channels": 3, "dtype": "uint8", "range": "dtype"},
     "data.augmentation": {"name": "crop", "vertical_flip": 0.0, "quarter_turns": 0.0},
 }

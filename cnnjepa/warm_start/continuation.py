@@ -13,7 +13,8 @@ from cnnjepa.training.checkpoint import Checkpoint, read_checkpoint
 
 # Hashed settings that may differ from those of the continued run.
 MAY_CHANGE = (
-    "runtime.epochs", "runtime.device", "runtime.precision", "runtime.compile", "optimizer.lr", "optimizer.clip_norm",
+    "runtime.epochs", "runtime.device", "runtime.precision", "runtime.compile", "runtime.cuda_graphs",
+    "optimizer.lr", "optimizer.clip_norm",
     "schedule.warmup_epochs", "schedule.warmup_start_factor", "schedule.final_lr_factor",
 )  # fmt: skip
 
