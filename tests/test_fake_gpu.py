@@ -41,8 +41,11 @@ def fake_gpu(monkeypatch: pytest.MonkeyPatch) -> FakeTensorMode:
         with unset_fake_temporarily():  # type: ignore[no-untyped-call]
             return count_cells(tensor)
 
-    def new_tensor(*_: object) -> Tensor:
-        raise AssertionError("the host waits for the GPU to take a number; use new_full")
+    make = Tensor.new_tensor
+
+    def new_tensor(tensor: Tensor, *values: Any, **named: Any) -> Tensor:
+        assert not isinstance(tensor, FakeTensor), "the host waits for the GPU to take a number; use new_full"
+        return make(tensor, *values, **named)
 
     monkeypatch.setattr(Tensor, "nonzero", nonzero)
     monkeypatch.setattr(Tensor, "new_tensor", new_tensor)
