@@ -36,7 +36,13 @@ def search(
         int, typer.Option("--trials", help="Total number of trials, including earlier and pruned ones.", min=1)
     ] = 20,
     objective: Annotated[
-        Literal["knn", "linear"] | None, typer.Option("--objective", help="Held-out accuracy to maximise.")
+        str | None,
+        typer.Option(
+            "--objective",
+            help="The figure to optimise: the accuracies knn (default) and linear; without labels rankme, lidar, "
+            "alpha_req and loss; metric:NAME for a figure of probe.metrics.",
+            metavar="FIGURE",
+        ),
     ] = None,
     sampler: Annotated[
         Literal["tpe", "random", "grid"] | None, typer.Option("--sampler", help="Optuna's sampler.")

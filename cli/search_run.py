@@ -34,8 +34,9 @@ def run(space: SearchSpace, options: ClusterOptions, data: Path | None, trials: 
     from cnnjepa.ablations.data_facts import Resolver
     from cnnjepa.ablations.ray_cluster import ray_at
     from cnnjepa.ablations.search.findings import draw, write_best, write_trials
+    from cnnjepa.ablations.search.objective import objective_of, refuse_unknown_metric
     from cnnjepa.ablations.search.place import place_of
-    from cnnjepa.ablations.search.points import check_search
+    from cnnjepa.ablations.search.points import check_search, loss_warning
     from cnnjepa.ablations.search.settled_points import exhausted
     from cnnjepa.ablations.search.storage import open_study, storage_at, storage_errors, tried
 
@@ -47,11 +48,15 @@ def run(space: SearchSpace, options: ClusterOptions, data: Path | None, trials: 
     place = place_of(url, folder.path)
     resolver = Resolver("cpu", 1)
     images = resolver.facts(config)
-    if not images.size.classes and not config.probe.data:
+    objective = objective_of(space)
+    if objective.needs_labels and not images.size.classes and not config.probe.data:
+        what = "is an accuracy" if space.objective in ("knn", "linear") else "needs labels"
         raise ConfigError(
-            f"--objective {space.objective} is an accuracy, and {images.name} has no labels; give labels with "
-            "data.labels (folders or a table), or judge trials on a labelled set with --probe-data PATH"
+            f"--objective {space.objective} {what}, and {images.name} has no labels; give labels with data.labels "
+            "(folders or a table), judge trials on a labelled set with --probe-data PATH, or optimise rankme, lidar, "
+            "alpha_req or loss, which need no labels"
         )
+    refuse_unknown_metric(space, config)
     asked = record_of(space, resolver.with_probe_sets(config), images, options.workers_per_trial)
     if trials < len(space.first):
         raise ConfigError(f"--trials {trials} is fewer than the {len(space.first)} points of `first`")
@@ -60,6 +65,8 @@ def run(space: SearchSpace, options: ClusterOptions, data: Path | None, trials: 
     def warned(text: str) -> None:
         say(progress, f"warning: {text}")
 
+    if warning := loss_warning(space):
+        warned(warning)
     with locked(folder.path), storage_errors(place):
         refuse_other_search(folder, asked)
         done, storage, machines_fail = 0, None, False
@@ -93,7 +100,7 @@ def run(space: SearchSpace, options: ClusterOptions, data: Path | None, trials: 
                     try:
                         study, machines_fail = run_search(
                             space, task, capacity, storage, trials, stop_file, lambda: stop.reason is not None,
-                            Course(progress, done, trials),
+                            Course(progress, done, trials, objective),
                         )  # fmt: skip
                     finally:
                         stop_file.unlink(missing_ok=True)

@@ -11,6 +11,7 @@ from cnnjepa.schemas.numbers import counted, digits_apart, duration
 from cnnjepa.schemas.space import SearchSpace
 
 if TYPE_CHECKING:
+    from cnnjepa.ablations.search.objective import Objective
     from cnnjepa.ablations.search.proposals import News
 
 _SHOWN = 8
@@ -20,8 +21,8 @@ _DIGITS = 3  # of a number, unless more are needed to distinguish two in a table
 class Course:
     """Printer of one line per event of a trial: its settings, its figure at every probe, its end."""
 
-    def __init__(self, console: Console, done: int, trials: int) -> None:
-        self._console, self._done, self._trials = console, done, trials
+    def __init__(self, console: Console, done: int, trials: int, objective: "Objective") -> None:
+        self._console, self._done, self._trials, self._objective = console, done, trials, objective
         self._best: float | None = None
         self._began: dict[int, float] = {}
 
@@ -30,10 +31,11 @@ class Course:
         if news.how == "begins":
             self._began[news.trial] = time.monotonic()
             return self._say(news, ", ".join(f"{key} {_text(value)}" for key, value in news.choices.items()))
-        parts = [] if news.value is None else [f"{news.value:.2f} %"]
+        parts = [] if news.value is None else [self._objective.text(news.value, online=not news.ended)]
         if news.ended:
             self._done += 1
-            if news.how == "finished" and news.value is not None and (self._best is None or news.value > self._best):
+            best = self._best is None or (news.value is not None and self._objective.better(news.value, self._best))
+            if news.how == "finished" and news.value is not None and best:
                 self._best = news.value
                 parts.append("best so far")
             if news.trial in self._began:
@@ -48,14 +50,16 @@ class Course:
 
 
 def show(study: Any, space: SearchSpace) -> None:
-    """Print the best trials, the accuracies per value, how the trials ended, and the importances."""
+    """Print the best trials, the objectives per value, how the trials ended, and the importances."""
     from cnnjepa.ablations.search.findings import completed, importances, importances_need
+    from cnnjepa.ablations.search.objective import objective_of
     from cnnjepa.ablations.search.storage import HOW, choices_of, optuna_name, space_size, tried
 
-    out = console()
+    out, objective = console(), objective_of(space)
     # A long path is split into several lines, not cut.
     headers = ("trial", "figure", *(key.replace(".", ".\n") for key in space.space))
-    title = (space.name, "bold"), f": {space.objective} top-1 on held-out training images, %"
+    unit = f",{objective.unit}" if objective.unit else ""
+    title = (space.name, "bold"), f": {objective.label} on {objective.images}{unit}"
     table = Sheet(headers, title=title, folding=(), left=())
     settings = {optuna_name(key, asked): key for key, asked in space.space.items()}
     best = completed(study)[:_SHOWN]
@@ -63,9 +67,9 @@ def show(study: Any, space: SearchSpace) -> None:
     digits = {key: digits_apart([chosen.get(key) for chosen in choices], _DIGITS) for key in space.space}
     for trial, chosen in zip(best, choices, strict=True):
         cells = [_text(chosen.get(key), digits[key]) for key in space.space]
-        table.add(str(trial.number), f"{trial.value:.2f}", *cells)
+        table.add(str(trial.number), _number(trial.value or 0.0, objective), *cells)
     out.print(table)
-    _show_values(out, study, space)
+    _show_values(out, study, space, objective)
     ways = [trial.user_attrs.get(HOW, "lost") for trial in tried(study)]
     say(out, ", ".join(f"{ways.count(way)} {way}" for way in dict.fromkeys(ways)))
     found = importances(study)
@@ -80,7 +84,12 @@ def show(study: Any, space: SearchSpace) -> None:
         )
 
 
-def _show_values(out: Console, study: Any, space: SearchSpace) -> None:
+def _number(value: float, objective: "Objective") -> str:
+    """Return a figure without its unit, which the title has."""
+    return f"{value:.{objective.digits}f}"
+
+
+def _show_values(out: Console, study: Any, space: SearchSpace, objective: "Objective") -> None:
     from cnnjepa.ablations.search.values import by_value
 
     title = ("by value, of trials that reached their end",)
@@ -89,7 +98,7 @@ def _show_values(out: Console, study: Any, space: SearchSpace) -> None:
     ends = {key: [end for part in parts if part.setting == key for end in _ends(part.value)] for key in space.space}
     for part in parts:
         value = " to ".join(_text(end, digits_apart(ends[part.setting], _DIGITS)) for end in _ends(part.value))
-        numbers = f"{part.mean:.2f}", f"{min(part.figures):.2f}", f"{max(part.figures):.2f}"
+        numbers = [_number(one, objective) for one in (part.mean, min(part.figures), max(part.figures))]
         name = "" if part.setting == before else part.setting
         table.add(name, value, str(len(part.figures)), *numbers)
         before = part.setting

@@ -10,6 +10,10 @@ from cnnjepa.schemas.errors import ConfigError
 from cnnjepa.schemas.study import NamedArms, arm_named
 from cnnjepa.schemas.yaml_text import read_yaml, write_inline
 
+OBJECTIVES = ("knn", "linear", "rankme", "lidar", "alpha_req", "loss")
+METRIC = "metric:"
+"""Beginning of an objective that is a figure of `probe.metrics`; its name follows."""
+
 _FORM = re.compile(r"^(log|uniform|int|choice)\((.*)\)$", re.DOTALL)
 # In the names of arms; Ray splits a name at a slash.
 _NAME = re.compile(r"^[A-Za-z0-9][A-Za-z0-9 _-]*$")
@@ -120,8 +124,8 @@ Ranged = Annotated[Range, BeforeValidator(_range), PlainSerializer(_written)]
 
 
 class SearchSpace(Section):
-    """A search over settings. The figure is measured on the held-out tenth of the training set; validation images are
-    not used."""
+    """A search over settings. Accuracies are measured on the held-out tenth of the training set, where validation
+    images are not used; figures without labels are measured on validation images."""
 
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=80)
     """Name of the folder below `studies/`."""
@@ -142,8 +146,11 @@ class SearchSpace(Section):
     that a point leaves out are proposed by the sampler. Together the points may be a design that no sampler would
     choose (an orthogonal array)."""
 
-    objective: Literal["knn", "linear"] = "knn"
-    """The figure that is maximised: `selection.knn_top1` or `selection.linear_top1` of result.json."""
+    objective: str = "knn"
+    """The figure that is optimised. `knn` and `linear`: the accuracies `selection.knn_top1` and `selection.linear_top1`
+    of result.json, maximised. `rankme`, `lidar`, `alpha_req` and `loss` need no labels: RankMe and LiDAR are maximised,
+    the distance of α-ReQ's exponent from 1 and the loss on held-out images are minimised. `metric:NAME`: the figure
+    NAME of `probe.metrics`, maximised."""
 
     sampler: Literal["tpe", "random", "grid"] = "tpe"
     """`tpe`: tree-structured Parzen estimator (Bergstra et al., 2011); `grid` tries every combination of `choice`,
@@ -161,6 +168,16 @@ class SearchSpace(Section):
     reduction: int = Field(default=3, ge=2)
     """Reduction factor of ASHA, which keeps one in so many trials at each rung. Source: the paper uses 4; ours is
     milder, for few trials."""
+
+    @field_validator("objective")
+    @classmethod
+    def _is_a_figure(cls, value: str) -> str:
+        if value not in OBJECTIVES and not (value.startswith(METRIC) and value != METRIC):
+            raise ValueError(
+                f"{value!r} is no objective; must be one of {', '.join(OBJECTIVES)}, or metric:NAME for a figure of "
+                "probe.metrics"
+            )
+        return value
 
     @field_validator("space")
     @classmethod

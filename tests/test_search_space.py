@@ -7,7 +7,8 @@ import pytest
 import yaml
 from searches import GRIDS, space
 
-from cnnjepa.ablations.search.points import changes_of, check_search
+from cnnjepa.ablations.search.objective import refuse_unknown_metric
+from cnnjepa.ablations.search.points import changes_of, check_search, loss_warning
 from cnnjepa.cli.search_space import requested_space
 from cnnjepa.schemas import ConfigError
 from cnnjepa.schemas.space import SearchSpace
@@ -105,3 +106,37 @@ def test_pruning_without_intermediate_probes_is_refused() -> None:
 def test_a_search_without_the_figure_it_is_judged_by_is_refused() -> None:
     with pytest.raises(ConfigError, match=r"probe.protocols must contain held_out"):
         check_search(space(set={"probe.protocols": ["published"]}), None)
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"objective": "knm"}, "'knm' is no objective; must be one of knn, linear, rankme, lidar, alpha_req, loss, or"),
+        ({"objective": "metric:"}, "metric:NAME for a figure of probe.metrics"),
+    ],
+)
+def test_an_objective_that_does_not_exist_is_refused(fields: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        requested_space(None, ["optimizer.lr=log(1e-4, 1e-1)"], [], fields)
+
+
+def test_objectives_that_no_trial_could_have_are_refused() -> None:
+    unpruned: dict[str, Any] = {"prune": False}
+    for method in ("supervised", "random_init"):
+        with pytest.raises(ConfigError, match=f"--objective loss: method {method} has no loss on held-out images"):
+            check_search(space(objective="loss", set={"method.name": method}, **unpruned), None)
+    with pytest.raises(ConfigError, match=r"--objective metric:class_mean_top1: probe.metrics is empty"):
+        check_search(space(objective="metric:class_mean_top1", **unpruned), None)
+    asked = space(objective="metric:class_mean", set={"probe.metrics": ["class_means"]}, **unpruned)
+    with pytest.raises(ConfigError, match=r"has this figure; must be one of metric:class_mean_top1, metric:class_mean"):
+        refuse_unknown_metric(asked, check_search(asked, None))
+    known = space(objective="metric:class_mean_top1", set={"probe.metrics": ["class_means"]}, **unpruned)
+    refuse_unknown_metric(known, check_search(known, None))
+    check_search(space(objective="rankme", set={"probe.protocols": ["published"]}), None)
+
+
+def test_a_search_that_compares_losses_of_different_meaning_is_warned_about() -> None:
+    masks: Any = {"masking.min_keep": "int(3, 5)", "optimizer.lr": "log(1e-4, 1e-1)"}
+    warning = loss_warning(space(objective="loss", space=masks))
+    assert warning and warning.startswith("--objective loss compares losses of different method.masking.min_keep;")
+    assert loss_warning(space(objective="loss")) is None and loss_warning(space(space=masks)) is None

@@ -7,10 +7,12 @@ from pathlib import Path
 from typing import Any
 
 import optuna
+from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
 from cnnjepa.ablations.pool import Pool
 from cnnjepa.ablations.report.escape import csv_value
+from cnnjepa.ablations.search.objective import objective_of
 from cnnjepa.ablations.search.points import changes_of
 from cnnjepa.ablations.search.storage import HASH, HOW, PROBE, REPEATED, choices_of
 from cnnjepa.ablations.study_folder import StudyFolder
@@ -29,7 +31,8 @@ _LEAST_FOR_IMPORTANCES = 20
 def completed(study: optuna.Study) -> list[FrozenTrial]:
     """Return the trials that reached their end, best first."""
     trials = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
-    return sorted(trials, key=lambda trial: (-float(trial.value or 0.0), trial.number))
+    sign = 1 if study.direction == StudyDirection.MINIMIZE else -1
+    return sorted(trials, key=lambda trial: (sign * float(trial.value or 0.0), trial.number))
 
 
 def importances(study: optuna.Study) -> dict[str, float] | None:
@@ -55,15 +58,16 @@ def write_best(study: optuna.Study, space: SearchSpace, folder: Path, data: Path
     trials = completed(study)
     if not trials:
         return None
-    best, images = trials[0], [] if data is None else ["--data", data]
+    best, images, objective = trials[0], [] if data is None else ["--data", data], objective_of(space)
     tree: dict[str, Any] = {"extends": space.preset}
     base = full_paths(space.set, "set:")
     for setting, value in {**base, **changes_of(choices_of(best.params, space), space)}.items():
         tree = merge(tree, nested(setting, value))
     head = [
         f"# The best of {len(trials)} completed trials of the search {space.name} (trial {best.number}).",
-        f"# {space.objective} top-1 on held-out training images: {best.value:.2f} %, one seed. Chosen as",
-        "# the best of many, so the figure is optimistic; validation images were not used.",
+        f"# {objective.label} on {objective.images}: {objective.text(float(best.value or 0.0))}, one seed.",
+        "# Chosen as the best of many, so the figure is optimistic."
+        + ("" if objective.images.startswith("validation") else " Validation images were not used."),
         f"# Run: {str(best.user_attrs.get(HASH, 'unknown'))[:12]}",
         f"# Use: {command('cnnjepa', 'train', '--config', folder / 'best.yaml', *images)}",
     ]
@@ -74,16 +78,18 @@ def write_best(study: optuna.Study, space: SearchSpace, folder: Path, data: Path
 
 
 def write_trials(study: optuna.Study, space: SearchSpace, folder: StudyFolder) -> Path:
-    """Write `trials.csv`, with one row per ended trial: how it ended, its settings, k-NN at every intermediate probe,
-    both final probe figures (top-1 in percent, held-out training images), and the run's folder in the pool."""
+    """Write `trials.csv`, with one row per ended trial: how it ended, its settings, the figure of every intermediate
+    probe, both final accuracies (top-1 in percent, held-out training images), the objective if it is another figure,
+    and the run's folder in the pool."""
     ended = [trial for trial in study.get_trials(deepcopy=False) if trial.state.is_finished() and trial.params]
     trials = [trial for trial in ended if trial.user_attrs.get(HOW) != REPEATED]
     epochs = sorted({epoch for trial in trials for epoch in trial.intermediate_values})
-    figures, pool = ("linear_top1", "knn_top1"), Pool(folder.root)
+    figures, pool, objective = ("linear_top1", "knn_top1"), Pool(folder.root), objective_of(space)
+    further = [] if space.objective in ("knn", "linear") else [objective.label]
     text = io.StringIO()
     table = csv.writer(text, lineterminator="\n")
-    looked = (f"knn_top1 epoch {epoch}" for epoch in epochs)
-    table.writerow(["trial", "ended", *map(csv_value, space.space), *looked, *figures, "run"])
+    looked = (csv_value(f"{objective.online_label} epoch {epoch}") for epoch in epochs)
+    table.writerow(["trial", "ended", *map(csv_value, space.space), *looked, *figures, *map(csv_value, further), "run"])
     for trial in trials:
         choices, looks = choices_of(trial.params, space), trial.intermediate_values
         how, run = (trial.user_attrs.get(name, "") for name in (HOW, HASH))
@@ -92,7 +98,8 @@ def write_trials(study: optuna.Study, space: SearchSpace, folder: StudyFolder) -
         selection = None if result is None else result.first_set.selection
         found = {} if selection is None else selection.model_dump()
         settings = (csv_value(choices.get(key, "")) for key in space.space)
-        at_end = (found.get(name, "") for name in figures)
+        at_end = [found.get(name, "") for name in figures]
+        at_end += [trial.value if trial.state == TrialState.COMPLETE else ""] if further else []
         table.writerow([trial.number, how or "lost", *settings, *(looks.get(e, "") for e in epochs), *at_end, run])
     path = folder.path / "trials.csv"
     write_atomically(path, text.getvalue().encode())

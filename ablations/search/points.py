@@ -3,11 +3,12 @@
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from cnnjepa.ablations.search.objective import has_loss, objective_of
 from cnnjepa.ablations.study_folder import TrialRecord
 from cnnjepa.schemas import ConfigError, PretrainConfig, load_config
 from cnnjepa.schemas.numbers import exact
 from cnnjepa.schemas.overrides import full_path, full_paths
-from cnnjepa.schemas.space import SearchSpace
+from cnnjepa.schemas.space import METRIC, SearchSpace
 
 if TYPE_CHECKING:  # it imports torch, which takes seconds; search spaces are checked before that
     from cnnjepa.ablations.data_facts import Resolver
@@ -74,11 +75,21 @@ def check_search(space: SearchSpace, data: Path | None) -> PretrainConfig:
     if twice:
         raise ConfigError(f"--space {twice[0]}: given twice; give every setting once")
     config = config_of(space, {}, data)
-    if "held_out" not in config.probe.protocols:
+    objective = objective_of(space)
+    if objective.name in ("knn", "linear") and "held_out" not in config.probe.protocols:
         raise ConfigError("probe.protocols must contain held_out: a search optimises the figure on the held-out tenth")
     if space.prune and not config.probe.every_epochs:
         raise ConfigError(
             "pruning needs intermediate probes, but probe.every_epochs is 0: --set probe.every_epochs=1, or --no-prune"
+        )
+    if objective.name == "loss" and not has_loss(config):
+        raise ConfigError(
+            f"--objective loss: method {config.method.name} has no loss on held-out images that needs no labels; "
+            "choose another objective or method"
+        )
+    if objective.name.startswith(METRIC) and not config.probe.metrics:
+        raise ConfigError(
+            f"--objective {objective.name}: probe.metrics is empty; name the metric with --set probe.metrics=…"
         )
     for key, asked in space.space.items():
         for value in asked.ends:
@@ -94,6 +105,17 @@ def check_search(space: SearchSpace, data: Path | None) -> PretrainConfig:
         if len(point) == len(space.space) and (refusal := refusal_of(point, space, data)):
             raise ConfigError(f"first, point {place}: {refusal}")
     return config
+
+
+def loss_warning(space: SearchSpace) -> str | None:
+    """Return a warning if the search compares losses that differ in meaning; None otherwise."""
+    changing = [path for paths in _paths(space).values() for path in paths if path.startswith(("method.", "data."))]
+    if space.objective != "loss" or not changing:
+        return None
+    return (
+        f"--objective loss compares losses of different {', '.join(changing)}; a change of the method, of its masks or "
+        "of its views makes another loss, and a lower one need not be better"
+    )
 
 
 def refusal_of(choices: dict[str, Any], space: SearchSpace, data: Path | None) -> str | None:

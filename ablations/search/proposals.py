@@ -47,8 +47,7 @@ class News(NamedTuple):
     """`begins`, `waits` while another process trains the same settings, `epoch N` at an intermediate probe, or how it
     ended: `finished`, `pruned`, `collapsed`, …"""
     value: float | None
-    """The probe's accuracy in percent, on held-out training images: k-NN top-1 at an epoch, the objective at the
-    end."""
+    """The objective at the end; at an epoch, the figure of the online probe that stands for it."""
     detail: str
     choices: dict[str, Any]
     """The proposal: the search's key → the value, or the named arm's name."""

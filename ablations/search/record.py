@@ -10,6 +10,7 @@ from pydantic import ValidationError
 
 from cnnjepa.ablations.data_facts import DataFacts
 from cnnjepa.ablations.search.notes import NOTED, without_notes
+from cnnjepa.ablations.search.objective import objective_of
 from cnnjepa.ablations.study_folder import StudyFolder
 from cnnjepa.schemas import ConfigError, PretrainConfig, pretrain_hash, probe_hash
 from cnnjepa.schemas.numbers import counted
@@ -97,7 +98,8 @@ def claim(storage: Any, shown: str, folder: StudyFolder, asked: dict[str, Any]) 
     """Record in the storage's study, created if necessary, that it belongs to this search. `asked` has the folder's
     `id`. Raises ConfigError when another search was faster."""
     refuse_other_owner(storage, shown, folder, asked)
-    study = optuna.create_study(storage=storage, study_name=asked["name"], direction="maximize", load_if_exists=True)
+    direction = objective_of(SearchSpace.model_validate(without_notes(asked))).direction
+    study = optuna.create_study(storage=storage, study_name=asked["name"], direction=direction, load_if_exists=True)
     mine = {"folder": str(folder.path.absolute()), "host": platform.node(), "id": asked["id"], "record": asked}
     study.set_user_attr(_OWNER, mine)
     refuse_other_owner(storage, shown, folder, asked)

@@ -14,6 +14,7 @@ from ray.tune.search.optuna import OptunaSearch
 from cnnjepa.ablations.pool import Pool
 from cnnjepa.ablations.ray_executor import AskToStop, NotKept, trial_resources
 from cnnjepa.ablations.resources import Capacity
+from cnnjepa.ablations.search.objective import objective_of
 from cnnjepa.ablations.search.points import config_of, resolver_of, trial_record
 from cnnjepa.ablations.search.proposals import OnNews, Proposals
 from cnnjepa.ablations.search.settled_points import RunName
@@ -39,7 +40,11 @@ class _Searcher(NotKept, OptunaSearch):
         """Set up the searcher. `lost` returns the outcome of a point (the search's key → value) whose process died at
         every attempt."""
         super().__init__(
-            space=distributions(space), metric="objective", mode="max", study_name=space.name, storage=storage
+            space=distributions(space),
+            metric="objective",
+            mode=objective_of(space).mode,
+            study_name=space.name,
+            storage=storage,
         )
         self._proposals, self._stopping, self._lost = proposals, stopping, lost
         self._searched = space
@@ -154,7 +159,8 @@ def _scheduler(space: SearchSpace, task: SearchTask) -> Any:
     config = config_of(space, {}, None if task.data is None else Path(task.data))
     epochs = config.runtime.epochs
     grace = space.grace_epochs or max(config.probe.every_epochs, epochs // 6)
+    mode = objective_of(space).mode
     return AsyncHyperBandScheduler(
-        time_attr="epoch", metric="looked", mode="max", max_t=epochs, grace_period=min(grace, epochs),
+        time_attr="epoch", metric="looked", mode=mode, max_t=epochs, grace_period=min(grace, epochs),
         reduction_factor=space.reduction,
     )  # fmt: skip

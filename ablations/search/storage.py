@@ -13,6 +13,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from cnnjepa.ablations.pool import Pool
 from cnnjepa.ablations.search.journal_lock import JournalLock, drop_torn_line
+from cnnjepa.ablations.search.objective import objective_of
 from cnnjepa.ablations.search.place import Place
 from cnnjepa.ablations.trial_runner import ATTEMPTS
 from cnnjepa.errors import RunError
@@ -110,7 +111,8 @@ def open_study(space: SearchSpace, storage: Any, pool: Pool | None = None) -> op
     proposal, and training resumes from their checkpoints. A point at which drivers died three times, each without a
     newer checkpoint in the `pool`, is not tried again.
     """
-    study = optuna.create_study(storage=storage, study_name=space.name, direction="maximize", load_if_exists=True)
+    direction = objective_of(space).direction
+    study = optuna.create_study(storage=storage, study_name=space.name, direction=direction, load_if_exists=True)
     for trial in study.get_trials(deepcopy=False):
         if trial.state == TrialState.RUNNING:
             _mark_lost(study, trial, pool)

@@ -10,6 +10,7 @@ from ray import tune
 from cnnjepa.ablations.pool import Pool, own_probe
 from cnnjepa.ablations.ray_executor import run_on_workers
 from cnnjepa.ablations.resources import Resources
+from cnnjepa.ablations.search.objective import Objective, objective_of
 from cnnjepa.ablations.search.points import resolver_of, trial_record
 from cnnjepa.ablations.search.storage import choices_of
 from cnnjepa.ablations.study_folder import StudyFolder, TrialRecord
@@ -33,9 +34,10 @@ class SearchTask(NamedTuple):
 
 
 def search_trial(params: dict[str, Any], task: SearchTask) -> None:
-    """Run a trial. Report `looked` (k-NN on held-out training images) after every intermediate probe, and at the end
-    `how` it ended, with the `objective`."""
+    """Run a trial. Report `looked` (the figure that stands for the objective) after every intermediate probe, and at
+    the end `how` it ended, with the `objective`."""
     space = SearchSpace.model_validate_json(task.space)
+    objective = objective_of(space)
     try:
         data = None if task.data is None else Path(task.data)
         resolver = resolver_of(task.resources, Path(task.root))
@@ -59,16 +61,14 @@ def search_trial(params: dict[str, Any], task: SearchTask) -> None:
     seen = 0
     while training.is_alive():
         training.join(_LOOK_SECONDS)
-        seen = _report_looks(run.path / "metrics.jsonl", seen, record)
+        seen = _report_looks(run.path / "metrics.jsonl", seen, record, objective)
     (outcome,) = done
     if isinstance(outcome, BaseException):
         raise outcome
     if outcome.status == "stopped" and not Path(task.stop_file).exists():
         raise RuntimeError(f"{outcome.detail}, which the search did not request")  # Tune restarts it
     result = run.read_result(record.probe_hash)
-    selection = None if result is None else result.first_set.selection
-    found = {} if selection is None else selection.model_dump()
-    figure = found.get(f"{space.objective}_top1")
+    figure = None if result is None else objective.final(result)
     tune.report(
         {
             "how": outcome.status,
@@ -94,7 +94,7 @@ def _train(record: TrialRecord, task: SearchTask, run: Path, log: Path) -> Outco
     return run_on_workers(spec, task.resources)
 
 
-def _report_looks(metrics: Path, seen: int, record: TrialRecord) -> int:
+def _report_looks(metrics: Path, seen: int, record: TrialRecord, objective: Objective) -> int:
     """Report the intermediate probes after the first `seen`; return how many there are."""
     try:
         lines = metrics.read_text(encoding="utf-8").splitlines(keepends=True)
@@ -103,9 +103,10 @@ def _report_looks(metrics: Path, seen: int, record: TrialRecord) -> int:
     probes = [json.loads(line) for line in lines if line.endswith("\n") and '"kind": "probe"' in line]
     for probe in (probe for probe in probes[seen:] if own_probe(probe, record.probe_hash)):
         collapsed = probe["feature_std"] < COLLAPSED_STD or probe["rankme"] < COLLAPSED_RANK
+        looked = objective.online(probe)
         tune.report(
             {
-                "looked": probe["knn_top1"],
+                **({} if looked is None else {"looked": looked}),
                 "epoch": probe["epoch"],
                 "collapsed": collapsed,
                 "pretrain_hash": record.pretrain_hash,

@@ -1,4 +1,4 @@
-"""Accuracies for each value of a setting, over the trials of a search that reached their end."""
+"""The objective for each value of a setting, over the trials of a search that reached their end."""
 
 import statistics
 from typing import Any, NamedTuple
@@ -18,26 +18,26 @@ class Between(NamedTuple):
 
 
 class ValueFigures(NamedTuple):
-    """The accuracies of the trials with one value of a setting, or with a value from a part of its range."""
+    """The objectives of the trials with one value of a setting, or with a value from a part of its range."""
 
     setting: str
     """The setting's name in the search."""
     value: Any
     """The value, the named arm's name, or, for real numbers, half of the range (a Between)."""
     figures: tuple[float, ...]
-    """Objective of each trial, top-1 in percent, largest first."""
+    """Objective of each trial, the best first."""
 
     @property
     def mean(self) -> float:
-        """Mean of the accuracies. Other settings differ between the trials too, so values compare fairly only as far as
+        """Mean of the objectives. Other settings differ between the trials too, so values compare fairly only as far as
         those settings are balanced."""
         return statistics.fmean(self.figures)
 
 
 def by_value(study: optuna.Study, space: SearchSpace) -> list[ValueFigures]:
-    """Return the accuracies for every value of a setting that some finished trial had, in the order of the search file.
+    """Return the objectives for every value of a setting that some finished trial had, in the order of the search file.
     Ranges of real numbers are split at their middle (`log`: at the middle of the logarithm). Pruned trials have no
-    accuracy and are left out."""
+    objective and are left out."""
     trials = [(choices_of(trial.params, space), float(trial.value or 0.0)) for trial in completed(study)]
     found = []
     for setting, asked in space.space.items():

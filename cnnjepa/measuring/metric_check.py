@@ -1,6 +1,6 @@
 """Checks of whether a probe metric is fit for use, on random features."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 import torch
 
@@ -30,6 +30,15 @@ def examine_metric(name: str) -> Iterator[Finding]:
     ]
     what = f"figures changes {', '.join(changed)}; work on a copy" if changed else "as before"
     yield Finding("features are unchanged", what, not changed)
+
+
+def figure_names(names: Iterable[str]) -> list[str] | None:
+    """Return the names of the figures of these metrics, measured on random features of four classes. None if a metric
+    cannot be computed on them."""
+    try:
+        return list(measure(load_metrics(names), _features()))
+    except RunError:
+        return None
 
 
 def _features() -> ProbedFeatures:
