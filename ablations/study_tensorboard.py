@@ -106,7 +106,8 @@ class _Run:
         outcome = {} if figures is None else figures.model_dump(exclude_none=True)
         outcome |= result.metrics
         if result.probes is None and result.diagnostics:
-            outcome = result.diagnostics.model_dump(include={"rankme", "feature_std"})
+            shown = {"rankme", "lidar", "alpha_req", "feature_std", "heldout_loss"}
+            outcome = result.diagnostics.model_dump(include=shown, exclude_none=True)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", DeprecationWarning)
             self._open().add_hparams(

@@ -69,7 +69,8 @@ class _Log(Watcher):
     def logged(self, kind: str, values: dict[str, Any]) -> None:
         if kind == "probe":
             knn = f"k-NN {values['knn_top1']:.1f} %, " if "knn_top1" in values else ""
-            self.say(f"epoch {values['epoch']}: {knn}RankMe {values['rankme']:.1f}")
+            loss = f", held-out loss {values['heldout_loss']:.4f}" if "heldout_loss" in values else ""
+            self.say(f"epoch {values['epoch']}: {knn}RankMe {values['rankme']:.1f}{loss}")
         elif int(values["epoch"]) > self._epoch:
             self._epoch = int(values["epoch"])
             self.say(f"epoch {self._epoch}: loss {values['loss']:.4f}, {values['images_per_s']:,.0f} images/s")

@@ -86,10 +86,11 @@ class TerminalWatcher(Watcher):
     def logged(self, kind: str, values: dict[str, Any]) -> None:
         if kind == "probe":
             knn = f"k-NN {values['knn_top1']:.1f} % (held-out training images)  " if "knn_top1" in values else ""
-            say(
-                self._console,
-                f"epoch {values['epoch']:>4}  {knn}RankMe {values['rankme']:.1f}  spread {values['feature_std']:.3f}",
-            )
+            more = f"  LiDAR {values['lidar']:.1f}" if "lidar" in values else ""
+            more += f"  α-ReQ {values['alpha_req']:.2f}" if "alpha_req" in values else ""
+            more += f"  spread {values['feature_std']:.3f}"
+            more += f"  held-out loss {values['heldout_loss']:.4f}" if "heldout_loss" in values else ""
+            say(self._console, f"epoch {values['epoch']:>4}  {knn}RankMe {values['rankme']:.1f}{more}")
             return
         if self._task is not None:
             self._progress.update(self._task, loss=f"{values['loss']:.4f}", speed=f"{values['images_per_s']:,.0f}")

@@ -50,9 +50,10 @@ def run(space: SearchSpace, options: ClusterOptions, data: Path | None, trials: 
     images = resolver.facts(config)
     objective = objective_of(space)
     if objective.needs_labels and not images.size.classes and not config.probe.data:
-        what = "is an accuracy" if space.objective in ("knn", "linear") else "needs labels"
+        accuracy = space.objective in ("knn", "linear")
+        what, lack = ("is an accuracy", "no labels") if accuracy else ("needs labels", "none")
         raise ConfigError(
-            f"--objective {space.objective} {what}, and {images.name} has no labels; give labels with data.labels "
+            f"--objective {space.objective} {what}, and {images.name} has {lack}; give labels with data.labels "
             "(folders or a table), judge trials on a labelled set with --probe-data PATH, or optimise rankme, lidar, "
             "alpha_req or loss, which need no labels"
         )

@@ -199,7 +199,7 @@ def outcome_table(study: Study, pool: Pool, records: list[TrialRecord]) -> Sheet
 def _unlabelled_table(study: Study, records: list[TrialRecord], statuses: dict[TrialKey, TrialStatus]) -> Sheet:
     """Return a table with one row per arm: diagnostics of the features over its seeds, which need no labels."""
     table = Sheet(
-        ("arm", "n", "RankMe", "spread", "loss"),
+        ("arm", "n", "RankMe", "LiDAR", "α-ReQ", "spread", "held-out\nloss", "final\nloss"),
         title=((study.name, "bold"), f": {records[0].dataset}, without labels"),
         caption="on validation images; ±: standard deviation over seeds. Losses of different maskings do not compare",
     )
@@ -211,13 +211,17 @@ def _unlabelled_table(study: Study, records: list[TrialRecord], statuses: dict[T
             f"{arm} (baseline)" if of_arm[0].baseline else arm,
             str(len(found)),
             _mean([one.rankme for one in health], 1),
+            _mean([one.lidar for one in health], 1),
+            _mean([one.alpha_req for one in health], 2),
             _mean([one.feature_std for one in health], 3),
-            _mean([result.final_loss for result in found if result.final_loss is not None], 4),
+            _mean([one.heldout_loss for one in health], 4),
+            _mean([result.final_loss for result in found], 4),
         )
     return table
 
 
-def _mean(values: list[float], digits: int) -> str:
+def _mean(figures: Iterable[float | None], digits: int) -> str:
+    values = [value for value in figures if value is not None]
     if not values:
         return "–"
     spread = f" ±{statistics.stdev(values):.{digits}f}" if len(values) > 1 else ""

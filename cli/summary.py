@@ -93,10 +93,15 @@ def _lines(result: TrialResult, run_dir: Path) -> list[str]:
     lines = [interval] if result.by_set else []
     if result.diagnostics:
         health = result.diagnostics
-        loss = "" if result.final_loss is None else f", final loss {result.final_loss:.4f}"
-        lines.append(
-            f"RankMe {health.rankme:.1f} of {health.feature_dim}, feature spread {health.feature_std:.3f}{loss}"
-        )
+        parts = [
+            f"RankMe {health.rankme:.1f} of {health.feature_dim}",
+            *([] if health.lidar is None else [f"LiDAR {health.lidar:.1f}"]),
+            *([] if health.alpha_req is None else [f"α-ReQ {health.alpha_req:.2f}"]),
+            f"feature spread {health.feature_std:.3f}",
+            *([] if health.heldout_loss is None else [f"held-out loss {health.heldout_loss:.4f}"]),
+            *([] if result.final_loss is None else [f"final loss {result.final_loss:.4f}"]),
+        ]
+        lines.append(", ".join(parts))
     lines += result.start
     if result.metrics:
         lines.append(", ".join(f"{name} {exact(round(value, 4))}" for name, value in result.metrics.items()))

@@ -63,11 +63,11 @@ def _text(text: str | None) -> str:
 def references() -> dict[Path, str]:
     """Return the text that each generated file should hold."""
     config = re.sub(r"docs/(sources\.md#([a-z0-9-]+))", r"[\2](\1)", config_reference())
-    reproduction = HERE / "reproduction.md"
+    pages = [HERE / "reproduction.md", HERE / "labels.md"]
     return {
         HERE / "config.md": config,
         HERE / "cli.md": cli_reference(),
-        reproduction: with_tables(reproduction.read_text(encoding="utf-8")),
+        **{page: with_tables(page.read_text(encoding="utf-8")) for page in pages},
     }
 
 

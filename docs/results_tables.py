@@ -1,4 +1,5 @@
-"""The tables of docs/reproduction.md that come from results/photos. `make docs` writes them between their markers.
+"""The tables of docs/reproduction.md and docs/labels.md that come from results/. `make docs` writes them between their
+markers.
 
 A table stands between `<!-- results: NAME -->` and `<!-- end of results -->`; NAME is a key of `TABLES`.
 """
@@ -11,6 +12,7 @@ from pathlib import Path
 from cnnjepa.ablations.published import published_time_shares
 from cnnjepa.ablations.report.claims import Answered, answered, expectation
 from cnnjepa.ablations.report.comparison import METRICS, Comparison, compare
+from cnnjepa.ablations.report.label_free import FIGURES, label_free_agreements
 from cnnjepa.ablations.report.phrases import interval, signed
 from cnnjepa.ablations.report.reading import read_study
 from cnnjepa.ablations.report.statistics import mean_ratio
@@ -20,6 +22,7 @@ from cnnjepa.ablations.study_folder import StudyFolder
 ROOT = Path(__file__).parent.parent / "results" / "photos"
 CLAIMED = ("photos_masking", "photos_depth", "photos_depth_beyond", "photos_kernel", "photos_conv")
 METHODS = "photos5000-equal-images"
+LABEL_FREE = ("photos5000-label-free", "photos5000-equal-images")
 NAMES = {
     "cnnjepa": "CNN-JEPA", "lejepa": "LeJEPA", "supervised": "supervised", "vicreg": "VICReg", "simclr": "SimCLR",
     "spark": "SparK", "byol": "BYOL", "random_init": "untrained", "ijepa": "I-JEPA (transformer)",
@@ -92,7 +95,26 @@ def methods() -> str:
     return _table(("", *METRICS.values(), "n", "time per step, CNN-JEPA / method"), rows)
 
 
-TABLES: dict[str, Callable[[], str]] = {"claims": claims, "step claims": step_claims, "methods": methods}
+def label_free() -> str:
+    """Agreement of the figures without labels with both probes, per study."""
+    rows = []
+    for name in LABEL_FREE:
+        data = read_study(StudyFolder(ROOT, name))
+        found = label_free_agreements(data, data.datasets[0])
+        for figure in FIGURES:
+            of_figure = {one.metric: one for one in found if one.figure == figure}
+            if not of_figure:
+                continue
+            taus = [f"{signed(one.tau)} {interval(one.low, one.high, True)}" for one in of_figure.values()]
+            first = next(iter(of_figure.values()))
+            counts = [str(first.trials), str(first.arms), str(first.left_out)]
+            rows.append([f"`{name}`", figure.label, *taus, *counts])
+    return _table(("study", "figure", *(f"τ with {name}" for name in METRICS.values()), "n", "arms", "left out"), rows)
+
+
+TABLES: dict[str, Callable[[], str]] = {
+    "claims": claims, "step claims": step_claims, "methods": methods, "label free": label_free,
+}  # fmt: skip
 _PLACE = re.compile(r"(<!-- results: (?P<name>[^>]+?) -->\n).*?(?=<!-- end of results -->)", re.DOTALL)
 
 

@@ -19,8 +19,9 @@ def test_every_kept_study_of_results_reports_all_its_trials_with_figures_and_cur
         assert all(trial.figures("held_out") and trial.curves.problem is None for trial in study.trials)
         counts[name] = len(study.trials)
     assert counts == {
-        "photos5000-equal-images": 27, "photos5000-equal-time": 8, "photos_conv": 6, "photos_depth": 10,
-        "photos_depth_beyond": 9, "photos_kernel": 9, "photos_masking": 15, "photos_ratio": 9, "photos_sampler": 6,
+        "photos5000-equal-images": 27, "photos5000-equal-time": 8, "photos5000-label-free": 16, "photos_conv": 6,
+        "photos_depth": 10, "photos_depth_beyond": 9, "photos_kernel": 9, "photos_masking": 15, "photos_ratio": 9,
+        "photos_sampler": 6,
     }  # fmt: skip
 
 
@@ -29,7 +30,9 @@ def test_a_changed_number_in_a_documents_table_is_written_again(monkeypatch: pyt
     from results_tables import TABLES, with_tables
 
     page = (ROOT / "docs" / "reproduction.md").read_text(encoding="utf-8")
-    assert [page.count(f"<!-- results: {name} -->") for name in TABLES] == [1] * len(TABLES)
+    both = page + (labels := (ROOT / "docs" / "labels.md").read_text(encoding="utf-8"))
+    assert [both.count(f"<!-- results: {name} -->") for name in TABLES] == [1] * len(TABLES)
+    assert "| `photos5000-label-free` | LiDAR | −0.08 [−0.52, +0.37] |" in labels and with_tables(labels) == labels
     assert "| LeJEPA | 14.4 ± 0.1 |" in page and with_tables(page) == page
     assert with_tables(page.replace("| LeJEPA | 14.4 ±", "| LeJEPA | 15.4 ±")) == page
     with pytest.raises(KeyError, match="unknown"):

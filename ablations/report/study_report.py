@@ -5,9 +5,11 @@ from dataclasses import dataclass, field
 from cnnjepa.ablations.report.comparison import Comparison, compare
 from cnnjepa.ablations.report.figures import accuracy_along_axis, accuracy_by_arm, cost, curves, features, masks
 from cnnjepa.ablations.report.figures.style import Picture
+from cnnjepa.ablations.report.label_free import label_free_agreements
 from cnnjepa.ablations.report.reading import PROTOCOLS, Curves, ReportedTrial, StudyData, below_root
 from cnnjepa.ablations.report.summary import Sentence, study_summary
 from cnnjepa.ablations.report.tables.accuracy_table import accuracy_table
+from cnnjepa.ablations.report.tables.agreement_table import agreement_table
 from cnnjepa.ablations.report.tables.claims_table import claims_table
 from cnnjepa.ablations.report.tables.cost_table import cost_table
 from cnnjepa.ablations.report.tables.diagnostics_table import diagnostics_table
@@ -60,8 +62,14 @@ def study_report(study: StudyData, chosen: ReportedTrial | None) -> StudyReport:
         if (table := metrics_table(study, dataset, file_name(study, "metrics", dataset=dataset)))
     ]
     tables += [table for table in [diagnostics_table(study, file_name(study, "diagnostics"))] if table]
+    agreeing = {dataset: label_free_agreements(study, dataset) for dataset in study.datasets}
+    tables += [
+        table
+        for dataset, agreements in agreeing.items()
+        if (table := agreement_table(agreements, study.name, dataset, file_name(study, "label_free", dataset=dataset)))
+    ]
     logs = {trial.record.key: trial.curves for trial in study.trials}
-    made = StudyReport(study, comparisons, study_summary(study, found), tables, logs)
+    made = StudyReport(study, comparisons, study_summary(study, found, agreeing), tables, logs)
     if not comparisons:
         unlabelled = any(trial.result and trial.result.probes is None for trial in study.trials)
         made.remarks.append(

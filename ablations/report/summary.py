@@ -1,15 +1,18 @@
 """The summary in words: sentences that the tables of a study support."""
 
+from collections.abc import Mapping
 from typing import NamedTuple
 
 import numpy as np
 
 from cnnjepa.ablations.report.claims import claim_sentences
 from cnnjepa.ablations.report.comparison import METRICS, Comparison, Row
+from cnnjepa.ablations.report.label_free import FigureAgreement
 from cnnjepa.ablations.report.phrases import interval, listed, p_value, signed
 from cnnjepa.ablations.report.reading import PROBE_AGAIN, ReportedTrial, StudyData
 from cnnjepa.ablations.report.statistics import POWER, smallest_effect, spread_of
 from cnnjepa.ablations.report.tables.accuracy_notes import agreement_sentence
+from cnnjepa.ablations.report.tables.agreement_table import agreement_sentences
 from cnnjepa.schemas.numbers import counted
 
 
@@ -21,9 +24,11 @@ class Sentence(NamedTuple):
     """`finding`, `noise`, `open` (no verdict is possible), `warning`, `missing` or `fact`."""
 
 
-def study_summary(study: StudyData, comparisons: list[Comparison]) -> list[Sentence]:
-    """Return the summary of a study, the most important sentences first. Verdicts use `held_out` where it was
-    probed."""
+def study_summary(
+    study: StudyData, comparisons: list[Comparison], agreeing: Mapping[str, list[FigureAgreement]] | None = None
+) -> list[Sentence]:
+    """Return the summary of a study, the most important sentences first. Verdicts use `held_out` where it was probed.
+    `agreeing` is the agreement of figures without labels, by data set."""
     said = []
     for dataset in study.datasets:
         here = [c for c in comparisons if c.dataset == dataset and not c.empty]
@@ -36,6 +41,8 @@ def study_summary(study: StudyData, comparisons: list[Comparison]) -> list[Sente
         for comparison in comparisons
         for metric, one in comparison.agreements.items()
     ]
+    for dataset, agreements in (agreeing or {}).items():
+        said += [Sentence(text, "fact") for text in agreement_sentences(agreements, dataset)]
     return [*said, *_completeness(study)]
 
 

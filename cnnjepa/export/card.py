@@ -108,17 +108,28 @@ def _figures(exported: ExportedEncoder) -> list[str]:
     return [
         *rows, "",
         "Percent, one run. `held_out`: everything chosen on a tenth of the training images. `published`: the linear "
-        "probe's best epoch on the validation images (optimistic).",
+        "probe's best epoch on the validation images (optimistic).", "",
+        "Without labels:", "", *_health(result.diagnostics),
     ]  # fmt: skip
 
 
 def _health(found: Diagnostics | None) -> list[str]:
     """Return a table of the figures that need no labels."""
     if found is None:
-        return []
-    return [
-        "| RankMe | feature spread | features |", "|---|---|---|",
-        f"| {found.rankme:.1f} | {found.feature_std:.3f} | {found.feature_dim} |", "",
-        "On validation images. RankMe: effective rank of the features (arXiv 2210.02885); feature spread: 0 = all "
-        "equal, about 1 = spread.",
+        return ["This run has no such figures."]
+    cells = [
+        f"{found.rankme:.1f}", _number(found.lidar, 1), _number(found.alpha_req, 2), f"{found.feature_std:.3f}",
+        _number(found.heldout_loss, 4), str(found.feature_dim),
     ]  # fmt: skip
+    return [
+        "| RankMe | LiDAR | α-ReQ | feature spread | held-out loss | features |", "|---|---|---|---|---|---|",
+        f"| {' | '.join(cells)} |", "",
+        "On validation images. RankMe: effective rank of the features (arXiv 2210.02885). LiDAR: effective rank of "
+        "what distinguishes images from crops of one image (arXiv 2312.04000). α-ReQ: exponent of the covariance's "
+        "spectrum (arXiv 2202.05808). Feature spread: 0 = all equal, about 1 = spread. Held-out loss: the "
+        "method's own.",
+    ]  # fmt: skip
+
+
+def _number(value: float | None, digits: int) -> str:
+    return "–" if value is None else f"{value:.{digits}f}"

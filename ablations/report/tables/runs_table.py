@@ -3,6 +3,7 @@
 import os
 from pathlib import Path
 
+from cnnjepa.ablations.report.label_free import FIGURES, Figure
 from cnnjepa.ablations.report.reading import PROBE_AGAIN, ReportedTrial, StudyData
 from cnnjepa.ablations.report.tables.metrics_table import metric_names
 from cnnjepa.ablations.report.tables.table import Cell, Column, Table, number_cell, text_cell
@@ -23,7 +24,7 @@ def runs_table(study: StudyData, name: str, report: Path) -> Table:
         columns += [Column(f"{protocol}_linear_top1", f"linear ({protocol})", latex=False)]
         columns += [Column(f"{protocol}_knn_top1", f"k-NN ({protocol})", latex=False)]
     columns += [
-        Column("rankme", "RankMe", latex=False),
+        *(Column(figure.key, figure.label, latex=False) for figure in _figures(study)),
         *(Column(metric, metric, latex=False) for metric in metric_names(study)),
         Column("config_hash", "config hash", numeric=False, latex=False),
         Column("probe_hash", "probe hash", numeric=False, latex=False),
@@ -34,7 +35,7 @@ def runs_table(study: StudyData, name: str, report: Path) -> Table:
         name,
         f"{study.name}: trials, in the order in which they run",
         tuple(columns),
-        tuple(_row(trial, protocols, metric_names(study), report) for trial in _in_order(study)),
+        tuple(_row(trial, protocols, _figures(study), metric_names(study), report) for trial in _in_order(study)),
         (
             "A run is named by the beginning of its config hash; the probe hash identifies the probe settings. Only "
             "finished trials are averaged. A + after a commit marks uncommitted changes.",
@@ -58,7 +59,20 @@ def state_in_words(trial: ReportedTrial) -> str:
     return "not run yet" if state == "waiting" else state
 
 
-def _row(trial: ReportedTrial, protocols: list[Protocol], metrics: list[str], report: Path) -> tuple[Cell, ...]:
+def _figures(study: StudyData) -> list[Figure]:
+    """Return RankMe, and the further figures without labels that some trial has."""
+    found = [trial.result.diagnostics for trial in study.trials if trial.result and trial.result.diagnostics]
+    newer = ("lidar", "alpha_req", "heldout_loss")
+    return [
+        figure
+        for figure in FIGURES
+        if figure.key == "rankme" or (figure.key in newer and any(figure.read(one) is not None for one in found))
+    ]
+
+
+def _row(
+    trial: ReportedTrial, protocols: list[Protocol], figures: list[Figure], metrics: list[str], report: Path
+) -> tuple[Cell, ...]:
     record, result = trial.record, trial.status.result
     state = state_in_words(trial)
     tone = "" if trial.status.state == "finished" else "bad"
@@ -70,12 +84,13 @@ def _row(trial: ReportedTrial, protocols: list[Protocol], metrics: list[str], re
         Cell(state, {"": state}, state, tone, trial.status.problem or evidence),  # type: ignore[arg-type]
     ]
     for protocol in protocols:
-        figures = trial.figures(protocol)
+        accuracies = trial.figures(protocol)
         cells += [
-            number_cell(figures.linear_top1 if figures else None, 2),
-            number_cell(figures.knn_top1 if figures else None, 2),
+            number_cell(accuracies.linear_top1 if accuracies else None, 2),
+            number_cell(accuracies.knn_top1 if accuracies else None, 2),
         ]
-    cells.append(number_cell(result.diagnostics.rankme if result and result.diagnostics else None, 1))
+    health = result.diagnostics if result else None
+    cells += [number_cell(figure.read(health) if health else None, figure.digits) for figure in figures]
     for metric in metrics:
         value = result.metrics.get(metric) if result else None
         cells.append(Cell("–" if value is None else f"{value:.4g}", {"": value}, value))
