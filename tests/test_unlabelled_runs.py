@@ -51,7 +51,7 @@ def result_of(run: Path) -> TrialResult:
 
 def test_a_run_without_labels_has_diagnostics_and_no_accuracy(run: Path) -> None:
     raw = json.loads((run / "result.json").read_text())
-    assert raw["probes"] is None and raw["selection"] is None and raw["floors"] == {"untrained": None, "pixels": None}
+    assert raw["probes"] is None and raw["selection"] is None and not any(raw["floors"].values())
     assert raw["diagnostics"]["rankme"] > 1 and raw["diagnostics"]["feature_std"] > 0.01
     assert (raw["status"], raw["train_images"], raw["val_images"]) == ("finished", 18, 2)
     result = result_of(run)
