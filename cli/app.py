@@ -11,6 +11,7 @@ from cnnjepa.cli import (
     benchmark,
     config,
     data,
+    demo_data,
     doctor,
     export,
     masks,
@@ -52,9 +53,9 @@ def _main(
 
 
 # In the order of `cnnjepa --help`. A command's function has the name of its module.
-for _module in (train, probe, export, masks, doctor, benchmark, search, status, report, archive):
+for _module in (train, probe, export, masks, doctor, benchmark, search, status, report, archive, demo_data):
     _name = _module.__name__.rpartition(".")[2]
-    app.command(name=_name, epilog=_module.EXAMPLE)(getattr(_module, _name))
+    app.command(name=_name.replace("_", "-"), epilog=_module.EXAMPLE)(getattr(_module, _name))
 app.command(name="keep", epilog=archive.EXAMPLE, hidden=True)(archive.keep)
 for _group in (ablate, config, data):
     app.add_typer(_group.app, name=_group.__name__.rpartition(".")[2])

@@ -161,7 +161,8 @@ class DataSection(ExtensibleSection):
     """Labels of the images. `auto`: those that the source has; for a folder or an archive, those that its layout gives,
     if it gives any. `none`: no labels; the run is not probed. For a folder or an archive also `folders` (folders are
     classes, or the run is refused) or the path of a table (CSV, TSV or Parquet) with the columns `path`, `label` and,
-    if wanted, `split` and a column of groups. Not hashed; the fingerprint of the images covers their labels."""
+    if wanted, `split` and a column of groups, or of COCO's JSON; `{split}` in the path stands for the name of each
+    split. Not hashed; the fingerprint of the images covers their labels."""
 
     @field_validator("labels")
     @classmethod

@@ -15,13 +15,13 @@ import torch
 import typer
 from commands import cnnjepa, run_file
 from image_sets import encoded, picture
-from pixel_files import npy, png16, write_deep_images
 from reports import DEPTHS, outcome
 from runs import small_config, train_alone, write_images
 from studies import write_study
 from typer.testing import CliRunner
 
 from cnnjepa.cli.app import app
+from cnnjepa.data.examples import write_examples
 from cnnjepa.export import export_run
 from cnnjepa.pretrained import load_encoder
 from cnnjepa.schemas.study import Study
@@ -56,12 +56,12 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
             archive.add(folder / "images" / split, split)
     shutil.copytree(folder / "images", folder / "packed")
     write_saved_set(folder / "saved")
+    write_labels(folder)
     (folder / "shards").mkdir()
     for split in ("train", "val"):
         with tarfile.open(folder / "shards" / f"{split}-0.tar", "w") as archive:
             archive.add(folder / "images" / split, split)
-    write_deep_images(folder / "xrays", 1, png16, "png")
-    write_deep_images(folder / "tiles", 13, npy, "npy")
+    write_examples(folder / "examples")
     train_alone(small_config(), folder / "runs" / "demo")
     for name in ("first", "photos"):
         shutil.copytree(folder / "runs" / "demo", folder / "runs" / name)
@@ -82,6 +82,22 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     costs.update(preset="demo", batch=32, image_size=32)  # as if `demo` had been measured
     (folder / "costs.json").write_text(json.dumps(costs), encoding="utf-8")
     return folder
+
+
+def write_labels(folder: Path) -> None:
+    """COCO's JSON of the images in photos.tar, and a folder of videos."""
+    files = sorted(path.relative_to(folder / "images") for path in (folder / "images").rglob("*.*"))
+    images = [{"id": i, "file_name": str(path)} for i, path in enumerate(files)]
+    classes = sorted({path.parent.name for path in files})
+    found = [{"image_id": i, "category_id": classes.index(path.parent.name)} for i, path in enumerate(files)]
+    names = [{"id": i, "name": name} for i, name in enumerate(classes)]
+    content = json.dumps({"images": images, "annotations": found, "categories": names})
+    (folder / "instances.json").write_text(content, encoding="utf-8")
+    for video in range(4):
+        (folder / "frames" / f"video{video}").mkdir(parents=True)
+        for frame in range(48):
+            file = folder / "frames" / f"video{video}" / f"{frame}.png"
+            file.write_bytes(encoded(picture(video * 48 + frame, 40, 40)))
 
 
 def write_saved_set(path: Path) -> None:

@@ -54,7 +54,8 @@ def arrange(scan: Scan, read: Callable[[Entry], bytes], config: FolderData, wher
     train, val = config.train_split, config.val_split
     if not paths:
         raise ConfigError(refusal(scan, paths, train, val, where))
-    layout = both_splits(paths, train, val) if config.labels != "none" else None
+    by_class = config.labels != "none" and config.groups not in (1, -1)  # the folder of a group is not that of a class
+    layout = both_splits(paths, train, val) if by_class else None
     if layout:
         classes = {index: paths[index].split("/")[-2] for index in (*layout.train, *layout.val)}
         deep = sum(path.startswith(f"{layout.root}{train}/") for path in paths) > 2 * len(layout.train)
@@ -128,7 +129,8 @@ def _split_folders(
     known = None
     if config.labels != "none":
         known = class_folders([paths[index].removeprefix(train) for index in rows], config.groups)
-    if known is None or (len({*known} | _unread(scan, train)) < 2 and config.labels == "auto"):
+    grouped = known is not None and not len(known) and isinstance(config.groups, int)  # all folders are of groups
+    if known is None or (config.labels == "auto" and (grouped or len({*known} | _unread(scan, train)) < 2)):
         origin = f"{config.train_split}/" + (f" and {config.val_split}/" if held else "")
         return Arrangement(root, rows, held, None, origin, split_folders=True, lost=lost)
     if len(known) < 2 and config.labels == "folders":

@@ -12,8 +12,8 @@ class ClassFolders:
     """The class of an image by its path: the uppermost folder that directly holds an image.
 
     So `a/airfield/1.jpg` (Places365) is of class `a/airfield`, and `cat/more/2.jpg` of class `cat` if there is also
-    `cat/1.jpg`. A folder that names the group of an image (`data.groups`) is no part of its class, and a last folder
-    that all classes share (`n01443537/images`, Tiny ImageNet) is left out of their names.
+    `cat/1.jpg`. A folder that names the group of an image (`data.groups`), such as the folder of a video, is no part of
+    its class. A last folder that all classes share (`n01443537/images`, Tiny ImageNet) is left out of their names.
     """
 
     def __init__(self, below: Sequence[str], groups: int | None) -> None:
@@ -27,10 +27,10 @@ class ClassFolders:
         self._known = set(self._names.values())
 
     def _folders(self, path: str) -> list[str]:
-        """Return the folders of an image, without the one that names its group if there are others."""
+        """Return the folders of an image, without the one that names its group."""
         parts = path.split("/")[:-1]
         place = None if self._groups is None else self._groups - (self._groups > 0)
-        if place is not None and len(parts) > 1 and -len(parts) <= place < len(parts):
+        if place is not None and -len(parts) <= place < len(parts):
             del parts[place]
         return parts
 

@@ -82,7 +82,8 @@ def _may_be_kept(reader: Reader, index: Index) -> bool:
 
 def _signature(path: Path, config: FolderData, watched: list[str]) -> list[tuple[int, int, int, int]]:
     """Return (size, time of modification, time of change, inode) of everything that is watched. Raises OSError."""
-    tables = [] if config.labels in LABEL_WORDS else [Path(config.labels)]
+    splits = (config.train_split, config.val_split)
+    tables = [] if config.labels in LABEL_WORDS else [Path(config.labels.replace("{split}", one)) for one in splits]
     facts = [os.stat(one) for one in (*(path / name if name else path for name in watched), *tables)]
     return [(one.st_size, one.st_mtime_ns, one.st_ctime_ns, one.st_ino) for one in facts]
 

@@ -1,5 +1,5 @@
 """Tables of labels: a CSV, TSV or Parquet file with the columns `path` and, if wanted, `label`, `split` and a column of
-groups."""
+groups, or COCO's JSON."""
 
 import csv
 from collections import defaultdict
@@ -9,9 +9,12 @@ from typing import Any, NamedTuple
 
 from cnnjepa.data.arrangement import Arrangement
 from cnnjepa.data.class_folders import common_folder
+from cnnjepa.data.coco import read_coco
 from cnnjepa.data.scan import Reason, Scan, named, printable
 from cnnjepa.optional import needed
 from cnnjepa.schemas import ConfigError, FolderData
+
+_SPLIT = "{split}"  # in the name of a table: replaced by the name of each split
 
 
 class Listed(NamedTuple):
@@ -31,7 +34,7 @@ def arrange_by_table(scan: Scan, config: FolderData, where: str) -> Listed:
     be read, lacks a column, contradicts itself, or names no image.
     """
     file = Path(config.labels)
-    rows = _read(file)
+    rows, said = _rows(file, config)
     column = config.groups if isinstance(config.groups, str) else None
     _refuse_columns(file, rows, column)
     paths = [entry.path for entry in scan.entries]
@@ -61,13 +64,30 @@ def arrange_by_table(scan: Scan, config: FolderData, where: str) -> Listed:
     )
     groups = {index: rows[found[index]][column] for index in used} if column else None
     notes = [f"{len(missing):,} row(s) of {file} name no image of this set: {named(missing)}"] if missing else []
-    return Listed(arrangement, groups, notes)
+    return Listed(arrangement, groups, [*said, *notes])
 
 
-def _read(file: Path) -> list[dict[str, str]]:
+def _rows(file: Path, config: FolderData) -> tuple[list[dict[str, str]], list[str]]:
+    """Return the rows of a table, or of one per split if its name contains `{split}`, and notes."""
+    if _SPLIT not in str(file):
+        return _read(file)
+    rows, notes = list[dict[str, str]](), list[str]()
+    for split in (config.train_split, config.val_split):
+        of_split, said = _read(Path(str(file).replace(_SPLIT, split)))
+        rows += [{**row, "split": split} for row in of_split]
+        notes += said
+    if any("label" not in row for row in rows):  # one table alone has no labels
+        rows = [{name: value for name, value in row.items() if name != "label"} for row in rows]
+    return rows, notes
+
+
+def _read(file: Path) -> tuple[list[dict[str, str]], list[str]]:
+    notes: list[str] = []
     try:
         if file.suffix.lower() == ".parquet":
             rows = _parquet(file)
+        elif file.suffix.lower() == ".json":
+            rows, notes = read_coco(file)
         else:
             with open(file, encoding="utf-8-sig", newline="") as lines:
                 reader = csv.DictReader(lines, delimiter="\t" if file.suffix.lower() == ".tsv" else ",")
@@ -76,7 +96,7 @@ def _read(file: Path) -> list[dict[str, str]]:
         raise ConfigError(f"data.labels {file} cannot be read ({error})") from None
     if not rows:
         raise ConfigError(f"data.labels {file} has no rows; it needs the columns path and label, and a row per image")
-    return rows
+    return rows, notes
 
 
 def _plain(row: dict[Any, Any]) -> list[tuple[str, str]]:
