@@ -15,8 +15,8 @@ def demo_data(
         Path, typer.Argument(metavar="DIR", help="The folder to write, made if needed.", callback=at_home)
     ],
 ) -> None:
-    """Draw small example sets, 6 MB in all: photographs without labels, X-rays of 16 bits whose classes differ below the
-    eighth bit, tiles of 4 channels, and cells with masks. Nothing is downloaded."""
+    """Draw small example sets, 10 MB in all: photographs without labels, X-rays of 16 bits whose classes differ below
+    the eighth bit, tiles of 4 channels, and cells with masks. Nothing is downloaded."""
     from cnnjepa.commands import command
     from cnnjepa.data.examples import write_examples
 

@@ -33,8 +33,10 @@ def along(values: NDArray[np.float64]) -> bool:
 
 
 @pytest.mark.parametrize(
-    ("reading", "least", "most"), [(lambda v: v & 0xFF, 1.0, 1.0), (lambda v: v >> 8, 0.3, 0.7)], ids=["all bits", "8 bits"]
-)  # fmt: skip
+    ("reading", "least", "most"),
+    [(lambda v: v & 0xFF, 1.0, 1.0), (lambda v: v >> 8, 0.3, 0.7)],
+    ids=["all bits", "8 bits"],
+)
 def test_classes_of_the_xrays_differ_below_the_eighth_bit(
     examples: Path, reading: Callable[[NDArray[np.int64]], NDArray[np.int64]], least: float, most: float
 ) -> None:
