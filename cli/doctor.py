@@ -70,7 +70,7 @@ def doctor(
 
     judged: Iterator[Finding]
     if encoder is not None:
-        judged = examine_encoder(encoder)
+        judged = examine_encoder(encoder, asked.data.channels)
     elif method is not None:
         from cnnjepa.measuring.method_check import examine_method
 

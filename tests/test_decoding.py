@@ -4,6 +4,7 @@ Shapes: H x W pixels.
 """
 
 import io
+import resource
 import struct
 import subprocess
 import sys
@@ -17,11 +18,12 @@ import torch
 from PIL import Image, PngImagePlugin
 from torchvision.io import ImageReadMode, decode_image
 
-from cnnjepa.data import open_data
+from cnnjepa.data import decoding, open_data
 from cnnjepa.data.check import check_images
 from cnnjepa.data.decoding import decode
-from cnnjepa.errors import ImageError
+from cnnjepa.errors import ImageError, RunError
 from cnnjepa.schemas import FolderData
+from cnnjepa.schemas.pixels import PixelKind
 
 H, W = 33, 50
 
@@ -220,3 +222,30 @@ def test_what_would_lose_something_is_an_unreadable_image(tmp_path: Path) -> Non
         open_data(FolderData(path=root, image_size=32, resident="always"))
     data = open_data(FolderData(path=root, image_size=32, resident="always", on_error="skip"))
     assert data.train.labels.tolist() == [0] * 5 + [1] * 5 and data.skipped == problems
+
+
+def test_a_vast_image_is_refused_with_its_size_before_it_is_decoded() -> None:
+    header = struct.pack(">IIBBBBB", 30_000, 30_000, 8, 2, 0, 0, 0)
+    chunk = struct.pack(">I4s", 13, b"IHDR") + header + struct.pack(">I", zlib.crc32(b"IHDR" + header))
+    data = struct.pack(">I4s", 2**19, b"IDAT") + bytes(2**19 + 4)
+    with pytest.raises(ImageError, match=r"30,000 x 30,000 pixels, which take 2\.5 GiB; .* at most 1 GiB"):
+        decode(b"\x89PNG\r\n\x1a\n" + chunk + data, "slide.png")
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    buffer = io.BytesIO()
+    Image.new("L", (20_000, 20_000)).save(buffer, "JPEG")
+    with pytest.raises(ImageError, match=r"slide\.jpg cannot be decoded \(it has 20,000 x 20,000 pixels"):
+        decode(buffer.getvalue(), "slide.jpg")
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 1.2e6  # kB: the 8-bit original, and no copy
+
+
+@pytest.mark.parametrize(
+    "error", [MemoryError(), RuntimeError("[enforce fail] not enough memory: you tried to allocate")]
+)
+def test_no_memory_is_not_blamed_on_the_image(monkeypatch: pytest.MonkeyPatch, error: Exception) -> None:
+    def fails(encoded: bytes, kind: PixelKind) -> None:
+        raise error
+
+    monkeypatch.setattr(decoding, "_jpeg", fails)
+    with pytest.raises(RunError, match="a cannot be decoded: the machine is out of memory") as caught:
+        decode(b"\xff\xd8\xff" + bytes(9), "a")
+    assert not isinstance(caught.value, ImageError)

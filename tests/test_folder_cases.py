@@ -59,7 +59,7 @@ def metadata_of_macos(root: Path) -> None:
 
 
 CASES: list[tuple[Callable[[Path], None], int, str]] = [
-    (half_a_class_in_a_folder, 60, "20 in folders below a class's folder: train/cat/part2/"),
+    (half_a_class_in_a_folder, 80, "80 training and 20 validation images of 2 classes"),
     (a_hidden_folder, 80, "1 hidden (their names begin with a dot): train/.ipynb_checkpoints"),
     (links, 90, "of 2 classes"),
     (metadata_of_macos, 80, "81 metadata of macOS (._*, __MACOSX): "),

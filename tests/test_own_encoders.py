@@ -169,6 +169,24 @@ def test_a_network_that_can_be_packed_is_proven_so() -> None:
     assert "encoder.module=test_own_encoders:Plain --set total_stride=8" in findings[2][2]
 
 
+class PlainOfFour(Plain):
+    def __init__(self) -> None:
+        super().__init__()
+        first = next(name for name, layer in self.named_modules() if isinstance(layer, nn.Conv2d))
+        old = self.get_submodule(first)
+        assert isinstance(old, nn.Conv2d)
+        args = (old.kernel_size, old.stride, old.padding)
+        self.set_submodule(first, nn.Conv2d(4, old.out_channels, *args, bias=old.bias is not None))  # type: ignore[arg-type]
+
+
+def test_an_encoder_of_other_channels_is_examined_with_them() -> None:
+    findings = list(examine_encoder("test_own_encoders:PlainOfFour", channels=4))
+    assert [finding.ok for finding in findings] == [None, True, None]
+    assert "packed = masked: relative error" in findings[1].value
+    with pytest.raises(ConfigError, match=r"it fails on an image \[1, 3, 256, 256\]"):
+        list(examine_encoder("test_own_encoders:PlainOfFour"))
+
+
 def test_layers_that_cannot_be_packed_are_named_with_their_reason() -> None:
     (_, (layer, ok, why)) = judged("SqueezeExcitation")
     assert (layer, ok) == ("layer squeeze", False) and "squeeze-and-excitation" in why and "strided convolution" in why

@@ -12,7 +12,7 @@ import torch
 
 from cnnjepa.data.class_folders import annotated, class_folders, common_folder
 from cnnjepa.data.entries import Entry
-from cnnjepa.data.layout import both_splits, leave_out_others, refusal, uppermost
+from cnnjepa.data.layout import both_splits, leave_out_others, refusal, uppermost, with_folders_below
 from cnnjepa.data.scan import Lost, Reason, Scan, printable
 from cnnjepa.data.split_off import split_off, split_off_groups
 from cnnjepa.schemas import ConfigError, FolderData, HuggingFaceData
@@ -57,14 +57,17 @@ def arrange(scan: Scan, read: Callable[[Entry], bytes], config: FolderData, wher
     by_class = config.labels != "none" and config.groups not in (1, -1)  # the folder of a group is not that of a class
     layout = both_splits(paths, train, val) if by_class else None
     if layout:
-        classes = {index: paths[index].split("/")[-2] for index in (*layout.train, *layout.val)}
         deep = sum(path.startswith(f"{layout.root}{train}/") for path in paths) > 2 * len(layout.train)
+        flat, layout = layout, with_folders_below(paths, layout, train, val)
+        of_class = layout.root.count("/") + 1  # place of the class in a path
+        classes = {index: paths[index].split("/")[of_class] for index in (*layout.train, *layout.val)}
         if len({classes[index] for index in layout.train} | _unread(scan, f"{layout.root}{train}/")) > 1 and not deep:
             leave_out_others(scan, paths, layout, train, val)
             inside = tuple(f"{layout.root}{split}/" for split in (train, val))
             lost = [one for one in scan.lost if f"{one.path}/".startswith(inside)]
             origin = f"{train}/<class>/ and {val}/<class>/"
-            found = Arrangement(layout.root, layout.train, layout.val, classes, origin, True, True, lost)
+            standard = layout == flat
+            found = Arrangement(layout.root, layout.train, layout.val, classes, origin, standard, True, lost)
             return checked(found, paths, config, where)
     rooted = _with_train_folder(scan, paths, config, where)
     if rooted is None:

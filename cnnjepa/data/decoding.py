@@ -25,7 +25,8 @@ from cnnjepa.data.orientation import upright
 from cnnjepa.data.pixels import RGB8, UnfitError, fitted, from_pillow
 from cnnjepa.data.png import decode_png
 from cnnjepa.data.tiff import decode_tiff
-from cnnjepa.errors import ImageError
+from cnnjepa.data.vast import refuse_vast
+from cnnjepa.errors import ImageError, RunError
 from cnnjepa.schemas import ConfigError
 from cnnjepa.schemas.pixels import PixelKind
 
@@ -41,16 +42,21 @@ _ALPHA_FLAG = {b"VP8X": (20, 0x10), b"VP8L": (24, 0x10)}  # byte and bit that ma
 def decode(encoded: bytes, name: str, kind: PixelKind = RGB8) -> Tensor:
     """Decode the bytes of an image file to pixels [channels, H, W] of `kind`; of an animation, the first frame.
 
-    Raises ImageError, which names the image, for damaged files, for images that `kind` cannot hold without loss, and
-    for formats whose optional package is missing.
+    Raises ImageError, which names the image, for damaged files, for images that `kind` cannot hold without loss or that
+    take more than 1 GiB, and for formats whose optional package is missing. Raises RunError if there is no memory.
     """
     try:
         if not encoded:
             raise ValueError("the file is empty")
+        refuse_vast(encoded, kind)
         return _decoder(encoded)(encoded, kind)
     except ConfigError as missing:
         raise ImageError(f"{name} cannot be decoded: {missing}") from None
-    except Exception as error:  # Pillow raises a dozen kinds for damaged files, also MemoryError
+    except Exception as error:  # Pillow raises a dozen kinds for damaged files
+        if isinstance(error, MemoryError) or "not enough memory" in str(error):  # torch raises RuntimeError
+            raise RunError(
+                f"{name} cannot be decoded: the machine is out of memory; lower runtime.workers or --threads"
+            ) from None
         # torchvision's messages begin with the function, source file and line.
         reason = re.sub(r"^.*?\.cpp:\d+, ", "", str(error).strip() or type(error).__name__)
         refused = ImageError(f"{name} cannot be decoded ({reason.splitlines()[0].strip(' .')})")

@@ -31,6 +31,21 @@ def both_splits(paths: list[str], train: str, val: str) -> Layout | None:
     return Layout(root, splits[root][train], splits[root][val])
 
 
+def with_folders_below(paths: list[str], layout: Layout, train: str, val: str) -> Layout:
+    """Return the layout with the images of folders below a class's folder, at any depth, if that folder holds images
+    itself."""
+    found = {train: list(layout.train), val: list(layout.val)}
+    known = {paths[index].rsplit("/", 1)[0] for index in (*layout.train, *layout.val)}
+    taken = {*layout.train, *layout.val}
+    depth = layout.root.count("/")
+    for index, path in enumerate(paths):
+        parts = path.split("/")
+        below = path.startswith(layout.root) and len(parts) > depth + 3 and "/".join(parts[: depth + 2]) in known
+        if below and index not in taken:
+            found[parts[depth]].append(index)
+    return Layout(layout.root, sorted(found[train]), sorted(found[val]))
+
+
 def uppermost(roots: Iterable[str]) -> str:
     """Return the folder that lies above the others. Raises ConfigError if several lie at its level."""
     every = sorted(roots, key=lambda root: root.count("/"))

@@ -95,8 +95,9 @@ def fingerprint_of(sources: dict[str, ImageSource]) -> str:
     return hashlib.sha256("".join(s.fingerprint() for s in sources.values()).encode()).hexdigest()
 
 
-def open_data(config: DataConfig, batch_size: int = 2, processes: int = 1) -> DataSet:
-    """Open, limit and check the images. If they are to be resident, decode all of them.
+def open_data(config: DataConfig, batch_size: int = 2, processes: int = 1, measured: bool = True) -> DataSet:
+    """Open, limit and check the images. If they are to be resident, decode all of them. `measured` tells whether to
+    measure what the config asks for.
 
     `batch_size` is the number of images per process. Raises ConfigError for an empty set, labels that are all the same,
     fewer images than a global batch, or `resident: always` with images of several sizes; raises ImageError for an
@@ -125,7 +126,7 @@ def open_data(config: DataConfig, batch_size: int = 2, processes: int = 1) -> Da
             data.notes += empty_classes(split, source, data.train.class_names)
     refuse_unfit(data.name, data.train, data.val)
     refuse_part_of_a_batch(data.name, data.train.labels.numel(), batch_size, processes)
-    if config.unmeasured:
+    if measured and config.unmeasured:
         data.measured = measure(config, data.train)
     return data
 

@@ -79,28 +79,32 @@ def examine(config: PretrainConfig) -> Iterator[Finding]:
         yield Finding("bottleneck", f"the data; about {need} workers would keep up (--set workers={need})", None)
 
 
-def examine_encoder(named: str) -> Iterator[Finding]:
-    """Examine whether the network `package.module:Name` can be a packed context encoder. Raises ConfigError if it
+def examine_encoder(named: str, channels: int = 3) -> Iterator[Finding]:
+    """Examine whether the network `package.module:Name` can be a packed context encoder of images with that many
+    channels. Raises ConfigError if it
     cannot be imported, or if its features are not a map."""
     network = load_network(named)
-    stride = _stride_of(network, named)
-    dim = feature_dim_of(network, stride, named)
+    stride = _stride_of(network, named, channels)
+    dim = feature_dim_of(network, stride, named, channels)
     parameters = sum(p.numel() for p in network.parameters())
     yield Finding("encoder", f"{named}, {parameters:,} parameters, {dim} channels, total stride {stride}")
     refused = list(judge_layers(network))
     for verdict in refused:
         yield Finding(f"layer {verdict.layer}", verdict.finding, False)
     if not refused:
-        verdict = compare(network, stride)
+        # Images of the comparison have three channels; a layer without bias in front makes others of them.
+        lifted = network if channels == 3 else nn.Sequential(nn.Conv2d(3, channels, 1, bias=False), network)
+        verdict = compare(lifted, stride)
+        verdict = verdict._replace(layer=verdict.layer.removeprefix("1."))
         yield Finding(f"layer {verdict.layer}" if verdict.layer else "the whole", verdict.finding, verdict.ok)
     if not refused and verdict.ok:
         settings = ["encoder.arch=custom", f"encoder.module={named}", f"total_stride={stride}"]
         yield Finding("use it", command(*(word for setting in settings for word in ("--set", setting))))
 
 
-def _stride_of(network: nn.Module, named: str) -> int:
+def _stride_of(network: nn.Module, named: str, channels: int) -> int:
     size = 256
-    features = features_of(network, size, named)
+    features = features_of(network, size, named, channels)
     shape = list(features.shape) if isinstance(features, Tensor) else type(features).__name__
     if not isinstance(features, Tensor) or features.dim() != 4 or not features.shape[-1] or size % features.shape[-1]:
         raise ConfigError(

@@ -70,7 +70,8 @@ def open_probe_sets(config: PretrainConfig) -> dict[str, DataSet]:
         # Not resident: a probe reads every image a few times.
         section = {name: dump[name] for name in (*_OF_THE_ENCODER, "on_error")} | data_at(path) | {"resident": "never"}
         try:
-            data = open_data(with_sections(config, {"data": section}).data)
+            # They are normalised with the numbers of the training images.
+            data = open_data(with_sections(config, {"data": section}).data, measured=False)
         except ConfigError as error:
             raise ConfigError(f"--probe-data {path} (probe.data): {error}") from None
         if not data.labelled:
