@@ -19,7 +19,7 @@ from pathlib import Path
 
 
 def _watched(train_step):
-    def step(model, optimizer, inputs, config, processes):
+    def step(model, optimizer, inputs, config, processes, *more):
         log = os.environ["STEP_LOG"]
         kill = os.environ.get("STEP_KILL")
         if kill:
@@ -33,7 +33,7 @@ def _watched(train_step):
         if os.environ.get("STEP_DIE_AT_DEPTH") == str(config.method.predictor.depth):
             os.kill(os.getpid(), signal.SIGKILL)
         time.sleep(float(os.environ.get("STEP_PAUSE", "0")))
-        loss = train_step(model, optimizer, inputs, config, processes)
+        loss = train_step(model, optimizer, inputs, config, processes, *more)
         line = f"{os.getpid()} {processes.rank} {config.runtime.seed} {config.method.predictor.depth}\n"
         descriptor = os.open(log, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
         os.write(descriptor, line.encode())
