@@ -28,7 +28,7 @@ def test_photographs_have_no_labels_and_days_stay_together(examples: Path) -> No
 
 
 def along(values: NDArray[np.float64]) -> bool:
-    """Whether values change more along rows than down columns."""
+    """Return whether values change more along rows than down columns."""
     return bool(np.abs(np.diff(values, axis=1)).mean() > np.abs(np.diff(values, axis=0)).mean())
 
 

@@ -210,7 +210,7 @@ def test_batches_do_not_depend_on_loader_processes(tmp_path: Path) -> None:
 
 
 def test_a_hub_name_is_read_from_the_cache(tmp_path: Path, own_cache: Path) -> None:
-    """What the library keeps of a set from the hub, made from its own cache of Parquet files."""
+    """The library's copy of a set from the hub is made here from its copy of Parquet files."""
     rows = table(12, label=label())
     rows.to_parquet(str(tmp_path / "train.parquet"))
     datasets.load_dataset("parquet", data_files=str(tmp_path / "train.parquet"))
