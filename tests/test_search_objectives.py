@@ -1,4 +1,4 @@
-"""What a search optimises: figures of results and online probes, directions, tables."""
+"""Objectives of searches: figures of results and online probes, directions, tables."""
 
 import csv
 import io
