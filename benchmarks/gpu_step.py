@@ -58,7 +58,7 @@ def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--device", choices=["cuda", "cpu"], default="cuda")
     parser.add_argument("--arch", default="resnet50")
-    parser.add_argument("--image-size", type=int, default=224, help="pixels a side")
+    parser.add_argument("--image-size", type=int, default=224, help="pixels per side")
     parser.add_argument("--batch", help="one or several, with commas")
     parser.add_argument("--rounds", type=int)
     parser.add_argument("--steps", type=int, help="of the fed loop, 200 in full mode")
@@ -140,7 +140,7 @@ def at_batch(asked: argparse.Namespace, batch: int, device: torch.device, gemm: 
     timer = StepTimer(config, device)
     of_two = allocated(device) - held  # the method's weights, here and in the timer
     ours = peak(device, lambda: [timer.make(number) for _ in range(2)])
-    beside = allocated(device)
+    before = allocated(device)
     supervised = Supervised(config, device)
     theirs = peak(device, lambda: [supervised() for _ in range(2)])
 
@@ -190,7 +190,7 @@ def at_batch(asked: argparse.Namespace, batch: int, device: torch.device, gemm: 
     if ours is not None and theirs is not None:
         note = "peak, without this benchmark's other networks"
         figures.append(Figure(name + "memory of the step", ours - held - of_two / 2, unit="GiB", note=note))
-        figures.append(Figure(name + "memory of the supervised step", theirs - beside, unit="GiB", note=note))
+        figures.append(Figure(name + "memory of the supervised step", theirs - before, unit="GiB", note=note))
     if asked.compile or asked.graphs:
         figures += alternatives(asked, config, device, method, pixels, name)
     found = {
@@ -204,7 +204,7 @@ def at_batch(asked: argparse.Namespace, batch: int, device: torch.device, gemm: 
 def alternatives(
     asked: argparse.Namespace, config: PretrainConfig, device: torch.device, method: CNNJEPA, pixels: Tensor, name: str
 ) -> list[Figure]:
-    """torch.compile and CUDA graphs of what has fixed shapes, against the plain modules, in turns."""
+    """torch.compile and CUDA graphs of what has fixed shapes, alternating with the plain modules."""
     target, predictor = method.target_encoder, method.predictor
     features = torch.randn(pixels.shape[0], method.feature_dim, config.grid, config.grid, device=device)
     features = features.contiguous(memory_format=torch.channels_last)
@@ -344,7 +344,9 @@ def main() -> None:
                     figures += found
                 fits.append(batch)
             except torch.OutOfMemoryError:
-                print(f"batch {batch}: does not fit into the GPU's memory beside the networks it is compared with")
+                print(
+                    f"batch {batch}: does not fit into the GPU's memory together with the networks that it is compared with"
+                )
             if device.type == "cuda":
                 torch.cuda.empty_cache()
         if not fits:

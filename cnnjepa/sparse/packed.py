@@ -64,7 +64,7 @@ class PackedEncoder(nn.Module):
         if images_BCHW.shape[-1] != grid.side * stride:
             raise ValueError(
                 f"images of {images_BCHW.shape[-1]} px at total stride {stride} need a mask of "
-                f"{images_BCHW.shape[-1] // stride} cells a side; given {grid.side}"
+                f"{images_BCHW.shape[-1] // stride} cells per side; given {grid.side}"
             )
         self._slot.grid = grid
         try:

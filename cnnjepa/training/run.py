@@ -20,7 +20,7 @@ from cnnjepa.warm_start.initial_weights import InitialWeights
 
 
 class Session(NamedTuple):
-    """What this process brings to a run."""
+    """The contribution of this process to a run."""
 
     processes: Processes
     stop: StopRequest
