@@ -344,9 +344,7 @@ def main() -> None:
                     figures += found
                 fits.append(batch)
             except torch.OutOfMemoryError:
-                print(
-                    f"batch {batch}: does not fit into the GPU's memory together with the networks that it is compared with"
-                )
+                print(f"batch {batch}: does not fit into memory together with the networks that it is compared with")
             if device.type == "cuda":
                 torch.cuda.empty_cache()
         if not fits:
