@@ -6,6 +6,8 @@ Shapes: H x W pixels, K channels.
 import io
 import struct
 import zlib
+from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -80,3 +82,14 @@ def tiff(pixels_HWK: NDArray[Any], planar: bool = False, pages: int = 1, reduced
         out += table + b"\0\0\0\0"
         after = len(out)
     return bytes(out)
+
+
+def write_deep_images(root: Path, channels: int, encode: Callable[[NDArray[Any]], bytes], ending: str) -> None:
+    """Two classes of 16-bit images of 32 x 32 pixels, 40 of each for training and 30 for validation."""
+    draw = np.random.default_rng(5)
+    for split, count in (("train", 40), ("val", 30)):
+        for label, name in enumerate(("low", "high")):
+            (root / split / name).mkdir(parents=True)
+            for number in range(count):
+                pixels = draw.integers(200 + 300 * label, 900 + 300 * label, (32, 32, channels), dtype=np.uint16)
+                (root / split / name / f"{number}.{ending}").write_bytes(encode(pixels))
