@@ -17,6 +17,8 @@ from cnnjepa.training.schedule import Schedule
 from cnnjepa.warm_start.request import continued_config, default_folder
 from cnnjepa.warm_start.starting import with_continued_run
 
+pytestmark = pytest.mark.medium
+
 # Two steps per epoch, each logged; the probes are as small as can be.
 SHORT = (
     "epochs=2", "train_images=32", "every_epochs=0", "log_every_steps=1", "warmup_epochs=1", "linear_epochs=1",

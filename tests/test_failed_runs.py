@@ -9,6 +9,8 @@ from cnnjepa.cli.main import main
 from cnnjepa.errors import ImageError, RunError
 from cnnjepa.training import pretrain as module
 
+pytestmark = pytest.mark.medium
+
 SETTINGS = ("train_images=64", "val_images=48", "runtime.batch_size=16", "device=cpu", "checkpoint_every_steps=1")
 SMALL = ["train", "--preset", "smoke", *(word for setting in SETTINGS for word in ("--set", setting))]
 

@@ -17,6 +17,8 @@ from cnnjepa.ablations.study_folder import StudyFolder
 from cnnjepa.schemas import Diagnostics
 from cnnjepa.schemas.study import Study
 
+pytestmark = pytest.mark.medium
+
 LRS = (0.001, 0.002, 0.003, 0.004, 0.005, 0.006, 0.007, 0.008, 0.009, 0.01)
 
 

@@ -27,6 +27,8 @@ from cnnjepa.ablations.study_tensorboard import StudyTensorBoard
 from cnnjepa.names import one_line, shortened
 from cnnjepa.schemas.study import Study
 
+pytestmark = pytest.mark.medium
+
 # Two data sets whose names differ only in case: a file system may not distinguish them.
 DATASETS = "My $Set [x]", "my $set [x]"
 STUDY = Study(

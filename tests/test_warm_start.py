@@ -30,6 +30,8 @@ from cnnjepa.training.reprobe import reprobe
 from cnnjepa.warm_start.initial_weights import load_initial_weights
 from cnnjepa.warm_start.starting import with_initial_weights
 
+pytestmark = pytest.mark.medium
+
 FEW = ("epochs=1", "every_epochs=0", "warmup_epochs=0", "train_images=32")
 
 
