@@ -17,7 +17,7 @@ from typing import Any
 
 import torch
 from figures import Figure, add_options, add_sizes, median, ratio, report, sized
-from gpu_step import listed_kernels, peak
+from gpu_profile import listed_kernels, peak
 from our_kernels import WAYS, within
 from passes import both_ways
 from timing import alternately

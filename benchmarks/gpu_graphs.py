@@ -16,7 +16,8 @@ from typing import Any
 
 import torch
 from figures import Figure, add_options, median, ratio, report
-from gpu_step import config_of, listed_kernels
+from gpu_profile import listed_kernels
+from gpu_step import config_of
 from our_kernels import WAYS, within
 from step import Supervised
 from timing import alternately

@@ -27,13 +27,13 @@ from typing import Any
 
 import torch
 from figures import Figure, add_options, median, ratio, report
+from gpu_profile import allocated, listed_kernels, peak
 from our_kernels import WAYS, within
 from passes import both_ways, forward
 from photo_set import HEIGHT, WIDTH, write_photos
 from step import Supervised, images, usual_step
 from timing import alternately
 from torch import Tensor, nn
-from torch.profiler import ProfilerActivity, profile
 
 from cnnjepa.data import open_data
 from cnnjepa.data.batches import Normalizer, Order, training_batches
@@ -47,7 +47,6 @@ from cnnjepa.training.environment import environment
 from cnnjepa.training.optimizer import build_optimizer
 from cnnjepa.training.step import train_step
 
-_GIB = 2.0**30
 _IN100_IMAGES = 126_689
 _HOURS = 2.0  # the aim for preset in100, on one H200
 # Rounds and batches of every mode; steps of a round, and steps of the fed loop.
@@ -109,22 +108,6 @@ def gemm_rate(device: torch.device, precision: str) -> float:
             torch.mm(a, b)
 
     return 10 * 2 * side**3 / min(alternately({"ten": ten}, 5, device)["ten"])
-
-
-def allocated(device: torch.device) -> float:
-    """GiB; 0 on a CPU."""
-    return torch.cuda.memory_allocated(device) / _GIB if device.type == "cuda" else 0.0
-
-
-def peak(device: torch.device, work: Callable[[], object]) -> float | None:
-    """GiB allocated at most during `work`; None on a CPU."""
-    if device.type != "cuda":
-        return None
-    torch.cuda.empty_cache()
-    torch.cuda.reset_peak_memory_stats(device)
-    work()
-    torch.cuda.synchronize(device)
-    return torch.cuda.max_memory_allocated(device) / _GIB
 
 
 def at_batch(asked: argparse.Namespace, batch: int, device: torch.device, gemm: float) -> tuple[list[Figure], Any]:
@@ -239,32 +222,6 @@ def graph_of(work: Callable[[], object]) -> torch.cuda.CUDAGraph:
     with torch.cuda.graph(graph):
         work()
     return graph
-
-
-def listed_kernels(device: torch.device, step: Callable[[], object], steps: int = 3, most: int = 15) -> dict[str, Any]:
-    """The operations (on a GPU: kernels) that take a step's time, printed and given, and its waits for the device."""
-    activities = [ProfilerActivity.CPU] + ([ProfilerActivity.CUDA] if device.type == "cuda" else [])
-    with profile(activities=activities) as profiled:
-        for _ in range(steps):
-            step()
-        if device.type == "cuda":
-            torch.cuda.synchronize(device)
-    on_gpu = device.type == "cuda"
-    events = profiled.key_averages()
-    taken = {e.key: float(e.self_device_time_total if on_gpu else e.self_cpu_time_total) for e in events}
-    if on_gpu:  # an operator's own line carries its kernels' time again
-        taken = {e.key: taken[e.key] for e in events if e.device_type == torch.autograd.DeviceType.CUDA}
-    total = sum(taken.values())
-    print(f"\n  {total / steps / 1000:.1f} ms {'of kernels' if on_gpu else 'of operations'} per step")
-    top = sorted(taken.items(), key=lambda item: -item[1])[:most]
-    waits = {e.key: e.count / steps for e in events if e.key.startswith("cuda") and "Synchronize" in e.key}
-    print(f"\n  {'time':>6}  {'kernel' if on_gpu else 'operation'}")
-    for name, time in top:
-        print(f"  {100 * time / total:5.1f}%  {name[:110]}")
-    if on_gpu:
-        print(f"  waits for the device a step: {waits or 'none seen'}")
-    shares = {name: time / total for name, time in top}
-    return {"ms_a_step": total / steps / 1000, "share": shares, "waits_a_step": waits}
 
 
 def fed(asked: argparse.Namespace, batch: int, processes: Processes, folder: Path) -> tuple[list[Figure], Any]:

@@ -38,9 +38,8 @@ def private_bytes() -> int:
 
 
 @pytest.mark.processes
+@pytest.mark.skipif(not Path("/proc/self/smaps_rollup").exists(), reason="needs /proc")
 def test_a_process_that_is_not_forked_shares_the_entries() -> None:
-    if not Path("/proc/self/smaps_rollup").exists():
-        pytest.skip("the memory of a process is read from /proc")
     count = 400_000
     entries = Entries([f"train/class{i % 7}/{i:060d}.png" for i in range(count)], range(count))
     nbytes = sum(array.nbytes for array in entries.arrays)

@@ -202,7 +202,7 @@ def test_a_set_that_every_run_would_refuse_is_not_packed(tmp_path: Path) -> None
         open_data(HDF5Data(path=tmp_path))
 
 
-@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs a device that is always full")
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs the device /dev/full")
 @pytest.mark.parametrize("size", [100, 2**20])  # refused when the shard is completed, when it is written
 def test_a_full_disk_is_told_once_and_leaves_no_part_of_a_shard(
     tmp_path: Path, size: int, monkeypatch: pytest.MonkeyPatch
@@ -227,7 +227,7 @@ def open_shards(folder: Path) -> int:
     return found
 
 
-@pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="counts open files as Linux lists them")
+@pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="needs /proc")
 @pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
 def test_readers_of_many_processes_share_a_sets_open_files(packed: Path) -> None:
     gc.collect()

@@ -181,7 +181,7 @@ def test_memory_that_an_earlier_version_did_not_write_down_is_not_known(run: Pat
 
 
 @pytest.mark.processes
-@pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="no process can forget its peak here")
+@pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="needs /proc")
 def test_the_peak_of_a_process_rises_with_what_it_holds_and_can_be_forgotten() -> None:
     assert in_process(_holds_and_frees) == 0  # freed memory of earlier tests would serve the request here
 

@@ -18,7 +18,7 @@ from cnnjepa.training.pretrain import pretrain
 from cnnjepa.training.watcher import Watcher
 
 FULL = Path("/dev/full")
-needs_full = pytest.mark.skipif(not FULL.exists(), reason="there is no /dev/full")
+needs_full = pytest.mark.skipif(not FULL.exists(), reason="needs the device /dev/full")
 
 # Smallest runs of the command line.
 QUICK = [word for text in (

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from cnnjepa.methods.collectives import summed, world
+from cnnjepa.tensor_ops.norms import norm_like
 
 
 class GatheredBatchNorm(_BatchNorm):
@@ -19,12 +20,7 @@ class GatheredBatchNorm(_BatchNorm):
     @classmethod
     def of(cls, norm: _BatchNorm) -> "GatheredBatchNorm":
         """Create the norm with the parameters and statistics of another."""
-        with torch.device("meta"):
-            new = cls(norm.num_features, norm.eps, norm.momentum, norm.affine, norm.track_running_stats)
-        new.weight, new.bias = norm.weight, norm.bias
-        for name, value in norm.named_buffers(recurse=False):
-            setattr(new, name, value)
-        return new.train(norm.training)
+        return norm_like(cls, norm)
 
     def _check_input_dim(self, input: Tensor) -> None:
         if input.dim() < 2:

@@ -18,6 +18,7 @@ from cnnjepa.sparse.halo import as_cells, as_rows
 from cnnjepa.sparse.patch_grid import PatchGrid
 from cnnjepa.sparse.pooling import max_pool_cells
 from cnnjepa.sparse.products import as_matrix, rows_product
+from cnnjepa.tensor_ops.norms import norm_like
 
 Conv = TypeVar("Conv", bound=nn.Conv2d)
 _SETTINGS = ("in_channels", "out_channels", "kernel_size", "stride", "padding", "dilation", "groups")
@@ -155,31 +156,19 @@ class PackedBatchNorm2d(nn.BatchNorm2d):
     @classmethod
     def of(cls, norm: nn.BatchNorm2d, slot: GridSlot) -> "PackedBatchNorm2d":
         """Create the norm with the parameters and statistics of a stock one."""
-        return _like(cls, norm, slot)
+        packed = norm_like(cls, norm)
+        packed.slot = slot
+        return packed
 
     def dense(self) -> nn.BatchNorm2d:
         """Return the stock norm with these parameters and statistics."""
-        return _like(nn.BatchNorm2d, self, None)
+        return norm_like(nn.BatchNorm2d, self)
 
     def forward(self, input: Tensor) -> Tensor:
         """Normalise [N, C, …]; same shape. Raises RuntimeError for padded cells in training."""
         if self.training and self.slot.grid is not None and self.slot.grid.count is not None:
             raise RuntimeError("padded cells need the batch norm kernel, which is not in use for these tensors")
         return super().forward(input)
-
-
-Norm = TypeVar("Norm", bound=nn.BatchNorm2d)
-
-
-def _like(kind: type[Norm], norm: nn.BatchNorm2d, slot: GridSlot | None) -> Norm:
-    with torch.device("meta"):
-        new = kind(norm.num_features, norm.eps, norm.momentum, norm.affine, norm.track_running_stats)
-    new.weight, new.bias = norm.weight, norm.bias
-    for name, value in norm.named_buffers(recurse=False):
-        setattr(new, name, value)
-    if slot is not None:
-        new.slot = slot  # type: ignore[assignment]
-    return new.train(norm.training)
 
 
 PACKED = (PackedConv2d, PackedMaxPool2d, PackedBatchNorm2d)
