@@ -16,6 +16,7 @@ from cnnjepa.schemas import ConfigError, load_config
 from cnnjepa.tensor_ops.tf32 import tf32
 from cnnjepa.training.distributed import Processes, join, pick_device
 from cnnjepa.training.graphed_step import graphed_step
+from cnnjepa.training.pretrain import pretrain
 
 FOLDER = Path(__file__).parents[1] / "benchmarks"
 
@@ -90,6 +91,12 @@ def test_cuda_graphs_are_refused_with_every_reason() -> None:
         graphed_step(build_method(config), config, Processes(0, 1, torch.device("cpu")))
     for reason in ("the device is not a GPU", "runtime.accumulation is not 1", "not a packed ResNet", "use false"):
         assert reason in str(refusal.value)
+
+
+def test_a_run_that_cannot_have_cuda_graphs_writes_nothing(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="the device is not a GPU"):
+        pretrain(load_config("smoke", overrides=["device=cpu", "cuda_graphs=true"]), tmp_path / "run")
+    assert [path.name for path in (tmp_path / "run").rglob("*") if path.name != ".lock"] == []
 
 
 def test_tf32_is_refused_without_a_gpu() -> None:

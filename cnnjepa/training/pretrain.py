@@ -24,7 +24,7 @@ from cnnjepa.training.conclude import FailureRecord, conclude
 from cnnjepa.training.distributed import Processes
 from cnnjepa.training.environment import forget_peak_memory, peak_memory_bytes
 from cnnjepa.training.failures import failing_together
-from cnnjepa.training.graphed_step import graphed_step
+from cnnjepa.training.graphed_step import GraphedStep, graphed_step
 from cnnjepa.training.prepare import begin_folder, build_state, open_run, plan_of
 from cnnjepa.training.run import Run, Session
 from cnnjepa.training.run_folder import RunFolder
@@ -95,18 +95,19 @@ def _run(run: Run, record: FailureRecord, resume: bool, checkpoint: Path | None)
     forget_peak_memory(run.processes.device)
     state = build_state(run, resume, checkpoint)
     record.started = state.started
+    graphed = graphed_step(state.method, run.config, run.processes)  # refused before anything is written
     run.processes.wait()  # every process has read the checkpoint before anything is written
     if run.processes.is_main:
         begin_folder(run, state, resume, checkpoint)
     run.watcher.started(plan_of(run, state))
     with layer_randomness(run.processes.device):
-        _train(run, state)
+        _train(run, state, graphed)
     result = conclude(run, state)
     run.processes.wait()
     return result
 
 
-def _train(run: Run, state: RunState) -> None:
+def _train(run: Run, state: RunState, graphed: GraphedStep | None) -> None:
     """Run the training loop, from the state's step to the last."""
     config, runtime, processes = run.config, run.config.runtime, run.processes
     device, total = processes.device, run.schedule.total_steps
@@ -123,7 +124,6 @@ def _train(run: Run, state: RunState) -> None:
     if state.step >= total:
         return
     model = _wrapped(state.method, config, processes)
-    graphed = graphed_step(state.method, config, processes)
     normalize = Normalizer(config.data, device, runtime.channels_last)
     indices, views = run.order.batch_indices(), config.views
     journal = Journal(run.folder.path, state.step) if processes.is_main else NullJournal()
