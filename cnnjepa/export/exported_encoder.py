@@ -88,6 +88,7 @@ class ExportedEncoder:
             "resize": resize or data.image_size,
             "dtype": data.dtype,
             "range": list(data.bounds),
+            "clipped": data.range != "dtype",
             "mean": list(data.mean),
             "std": list(data.std),
             "interpolation": "bilinear",

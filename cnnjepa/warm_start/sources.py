@@ -4,7 +4,6 @@ import json
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
-from urllib.parse import urlsplit
 
 import torch
 from torch import Tensor
@@ -13,12 +12,12 @@ from cnnjepa.methods.build import method_class
 from cnnjepa.names import shortened
 from cnnjepa.optional import needed
 from cnnjepa.schemas import AnyEncoderConfig, ConfigError, read_config
-from cnnjepa.schemas.fields import nearest
 from cnnjepa.schemas.initial_weights import init_reference
 from cnnjepa.training.checkpoint import read_checkpoint
+from cnnjepa.warm_start.libraries import first_line, pretrained_timm, timm_weights, torchvision_weights
 
-# Files of an exported encoder, of timm and of transformers, the safer format first.
-_FILES = ("model.safetensors", "encoder.safetensors", "encoder.pt", "pytorch_model.bin")
+WEIGHT_FILES = ("model.safetensors", "encoder.safetensors", "encoder.pt", "pytorch_model.bin")
+"""Files of an exported encoder, of timm and of transformers, the safer format first."""
 # Keys under which checkpoints of other programs hold a state dict.
 _WITHIN = ("state_dict", "model", "method", "encoder", "network", "module")
 
@@ -48,7 +47,7 @@ def read_weights(encoder: AnyEncoderConfig) -> Found:
         return _run(path, "last.pt", encoder.init_encoder)
     if path.parent.name == "checkpoints" and (path.parent.parent / "config.yaml").is_file():
         return _run(path.parent.parent, path.name, encoder.init_encoder)
-    return Found(_file(path, f"encoder.init={path}"), f"file {shortened(path.name)}")
+    return Found(tensors_in(path, f"encoder.init={path}"), f"file {shortened(path.name)}")
 
 
 def _run(run: Path, checkpoint: str, which: str) -> Found:
@@ -68,7 +67,8 @@ def _run(run: Path, checkpoint: str, which: str) -> Found:
     return Found(own, label, (_numbers(config.data.mean), _numbers(config.data.std)))
 
 
-def _file(path: Path, named: str) -> dict[str, Tensor]:
+def tensors_in(path: Path, named: str) -> dict[str, Tensor]:
+    """Return the state dict in a file. `named` begins the message of a ConfigError."""
     try:
         if path.suffix == ".safetensors":
             loaded: Any = needed("safetensors.torch", "weights", named).load_file(path)
@@ -77,7 +77,7 @@ def _file(path: Path, named: str) -> dict[str, Tensor]:
     except ConfigError:
         raise
     except Exception as error:  # both libraries raise many kinds for what is not theirs
-        reason = _first_line(error)
+        reason = first_line(error)
         reason = "not tensors and plain values only" if "weights_only" in reason else reason
         raise ConfigError(
             f"{named} cannot be read ({reason}); it must be a state dict: tensors by name, as torch.save or "
@@ -95,10 +95,10 @@ def _file(path: Path, named: str) -> dict[str, Tensor]:
 
 
 def _folder(folder: Path) -> Found:
-    file = next((folder / name for name in _FILES if (folder / name).is_file()), None)
+    file = next((folder / name for name in WEIGHT_FILES if (folder / name).is_file()), None)
     if file is None:
-        raise ConfigError(f"encoder.init=hf:{folder}: it has no weights; must be one of {', '.join(_FILES)}")
-    state = _file(file, f"encoder.init=hf:{folder}")
+        raise ConfigError(f"encoder.init=hf:{folder}: it has no weights; must be one of {', '.join(WEIGHT_FILES)}")
+    state = tensors_in(file, f"encoder.init=hf:{folder}")
     return Found(state, f"folder {shortened(folder.name)}", _normalisation_in(folder))
 
 
@@ -130,60 +130,15 @@ def _torchvision(arch: str) -> Found:
             f"encoder.init=imagenet: torchvision has no weights for encoder.arch={arch}; give a FILE, a RUN or "
             "timm:NAME"
         )
-    weights = torchvision.models.get_model_weights(arch).DEFAULT
-    file = Path(torch.hub.get_dir()) / "checkpoints" / Path(urlsplit(weights.url).path).name
-    try:
-        state = weights.get_state_dict(progress=False, check_hash=True)
-    except Exception as error:  # urllib's, the disk's, and those of a damaged file
-        what = "cannot be read" if file.is_file() else "is not on this machine and cannot be downloaded"
-        raise ConfigError(
-            f"encoder.init=imagenet: {file.name} {what} ({_first_line(error)}); put torchvision's file at {file}, for "
-            f"example from a machine with access to the web, where torchvision.models.{arch}(weights='DEFAULT') stores "
-            "it in the same place"
-        ) from None
-    prepared = weights.transforms()
-    return Found(state, f"torchvision's {file.name}", (_numbers(prepared.mean), _numbers(prepared.std)))
+    weights = torchvision_weights(arch)
+    state = weights.state("encoder.init=imagenet")
+    prepared = weights.entry.transforms()
+    return Found(state, f"torchvision's {weights.file.name}", (_numbers(prepared.mean), _numbers(prepared.std)))
 
 
 def _timm(name: str) -> Found:
     named = f"encoder.init=timm:{name}"
-    timm = needed("timm", "weights", named)
-    known = timm.list_models(pretrained=True)
-    if not timm.is_model(name.partition(".")[0]):
-        close = nearest(name, timm.list_models())
-        raise ConfigError(f"{named}: timm {timm.__version__} has no model of this name{close}")
-    try:
-        settings = timm.get_pretrained_cfg(name)
-    except RuntimeError:  # no such tag
-        settings = None
-    if settings is None or not settings.has_weights:
-        tags = [full for full in known if full.partition(".")[0] == name.partition(".")[0]]
-        raise ConfigError(f"{named}: timm {timm.__version__} has no such weights; must be one of {', '.join(tags)}")
-    try:
-        model = timm.create_model(name, pretrained=True)
-    except Exception as error:  # the hub's, urllib's, and those of a damaged file
-        raise ConfigError(
-            f"{named}: timm cannot load the weights ({_first_line(error)}); {_where_timm_looks(settings)}. Or give the "
-            "file itself: encoder.init=FILE"
-        ) from None
+    settings = timm_weights(name, named)
+    model = pretrained_timm(name, named, ". Or give the file itself: encoder.init=FILE")
     full = f"{settings.architecture}.{settings.tag}" if settings.tag else name
     return Found(model.state_dict(), f"timm's {full}", (_numbers(settings.mean), _numbers(settings.std)))
-
-
-def _where_timm_looks(settings: Any) -> str:
-    if settings.hf_hub_id:
-        from huggingface_hub import constants
-
-        repository = settings.hf_hub_id.partition("@")[0]
-        folder = Path(constants.HF_HUB_CACHE) / f"models--{repository.replace('/', '--')}"
-        return (
-            f"its files belong in {folder}; on a machine with access to the web, `hf download {repository}` stores "
-            "them in a folder of the same name"
-        )
-    file = Path(torch.hub.get_dir()) / "checkpoints" / Path(urlsplit(settings.url or "").path).name
-    return f"put the file at {file}"
-
-
-def _first_line(error: Exception) -> str:
-    line = (str(error).strip().splitlines() or [type(error).__name__])[0]
-    return line.partition(". ")[0][:200]
