@@ -51,7 +51,7 @@ def check(
     ] = 2,
 ) -> None:
     """Read every image: print sizes, depth, channels and values, and list the unreadable ones. The exit code is 1 if
-    there are any.
+    there are any. Damaged JPEG files that can be read in part are listed too.
 
     Files that are not used (hidden ones, those in folders below a class, other file types, …) are counted per reason.
     """
@@ -61,10 +61,11 @@ def check(
     from cnnjepa.cli.terminal import console, is_live, say
     from cnnjepa.data.check import Summary, check_images, read_as_stored
     from cnnjepa.data.open import empty_classes, left_out_note, open_sources
+    from cnnjepa.schemas.numbers import counted
 
     out, progress = console(), console(stderr=True)
     sources = open_sources(config)
-    problems, good, sizes = len(sources.lost), Counter[str](), Counter[tuple[int, int]]()
+    problems, repaired, good, sizes = len(sources.lost), 0, Counter[str](), Counter[tuple[int, int]]()
     if sources.found:
         say(out, f"{path}: {sources.found}")
     classes: dict[tuple[str, str], bool] = {}  # (split, class): whether one of its images can be read
@@ -79,6 +80,9 @@ def check(
             problems += 1
             say(out, found.problem)
         elif found.size:
+            if found.repaired:
+                repaired += 1
+                say(out, found.repaired)
             good[found.split] += 1
             sizes[found.size] += 1
             if found.values is not None:
@@ -87,6 +91,8 @@ def check(
     by_split = ", ".join(f"{split} {count:,}" for split, count in good.items())
     others = " and others" if len(sizes) > 3 else ""
     say(out, f"{good.total():,} images can be read ({by_split}); sizes {shapes}{others}")
+    if repaired:
+        say(out, f"{counted(repaired, 'damaged image')} can be read only in part; replace or remove such files")
     for line in summary.lines():
         say(out, line)
     for (split, name), readable in classes.items():
@@ -169,6 +175,8 @@ def pack(
         say(out, note)
     for name in found.skipped:
         say(out, f"left out: {name}")
+    for name in found.repaired:
+        say(out, name)
     say(
         out,
         f"{dest}: {found.train:,} + {found.val:,} images in {counted(found.shards, 'shard')}, "

@@ -41,6 +41,12 @@ def print_summary(result: TrialResult, run_dir: Path) -> None:
             (f"{counted(len(result.skipped_images), 'unreadable image')} skipped", "yellow"),
             " (named in result.json)",
         )
+    if result.repaired_images:
+        say(
+            out,
+            (f"{counted(len(result.repaired_images), 'damaged image')} repaired while reading", "yellow"),
+            " (named in result.json)",
+        )
     for line in _lines(result, run_dir):
         say(out, line)
 

@@ -189,6 +189,8 @@ class TrialResult(Section):
     """Number of images used from the validation set, from which the accuracies' binomial intervals are computed."""
     skipped_images: tuple[str, ...] = ()
     """Images left out as unreadable (`data.on_error: skip`)."""
+    repaired_images: tuple[str, ...] = ()
+    """Damaged JPEG files that libjpeg repaired while reading, by name and reason."""
     warm_start: WarmStart | None = None
     """The given initial weights (`encoder.init`); None for random ones."""
     continues: ContinuedRun | None = None

@@ -16,6 +16,7 @@ from torchvision.transforms.v2 import functional as transforms
 from cnnjepa.data.augmentation import Augmenter
 from cnnjepa.data.colours import colour_one, draw_colours
 from cnnjepa.data.crops import Crops, draw_crops
+from cnnjepa.data.jpeg_damage import repaired_images
 from cnnjepa.data.open import DataSet
 from cnnjepa.data.pixels import chosen
 from cnnjepa.data.recolour import recolour_values
@@ -106,6 +107,8 @@ class TrainingBatch(NamedTuple):
     """int64 [B], on the CPU."""
     skipped: list[str]
     """Unreadable images, by name and reason. Each was replaced by the next readable image."""
+    repaired: list[str]
+    """Damaged images of the batch that were repaired while reading, by name and reason."""
 
     @property
     def pixels(self) -> Tensor:
@@ -161,7 +164,7 @@ def _resident(
                 drawn = draw_colours(view.colours, index_B, order.seed, epoch, number)
                 pixels = recolour_values(pixels, drawn, view.colours, config)
             seen.append(augment(pixels, number, index_B, epoch))
-        yield TrainingBatch(tuple(seen), source.labels[index_B], [])
+        yield TrainingBatch(tuple(seen), source.labels[index_B], [], [])
 
 
 class _Steps:
@@ -191,9 +194,12 @@ class _CroppedImages(Dataset[TrainingBatch]):
         cropped: list[list[Tensor]] = [[] for _ in self._views]
         labels: list[int] = []
         skipped: list[str] = []
+        repaired: list[str] = []
         try:
             for _, index in keys:
-                image, label = self._load(index, skipped)
+                with repaired_images() as found:
+                    image, label = self._load(index, skipped)
+                repaired += found
                 images.append(image)
                 places.append(index)
                 labels.append(label)
@@ -208,7 +214,7 @@ class _CroppedImages(Dataset[TrainingBatch]):
             )
         except RunError as error:
             return error
-        return TrainingBatch(seen, torch.tensor(labels), skipped)
+        return TrainingBatch(seen, torch.tensor(labels), skipped, repaired)
 
     def _cropped(self, number: int, images: list[Tensor], places: list[int], epoch: int) -> list[Tensor]:
         heights = torch.tensor([image.shape[1] for image in images])

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
+from cnnjepa.data.jpeg_damage import repaired_images
 from cnnjepa.data.open import open_sources
 from cnnjepa.data.pixels import RGB8
 from cnnjepa.data.source import EncodedSource, ImageSource, Splits
@@ -44,6 +45,8 @@ class Checked(NamedTuple):
     class_name: str = ""
     values: Values | None = None
     """Its values if the image can be read, else None."""
+    repaired: str | None = None
+    """Name and reason if the image is damaged and was repaired while reading, else None."""
 
 
 def check_images(config: DataConfig, threads: int = 2, sources: Splits | None = None) -> Iterator[Checked]:
@@ -53,10 +56,12 @@ def check_images(config: DataConfig, threads: int = 2, sources: Splits | None = 
     def look(source: ImageSource, split: str, index: int) -> Checked:
         name = str(source.class_names[int(source.labels[index])]) if source.class_names else ""
         try:
-            image = source.load(index)
+            with repaired_images() as repaired:
+                image = source.load(index)
         except ImageError as error:
             return Checked(split, str(error), None, name)
-        return Checked(split, None, (image.shape[1], image.shape[2]), name, _values(image))
+        size = (image.shape[1], image.shape[2])
+        return Checked(split, None, size, name, _values(image), repaired[0] if repaired else None)
 
     with ThreadPoolExecutor(threads) as pool:
         for split, source in (sources or open_sources(config)).items():

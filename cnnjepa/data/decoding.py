@@ -21,6 +21,7 @@ from torchvision.io import ImageReadMode, decode_image
 
 from cnnjepa.data.array_file import decode_array
 from cnnjepa.data.heif import decode_avif, decode_heic, is_avif, is_heic
+from cnnjepa.data.jpeg_damage import noting_repairs
 from cnnjepa.data.orientation import upright
 from cnnjepa.data.pixels import RGB8, UnfitError, fitted, from_pillow
 from cnnjepa.data.png import decode_png
@@ -43,13 +44,17 @@ def decode(encoded: bytes, name: str, kind: PixelKind = RGB8) -> Tensor:
     """Decode the bytes of an image file to pixels [channels, H, W] of `kind`; of an animation, the first frame.
 
     Raises ImageError, which names the image, for damaged files, for images that `kind` cannot hold without loss or that
-    take more than 1 GiB, and for formats whose optional package is missing. Raises RunError if there is no memory.
+    take more than 1 GiB, and for formats whose optional package is missing. Raises RunError if there is no memory. A
+    damaged JPEG that libjpeg repairs is decoded and named to `repaired_images`.
     """
     try:
         if not encoded:
             raise ValueError("the file is empty")
         refuse_vast(encoded, kind)
-        return _decoder(encoded)(encoded, kind)
+        decoder = _decoder(encoded)
+        if decoder is _jpeg:
+            return noting_repairs(lambda: _jpeg(encoded, kind), name)
+        return decoder(encoded, kind)
     except ConfigError as missing:
         raise ImageError(f"{name} cannot be decoded: {missing}") from None
     except Exception as error:  # Pillow raises a dozen kinds for damaged files

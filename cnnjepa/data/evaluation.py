@@ -8,6 +8,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 from torchvision.transforms.v2 import functional as transforms
 
+from cnnjepa.data.jpeg_damage import repaired_images
 from cnnjepa.data.pixels import torch_type
 from cnnjepa.data.resample import resized
 from cnnjepa.data.resident import ResidentSource
@@ -30,6 +31,8 @@ class EvaluationBatch(NamedTuple):
     """int64 [b], indices of the images in the data set."""
     skipped: list[str]
     """Images left out, by name and reason (`on_error: skip`)."""
+    repaired: list[str]
+    """Damaged images that were repaired while reading, by name and reason."""
 
 
 def evaluation_batches(
@@ -41,7 +44,7 @@ def evaluation_batches(
     if isinstance(source, ResidentSource) and source.images.shape[2:] == (config.image_size,) * 2 and not resize:
         for start in range(0, source.labels.numel(), batch_size):
             pixels = source.images[start : start + batch_size]
-            yield EvaluationBatch(pixels, torch.arange(start, start + pixels.shape[0]), [])
+            yield EvaluationBatch(pixels, torch.arange(start, start + pixels.shape[0]), [], [])
         return
     yield from load_batches(images, workers, batch_size=batch_size)
 
@@ -54,10 +57,11 @@ class _WholeImages(Dataset[EvaluationBatch]):
         return int(self._source.labels.numel())
 
     def __getitems__(self, indices: list[int]) -> EvaluationBatch | RunError:
-        images, kept, skipped = [], [], []
+        images, kept, skipped, repaired = [], [], [], []
         for index in indices:
             try:
-                image = self._source.load(index)
+                with repaired_images() as found:
+                    image = self._source.load(index)
             except ImageError as error:
                 if self._config.on_error == "raise":
                     return error
@@ -65,13 +69,14 @@ class _WholeImages(Dataset[EvaluationBatch]):
                 continue
             except RunError as error:
                 return error
+            repaired += found
             images.append(self._view(image))
             kept.append(index)
         size = self._config.image_size
         kind = self._config.pixels
         empty = torch.empty(0, kind.channels, size, size, dtype=torch_type(kind))
         pixels = torch.stack(images) if images else empty
-        return EvaluationBatch(pixels, torch.tensor(kept, dtype=torch.int64), skipped)
+        return EvaluationBatch(pixels, torch.tensor(kept, dtype=torch.int64), skipped, repaired)
 
     def _view(self, image: Tensor) -> Tensor:
         image = _without_ends(image)

@@ -31,6 +31,8 @@ class DataSet:
     """Identifies the images in the hash of a run."""
     skipped: list[str] = field(default_factory=list)
     """Unreadable images that were left out when the set was opened or when a resident set was decoded."""
+    repaired: list[str] = field(default_factory=list)
+    """Damaged images that were repaired when a resident set was decoded."""
     notes: list[str] = field(default_factory=list)
     """Facts about the set that the user should know: files that the scan left out, classes without images."""
     measured: Measured = UNMEASURED
@@ -194,8 +196,9 @@ def _make_resident(data: DataSet, config: DataConfig) -> None:
                     "use data.resident=auto or never"
                 )
             return
-        setattr(data, split, decoded[0])
-        data.skipped += decoded[1]
+        setattr(data, split, decoded.source)
+        data.skipped += decoded.skipped
+        data.repaired += decoded.repaired
 
 
 def refuse_unfit(name: str, train: ImageSource, val: ImageSource) -> None:

@@ -26,6 +26,7 @@ from cnnjepa.commands import command
 from cnnjepa.data.check import read_as_stored
 from cnnjepa.data.decoding import decode
 from cnnjepa.data.folder import FolderSource
+from cnnjepa.data.jpeg_damage import repaired_images
 from cnnjepa.data.open import left_out_note, open_sources, refuse_unfit
 from cnnjepa.data.pixels import RGB8
 from cnnjepa.data.resample import resized
@@ -91,6 +92,7 @@ class _Packed(NamedTuple):
     content: bytes
     copied: bool
     problem: str | None = None
+    repaired: str | None = None
 
 
 def prepare(config: DataConfig, dest: Path, shorter_side: int, quality: int, skip_unreadable: bool = False) -> Packing:
@@ -212,7 +214,8 @@ def _packed(packing: Packing, split: str, index: int) -> _Packed:
     folder, file = packing.folder(split, index), packing.file(split, index)
     try:
         encoded = source.read(index)
-        image = decode(encoded, source.name(index), manifest.pixels)
+        with repaired_images() as found:
+            image = decode(encoded, source.name(index), manifest.pixels)
     except ImageError as error:
         if packing.skip_unreadable:
             return _Packed(f"{folder}/{file}", b"", False, str(error))
@@ -221,15 +224,16 @@ def _packed(packing: Packing, split: str, index: int) -> _Packed:
             f"{error}; leave such images out with --skip-unreadable, which goes on here. Mended or removed, they make "
             f"another set, which needs a new folder; `{find}` finds all of them first"
         ) from None
+    repaired = found[0] if found else None
     if min(image.shape[1:]) <= manifest.shorter_side:
         if not isinstance(source, FolderSource):
             file += next((ending for magic, ending in _MAGIC.items() if encoded.startswith(magic)), ".avif")
-        return _Packed(f"{folder}/{file}", encoded, True)
+        return _Packed(f"{folder}/{file}", encoded, True, repaired=repaired)
     small = resized(image, [manifest.shorter_side], "bicubic")
     if manifest.pixels != RGB8:  # a JPEG would lose bits and channels
-        return _Packed(f"{folder}/{file}.npy", _array_file(small), False)
+        return _Packed(f"{folder}/{file}.npy", _array_file(small), False, repaired=repaired)
     jpeg = encode_jpeg(small.contiguous(), manifest.quality).numpy().tobytes()
-    return _Packed(f"{folder}/{as_jpeg(file)}", jpeg, False)
+    return _Packed(f"{folder}/{as_jpeg(file)}", jpeg, False, repaired=repaired)
 
 
 def _array_file(image_CHW: Tensor) -> bytes:
@@ -251,6 +255,7 @@ class _Shard:
         self._hash = hashlib.sha256()
         self._images: list[tuple[str, int, int]] = []
         self._skipped: list[tuple[str, str]] = []
+        self._repaired: list[str] = []
         self._copied = self._size = 0
 
     def add(self, packed: _Packed) -> None:
@@ -263,6 +268,7 @@ class _Shard:
         header = info.tobuf(tarfile.GNU_FORMAT)
         self._images.append((packed.path, self._size + len(header), info.size))
         self._copied += packed.copied
+        self._repaired += [packed.repaired] if packed.repaired else []
         self._write(header + packed.content + bytes(-info.size % tarfile.BLOCKSIZE))
 
     def end(self) -> ShardIndex:
@@ -274,6 +280,7 @@ class _Shard:
             sha256=self._hash.hexdigest(),
             copied=self._copied,
             skipped=self._skipped,
+            repaired=self._repaired,
         )
 
     def _write(self, content: bytes) -> None:

@@ -2,10 +2,12 @@
 
 import hashlib
 from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
+from cnnjepa.data.jpeg_damage import repaired_images
 from cnnjepa.data.pixels import chosen
 from cnnjepa.data.source import ImageSource, Splits, Subset
 from cnnjepa.data.synthetic import CLASS_NAMES, render
@@ -62,9 +64,18 @@ def first_image(source: ImageSource, on_error: str) -> Tensor:
     raise RunError("no image of this set can be read; `cnnjepa data check PATH` lists what is wrong")
 
 
-def decode_all(source: ImageSource, on_error: str, first: Tensor) -> tuple[ResidentSource, list[str]] | str:
-    """Decode the whole set. Returns the set and the names of unreadable images, which are left out if `on_error` is
-    `skip`.
+class Decoded(NamedTuple):
+    """A set that was decoded."""
+
+    source: ResidentSource
+    skipped: list[str]
+    """Unreadable images, which were left out, by name and reason."""
+    repaired: list[str]
+    """Damaged images that were repaired while reading, by name and reason."""
+
+
+def decode_all(source: ImageSource, on_error: str, first: Tensor) -> Decoded | str:
+    """Decode the whole set. Unreadable images are left out if `on_error` is `skip`.
 
     If an image does not have the shape of `first`, the set cannot be resident, and the name of the first such image is
     returned instead."""
@@ -72,9 +83,11 @@ def decode_all(source: ImageSource, on_error: str, first: Tensor) -> tuple[Resid
     images = torch.empty(count, *first.shape, dtype=first.dtype)
     kept: list[int] = []
     skipped: list[str] = []
+    repaired: list[str] = []
     for index in range(count):
         try:
-            image = source.load(index)
+            with repaired_images() as found:
+                image = source.load(index)
         except ImageError as error:
             if on_error == "raise":
                 raise
@@ -84,6 +97,7 @@ def decode_all(source: ImageSource, on_error: str, first: Tensor) -> tuple[Resid
             return source.name(index)
         images[len(kept)] = image
         kept.append(index)
+        repaired += found
     indices = torch.tensor(kept)
     resident = ResidentSource(
         images[: len(kept)],
@@ -92,4 +106,4 @@ def decode_all(source: ImageSource, on_error: str, first: Tensor) -> tuple[Resid
         source.fingerprint(),
         Subset(source, indices).name,
     )
-    return resident, skipped
+    return Decoded(resident, skipped, repaired)

@@ -72,6 +72,8 @@ class ShardIndex(_Record):
     """Number of images that were small enough to be copied byte for byte."""
     skipped: list[tuple[str, str]]
     """Unreadable images left out: the path they would have had, and the reason."""
+    repaired: list[str] = []
+    """Damaged images that were repaired while reading, by name and reason. A resized one is stored as repaired."""
 
 
 def shard_file(root: Path, number: int) -> Path:

@@ -25,6 +25,8 @@ class PackedFacts(NamedTuple):
     """Number of images copied byte for byte."""
     skipped: list[str]
     """Unreadable images left out, by name and reason."""
+    repaired: list[str]
+    """Damaged images that were repaired while reading, by name and reason."""
 
 
 def verify(packing: Packing, threads: int) -> Iterator[int]:
@@ -75,6 +77,7 @@ def facts(packing: Packing) -> PackedFacts:
         size=sum(index.size for index in indices),
         copied=sum(index.copied for index in indices),
         skipped=[reason for index in indices for _, reason in index.skipped],
+        repaired=[reason for index in indices for reason in index.repaired],
     )
 
 

@@ -52,6 +52,8 @@ class Assessment(NamedTuple):
     diagnostics: Diagnostics
     """Diagnostics of the features on the run's validation images."""
     skipped: list[str]
+    repaired: list[str]
+    """Damaged images that were repaired while reading."""
 
     @property
     def first(self) -> Assessed:
@@ -79,6 +81,7 @@ def assess(
     sets = data.judged_on
     found: dict[str, Assessed] = {}
     skipped: list[str] = []
+    repaired: list[str] = []
     diagnostics = None
     for name, images in sets.items():
         of_set = f" on {name}" if len(sets) > 1 or images is not data else ""
@@ -86,6 +89,7 @@ def assess(
         say(f"probing the encoder{of_set}")
         judged, val, figures = assessor.judged(encoder_embed(network, config, device), metrics)
         skipped += assessor.skipped
+        repaired += assessor.repaired
         if images is data:
             diagnostics = diagnose(val.values)
         floors = assessor.floors(floor_of(images), say, of_set)
@@ -95,6 +99,7 @@ def assess(
         with scratch_folder(scratch) as folder:
             val = extract(encoder_embed(network, config, device), data.val, config, folder, tick)
         skipped += val.skipped
+        repaired += val.repaired
         diagnostics = diagnose(val.values)
     extracted = data.train.labels.numel() + data.val.labels.numel()
     lidar = lidar_of(
@@ -102,7 +107,7 @@ def assess(
     )
     loss = None if method is None else heldout_loss(method, config, data.val, device, IMAGES, tick)
     diagnostics = diagnostics.model_copy(update={"lidar": lidar, "heldout_loss": loss})
-    return Assessment(found, diagnostics, skipped)
+    return Assessment(found, diagnostics, skipped, repaired)
 
 
 class _Assessor:
@@ -121,6 +126,8 @@ class _Assessor:
         self._initial = initial
         self.skipped: list[str] = []
         """Images that could not be read in the last evaluation."""
+        self.repaired: list[str] = []
+        """Damaged images that were repaired in the last evaluation."""
 
     def judged(self, embed: Embed, metrics: Mapping[str, ProbeMetric]) -> tuple[Judged, Features, dict[str, float]]:
         """Return the figures, the features of validation images, and the figures of `metrics`."""
@@ -128,7 +135,7 @@ class _Assessor:
         with scratch_folder(self._scratch) as folder:
             train = extract(embed, data.train, config, folder, self._tick)
             val = extract(embed, data.val, config, folder, self._tick)
-            self.skipped = train.skipped + val.skipped
+            self.skipped, self.repaired = train.skipped + val.skipped, train.repaired + val.repaired
             if not (train.finite() and val.finite()):
                 return Judged(Probes(), None), val, {}  # the diagnostics report it; no figure is invented
             names = data.train.class_names

@@ -33,6 +33,8 @@ class Features:
     values: Tensor
     labels: Tensor
     skipped: list[str] = field(default_factory=list)
+    repaired: list[str] = field(default_factory=list)
+    """Damaged images that were repaired while reading, by name and reason."""
     scratch: Path | None = None
     """Folder for large copies; None means the system's temporary folder."""
     part_of: tuple[Tensor, Tensor] | None = None
@@ -100,7 +102,7 @@ def extract(
 ) -> Features:
     """Extract the features of a whole data set. `tick` is called before every batch, so that the caller can stop the
     extraction."""
-    count, rows, kept, skipped = source.labels.numel(), 0, [], []
+    count, rows, kept, skipped, repaired = source.labels.numel(), 0, [], [], []
     values = torch.empty(0)
     loaded = evaluation_batches(
         source, config.data, config.probe.resize, config.probe.feature_batch_size, config.runtime.workers
@@ -109,6 +111,7 @@ def extract(
         for batch in batches:
             tick()
             skipped += batch.skipped
+            repaired += batch.repaired
             if not batch.places.numel():
                 continue
             features = embed(batch.pixels)
@@ -120,7 +123,7 @@ def extract(
     if not kept:
         raise RunError("no image of this set can be read; `cnnjepa data check PATH` lists what is wrong")
     places = torch.cat(kept)
-    return Features(values[:rows], source.labels[places], skipped, scratch, (source.labels, places))
+    return Features(values[:rows], source.labels[places], skipped, repaired, scratch, (source.labels, places))
 
 
 def _storage(count: int, dim: int, scratch: Path | None) -> Tensor:

@@ -29,6 +29,8 @@ class Checkpoint(TypedDict):
     """Losses since the last logged line."""
     skipped: list[str]
     """Unreadable images found so far."""
+    repaired: NotRequired[list[str]]
+    """Damaged images found so far that were repaired while reading; absent if there are none."""
     best: list[float]
     """[selection figure, step] of the best probe so far; empty before the first."""
     train_seconds: float

@@ -96,6 +96,8 @@ class CompletedTraining(NamedTuple):
     final_loss: float | None
     skipped: list[str]
     """Names of the images that could not be read."""
+    repaired: list[str]
+    """Names of the damaged images that were repaired while reading."""
     start: Start
 
 
@@ -110,14 +112,16 @@ def finished_result(
     """Return the result of a run that trained to its end: finished, or collapsed with the evidence. `probed_on` is the
     environment of this session."""
     collapsed = assessment.diagnostics.collapse_evidence is not None
-    every = dict.fromkeys([*data.skipped, *training.skipped, *assessment.skipped])
+    skipped = {*data.skipped, *training.skipped, *assessment.skipped}
+    repaired = {*data.repaired, *training.repaired, *assessment.repaired}
     return TrialResult(
         **_known(config, data, identity, training.environment),
         probe_software=here if (here := in_words(probed_on)).items() - in_words(training.environment).items() else {},
         status="collapsed" if collapsed else "finished",
         epochs=config.trained_epochs,
         final_loss=training.final_loss,
-        skipped_images=tuple(sorted(every)),
+        skipped_images=tuple(sorted(skipped)),
+        repaired_images=tuple(sorted(repaired)),
         **training.start._asdict(),
         probed_encoder=config.probed_encoder,
         **_figures(assessment),
@@ -206,6 +210,7 @@ def _judge_and_write(run: Run, state: RunState) -> None:
         state.started,
         final_loss(run.folder.path, state.step),
         state.skipped,
+        state.repaired,
         start_of(run.config, run.initial.described if run.initial else None, state.continued_epochs),
     )
     result = finished_result(run.config, run.data, run.identity, training, assessment, run.software)

@@ -146,7 +146,9 @@ def _train(run: Run, state: RunState, graphed: GraphedStep | None) -> None:
             stepped = train_step(model, state.optimizer, inputs, config, processes, graphed)
             for name in set(batch.skipped) - set(state.skipped):
                 run.watcher.warned(f"skipped: {name}")
-            state.count(stepped.loss, batch.skipped)
+            for name in set(batch.repaired) - set(state.repaired):
+                run.watcher.warned(name)
+            state.count(stepped.loss, batch.skipped, batch.repaired)
             run.watcher.stepped(state.step)
 
             epoch, into_epoch = divmod(state.step, run.order.steps_per_epoch)
@@ -236,7 +238,7 @@ def _save(run: Run, state: RunState, journal: AnyJournal) -> None:
     """Write a checkpoint on process 0. Log lines up to its step are on disk before it."""
     if state.saved_step == state.step:
         return
-    state.skipped = run.processes.union(state.skipped)
+    state.skipped, state.repaired = (run.processes.union(names) for names in (state.skipped, state.repaired))
     state.losses()
 
     def write() -> None:

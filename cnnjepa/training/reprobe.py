@@ -86,6 +86,7 @@ def reprobe(
             state["started"],
             final_loss(run_dir, state["step"]),
             state["skipped"],
+            list(state.get("repaired", ())),
             start_of(config, initial.described if initial else None, state.get("continued_epochs")),
         )
         result = finished_result(config, data, identity, training, assessment, here)

@@ -15,6 +15,7 @@ def run_warnings(config: PretrainConfig, data: DataSet, order: Order) -> list[st
     found = [*config.warnings(), *data.notes]
     if data.skipped:
         found.append(f"{len(data.skipped)} unreadable images are left out: {', '.join(data.skipped[:3])}")
+    found += data.repaired
     found += _workers(config, data) + _global_batch(config, order) + _dropped_images(order)
     return found
 

@@ -29,6 +29,8 @@ class RunState:
     step: int = 0
     """Number of optimiser steps done."""
     skipped: list[str] = field(default_factory=list)
+    repaired: list[str] = field(default_factory=list)
+    """Damaged images that were repaired while reading."""
     best: tuple[float, int] | None = None
     """(selection figure, step) of the best probe."""
     saved_step: int | None = None
@@ -58,11 +60,12 @@ class RunState:
         """Record the peak memory of this session's training so far, in bytes."""
         self.peak_memory = max(peak, self.peak_memory or 0)
 
-    def count(self, loss: Tensor, skipped: list[str]) -> None:
+    def count(self, loss: Tensor, skipped: list[str], repaired: list[str]) -> None:
         """Count a completed step. The loss stays on the device until `losses` is called."""
         self.step += 1
         self._window.append(loss)
         self.skipped += [name for name in skipped if name not in self.skipped]
+        self.repaired += [name for name in repaired if name not in self.repaired]
 
     def losses(self) -> list[float]:
         """Return the losses of the steps since the last logged line. Raises RunError at the first that is not
@@ -115,6 +118,8 @@ class RunState:
             "train_seconds": self.train_seconds,
             "started": self.started,
         }
+        if self.repaired:
+            state["repaired"] = self.repaired
         if self.peak_memory is not None:
             state["peak_memory_bytes"] = self.peak_memory
         if self.continued_epochs is not None:
@@ -150,6 +155,7 @@ class RunState:
         _lay_as_parameters(self.optimizer)
         self.step = int(state["step"])
         self.skipped = list(state["skipped"])
+        self.repaired = list(state.get("repaired", ()))
         self._seconds = float(state["train_seconds"])
         self.peak_memory = state.get("peak_memory_bytes")
 
