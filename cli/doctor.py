@@ -45,7 +45,8 @@ def doctor(
 
     With --augmentation, check that its pixels have the right form, are the same in two calls, and depend on one image
     only (docs/extend_augmentation.md). With --metric, print its figures on random features, and check that two calls
-    give the same ones (docs/extend_metric.md).
+    give the same ones, and that it can be computed for raw pixels (docs/extend_metric.md). `--set` sets the fields of
+    what is checked.
 
     The exit code is 1 when a check fails.
     """
@@ -59,6 +60,8 @@ def doctor(
         sets = [*(sets or []), f"method.name={method}"]
     if augmentation is not None:
         sets = [*(sets or []), f"data.augmentation.name={augmentation}"]
+    if metric is not None:
+        sets = [f"probe.metrics={metric}", *(sets or [])]
     asked = requested_config(
         preset, config, sets, data, default="smoke" if method or augmentation or metric else "demo"
     )
@@ -82,7 +85,7 @@ def doctor(
     elif metric is not None:
         from cnnjepa.measuring.metric_check import examine_metric
 
-        judged = examine_metric(metric)
+        judged = examine_metric(asked.probe.metrics[0])
     else:
         judged = examine(asked)
     out = console()

@@ -18,6 +18,7 @@ from cnnjepa.ablations.ray_folder import ray_folder
 from cnnjepa.ablations.resources import Capacity, Resources, resources_per_trial, this_machine
 from cnnjepa.ablations.speed import calibrate
 from cnnjepa.ablations.study_folder import StudyFolder, TrialRecord, records_of
+from cnnjepa.cli.metric_tables import metrics_of_study
 from cnnjepa.cli.study_options import StudyOptions
 from cnnjepa.cli.study_tables import (
     failures,
@@ -135,6 +136,8 @@ def print_outcome(folder: StudyFolder, pool: Pool, records: list[TrialRecord]) -
     """Print the results so far."""
     out = console()
     out.print(outcome_table(folder.study(), pool, records))
+    if metrics := metrics_of_study(pool, records):
+        out.print(metrics)
     for note in outcome_notes(pool, records):
         say(out, note)
     status = command("cnnjepa", "status", folder.name, root=folder.root)

@@ -15,6 +15,7 @@ from cnnjepa.ablations.study_folder import (
     status_of,
     study_names,
 )
+from cnnjepa.cli.metric_tables import metrics_of_study
 from cnnjepa.cli.study_tables import counts_line, failures, outcome_notes, outcome_table, status_table
 from cnnjepa.cli.terminal import is_live, say
 from cnnjepa.schemas import ConfigError
@@ -38,6 +39,8 @@ def show_study(console: Console, root: Path, name: str) -> None:
     records = folder.trials()
     console.line()
     console.print(outcome_table(folder.study(), pool, records))
+    if metrics := metrics_of_study(pool, records):
+        console.print(metrics)
     for note in outcome_notes(pool, records):
         say(console, note)
     for line in failures(pool, records, {}):

@@ -8,7 +8,7 @@ from cnnjepa.commands import command, quoted
 from cnnjepa.probes.interval import wilson
 from cnnjepa.schemas import ProbeFigures, Probes, TrialResult
 from cnnjepa.schemas.numbers import counted, duration, exact, quantity
-from cnnjepa.schemas.result import SetFigures
+from cnnjepa.schemas.result import FLOOR_NAMES, SetFigures
 
 _MEANING = {
     "held_out": "everything chosen on a tenth of the training set, validation touched once",
@@ -30,6 +30,9 @@ def print_summary(result: TrialResult, run_dir: Path) -> None:
                 out.print(_table(result, found, protocol))
                 say(out, (f"  {meaning}", "dim"))
                 out.line()
+        if found.metrics:
+            out.print(_metrics(result, found))
+            out.line()
     if result.probes is None:
         how = "; `cnnjepa probe RUN --probe-data PATH` probes the encoder on a set that has"
         say(out, (result.dataset, "bold"), f" has no labels{how}")
@@ -74,6 +77,19 @@ def _table(result: TrialResult, found: SetFigures, protocol: str) -> Sheet:
     return table
 
 
+def _metrics(result: TrialResult, found: SetFigures) -> Sheet:
+    """Return a table with one row per figure of `probe.metrics`."""
+    floors = [(FLOOR_NAMES[name], figures) for name, figures in found.floors.metrics.items()]
+    table = Sheet(
+        ("probe metric", f"{result.probed_encoder}\nencoder", *(f"floor:\n{name}" for name, _ in floors)),
+        title=((found.name, "bold"), ", figures of probe.metrics"),
+    )
+    for name in found.metrics:
+        each = (figures.get(name) for figures in (found.metrics, *(figures for _, figures in floors)))
+        table.add(name, *("–" if value is None else exact(round(value, 4)) for value in each))
+    return table
+
+
 def _probes_of(result: TrialResult, found: SetFigures) -> list[tuple[Cell, Probes | None]]:
     """Return (label, probes) of the encoder and of its floors."""
     return [
@@ -109,8 +125,6 @@ def _lines(result: TrialResult, run_dir: Path) -> list[str]:
         ]
         lines.append(", ".join(parts))
     lines += result.start
-    if result.metrics:
-        lines.append(", ".join(f"{name} {exact(round(value, 4))}" for name, value in result.metrics.items()))
     if result.cost:
         cost = result.cost
         peak = "not known" if cost.peak_memory_bytes is None else f"{cost.peak_memory_bytes / 2**30:.2f} GiB"

@@ -22,6 +22,7 @@ from cnnjepa.schemas.data_section import DataSection
 from cnnjepa.schemas.encoder import OwnEncoderSection
 from cnnjepa.schemas.masking import MaskingSection
 from cnnjepa.schemas.method_section import MethodSection
+from cnnjepa.schemas.metric import MetricSection
 from cnnjepa.sparse import ContextEncoder, context_encoder
 
 Trunk = Backbone  # deprecated name
@@ -43,6 +44,7 @@ __all__ = [
     "Masks",
     "Method",
     "MethodSection",
+    "MetricSection",
     "MixedMasking",
     "OwnEncoderSection",
     "Pass",

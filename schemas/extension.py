@@ -1,9 +1,9 @@
 """Classes from outside the repository, named `package.module:Class` in a config.
 
-Methods, encoders, masking strategies, data sources and augmentations use the same mechanism. The class may name a
-section as its `Config`, whose fields are then config fields like any other. The class, its source and the source of
-what it imports from its own folder or package are part of the run's name. A module is imported only when a config names
-it.
+Methods, encoders, masking strategies, data sources, augmentations and probe metrics use the same mechanism. The class
+may name a section as its `Config`, whose fields are then config fields like any other. The class, its source and the
+source of what it imports from its own folder or package are part of the run's name; for a metric, of the probe hash. A
+module is imported only when a config names it.
 """
 
 import copyreg
@@ -22,11 +22,12 @@ from cnnjepa.schemas.base import Section
 from cnnjepa.schemas.errors import ConfigError
 from cnnjepa.schemas.source_files import fingerprint
 
-Kind = Literal["method", "encoder", "masking", "data", "augmentation"]
+Kind = Literal["method", "encoder", "masking", "data", "augmentation", "metric"]
 
 # The field that selects one of the sections of a kind.
 TAGS: dict[Kind, str] = {
     "method": "name", "encoder": "arch", "masking": "strategy", "data": "source", "augmentation": "name",
+    "metric": "name",
 }  # fmt: skip
 
 NAMED = re.compile(r"^[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*$")

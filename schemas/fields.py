@@ -45,6 +45,14 @@ def _arms(annotation: Any) -> list[type[BaseModel]]:
     return []
 
 
+def listed(annotation: Any) -> list[type[BaseModel]]:
+    """Return the models of which a field is a list of any length, including those of extensions that a config has
+    named; none for any other field."""
+    args = get_args(annotation)
+    found = _arms(args[0]) if get_origin(annotation) is tuple and Ellipsis in args else []
+    return found + list(met(kind)) if (kind := _extended(found)) else found
+
+
 def config_fields(model: type[BaseModel] = PretrainConfig, prefix: str = "") -> Iterator[ConfigField]:
     """Yield every leaf below `model`. The variants of a union follow one another."""
     for name, info in model.model_fields.items():
@@ -53,6 +61,9 @@ def config_fields(model: type[BaseModel] = PretrainConfig, prefix: str = "") -> 
             yield ConfigField(prefix + name, model, info)
         for section in sections:
             yield from config_fields(section, f"{prefix}{name}.")
+        for section in listed(info.annotation):  # the list is a leaf; the fields of its items may also be set
+            fields = config_fields(section, f"{prefix}{name}.")
+            yield from (field for field in fields if not field.path.endswith(".name"))
 
 
 def discriminator(model: type[BaseModel]) -> str | None:

@@ -121,7 +121,7 @@ def probe_hash(config: PretrainConfig) -> str:
     settings = {**config.probe.model_dump(mode="json"), **_NOT_JUDGED, "encoder": config.probed_encoder}
     del settings["metrics"]
     if config.probe.metrics:
-        settings["metrics"] = config.probe.metric_sources
+        settings["metrics"] = {metric.name: metric.identity for metric in config.probe.metrics}
     # Sets of the probe are known by their fingerprints. Without any, probes are of the run's own images.
     del settings["data"]
     if not settings["data_fingerprints"]:

@@ -14,8 +14,9 @@ from cnnjepa.schemas.config import PretrainConfig
 from cnnjepa.schemas.data import SyntheticData
 from cnnjepa.schemas.errors import ConfigError
 from cnnjepa.schemas.extension import TAGS
-from cnnjepa.schemas.fields import arm_of, arms, discriminator, nearest, tag_values
-from cnnjepa.schemas.overrides import Tree, merge, nested, parse_overrides
+from cnnjepa.schemas.fields import arm_of, arms, discriminator, listed, nearest, tag_values
+from cnnjepa.schemas.metric import import_metrics
+from cnnjepa.schemas.overrides import Tree, merge, nested, parse_overrides, selectors_first
 from cnnjepa.schemas.yaml_text import read_yaml, read_yaml_file
 
 _PRESETS = files("cnnjepa.schemas") / "presets"
@@ -91,10 +92,7 @@ def load_config(
         limits = _own_limits(file) if file else {}
         tree = merge(tree, {"data": {**limits, **_data_at(data, tree, dict(parsed).get("data.source"))}})
     for assignments in (parsed, list((changes or {}).items())):
-        # Fields that select a variant come first, so that the order of flags does not matter.
-        for path, value in sorted(
-            assignments, key=lambda item: not item[0].endswith((".strategy", ".source", ".name", ".arch"))
-        ):
+        for path, value in selectors_first(assignments):
             tree = merge(tree, nested(path, value))
     return _validate(tree)
 
@@ -172,7 +170,7 @@ def with_sections(
     """Return `config` with whole sections replaced, and then with `--set` flags applied. Raises ConfigError like
     `load_config`."""
     tree = {**config.model_dump(mode="json"), **sections}
-    for path, value in parse_overrides(overrides):
+    for path, value in selectors_first(parse_overrides(overrides)):
         tree = merge(tree, nested(path, value))
     return _validate(tree)
 
@@ -192,6 +190,8 @@ def _with_tags(tree: Tree) -> Tree:
 def _tagged(section: Tree, model: type[BaseModel]) -> Tree:
     for name, info in model.model_fields.items():
         inner, options = section.get(name), arms(info.annotation)
+        if inner and listed(info.annotation):
+            import_metrics(inner)
         if not options or not isinstance(inner, dict):
             continue
         if len(options) > 1:

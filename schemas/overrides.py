@@ -11,7 +11,8 @@ from cnnjepa.schemas.base import leaf_types, takes_a_list
 from cnnjepa.schemas.config import PretrainConfig
 from cnnjepa.schemas.errors import ConfigError
 from cnnjepa.schemas.extension import TAGS, extension, is_named
-from cnnjepa.schemas.fields import arm_of, arms, config_fields, discriminator, nearest
+from cnnjepa.schemas.fields import arm_of, arms, config_fields, discriminator, listed, nearest
+from cnnjepa.schemas.metric import import_metrics, with_metric_fields
 from cnnjepa.schemas.yaml_text import read_word
 
 Tree = dict[str, Any]
@@ -60,6 +61,8 @@ def _meet(assignments: Iterable[tuple[str, Any]]) -> None:
         for kind, tag in TAGS.items():
             if is_named(value) and f".{_path_or_nothing(key)}".endswith(f".{kind}.{tag}"):
                 extension(kind, value)
+        if _path_or_nothing(key) == "probe.metrics":
+            import_metrics(value)
 
 
 def _path_or_nothing(key: str) -> str:
@@ -94,6 +97,12 @@ def _is_text(path: str) -> bool:
     return all(leaf_types(a) <= {str, Path, Literal} and not takes_a_list(a) for a in annotations)
 
 
+def selectors_first(assignments: Iterable[tuple[str, Any]]) -> list[tuple[str, Any]]:
+    """Sort assignments so that fields that select a variant come first, and their order does not matter."""
+    selectors = (".strategy", ".source", ".name", ".arch", ".metrics")
+    return sorted(assignments, key=lambda item: not item[0].endswith(selectors))
+
+
 def merge(base: Tree, over: Tree) -> Tree:
     """Merge `over` into `base`, section by section. If `over` selects another variant of a union (another `strategy`,
     `source` or `name`), keys of `base` that the new variant lacks, or that have another meaning there, are dropped."""
@@ -111,8 +120,10 @@ def _merge(base: Tree, over: Tree, models: list[type[BaseModel]]) -> Tree:
         own = {*changed, *getattr(left, "LEFT_BEHIND", ())}
         merged = {key: value for key, value in base.items() if key in model.model_fields and key not in own}
     for key, value in over.items():
-        if isinstance(value, dict) and isinstance(merged.get(key), dict):
-            info = model.model_fields.get(key) if model else None
+        info = model.model_fields.get(key) if model else None
+        if isinstance(value, dict) and info and listed(info.annotation) and "name" not in value:
+            merged[key] = with_metric_fields(merged.get(key, ()), value)
+        elif isinstance(value, dict) and isinstance(merged.get(key), dict):
             merged[key] = _merge(merged[key], value, list(arms(info.annotation)) if info else [])
         else:
             merged[key] = value

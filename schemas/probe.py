@@ -2,24 +2,14 @@
 
 from typing import Annotated, Any, Literal, get_args
 
-from pydantic import Field, PositiveFloat, PositiveInt, field_validator
+from pydantic import Field, PositiveFloat, PositiveInt, field_serializer, field_validator
 
 from cnnjepa.schemas.base import Section
-from cnnjepa.schemas.extension import import_class, is_named
+from cnnjepa.schemas.metric import AnyMetric, MetricSection, metric_list, metric_section
 from cnnjepa.schemas.paths import UserPath
 
 Protocol = Literal["published", "held_out"]
 FloorName = Literal["untrained", "pixels"]
-
-
-METRICS = {"class_means": "cnnjepa.probes.class_means:ClassMeans"}
-"""Name of every built-in metric, and its class, imported when a run needs it."""
-
-
-def metric_class(named: str) -> tuple[Any, str]:
-    """Return the user's class `package.module:Class` and the fingerprint of its source. Raises ConfigError if it cannot
-    be imported."""
-    return import_class(named, "metric")
 
 
 class ProbeConfig(Section):
@@ -92,24 +82,22 @@ class ProbeConfig(Section):
     """Length of the shorter side before the centre crop, in pixels; None = image_size (small images are probed at their
     own size). Source: docs/sources.md#probe-features (256 for a crop of 224)."""
 
-    metrics: tuple[str, ...] = ()
-    """Further figures of the features: names of built-in metrics (`class_means`: accuracy of the nearest class mean, of
-    all images, balanced over classes, and of the worst class) and of your own, `package.module:Class`
-    (docs/extend_metric.md). They are part of the probe hash, own ones with their source."""
+    metrics: tuple[AnyMetric, ...] = ()
+    """Further figures of the features: names of built-in metrics and of your own, `package.module:Class`
+    (docs/extend_metric.md), or `{name: …}` with the metric's fields. The floors have them too. They are part of the
+    probe hash, own ones with their source."""
 
-    @field_validator("metrics")
+    @field_validator("metrics", mode="before")
     @classmethod
-    def _metrics_exist(cls, value: tuple[str, ...]) -> tuple[str, ...]:
-        for name in value:
-            if is_named(name):
-                metric_class(name)
-            elif name not in METRICS:
-                raise ValueError(
-                    f"{name!r} is no metric; must be one of {', '.join(METRICS)}, or module:Class of your own"
-                )
-        if len(set(value)) < len(value):
+    def _metrics_by_name(cls, value: Any) -> tuple[MetricSection, ...]:
+        metrics = tuple(metric_section(one) for one in metric_list(value))
+        if len({metric.name for metric in metrics}) < len(metrics):
             raise ValueError("names a metric twice")
-        return value
+        return metrics
+
+    @field_serializer("metrics")
+    def _as_written(self, metrics: tuple[MetricSection, ...]) -> list[str | dict[str, Any]]:
+        return [metric.written for metric in metrics]
 
     @field_validator("floors", mode="before")
     @classmethod
@@ -119,11 +107,6 @@ class ProbeConfig(Section):
             raise ValueError(f"must be true, false, or a list of {', '.join(get_args(FloorName))}")
         asked = [name for name in get_args(FloorName) if name in names]
         return asked == list(get_args(FloorName)) or asked or value  # one value per request: it is hashed
-
-    @property
-    def metric_sources(self) -> dict[str, str]:
-        """The metrics in alphabetical order, each with the fingerprint of its source; empty for built-in ones."""
-        return {name: metric_class(name)[1] if is_named(name) else "" for name in sorted(self.metrics)}
 
     @property
     def requested_floors(self) -> tuple[FloorName, ...]:

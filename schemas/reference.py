@@ -7,7 +7,8 @@ from pydantic import BaseModel
 from pydantic_core import PydanticUndefined
 
 from cnnjepa.schemas.config import PretrainConfig
-from cnnjepa.schemas.fields import arms, discriminator, tag_values
+from cnnjepa.schemas.extension import ExtensibleSection
+from cnnjepa.schemas.fields import arms, discriminator, listed, tag_values
 
 
 def config_reference() -> str:
@@ -31,10 +32,11 @@ def config_reference() -> str:
     return "\n".join(lines) + "\n"
 
 
-def _sections(path: str, models: list[type[BaseModel]]) -> list[str]:
+def _sections(path: str, models: list[type[BaseModel]], several: bool = False) -> list[str]:
+    """Return the sections at `path`, each with its selecting field if there can be `several`."""
     lines: list[str] = []
     for model in models:
-        tag = discriminator(model) if len(models) > 1 else None
+        tag = discriminator(model) if several or len(models) > 1 else None
         suffix = f", {tag}: {', '.join(tag_values(model))}" if tag else ""
         lines += ["", f"## `{path}`{suffix}", "", (model.__doc__ or "").strip(), ""]
         inner: list[str] = []
@@ -49,6 +51,7 @@ def _sections(path: str, models: list[type[BaseModel]]) -> list[str]:
                 f"- **`{name}`** ({_type(info.annotation)}, default {shown}): "
                 f"{' '.join((info.description or '').split())}"
             )
+            inner += _sections(f"{path}.{name}", listed(info.annotation), several=True)
         lines += inner
     return lines
 
@@ -72,5 +75,7 @@ def _type(annotation: Any) -> str:
         return f"list of {_type(parts[0])}"
     if origin is typing.Union or (origin is not None and origin.__name__ == "UnionType"):
         return " | ".join(_type(part) for part in get_args(annotation))
+    if isinstance(annotation, type) and issubclass(annotation, ExtensibleSection):
+        return f"{annotation.EXTENDS}s"
     names = {"NoneType": "null", "str": "text", "int": "whole number", "float": "number", "bool": "true | false"}
     return names.get(getattr(annotation, "__name__", ""), getattr(annotation, "__name__", str(annotation)).lower())

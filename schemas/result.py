@@ -45,6 +45,10 @@ class Selection(Section):
     """The neighbour count of that accuracy."""
 
 
+FLOOR_NAMES = {"untrained": "untrained encoder", "warm_start": "warm start", "pixels": "raw pixels"}
+"""Names of the floors in tables."""
+
+
 class Floors(Section):
     """Accuracy without pretraining."""
 
@@ -54,6 +58,9 @@ class Floors(Section):
     """The encoder with the weights with which it started (`encoder.init`), unchanged; None if these were random."""
     pixels: Probes | None = None
     """Raw pixels, averaged down to at most 32x32."""
+    metrics: dict[str, dict[str, float]] = Field(default_factory=dict)
+    """Figures of `probe.metrics` of every measured floor: name of the floor → name of the figure → figure. Results of
+    earlier versions have none."""
 
     @property
     def start(self) -> Probes | None:
@@ -63,7 +70,12 @@ class Floors(Section):
     @property
     def start_name(self) -> str:
         """Name of that floor in tables."""
-        return "warm start" if self.warm_start else "untrained encoder"
+        return FLOOR_NAMES["warm_start" if self.warm_start else "untrained"]
+
+    @property
+    def start_metrics(self) -> dict[str, float]:
+        """Figures of `probe.metrics` of that floor."""
+        return self.metrics.get("warm_start" if self.warm_start else "untrained", {})
 
 
 class WarmStart(Section):
@@ -110,6 +122,8 @@ class SetFigures(NamedTuple):
     selection: Selection | None
     floors: Floors
     val_images: int | None
+    metrics: dict[str, float]
+    """Figures of `probe.metrics` on this set."""
 
 
 class Diagnostics(Section):
@@ -205,7 +219,7 @@ class TrialResult(Section):
     """Accuracies of the trained encoder; None for images without labels; by the set's name if there are several
     sets."""
     metrics: dict[str, float] = Field(default_factory=dict)
-    """Figures of `probe.metrics` on the trained encoder, by name."""
+    """Figures of `probe.metrics` of the trained encoder, by name; `SET: name` if there are several sets."""
     selection: Selection | dict[str, Selection] | None = None
     """Choices made on the held-out tenth; by the set's name if there are several sets."""
     floors: Floors | dict[str, Floors] = Floors()
@@ -253,20 +267,23 @@ class TrialResult(Section):
                 *((name, probed.val_images) for name, probed in (self.probe_sets or {}).items()),
                 (self.dataset, self.val_images),
             ]
-            return (SetFigures(name, self.probes, self.selection, self.floors, val_images),)
+            return (SetFigures(name, self.probes, self.selection, self.floors, val_images, self.metrics),)
         found = []
         for name, probes in self.probes.items():
             selection = self.selection.get(name) if isinstance(self.selection, dict) else None
             floors = self.floors.get(name, Floors()) if isinstance(self.floors, dict) else Floors()
             probed = (self.probe_sets or {}).get(name)
-            found.append(SetFigures(name, probes, selection, floors, probed.val_images if probed else None))
+            start = f"{name}: "
+            metrics = {key.removeprefix(start): value for key, value in self.metrics.items() if key.startswith(start)}
+            images = probed.val_images if probed else None
+            found.append(SetFigures(name, probes, selection, floors, images, metrics))
         return tuple(found)
 
     @property
     def first_set(self) -> SetFigures:
         """The figures of the first probed set, by which runs are compared; without any figure for images without
         labels."""
-        return next(iter(self.by_set), SetFigures(self.dataset, Probes(), None, Floors(), None))
+        return next(iter(self.by_set), SetFigures(self.dataset, Probes(), None, Floors(), None, {}))
 
     def lasting(self) -> dict[str, object]:
         """Return everything that must be equal for two equal runs. (final_loss is left out: it is a mean over the

@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from cnnjepa.data import open_data
+from cnnjepa.probes.assessment import FloorFigures
 from cnnjepa.probes.floors import untrained_encoder
 from cnnjepa.schemas import PretrainConfig, ProbeFigures, Probes, load_config
 from cnnjepa.schemas.probe import FloorName
@@ -19,7 +20,8 @@ def config_of(*overrides: str) -> PretrainConfig:
 def floor_of(folder: Path, floor: FloorName, figure: float, *overrides: str, images: str = "images") -> float | None:
     """The floor's linear top-1 by the store, where measuring it would give `figure`."""
     store = FloorStore(folder, config_of(*overrides), images)
-    found = store(floor, lambda: Probes(held_out=ProbeFigures(linear_top1=figure, knn_top1=1.0)))
+    measured = FloorFigures(Probes(held_out=ProbeFigures(linear_top1=figure, knn_top1=1.0)), {})
+    found = store(floor, lambda probed: measured).probes
     return found.held_out.linear_top1 if found.held_out else None
 
 
@@ -52,6 +54,26 @@ def test_a_floor_is_measured_again_with_another_version_of_torch(
     assert floor_of(tmp_path, "pixels", 10.0) == 10.0
     monkeypatch.setattr(torch, "__version__", "0.0")
     assert floor_of(tmp_path, "pixels", 11.0) == 11.0
+
+
+def test_metrics_of_a_floor_are_stored_by_their_fields_and_do_not_repeat_the_probes(tmp_path: Path) -> None:
+    probes = Probes(held_out=ProbeFigures(linear_top1=10.0))
+    calls: list[bool] = []
+
+    def figures(value: float, *flags: str) -> FloorFigures:
+        def measure(probed: bool) -> FloorFigures:
+            calls.append(probed)
+            return FloorFigures(probes if probed else Probes(), {"top1": value} if flags else {})
+
+        return FloorStore(tmp_path, config_of(*flags), "images")("pixels", measure)
+
+    ours = "probe.metrics=class_means"
+    assert figures(0.0) == figures(9.0) == FloorFigures(probes, {})
+    assert figures(1.0, ours) == figures(9.0, ours) == FloorFigures(probes, {"top1": 1.0})
+    assert figures(2.0, ours, "normalisation=none") == FloorFigures(probes, {"top1": 2.0})
+    assert calls == [True, False, False]
+    next(tmp_path.glob("pixels-metrics-*")).write_text("{")  # a damaged file counts as none
+    assert {figures(3.0, ours).metrics["top1"], figures(3.0, ours, "normalisation=none").metrics["top1"]} & {3.0}
 
 
 def test_the_untrained_encoder_s_statistics_depend_on_the_probes_resize() -> None:

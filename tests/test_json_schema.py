@@ -105,7 +105,11 @@ def test_what_the_schema_rejects_no_run_could_have(validator: Any) -> None:
     base = load_config("smoke").model_dump(mode="json")
     for path in flat(base):
         for value in ("words", True, {"a": 1}):
-            changed = merge(base, nested(path, value))
+            try:
+                changed = merge(base, nested(path, value))
+            except ConfigError:  # fields of a metric that the config does not have
+                assert path == "probe.metrics"
+                continue
             if complaints(validator, changed):
                 with pytest.raises((ConfigError, ValueError)):
                     PretrainConfig.model_validate(changed)

@@ -16,6 +16,7 @@ from cnnjepa.measuring.metric_check import examine_metric
 from cnnjepa.probes.class_means import ClassMeans
 from cnnjepa.probes.metric import ProbedFeatures, ProbeMetric, load_metrics, measure
 from cnnjepa.schemas import ConfigError, probe_hash
+from cnnjepa.schemas.metric import ClassMeansConfig, MetricSection, metric_section
 from cnnjepa.training.pretrain import pretrain
 from cnnjepa.training.reprobe import reprobe
 
@@ -41,14 +42,15 @@ def test_class_means_by_hand() -> None:
         [[1.0, 0.0], [100.0, 1.0], [0.0, 2.0]], [0, 0, 1], [[2.0, 0.1], [3.0, 1.0], [1.0, 5.0], [0, 1], [1, 9]],
         [0, 0, 0, 1, 1],
     )  # fmt: skip
-    found = ClassMeans().figures(given)
+    found = ClassMeans(ClassMeansConfig()).figures(given)
     assert found["class_mean_top1"] == pytest.approx(80)
     assert found["class_mean_balanced"] == pytest.approx((200 / 3 + 100) / 2)
     assert found["class_mean_worst"] == pytest.approx(200 / 3)
 
 
 class Answers(ProbeMetric):
-    def __init__(self, answer: object) -> None:
+    def __init__(self, answer: object, config: MetricSection = ClassMeansConfig()) -> None:  # noqa: B008
+        super().__init__(config)
         self.answer = answer
 
     def figures(self, features: ProbedFeatures) -> Mapping[str, float]:
@@ -84,10 +86,10 @@ def test_figures_that_are_not_as_promised_are_refused(answer: object, reason: st
 
 def test_a_metric_draws_the_same_numbers_at_every_call_and_disturbs_no_generator() -> None:
     before = torch.random.get_rng_state()
-    first = measure({"draws": Draws()}, ANY)
+    first = measure({"draws": Draws(ClassMeansConfig())}, ANY)
     assert torch.equal(torch.random.get_rng_state(), before)
     torch.rand(3)
-    assert measure({"draws": Draws()}, ANY) == first
+    assert measure({"draws": Draws(ClassMeansConfig())}, ANY) == first
 
 
 def test_metrics_are_named_in_the_probe_hash_with_their_source(own: str, tmp_path: Path) -> None:
@@ -106,14 +108,17 @@ def test_metrics_are_named_in_the_probe_hash_with_their_source(own: str, tmp_pat
 @pytest.mark.parametrize(
     ("names", "reason"),
     [
-        ("class_mean", "'class_mean' is no metric; must be one of class_means, or module:Class of your own"),
-        ("[class_means,class_means]", "names a metric twice"),
+        (
+            "class_mean",
+            r"probe\.metrics: 'class_mean' is no metric; must be one of class_means, or module:Class of your own",
+        ),
+        ("[class_means,class_means]", r"probe\.metrics: names a metric twice"),
         ("no_such_module:X", "metric no_such_module:X: No module named 'no_such_module'"),
         ("json:dumps", "is a function; it must be a class"),
     ],
 )
 def test_a_metric_that_does_not_exist_is_refused(names: str, reason: str) -> None:
-    with pytest.raises(ConfigError, match=rf"probe\.metrics: .*{reason}"):
+    with pytest.raises(ConfigError, match=reason):
         small_config(f"probe.metrics={names}")
 
 
@@ -121,11 +126,18 @@ def test_a_class_that_is_no_metric_is_refused_before_training(tmp_path: Path) ->
     with pytest.raises(ConfigError, match="Fraction must derive from"):
         pretrain(small_config("probe.metrics=fractions:Fraction"), tmp_path / "run")
     assert not (tmp_path / "run").exists()
-    with pytest.raises(ConfigError, match="cannot be made without arguments"):
-        load_metrics([f"{Answers.__module__}:Answers"])
+    with pytest.raises(ConfigError, match="Stubborn cannot be created from its config"):
+        load_metrics(small_config(f"probe.metrics={Stubborn.__module__}:Stubborn").probe.metrics)
 
 
-@pytest.mark.medium
+class Stubborn(ProbeMetric):
+    def __init__(self) -> None:
+        raise AssertionError("is never called")
+
+    def figures(self, features: ProbedFeatures) -> Mapping[str, float]:
+        return {"answer": 42.0}
+
+
 def logged(run: Path) -> bytes:
     """Values in a run's TensorBoard files."""
     return b"".join(file.read_bytes() for file in (run / "tensorboard").rglob("events*"))
@@ -140,6 +152,10 @@ def test_a_metric_of_ours_is_in_the_result_and_in_tensorboard(tmp_path: Path) ->
     assert set(result.metrics) == {"class_mean_top1", "class_mean_balanced", "class_mean_worst"}
     assert 0 <= result.metrics["class_mean_worst"] <= result.metrics["class_mean_balanced"] <= 100
     assert b"hparam/class_mean_top1" in logged(tmp_path / "run")
+    assert (
+        result.floors.metrics.keys() == {"untrained"}
+        and result.floors.metrics["untrained"].keys() == result.metrics.keys()
+    )
 
 
 @pytest.mark.medium
@@ -183,15 +199,24 @@ def test_the_doctor_makes_one_check_at_a_time(own: str, tmp_path: Path) -> None:
 def test_the_doctor_tells_a_metric_that_keeps_its_contract_from_one_that_does_not(own: str, tmp_path: Path) -> None:
     written("extend_metric.md", tmp_path, own)
     for name in (f"{own}:Ridge", "class_means"):
-        assert [finding.ok for finding in examine_metric(name)] == [True, True, True]
-    figures, deterministic, unchanged = examine_metric(f"{Changing.__module__}:Changing")
+        assert [finding.ok for finding in examine_metric(metric_section(name))] == [True, True, True, True]
+    figures, deterministic, unchanged, _ = examine_metric(metric_section(f"{Changing.__module__}:Changing"))
     assert figures == ("figures", "calls 1", True)
     assert not deterministic.ok and deterministic.value.startswith("calls is 1.0, then 2.0; draw random numbers")
     assert not unchanged.ok and unchanged.value == "figures changes val; work on a copy"
-    (failed,) = examine_metric(f"{Failing.__module__}:Failing")
+    (*_, pixels) = examine_metric(metric_section(f"{Singular.__module__}:Singular"))
+    assert not pixels.ok and "metric test_probe_metrics:Singular: " in pixels.value
+    assert pixels.value.endswith("(on 768 channels; probe.floors=[untrained] leaves it out)")
+    (failed,) = examine_metric(metric_section(f"{Failing.__module__}:Failing"))
     assert not failed.ok and failed.value.endswith("Failing: ZeroDivisionError: division by zero")
 
 
 class Failing(ProbeMetric):
     def figures(self, features: ProbedFeatures) -> Mapping[str, float]:
         return {"ratio": 1 / 0}
+
+
+class Singular(ProbeMetric):
+    def figures(self, features: ProbedFeatures) -> Mapping[str, float]:
+        """Inverts a matrix that is singular when there are fewer images than channels."""
+        return {"condition": float(torch.linalg.inv(features.train.T @ features.train).norm())}

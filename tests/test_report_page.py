@@ -13,6 +13,7 @@ from reports import DEPTHS, outcome
 from studies import planned, result_of, write_run, write_study
 
 from cnnjepa.ablations.report.build import build_report
+from cnnjepa.schemas import Floors
 from cnnjepa.schemas.study import Study
 
 BROWSER = shutil.which("chromium") or shutil.which("chromium-browser")
@@ -42,6 +43,8 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     trials = write_study(root, odd, lambda arm, seed: (50.0 + seed, 40.0 - seed) if arm == "plain" else None)
     failed = result_of(trials[0], 0, 0, status="failed", error="</script><script>document.title='broken'</script>")
     write_run(root, trials[0], failed)
+    floors = Floors(metrics={"untrained": {"purity": 0.125}, "pixels": {}})
+    write_run(root, trials[-1], result_of(trials[-1], 51, 39, metrics={"purity": 0.75}, floors=floors))
     build_report(root, [])
     return root
 
@@ -266,3 +269,23 @@ def test_odd_names_are_text_and_nothing_else(browser: Any, root: Path) -> None:
         wait_for(page, "document.querySelector('#trial .problem') !== null")
         assert "</script><script>" in page.execute_script("return document.querySelector('#trial').innerText")
         assert page.title == "CNN-JEPA Bench: all studies"
+
+
+def test_a_trial_s_page_shows_its_metrics_next_to_those_of_the_floors(browser: Any, root: Path) -> None:
+    for page in visit(browser, root / "studies" / "odd" / "report" / "report.html"):
+        script = (
+            "Object.entries(data.trials).find(([, trial]) => (trial.sets || []).some((set) => set.metrics.purity))[0]"
+        )
+        page.execute_script(f"location.hash = '#trial/' + {script}")
+        wait_for(page, "!document.getElementById('trial').hidden")
+        (rows,) = (
+            table
+            for table in page.execute_script(
+                "return [...document.querySelectorAll('#trial table')].map((one) => [...one.rows].map((row) => "
+                "[...row.cells].map((cell) => cell.innerText)))"
+            )
+            if table[0][0] == "figure"
+        )
+        assert rows == [
+            ["figure", "pretrained", "floor: untrained encoder", "floor: raw pixels"], ["purity", "0.75", "0.125", "–"]
+        ]  # fmt: skip

@@ -107,10 +107,27 @@ def _figures(exported: ExportedEncoder) -> list[str]:
                     rows.append(f"| {of_set}`{protocol}` | {name} | {shown} |")
     return [
         *rows, "",
+        *_metrics(result),
         "Percent, one run. `held_out`: everything chosen on a tenth of the training images. `published`: the linear "
         "probe's best epoch on the validation images (optimistic).", "",
         "Without labels:", "", *_health(result.diagnostics),
     ]  # fmt: skip
+
+
+def _metrics(result: TrialResult) -> list[str]:
+    """Return a table of the figures of `probe.metrics` with those of the floors; nothing without metrics."""
+    sets = [found for found in result.by_set if found.metrics]
+    if not sets:
+        return []
+    (start,) = {found.floors.start_name for found in sets}
+    rows = [f"| figure | this encoder | {start} | raw pixels |", "|---|---|---|---|"]
+    for found in sets:
+        of_set = "" if result.probe_sets is None else f"{markdown_text(found.name)}: "
+        floors = (found.floors.start_metrics, found.floors.metrics.get("pixels", {}))
+        for name, value in found.metrics.items():
+            shown = " | ".join(_number(figures.get(name), 4) for figures in floors)
+            rows.append(f"| {of_set}{name} | {value:.4f} | {shown} |")
+    return [*rows, ""]
 
 
 def _health(found: Diagnostics | None) -> list[str]:

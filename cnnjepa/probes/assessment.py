@@ -23,15 +23,28 @@ from cnnjepa.schemas.probe import FloorName
 
 Tick = Callable[[], None]
 Say = Callable[[str], None]
-Floor = Callable[[FloorName, Callable[[], Probes]], Probes]
+
+
+class FloorFigures(NamedTuple):
+    """Figures of features without pretraining."""
+
+    probes: Probes
+    """Empty if they were not requested."""
+    metrics: dict[str, float]
+    """Figures of `probe.metrics`."""
+
+
+Measure = Callable[[bool], FloorFigures]
+"""Measures a floor: its metrics and, if the argument is true, its probes, which take longer."""
+Floor = Callable[[FloorName, Measure], FloorFigures]
 """Returns the figures of a floor: either measured by calling the second argument, or stored ones."""
 FloorOf = Callable[[DataSet], Floor]
 """Returns the floors of a labelled set."""
 
 
-def measured(name: FloorName, measure: Callable[[], Probes]) -> Probes:
+def measured(name: FloorName, measure: Measure) -> FloorFigures:
     """Measure a floor, without storage."""
-    return measure()
+    return measure(True)
 
 
 class Assessed(NamedTuple):
@@ -74,9 +87,8 @@ def assess(
     initial: Mapping[str, Tensor] | None = None,
 ) -> Assessment:
     """Probe the frozen `network` and the floors on every set of `data.judged_on`, and diagnose its features on the
-    validation images of `data`. The figures of `probe.metrics` are computed for the network only. `method` is the
-    whole method, of which the network is a part; without it there is no loss on held-out images. `initial` are the
-    given weights with which the encoder started, if it did."""
+    validation images of `data`. `method` is the whole method, of which the network is a part; without it there is no
+    loss on held-out images. `initial` are the given weights with which the encoder started, if it did."""
     metrics = load_metrics(config.probe.metrics)
     sets = data.judged_on
     found: dict[str, Assessed] = {}
@@ -85,9 +97,9 @@ def assess(
     diagnostics = None
     for name, images in sets.items():
         of_set = f" on {name}" if len(sets) > 1 or images is not data else ""
-        assessor = _Assessor(config, images, device, scratch, tick, initial)
+        assessor = _Assessor(config, images, device, scratch, tick, metrics, initial)
         say(f"probing the encoder{of_set}")
-        judged, val, figures = assessor.judged(encoder_embed(network, config, device), metrics)
+        judged, val, figures = assessor.judged(encoder_embed(network, config, device))
         skipped += assessor.skipped
         repaired += assessor.repaired
         if images is data:
@@ -120,17 +132,19 @@ class _Assessor:
         device: torch.device,
         scratch: Path,
         tick: Tick,
+        metrics: Mapping[str, ProbeMetric],
         initial: Mapping[str, Tensor] | None,
     ) -> None:
         self._config, self._data, self._device, self._scratch, self._tick = config, data, device, scratch, tick
-        self._initial = initial
+        self._metrics, self._initial = metrics, initial
         self.skipped: list[str] = []
         """Images that could not be read in the last evaluation."""
         self.repaired: list[str] = []
         """Damaged images that were repaired in the last evaluation."""
 
-    def judged(self, embed: Embed, metrics: Mapping[str, ProbeMetric]) -> tuple[Judged, Features, dict[str, float]]:
-        """Return the figures, the features of validation images, and the figures of `metrics`."""
+    def judged(self, embed: Embed, probed: bool = True) -> tuple[Judged, Features, dict[str, float]]:
+        """Return the accuracies (none if not `probed`), the features of validation images, and the figures of the
+        metrics."""
         config, data = self._config, self._data
         with scratch_folder(self._scratch) as folder:
             train = extract(embed, data.train, config, folder, self._tick)
@@ -140,25 +154,35 @@ class _Assessor:
                 return Judged(Probes(), None), val, {}  # the diagnostics report it; no figure is invented
             names = data.train.class_names
             seen = ProbedFeatures(train.values, train.labels, val.values, val.labels, names, self._device)
-            figures = measure(metrics, seen, self._tick)
+            figures = measure(self._metrics, seen, self._tick)
+            if not probed:
+                return Judged(Probes(), None), val, figures
             return judge(train, val, data.classes, config.probe, self._device, self._tick), val, figures
 
     def floors(self, floor: Floor, say: Say, of_set: str) -> Floors:
         config, device, initial = self._config, self._device, self._initial
+        start = "untrained" if initial is None else "warm_start"
 
-        def untrained() -> Probes:
+        def untrained(probed: bool) -> FloorFigures:
             say(f"probing the floors: the {'untrained encoder' if initial is None else 'warm start'}{of_set}")
             network = untrained_encoder(config, self._data, device, initial)
-            return self.judged(encoder_embed(network, config, device), {})[0].probes
+            return self._floor(encoder_embed(network, config, device), probed)
 
-        def pixels() -> Probes:
+        def pixels(probed: bool) -> FloorFigures:
             say(f"probing the floors: raw pixels{of_set}")
-            return self.judged(pixel_embed(config), {})[0].probes
+            return self._floor(pixel_embed(config), probed)
 
-        measures: dict[FloorName, Callable[[], Probes]] = {"untrained": untrained, "pixels": pixels}
-        found = {name: floor(name, measures[name]) for name in config.probe.requested_floors}
-        start = found.get("untrained")
-        return Floors(**{"untrained" if initial is None else "warm_start": start, "pixels": found.get("pixels")})
+        measures: dict[FloorName, Measure] = {"untrained": untrained, "pixels": pixels}
+        found = {
+            start if name == "untrained" else name: floor(name, measures[name])
+            for name in config.probe.requested_floors
+        }
+        metrics = {name: one.metrics for name, one in found.items() if one.metrics}
+        return Floors(**{name: one.probes for name, one in found.items()}, metrics=metrics)
+
+    def _floor(self, embed: Embed, probed: bool) -> FloorFigures:
+        judged, _, metrics = self.judged(embed, probed)
+        return FloorFigures(judged.probes, metrics)
 
 
 class OnlineFigures(NamedTuple):

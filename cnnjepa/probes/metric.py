@@ -10,10 +10,10 @@ import torch
 from torch import Tensor
 
 from cnnjepa.errors import RunError
-from cnnjepa.implementation import imported
+from cnnjepa.implementation import implementation_of
 from cnnjepa.randomness import layer_randomness, seed_layers
 from cnnjepa.schemas import ConfigError
-from cnnjepa.schemas.probe import METRICS, metric_class
+from cnnjepa.schemas.metric import IMPLEMENTATIONS, MetricSection
 
 _NAME = re.compile(r"^[A-Za-z]\w*$")
 
@@ -37,8 +37,11 @@ class ProbedFeatures(NamedTuple):
 
 
 class ProbeMetric(ABC):
-    """Figures of an encoder's features. A user's metric is named in `probe.metrics` as `package.module:Class` and is
-    created without arguments."""
+    """Figures of an encoder's features. A user's metric is named in `probe.metrics` as `package.module:Class`. A nested
+    `Config`, derived from MetricSection, holds its fields."""
+
+    def __init__(self, config: MetricSection) -> None:
+        self.config = config
 
     @abstractmethod
     def figures(self, features: ProbedFeatures) -> Mapping[str, float]:
@@ -47,18 +50,18 @@ class ProbeMetric(ABC):
         restored after it, so that the figures are the same whenever a run is probed."""
 
 
-def load_metrics(names: Iterable[str]) -> dict[str, ProbeMetric]:
+def load_metrics(sections: Iterable[MetricSection]) -> dict[str, ProbeMetric]:
     """Return the metrics of `probe.metrics` by name. Raises ConfigError for a class that is not a ProbeMetric or cannot
     be created."""
     made: dict[str, ProbeMetric] = {}
-    for name in names:
-        found = imported(METRICS[name]) if name in METRICS else metric_class(name)[0]
+    for section in sections:
+        found = implementation_of(section, IMPLEMENTATIONS)
         if not issubclass(found, ProbeMetric):
-            raise ConfigError(f"metric {name}: {found.__name__} must derive from cnnjepa.extend.ProbeMetric")
+            raise ConfigError(f"metric {section.name}: {found.__name__} must derive from cnnjepa.extend.ProbeMetric")
         try:
-            made[name] = found()
+            made[section.name] = found(section)
         except Exception as error:  # the user's code may raise anything
-            raise ConfigError(f"metric {name} cannot be made without arguments: {error}") from error
+            raise ConfigError(f"metric {section.name} cannot be created from its config: {error}") from error
     return made
 
 

@@ -8,20 +8,22 @@ import contextlib
 import hashlib
 import json
 import sys
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
-from pydantic import ValidationError
+from pydantic import TypeAdapter, ValidationError
 
 from cnnjepa.errors import RunError
+from cnnjepa.probes.assessment import FloorFigures, Measure
 from cnnjepa.schemas import PretrainConfig, Probes
 from cnnjepa.schemas.hashing import NEWER
 from cnnjepa.schemas.probe import FloorName
 from cnnjepa.schemas.source_files import fingerprint
 from cnnjepa.storage.atomic_files import write_atomically
 
+T = TypeVar("T")
+_PROBES, _METRICS = TypeAdapter(Probes), TypeAdapter(dict[str, float])
 # Probe settings that do not affect the figures of any floor.
 _NOT_OF_FLOORS = {
     "every_epochs", "online_images", "encoder", "floors", "feature_batch_size", "metrics", "data", "data_fingerprints",
@@ -38,18 +40,37 @@ class FloorStore:
     def __init__(self, folder: Path, config: PretrainConfig, fingerprint: str) -> None:
         self._folder, self._config, self._fingerprint = folder, config, fingerprint
 
-    def __call__(self, floor: FloorName, measure: Callable[[], Probes]) -> Probes:
-        """Return the stored figures; otherwise call `measure` and store its result. A damaged file is treated as
+    def __call__(self, floor: FloorName, measure: Measure) -> FloorFigures:
+        """Return the stored figures; call `measure` for those that are not stored, and store its result. Probes and
+        metrics have a file each, so that a further metric does not repeat the probes. A damaged file is treated as
         missing."""
-        path = self._folder / f"{floor}-{_name(floor, self._config, self._fingerprint)}.json"
-        try:
-            return Probes.model_validate_json(path.read_bytes())
-        except (OSError, ValidationError):
-            found = measure()
+        settings = floor_settings(floor, self._config)
+        of_probes = self._folder / f"{floor}-{_name(settings, self._config, self._fingerprint)}.json"
+        settings["metrics"] = {metric.name: metric.identity for metric in self._config.probe.metrics}
+        of_metrics = self._folder / f"{floor}-metrics-{_name(settings, self._config, self._fingerprint)}.json"
+        probes = _stored(of_probes, _PROBES)
+        metrics = _stored(of_metrics, _METRICS) if settings["metrics"] else {}
+        if probes is not None and metrics is not None:
+            return FloorFigures(probes, metrics)
+        found = measure(probes is None)
+        if probes is None:
+            self._store(of_probes, _PROBES.dump_json(found.probes, indent=1))
+        if metrics is None:
+            self._store(of_metrics, _METRICS.dump_json(found.metrics, indent=1))
+        return FloorFigures(found.probes if probes is None else probes, found.metrics)
+
+    def _store(self, path: Path, content: bytes) -> None:
         with contextlib.suppress(RunError, OSError):  # a result that cannot be stored is measured again
             self._folder.mkdir(parents=True, exist_ok=True)
-            write_atomically(path, found.model_dump_json(indent=1).encode())
-        return found
+            write_atomically(path, content)
+
+
+def _stored(path: Path, form: TypeAdapter[T]) -> T | None:
+    """Return the content of a file; None if it is missing or damaged."""
+    try:
+        return form.validate_json(path.read_bytes())
+    except (OSError, ValidationError):
+        return None
 
 
 def floor_settings(floor: FloorName, config: PretrainConfig) -> dict[str, Any]:
@@ -78,12 +99,12 @@ def _source(module: str) -> str | None:
     return fingerprint(module, file) if file else None
 
 
-def _name(floor: FloorName, config: PretrainConfig, fingerprint: str) -> str:
-    """Return 32 hex digits that identify everything on which the floor's figures depend: settings, images, and what
+def _name(settings: dict[str, Any], config: PretrainConfig, fingerprint: str) -> str:
+    """Return 32 hex digits that identify everything on which the floor's figures depend: `settings`, images, and what
     changes the last bits of sums (threads, version of torch, kind of GPU)."""
     gpu = torch.cuda.get_device_name() if config.runtime.device == "cuda" else None
     parts = {
-        "settings": floor_settings(floor, config),
+        "settings": settings,
         "images": fingerprint,
         "arithmetic": [torch.get_num_threads(), str(torch.__version__), gpu],
     }

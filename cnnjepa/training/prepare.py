@@ -86,8 +86,9 @@ def _opened(config: PretrainConfig, folder: RunFolder, resume: bool, processes: 
     refuse_part_of_a_batch(data.name, training, config.runtime.batch_size, processes.world_size)
     data.probe_sets = open_probe_sets(config)
     if config.probe.metrics and not data.judged_on:
+        names = ", ".join(metric.name for metric in config.probe.metrics)
         raise ConfigError(
-            f"probe.metrics {', '.join(config.probe.metrics)} need labels, and {data.name} has none; probe on a "
+            f"probe.metrics {names} need labels, and {data.name} has none; probe on a "
             "labelled set with --probe-data PATH, or leave probe.metrics empty"
         )
     return data

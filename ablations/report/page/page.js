@@ -208,6 +208,17 @@ function figuresTable(trial) {
     : el("p", { class: "quiet" }, trial.unlabelled ? "The images have no labels; not probed." : "No probe figures.");
 }
 
+function metricsTable(trial) {
+  const sets = (trial.sets || []).filter((set) => Object.keys(set.metrics).length);
+  const floors = ["untrained", "warm_start", "pixels"].filter((name) => sets.some((set) => set.floors.metrics[name]));
+  const number = (value) => (value === undefined ? "–" : String(Number(value.toPrecision(6))));
+  const rows = sets.flatMap((set) => Object.entries(set.metrics).map(([name, value]) => [
+    set.name ? `${set.name}: ${name}` : name, number(value),
+    ...floors.map((floor) => number((set.floors.metrics[floor] || {})[name]))]));
+  const labels = { untrained: "floor: untrained encoder", warm_start: "floor: warm start", pixels: "floor: raw pixels" };
+  return table(["figure", "pretrained", ...floors.map((floor) => labels[floor])], rows, floors.map((_, n) => n + 2).concat(1));
+}
+
 function diffSection(trial, use) {
   const base = data.configs[use.study];
   const head = el("h4", {}, `Study ${use.study}: ${use.arm}`);
@@ -235,6 +246,9 @@ function trialPage(trial) {
   }
   if (health.collapse_evidence) view.append(el("p", { class: "problem" }, `Collapsed: ${health.collapse_evidence}`));
   view.append(el("h3", {}, "Probes and their floors, %"), figuresTable(trial));
+  if ((trial.sets || []).some((set) => Object.keys(set.metrics).length)) {
+    view.append(el("h3", {}, "Probe metrics and their floors"), metricsTable(trial));
+  }
   const variants = curveVariants([{ trial, arm: `seed ${trial.seed}`, baseline: true }]);
   view.append(el("h3", {}, "Training curves"));
   if (trial.curves.problem) view.append(el("p", { class: "quiet" }, trial.curves.problem));

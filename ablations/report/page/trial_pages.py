@@ -94,6 +94,7 @@ def _outcome(result: TrialResult) -> dict[str, Any]:
             "name": found.name if result.probe_sets else "",
             "probes": found.probes.model_dump(mode="json"),
             "selection": found.selection.model_dump(mode="json") if found.selection else None,
+            "metrics": found.metrics,
             "floors": found.floors.model_dump(mode="json"),
         }
         for found in result.by_set

@@ -1,9 +1,11 @@
 """The table of probe metrics: every arm's figures of `probe.metrics`, averaged over seeds."""
 
 import statistics
+from collections.abc import Iterable
 
 from cnnjepa.ablations.report.reading import ArmTrials, StudyData
 from cnnjepa.ablations.report.tables.table import Cell, Column, Table
+from cnnjepa.schemas.result import FLOOR_NAMES
 
 _ENDINGS = ("mean", "sd", "n")
 
@@ -28,7 +30,29 @@ def metrics_table(study: StudyData, dataset: str, name: str) -> Table | None:
         "Mean ± standard deviation over the finished seeds; n is given where there are several. These figures are not "
         "compared with the baseline by a test, because neither their range nor their direction is known."
     )
-    return Table(name, f"{study.name}: probe metrics on {dataset}", tuple(columns), rows, (note,))
+    notes = (note, *_floor_notes(arms, names))
+    return Table(name, f"{study.name}: probe metrics on {dataset}", tuple(columns), rows, notes)
+
+
+def _floor_notes(arms: Iterable[ArmTrials], names: list[str]) -> list[str]:
+    """Return a sentence per floor with the range of every figure over the finished trials."""
+    sets = [found for arm in arms for trial in arm.trials if trial.result for found in trial.result.by_set]
+    notes = []
+    for floor, label in FLOOR_NAMES.items():
+        ranges = []
+        for name in names:
+            reached = [
+                value
+                for found in sets
+                for key, value in found.floors.metrics.get(floor, {}).items()
+                if name in (key, f"{found.name}: {key}")
+            ]
+            if reached:
+                low, high = f"{min(reached):.4g}", f"{max(reached):.4g}"
+                ranges.append(f"{name} {low}" + (f" to {high}" if high != low else ""))
+        if ranges:
+            notes.append(f"Floor, {label}: {', '.join(ranges)}.")
+    return notes
 
 
 def _values(arm: ArmTrials, metric: str) -> dict[int, float]:
