@@ -13,8 +13,10 @@ from cnnjepa.cli import (
     data,
     demo_data,
     doctor,
+    embed,
     export,
     masks,
+    neighbours,
     probe,
     report,
     search,
@@ -53,7 +55,21 @@ def _main(
 
 
 # In the order of `cnnjepa --help`. A command's function has the name of its module.
-for _module in (train, probe, export, masks, doctor, benchmark, search, status, report, archive, demo_data):
+for _module in (
+    train,
+    probe,
+    embed,
+    neighbours,
+    export,
+    masks,
+    doctor,
+    benchmark,
+    search,
+    status,
+    report,
+    archive,
+    demo_data,
+):
     _name = _module.__name__.rpartition(".")[2]
     app.command(name=_name.replace("_", "-"), epilog=_module.EXAMPLE)(getattr(_module, _name))
 app.command(name="keep", epilog=archive.EXAMPLE, hidden=True)(archive.keep)

@@ -22,6 +22,7 @@ from typer.testing import CliRunner
 
 from cnnjepa.cli.app import app
 from cnnjepa.data.examples import write_examples
+from cnnjepa.embedding import EmbedRequest, embed
 from cnnjepa.export import export_run
 from cnnjepa.pretrained import load_encoder
 from cnnjepa.schemas.study import Study
@@ -66,6 +67,8 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for name in ("first", "photos"):
         shutil.copytree(folder / "runs" / "demo", folder / "runs" / name)
     export_run(folder / "runs" / "demo", "safetensors", folder / "exported")
+    embed(EmbedRequest(str(folder / "runs" / "demo"), folder / "features.parquet", folder / "photos.tar"))
+    (folder / "photo.jpg").write_bytes(encoded(picture(0, 40, 40), "JPEG"))
     torch.save(load_encoder(folder / "runs" / "demo").state_dict(), folder / "first.pt")
     for name in REPORTED:
         for root in (folder, folder / "results"):

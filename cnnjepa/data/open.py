@@ -97,14 +97,9 @@ def fingerprint_of(sources: dict[str, ImageSource]) -> str:
     return hashlib.sha256("".join(s.fingerprint() for s in sources.values()).encode()).hexdigest()
 
 
-def open_data(config: DataConfig, batch_size: int = 2, processes: int = 1, measured: bool = True) -> DataSet:
-    """Open, limit and check the images. If they are to be resident, decode all of them. `measured` tells whether to
-    measure what the config asks for.
-
-    `batch_size` is the number of images per process. Raises ConfigError for an empty set, labels that are all the same,
-    fewer images than a global batch, or `resident: always` with images of several sizes; raises ImageError for an
-    unreadable image or folder under `on_error: raise`.
-    """
+def whole_sources(config: DataConfig) -> Splits:
+    """Open both splits with the numbers of images that the config asks for. Raises ImageError for an unreadable folder
+    under `on_error: raise`."""
     sources = open_sources(config)
     if sources.lost and config.on_error == "raise":
         raise ImageError(
@@ -113,6 +108,18 @@ def open_data(config: DataConfig, batch_size: int = 2, processes: int = 1, measu
         )
     for split, limit in (("train", config.train_images), ("val", config.val_images)):
         sources[split] = _limited(sources[split], split, limit)
+    return sources
+
+
+def open_data(config: DataConfig, batch_size: int = 2, processes: int = 1, measured: bool = True) -> DataSet:
+    """Open, limit and check the images. If they are to be resident, decode all of them. `measured` tells whether to
+    measure what the config asks for.
+
+    `batch_size` is the number of images per process. Raises ConfigError for an empty set, labels that are all the same,
+    fewer images than a global batch, or `resident: always` with images of several sizes; raises ImageError for an
+    unreadable image or folder under `on_error: raise`.
+    """
+    sources = whole_sources(config)
     fingerprint = fingerprint_of(sources)
     data = DataSet(
         sources["train"], sources["val"], config.dataset_name, fingerprint, [*sources.lost], found=sources.found

@@ -27,6 +27,8 @@ class ReferencedEncoder:
     """Network in eval mode, on the CPU: normalised images [B, K, H, W] → last feature map [B, C, h, w]."""
     feature_dim: int
     """C, the number of channels of the feature map."""
+    map_size: tuple[int, int]
+    """h and w, the cells of the feature map of an image of the encoder's size."""
     preprocessing: Preprocessing
     """How images become inputs."""
     fingerprint: str
@@ -45,7 +47,7 @@ class Opened:
     preprocessing: Preprocessing
     label: str
     kind: dict[str, Any]
-    """What the weights do not say about the computation, as JSON values."""
+    """Facts about the computation that the weights do not hold, as JSON values."""
     folder: Path | None = None
     config: PretrainConfig | None = None
 
@@ -73,8 +75,8 @@ def tried(opened: Opened, reference: str) -> ReferencedEncoder:
             "leave out pooling and classifier, or make a map of tokens, in a class of your own (package.module:Class)"
         )
     return ReferencedEncoder(
-        reference, opened.label, network, int(features.shape[1]), opened.preprocessing, _fingerprint(opened),
-        opened.folder, opened.config,
+        reference, opened.label, network, int(features.shape[1]), (int(features.shape[2]), int(features.shape[3])),
+        opened.preprocessing, _fingerprint(opened), opened.folder, opened.config,
     )  # fmt: skip
 
 

@@ -1,6 +1,5 @@
 """How images become the inputs of an encoder. torch is not imported here."""
 
-import math
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any, Literal
@@ -54,7 +53,7 @@ class Preprocessing:
 
 @dataclass(frozen=True)
 class PreprocessingOverrides:
-    """What the user states about the inputs of an encoder; None where nothing is stated."""
+    """The user's statements about the inputs of an encoder; None where there are none."""
 
     image_size: tuple[int, int] | None = None
     mean: tuple[float, ...] | None = None
@@ -91,8 +90,7 @@ def resolved(known: dict[str, Any], overrides: PreprocessingOverrides, named: st
         raise ConfigError(f"{named} does not say how its images are prepared; give {', '.join(missing)}")
     values["image_size"] = pair(values["image_size"])
     if "image_size" in given and known.get("resize") and known.get("image_size"):
-        ratio = known["resize"] / min(pair(known["image_size"]))
-        values["resize"] = math.floor(min(values["image_size"]) * ratio)
+        values["resize"] = min(values["image_size"]) * known["resize"] // min(pair(known["image_size"]))
     for name in ("mean", "std"):
         values[name] = tuple(float(value) for value in values[name])
     if values["resize"] == min(values["image_size"]):
@@ -138,10 +136,15 @@ def images_config(preprocessing: Preprocessing, path: Path, overrides: list[str]
                 "they are read, such as data.val_split, data.labels or data.on_error"
             )
         tree = merge(tree, nested(name, value))
+    return section_config(tree["data"])
+
+
+def section_config(section: dict[str, Any]) -> DataConfig:
+    """Return a data section from its fields. Raises ConfigError for invalid ones."""
     try:
-        return _Images.model_validate(tree).data
+        return _Images.model_validate({"data": section}).data
     except ValidationError as error:
-        raise ConfigError(explain(error, _Images, tree)) from None
+        raise ConfigError(explain(error, _Images, {"data": section})) from None
 
 
 def pair(size: Any) -> tuple[int, int]:

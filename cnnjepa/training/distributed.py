@@ -162,12 +162,12 @@ def join(runtime: RuntimeConfig) -> Processes:
     device."""
     launch = launched()
     if launch.world_size == 1:
-        return Processes(0, 1, _prepared_device(runtime, launch))
+        return Processes(0, 1, prepared_device(runtime, launch.local_rank))
     joined = dist.is_initialized()  # Ray Train has done it
     store = dist.distributed_c10d._get_default_store() if joined else _meeting_point(launch)
     failures = FailureWatch(store, launch.rank, launch.world_size)
     try:
-        device = _prepared_device(runtime, launch)
+        device = prepared_device(runtime, launch.local_rank)
         if not joined:
             _await_all(store, failures, launch)
             dist.init_process_group(
@@ -185,8 +185,10 @@ def join(runtime: RuntimeConfig) -> Processes:
     return Processes(dist.get_rank(), dist.get_world_size(), device, failures)
 
 
-def _prepared_device(runtime: RuntimeConfig, launch: Launch) -> torch.device:
-    device = pick_device(runtime.device, launch.local_rank)
+def prepared_device(runtime: RuntimeConfig, local_rank: int) -> torch.device:
+    """Return the process's device, with full float32 products and its number of threads set. Raises ConfigError if
+    there is no such device, or if it lacks the precision."""
+    device = pick_device(runtime.device, local_rank)
     if runtime.precision == "tf32" and device.type != "cuda":
         raise ConfigError("runtime.precision=tf32 is a mode of GPUs, and this run has none; use float32 or bf16")
     if device.type == "cuda":
