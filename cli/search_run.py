@@ -7,7 +7,7 @@ from pathlib import Path
 from rich.console import Console
 
 from cnnjepa.ablations.pool import Pool
-from cnnjepa.ablations.resources import resources_per_trial
+from cnnjepa.ablations.resources import Capacity, Resources, resources_per_trial, this_machine
 from cnnjepa.ablations.search.record import (
     claim,
     folder_id,
@@ -20,7 +20,7 @@ from cnnjepa.cli.search_view import Course, show
 from cnnjepa.cli.study_options import ClusterOptions
 from cnnjepa.cli.terminal import console, say
 from cnnjepa.commands import command, quoted
-from cnnjepa.schemas import ConfigError
+from cnnjepa.schemas import ConfigError, PretrainConfig
 from cnnjepa.schemas.numbers import counted
 from cnnjepa.schemas.space import SearchSpace
 from cnnjepa.schemas.yaml_text import write_yaml
@@ -80,16 +80,14 @@ def run(space: SearchSpace, options: ClusterOptions, data: Path | None, trials: 
         with StopRequest() as stop:
             if done < trials and not (storage and exhausted(study, space)):
                 stop_file = folder.path / f"stop-{uuid.uuid4().hex}"
+                if options.address is None:
+                    fitting(this_machine(), options, config)  # a refusal need not wait for Ray
                 with ray_at(options.address) as capacity:
                     # Ray is imported only here, after `ray_at` has set its environment.
                     from cnnjepa.ablations.search.run import run_search
                     from cnnjepa.ablations.search.trial_actor import SearchTask
 
-                    resources = resources_per_trial(
-                        capacity, options.workers_per_trial, options.gpus_per_trial, options.cpus_per_trial,
-                        on_cpu=config.runtime.device == "cpu", side_by_side=True,
-                    )  # fmt: skip
-                    capacity.trials(resources)  # refuses a trial that would wait forever
+                    resources = fitting(capacity, options, config)
                     task = SearchTask(
                         space.model_dump_json(), None if data is None else str(data.resolve()),
                         str(options.root.resolve()), resources, str(stop_file.resolve()),
@@ -129,6 +127,16 @@ def run(space: SearchSpace, options: ClusterOptions, data: Path | None, trials: 
         )
         print(f"cnnjepa: {why}; their logs are in {folder.logs}; the same command resumes the search", file=sys.stderr)
     return 0 if best and not left else 1
+
+
+def fitting(capacity: Capacity, options: ClusterOptions, config: PretrainConfig) -> Resources:
+    """Return the resources of a trial. Raises ConfigError if no trial fits, which would wait forever."""
+    resources = resources_per_trial(
+        capacity, options.workers_per_trial, options.gpus_per_trial, options.cpus_per_trial,
+        on_cpu=config.runtime.device == "cpu", side_by_side=True,
+    )  # fmt: skip
+    capacity.trials(resources)
+    return resources
 
 
 def of_the_space(progress: Console, space: SearchSpace, trials: int, data: Path | None) -> int:

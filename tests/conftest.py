@@ -2,6 +2,7 @@
 
 import itertools
 import os
+import signal
 import sys
 
 # Before torch is imported. Tests compare bits, so the number of threads is fixed; one, because runs are small.
@@ -46,8 +47,11 @@ def _same_global_state() -> Iterator[None]:
     """Every test starts with the same seed and threads; what a command set for its whole process goes with the test."""
     torch.manual_seed(0)
     threads, excepthook = torch.get_num_threads(), threading.excepthook
+    term = signal.getsignal(signal.SIGTERM)
     yield
     signals.release()
+    if term is not None and signal.getsignal(signal.SIGTERM) is not term:  # Ray leaves a handler of its own
+        signal.signal(signal.SIGTERM, term)
     threading.excepthook = excepthook
     torch.set_num_threads(threads)
 

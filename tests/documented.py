@@ -149,6 +149,11 @@ def substituted(command: Command) -> tuple[str, ...]:
         else:  # every trial of the plan is built and validated; none is trained
             kept += [] if "--plan" in kept else ["--plan"]
             kept += ["--images-per-s", "100", "--executor", "local"]
+            # The embedded images are drawn for a plan; few are enough.
+            few = ("train_images=512", "val_images=64")
+            kept += [] if has_images else [word for setting in few for word in ("--set", setting)]
+            if verb == "benchmark" and ({"in100", "--equal-time"} & set(kept)):
+                kept += ["--methods", "cnnjepa,byol"]
     return tuple(_last_values(kept))
 
 

@@ -21,6 +21,7 @@ SERVER.set_forkserver_preload(
     [
         "cnnjepa.training.pretrain",
         "cnnjepa.cli.app",
+        "cnnjepa.cli.study_run",
         "cnnjepa.data.hdf5",
         "torch.utils.tensorboard",
         "matplotlib.figure",

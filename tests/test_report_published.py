@@ -16,8 +16,10 @@ from cnnjepa.schemas import load_config
 pytestmark = [pytest.mark.medium, pytest.mark.usefixtures("blank_pictures")]
 
 
-def test_published_numbers_stand_next_to_their_own_protocol_and_images_only(reported: Path, tmp_path: Path) -> None:
-    folder = reported / "studies" / "depths" / "report"
+def test_published_numbers_stand_next_to_their_own_protocol_and_images_only(tmp_path: Path) -> None:
+    write_study(tmp_path / "synthetic", DEPTHS, outcome)
+    build_report(tmp_path / "synthetic", ["depths"])
+    folder = tmp_path / "synthetic" / "studies" / "depths" / "report"
     for protocol in ("held_out", "published"):  # the images are synthetic
         assert not [name for name in table(folder, f"depths_accuracy_{protocol}")[0] if "published" in name]
     text = (folder / "tables" / "depths_accuracy_published.md").read_text(encoding="utf-8")

@@ -76,10 +76,10 @@ def test_a_run_killed_again_and_again_by_the_clock_ends_the_same(undisturbed: Pa
 def test_the_number_of_workers_and_the_logging_may_change_on_resume(tmp_path: Path) -> None:
     folder = tmp_path / "images"
     write_images(folder)
-    config = small_config("resident=never", "workers=0", data=folder)
+    config = small_config("resident=never", "workers=0", "floors=false", data=folder)
     assert in_process(train_alone, config, tmp_path / "alone") == 0
     assert in_process(train_and_die, config, tmp_path / "run", 40, None) == -signal.SIGKILL
-    more = small_config("resident=never", "workers=2", data=folder)
+    more = small_config("resident=never", "workers=2", "floors=false", data=folder)
     assert in_process(train_alone, more, tmp_path / "run", True) == 0
     assert_same_run(tmp_path / "run", tmp_path / "alone")
 

@@ -19,8 +19,15 @@ from cnnjepa.training.stopping import StopRequest
 
 @pytest.fixture(autouse=True)
 def _given_back() -> Iterator[None]:
+    """Every stop signal begins as in a shell, also where pytest itself was started with one ignored (`nohup`). Children
+    inherit that."""
+    usual = {signal.SIGINT: signal.default_int_handler}
+    before = {number: signal.signal(number, usual.get(number, signal.SIG_DFL)) for number in signals.STOPPING}
     yield
     signals.release()
+    for number, handler in before.items():
+        if handler is not None:  # it was not set from Python
+            signal.signal(number, handler)
 
 
 @pytest.mark.parametrize("number", signals.STOPPING)
@@ -138,13 +145,9 @@ def test_a_signal_before_training_leaves_with_75_and_no_folder(tmp_path: Path) -
 @pytest.mark.kills
 @pytest.mark.processes
 @pytest.mark.ray
+@pytest.mark.slow
 @pytest.mark.parametrize(
-    ("number", "send"),
-    [
-        (signal.SIGTERM, os.killpg),
-        pytest.param(signal.SIGUSR1, os.kill, marks=pytest.mark.slow),
-        pytest.param(signal.SIGHUP, os.kill, marks=pytest.mark.slow),
-    ],
+    ("number", "send"), [(signal.SIGTERM, os.killpg), (signal.SIGUSR1, os.kill), (signal.SIGHUP, os.kill)]
 )
 def test_with_ray_a_signal_to_the_driver_or_its_group_stops_with_checkpoints_and_leaves_no_process(
     number: signal.Signals, send: Callable[[int, int], None], tmp_path: Path

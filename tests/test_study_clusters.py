@@ -114,6 +114,7 @@ def test_a_distributed_trial_that_fails_is_recorded_and_not_tried_again(tmp_path
     assert len({process for process, *_ in steps(tmp_path)}) == 2
 
 
+@pytest.mark.slow
 def test_embedded_ray_listens_on_this_machine_alone_and_joins_no_other(tmp_path: Path) -> None:
     # Ray leaves the address of the last cluster here; one that is gone must not be waited for. A short path, because
     # Ray keeps sockets below it.

@@ -25,6 +25,7 @@ from cnnjepa.training.step import train_step
 from cnnjepa.training.throughput import ThroughputMeter
 
 CPU = Processes(0, 1, torch.device("cpu"))
+BRIEF = ("epochs=1", "warmup_epochs=0", "probe.every_epochs=0", "linear_epochs=1", "protocols=[held_out]")
 
 
 def one_step(*overrides: str) -> tuple[float, dict[str, torch.Tensor]]:
@@ -244,7 +245,7 @@ def test_unreadable_images_are_skipped_counted_and_reported(tmp_path: Path) -> N
     broken.write_bytes(broken.read_bytes()[:100])
     for resident in ("always", "never"):
         settings = (f"resident={resident}", "on_error=skip", "workers=0", "train_images=null")
-        result = pretrain(small_config(*settings, data=folder), tmp_path / resident)
+        result = pretrain(small_config(*settings, *BRIEF, "floors=false", data=folder), tmp_path / resident)
         assert len(result.skipped_images) == 1 and str(broken) in result.skipped_images[0]
     from cnnjepa.errors import ImageError
 
@@ -261,14 +262,14 @@ def test_runs_that_share_a_folder_of_floors_measure_each_once(tmp_path: Path, mo
         monkeypatch.setattr(assessment, name, counted(getattr(assessment, name), measured))
     floors = tmp_path / "floors"
     results = [
-        pretrain(small_config("epochs=2", *more), tmp_path / str(place), floors=floors)
-        for place, more in enumerate(([], ["predictor.depth=1"], ["seed=1"], ["linear_epochs=3"]))
+        pretrain(small_config(*BRIEF, *more), tmp_path / str(place), floors=floors)
+        for place, more in enumerate(([], ["predictor.depth=1"], ["seed=1"], ["knn_k=3"]))
     ]
     assert measured == ["untrained_encoder", "pixel_embed", "untrained_encoder", "untrained_encoder", "pixel_embed"]
     assert results[0].floors == results[1].floors and results[0].floors.pixels == results[2].floors.pixels
     assert len(list(floors.iterdir())) == 5
     next(floors.glob("pixels-*")).write_text("{")  # a damaged file counts as none
-    alone = pretrain(small_config("epochs=2", "linear_epochs=3"), tmp_path / "alone")
+    alone = pretrain(small_config(*BRIEF, "knn_k=3"), tmp_path / "alone")
     assert alone.floors == results[3].floors
 
 
