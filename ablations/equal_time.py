@@ -8,6 +8,7 @@ from cnnjepa.ablations.method_study import changes_of
 from cnnjepa.ablations.step_cost_file import MADE_BY, read_step_costs, step_cost_path
 from cnnjepa.commands import command
 from cnnjepa.schemas import ConfigError, load_config
+from cnnjepa.schemas.extent import written
 
 
 def equal_time_epochs(
@@ -30,12 +31,14 @@ def equal_time_epochs(
     base = load_config(preset, data=data, changes=fixed)
     asked = {"preset": preset, "batch": base.runtime.batch_size, "image_size": base.data.image_size}
     different = [
-        f"{key} {there} in the file, {value} requested"
+        f"{key} {_shown(there)} in the file, {_shown(value)} requested"
         for key, value in asked.items()
         if (there := getattr(measured, key)) != value
     ]
     if different:
-        size = ["--batch", asked["batch"], "--image-size", asked["image_size"]]
+        pixels = base.data.image_size
+        square = ["--image-size", pixels] if isinstance(pixels, int) else ["--set", f"image_size={written(pixels)}"]
+        size = ["--batch", asked["batch"], *square]
         images = [] if data is None else ["--data", data]
         root = next((root for root in costs.parents if step_cost_path(root) == costs), None)
         again = command(*MADE_BY.split(), "--preset", preset, *size, *images, root=root)
@@ -54,3 +57,7 @@ def equal_time_epochs(
         shorter = 1 - config.probe.held_out_fraction if config.method.LEARNS_FROM_LABELS else 1.0
         epochs[method] = max(1, round(base.runtime.epochs * measured.share(method) / shorter))
     return epochs
+
+
+def _shown(value: Any) -> str:
+    return written(value) if isinstance(value, tuple) else str(value)

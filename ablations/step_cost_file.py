@@ -10,6 +10,7 @@ from pydantic import AliasChoices, Field, PositiveFloat, ValidationError, model_
 
 from cnnjepa.schemas import ConfigError
 from cnnjepa.schemas.base import Section
+from cnnjepa.schemas.extent import PixelExtent
 
 REFERENCE = "cnnjepa"
 MADE_BY = "cnnjepa benchmark --cost"
@@ -49,8 +50,8 @@ class StepCostFile(Section):
     batch: int
     """Images per step."""
 
-    image_size: int
-    """Pixels per side."""
+    image_size: PixelExtent
+    """Side of an image in pixels, or [height, width]."""
 
     methods: dict[str, MethodSteps]
     """Method → its steps."""

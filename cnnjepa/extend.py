@@ -20,6 +20,7 @@ from cnnjepa.schemas import CNNJEPAConfig, EMAConfig, MaskingConfig, MixedMaskin
 from cnnjepa.schemas.augmentation import AugmentationSection
 from cnnjepa.schemas.data_section import DataSection
 from cnnjepa.schemas.encoder import OwnEncoderSection
+from cnnjepa.schemas.extent import Extent, height_width
 from cnnjepa.schemas.masking import MaskingSection
 from cnnjepa.schemas.method_section import MethodSection
 from cnnjepa.schemas.metric import MetricSection
@@ -36,6 +37,7 @@ __all__ = [
     "ContextEncoder",
     "DataSection",
     "EMAConfig",
+    "Extent",
     "ImageDraws",
     "ImageSource",
     "MaskingConfig",
@@ -60,6 +62,7 @@ __all__ = [
     "context_encoder",
     "follow",
     "full_precision",
+    "height_width",
     "key",
     "mlp",
     "pooled",

@@ -15,8 +15,8 @@ from cnnjepa.training.checkpoint import read_checkpoint
 def load_encoder(
     run: str | Path, which: Literal["target", "context"] | None = None, checkpoint: str = "last.pt"
 ) -> Backbone:
-    """Load the encoder of a run in eval mode, on the CPU: images [B, `data.channels`, S, S] → features [B, C, G, G].
-    `which` selects the encoder; the default is the one that the run probes.
+    """Load the encoder of a run in eval mode, on the CPU: images [B, `data.channels`, H, W] → features [B, C, H/s,
+    W/s]. `which` selects the encoder; the default is the one that the run probes.
 
     Parameter names of a ResNet are torchvision's; at width 1, imagenet stem and four stages
     `torchvision.models.<arch>().load_state_dict(encoder.state_dict(), strict=False)` misses only `fc`. Images must be

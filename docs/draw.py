@@ -2,7 +2,7 @@
 
 RUN is the folder of a finished run of the preset `demo` (`make demo` writes runs/demo). Images are synthetic, so the
 pictures may be passed on. The figure of a study is the report's, from results/photos.
-Shapes: B images, S pixels per side, G cells per side.
+Shapes: B images, S pixels per side, G cells per side. Images and grids may also be rectangles.
 """
 
 import sys
@@ -18,6 +18,7 @@ from matplotlib import pyplot as plt
 from matplotlib.patches import Rectangle
 from torch import Tensor
 from torch.nn import functional as F
+from torchvision.transforms.v2.functional import center_crop
 
 from cnnjepa.ablations.report.comparison import compare
 from cnnjepa.ablations.report.figures.accuracy_by_arm import draw_arms
@@ -29,6 +30,7 @@ from cnnjepa.masks import Masks, sample_masks
 from cnnjepa.methods import build_method
 from cnnjepa.methods.cnnjepa import CNNJEPA
 from cnnjepa.schemas import PretrainConfig, load_config, read_config
+from cnnjepa.schemas.extent import height_width
 from cnnjepa.training.checkpoint import read_checkpoint
 
 PICTURES = Path(__file__).parent / "pictures"
@@ -65,7 +67,7 @@ def draw_study(name: str = "photos_ratio") -> bytes:
 def draw_prediction(run: Path, images: int = 3) -> Any:
     """Draw image, context, target features, predicted features and prediction error, one image per row."""
     config, method = read_config(run / "config.yaml"), trained_method(run)
-    pixels = render("val", images, config.data.image_size)[0]
+    pixels = drawn(config, images)
     masks = sample_masks(method.masking, config.grid, torch.arange(images), config.runtime.seed, 0)
     target, prediction = features(method, Normalizer(config.data, torch.device("cpu"))(pixels), masks)
     error = 1 - (target * prediction).sum(1)
@@ -89,6 +91,13 @@ def draw_prediction(run: Path, images: int = 3) -> Any:
         axis.set(xticks=[], yticks=[])
     figure.colorbar(heat, ax=axes[:, 4], label="1 − cosine similarity", shrink=0.8)
     return figure
+
+
+def drawn(config: PretrainConfig, count: int) -> Tensor:
+    """Validation images of a synthetic set, at the size of the config's crops."""
+    size = height_width(config.data.image_size)
+    pixels: Tensor = center_crop(render("val", count, max(size))[0], list(size))
+    return pixels
 
 
 def trained_method(run: Path) -> CNNJEPA:
@@ -136,7 +145,7 @@ def draw_masks() -> Any:
     )
     for row, strategy in enumerate(STRATEGIES):
         config = load_config("demo", overrides=[f"masking.strategy={strategy}"])
-        pixels = render("val", samples, config.data.image_size)[0]
+        pixels = drawn(config, samples)
         for column, step in enumerate(STEPS):
             masks = masks_of(config, samples, step)
             picture = covered(pixels[column], masks.context[column], config.encoder.total_stride)

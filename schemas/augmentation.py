@@ -24,7 +24,9 @@ class AugmentationSection(ExtensibleSection):
     """Smallest and largest share of the image's area in a crop. Source: docs/sources.md#crop."""
 
     crop_ratio: Bounds = (3 / 4, 4 / 3)
-    """Smallest and largest aspect (width/height) of a crop. Source: torchvision's default."""
+    """Smallest and largest aspect (width/height) of the region of the image that is cropped. The region is then resized
+    to `data.image_size`, whatever that aspect is, as in torchvision; for a rectangle of aspect a, 3/4·a to 4/3·a
+    stretches by at most 4/3. Source: torchvision's default."""
 
     flip: float = Field(default=0.5, ge=0, le=1)
     """Probability of a horizontal flip. Source: docs/sources.md#flip."""

@@ -2,7 +2,7 @@
 
 This module is pure arithmetic, used by the checks at load time and by the sampler. Source: docs/sources.md#block-sizes:
 one uniform draw u determines both the scale s = s0 + u(s1 - s0) and the aspect a = a0 + u(a1 - a0); then area =
-int(G²·s), h = round(√(area·a)), w = round(√(area/a)), both limited to the grid.
+int(cells·s), h = round(√(area·a)), w = round(√(area/a)), limited to the grid's rows and columns.
 """
 
 import math
@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from functools import cache
 from itertools import pairwise
 from typing import NamedTuple
+
+from cnnjepa.schemas.extent import Extent, area, by, height_width
 
 Range = tuple[float, float]
 
@@ -23,16 +25,17 @@ class BlockSize:
     probability: float
 
 
-def block_size_at(u: float, grid: int, scale: Range, aspect: Range) -> tuple[int, int]:
-    """Return (height, width) in cells for the uniform draw `u` in [0, 1) on a `grid` x `grid` map."""
+def block_size_at(u: float, grid: Extent, scale: Range, aspect: Range) -> tuple[int, int]:
+    """Return (height, width) in cells for the uniform draw `u` in [0, 1)."""
     s = scale[0] + u * (scale[1] - scale[0])
     a = aspect[0] + u * (aspect[1] - aspect[0])
-    area = int(grid * grid * s)
-    most = max(grid - 1, 1)  # a block never spans the grid, so that it has at least one possible position
-    return min(round(math.sqrt(area * a)), most), min(round(math.sqrt(area / a)), most)
+    cells = int(area(grid) * s)
+    # A block spans neither the rows nor the columns, so that it has at least one possible position.
+    tallest, widest = (max(side - 1, 1) for side in height_width(grid))
+    return min(round(math.sqrt(cells * a)), tallest), min(round(math.sqrt(cells / a)), widest)
 
 
-def _breakpoints(grid: int, scale: Range, aspect: Range) -> list[float]:
+def _breakpoints(grid: Extent, scale: Range, aspect: Range) -> list[float]:
     """Return every u in (0, 1) at which area, height or width can change."""
     points = {0.0, 1.0}
 
@@ -40,12 +43,12 @@ def _breakpoints(grid: int, scale: Range, aspect: Range) -> list[float]:
         if span[1] > span[0]:
             points.add((value - span[0]) / (span[1] - span[0]))
 
-    areas = range(int(grid * grid * scale[0]), int(grid * grid * scale[1]) + 1)
-    for area in areas:
-        add(area / grid**2, scale)
-        for m in range(grid + 1):
-            add((m + 0.5) ** 2 / max(area, 1), aspect)  # √(area·a) = m + ½
-            add(area / (m + 0.5) ** 2, aspect)  # √(area/a) = m + ½
+    whole = area(grid)
+    for cells in range(int(whole * scale[0]), int(whole * scale[1]) + 1):
+        add(cells / whole, scale)
+        for m in range(max(height_width(grid)) + 1):
+            add((m + 0.5) ** 2 / max(cells, 1), aspect)  # √(cells·a) = m + ½
+            add(cells / (m + 0.5) ** 2, aspect)  # √(cells/a) = m + ½
     return sorted(p for p in points if 0 <= p <= 1)
 
 
@@ -59,7 +62,7 @@ class _Piece(NamedTuple):
 
 
 @cache
-def _pieces(grid: int, scale: Range, aspect: Range, min_keep: int) -> tuple[_Piece, ...]:
+def _pieces(grid: Extent, scale: Range, aspect: Range, min_keep: int) -> tuple[_Piece, ...]:
     """Return the intervals of [0, 1) whose blocks have more than `min_keep` cells, in order."""
     pieces = []
     for low, high in pairwise(_breakpoints(grid, scale, aspect)):
@@ -69,13 +72,13 @@ def _pieces(grid: int, scale: Range, aspect: Range, min_keep: int) -> tuple[_Pie
     return tuple(pieces)
 
 
-def block_size_of(draw: float, grid: int, scale: Range, aspect: Range, min_keep: int) -> tuple[int, int]:
+def block_size_of(draw: float, grid: Extent, scale: Range, aspect: Range, min_keep: int) -> tuple[int, int]:
     """Return (height, width) in cells for a `draw` in [0, 1). The distribution is that of the authors' u, redrawn until
     the block has more than `min_keep` cells. A single draw suffices because it is mapped uniformly to the intervals of
     u with such blocks. Raises ValueError if there is none."""
     pieces = _pieces(grid, scale, aspect, min_keep)
     if not pieces:
-        raise ValueError(f"no block of scale {list(scale)} on a {grid}x{grid} grid has more than {min_keep} cells")
+        raise ValueError(f"no block of scale {list(scale)} on a {by(grid)} grid has more than {min_keep} cells")
     left = draw * sum(piece.high - piece.low for piece in pieces)
     for piece in pieces:
         if left < piece.high - piece.low:
@@ -84,8 +87,8 @@ def block_size_of(draw: float, grid: int, scale: Range, aspect: Range, min_keep:
     return piece.height, piece.width
 
 
-def block_sizes(grid: int, scale: Range, aspect: Range, min_keep: int) -> list[BlockSize]:
-    """Return the sizes drawn on a `grid` x `grid` map with their exact probabilities, largest probability first.
+def block_sizes(grid: Extent, scale: Range, aspect: Range, min_keep: int) -> list[BlockSize]:
+    """Return the sizes drawn on a grid with their exact probabilities, largest probability first.
 
     Sizes of at most `min_keep` cells are drawn again, so their probability is divided among the others. The list is
     empty if no size exceeds `min_keep`.
@@ -98,29 +101,31 @@ def block_sizes(grid: int, scale: Range, aspect: Range, min_keep: int) -> list[B
     return sorted(sizes, key=lambda size: -size.probability)
 
 
-def positions(grid: int, side: int, faithful: bool) -> int:
+def positions(line: int, side: int, faithful: bool) -> int:
     """Return the number of first rows (or columns), starting at 0, from which the position of a block of `side` cells
-    is drawn.
+    is drawn, for a grid of `line` rows (or columns).
 
     `faithful` leaves the upper bound out, as the released code does, so that the last row and column are never covered
     (docs/sources.md#block-positions).
     """
-    return max(grid - side, 1) if faithful else grid - side + 1
+    return max(line - side, 1) if faithful else line - side + 1
 
 
-def cover_rates(grid: int, side: int, faithful: bool) -> list[float]:
-    """Return the probability that a block of `side` cells covers row (or column) i, for every i."""
-    starts = positions(grid, side, faithful)
-    return [sum(first <= i < first + side for first in range(starts)) / starts for i in range(grid)]
+def cover_rates(line: int, side: int, faithful: bool) -> list[float]:
+    """Return the probability that a block of `side` cells covers row (or column) i, for each of `line` rows (or
+    columns)."""
+    starts = positions(line, side, faithful)
+    return [sum(first <= i < first + side for first in range(starts)) / starts for i in range(line)]
 
 
-def target_rates(grid: int, size: BlockSize, num_blocks: int, faithful: bool) -> list[list[float]]:
+def target_rates(grid: Extent, size: BlockSize, num_blocks: int, faithful: bool) -> list[list[float]]:
     """Return the exact probability that each cell [row][column] is a target, given the size, before any redraw."""
-    rows = cover_rates(grid, size.height, faithful)
-    columns = cover_rates(grid, size.width, faithful)
+    height, width = height_width(grid)
+    rows = cover_rates(height, size.height, faithful)
+    columns = cover_rates(width, size.width, faithful)
     return [[1 - (1 - r * c) ** num_blocks for c in columns] for r in rows]
 
 
-def expected_targets(grid: int, sizes: list[BlockSize], num_blocks: int, faithful: bool) -> float:
+def expected_targets(grid: Extent, sizes: list[BlockSize], num_blocks: int, faithful: bool) -> float:
     """Return the exact expected number of target cells per sample, before any redraw for a small context."""
     return sum(size.probability * sum(map(sum, target_rates(grid, size, num_blocks, faithful))) for size in sizes)

@@ -7,6 +7,7 @@ from pydantic import Field, model_validator
 from cnnjepa.schemas.base import Section
 from cnnjepa.schemas.data import DataConfig, SyntheticData
 from cnnjepa.schemas.encoder import AnyEncoderConfig, EncoderConfig
+from cnnjepa.schemas.extent import Extent, area, by, extent_of, height_width, written
 from cnnjepa.schemas.method import CNNJEPAConfig, MethodConfig
 from cnnjepa.schemas.optimization import AdamWConfig, OptimizerConfig, ScheduleConfig
 from cnnjepa.schemas.probe import ProbeConfig
@@ -39,14 +40,15 @@ class PretrainConfig(Section):
     """Device, precision, batch size, epochs, seed, and the intervals of logs and checkpoints."""
 
     @property
-    def grid(self) -> int:
-        """Cells per side of the feature grid."""
-        return self.data.image_size // self.encoder.total_stride
+    def grid(self) -> Extent:
+        """Cells per side of the feature grid; (rows, columns) if they differ."""
+        height, width = height_width(self.data.image_size)
+        return extent_of(height // self.encoder.total_stride, width // self.encoder.total_stride)
 
     @property
     def image_shape(self) -> tuple[int, int, int]:
         """Shape of a training crop: channels, height and width in pixels."""
-        return self.data.channels, self.data.image_size, self.data.image_size
+        return self.data.channels, *height_width(self.data.image_size)
 
     @property
     def views(self) -> tuple[View, ...]:
@@ -57,7 +59,7 @@ class PretrainConfig(Section):
     def visible_share(self) -> float:
         """Expected fraction of cells that the encoder with gradients sees; 1 if nothing is masked."""
         masks = self.method.masks
-        return masks.mean_context(self.grid) / self.grid**2 if masks else 1.0
+        return masks.mean_context(self.grid) / area(self.grid) if masks else 1.0
 
     @property
     def computed_share(self) -> float:
@@ -84,16 +86,20 @@ class PretrainConfig(Section):
     @model_validator(mode="after")
     def _image_size_fits_stride(self) -> Self:
         size, stride = self.data.image_size, self.encoder.total_stride
-        if size % stride:
-            lower, upper = size // stride * stride, (size // stride + 1) * stride
-            valid = f"{lower} or {upper}" if lower >= 2 * stride else f"{max(upper, 2 * stride)}"
+        # One side of a rectangle may be a single cell.
+        least = 2 * stride if isinstance(size, int) else stride
+        for side in dict.fromkeys(height_width(size)):
+            if side % stride:
+                lower, upper = side // stride * stride, (side // stride + 1) * stride
+                valid = f"{lower} or {upper}" if lower >= least else f"{max(upper, least)}"
+                which = "" if isinstance(size, int) else f": its side {side}"
+                raise ValueError(
+                    f"data.image_size {written(size)}{which} is not divisible by the encoder's total stride {stride} "
+                    f"({self.encoder.stride_in_words}); the nearest valid value is {valid}"
+                )
+        if area(size) < 2 * stride**2:
             raise ValueError(
-                f"data.image_size {size} is not divisible by the encoder's total stride {stride} "
-                f"({self.encoder.stride_in_words}); the nearest valid value is {valid}"
-            )
-        if size < 2 * stride:
-            raise ValueError(
-                f"data.image_size {size} gives a grid of one cell at total stride {stride}; use at least "
+                f"data.image_size {written(size)} gives a grid of one cell at total stride {stride}; use at least "
                 f"{2 * stride}, or a {self.encoder.smaller_stride}"
             )
         return self
@@ -115,8 +121,21 @@ class PretrainConfig(Section):
 
     @model_validator(mode="after")
     def _masking_fits_grid(self) -> Self:
-        if masks := self.method.masks:
+        masks = self.method.masks
+        if masks is None:
+            return self
+        try:
             masks.check(self.grid)
+            if not isinstance(self.grid, int):
+                masks.mean_context(self.grid)
+        except TypeError as error:  # a strategy of the user's, written for square grids
+            if isinstance(self.grid, int):
+                raise
+            raise ValueError(
+                f"masking {masks.strategy} does not take the {by(self.grid)} grid of data.image_size "
+                f"{written(self.data.image_size)} ({error}); a grid that is not square is passed as (rows, columns), "
+                "and cnnjepa.extend.height_width gives both sides of any grid"
+            ) from error
         return self
 
     @model_validator(mode="after")
@@ -130,10 +149,12 @@ class PretrainConfig(Section):
 
     @model_validator(mode="after")
     def _probe_sees_whole_crops(self) -> Self:
-        if self.probe.resize is not None and self.probe.resize < self.data.image_size:
+        shorter = min(height_width(self.data.image_size))
+        if self.probe.resize is not None and self.probe.resize < shorter:
+            side = "" if isinstance(self.data.image_size, int) else f" (its shorter side is {shorter})"
             raise ValueError(
-                f"probe.resize {self.probe.resize} is below data.image_size {self.data.image_size}, so the centre crop "
-                f"would be padded; must be null or at least {self.data.image_size}"
+                f"probe.resize {self.probe.resize} is below data.image_size {written(self.data.image_size)}{side}, so "
+                f"the centre crop would be padded; must be null or at least {shorter}"
             )
         return self
 
@@ -164,16 +185,29 @@ class PretrainConfig(Section):
                 f"only, {self.runtime.batch_size // self.runtime.accumulation} at a time; a smaller batch gives the "
                 "same at less waiting"
             )
-        return found + self._fine_grid()
+        return found + self._fine_grid() + self._stretched_crops()
 
     def _fine_grid(self) -> list[str]:
         """Warn about an encoder for small images that is applied to large ones, for example the default size of
         photographs with the preset `demo`."""
-        if self.grid < 28:
+        if area(self.grid) < 28**2:
             return []
         size, stride = self.data.image_size, self.encoder.total_stride
         return [
-            f"data.image_size {size} at the encoder's total stride {stride} is a grid of {self.grid}x{self.grid} "
+            f"data.image_size {written(size)} at the encoder's total stride {stride} is a grid of {by(self.grid)} "
             "cells, where the presets have 7x7 or 8x8, and a step takes time for each cell; data.image_size="
             f"{8 * stride} gives 8x8, and so does a preset for larger images"
+        ]
+
+    def _stretched_crops(self) -> list[str]:
+        """Warn about a rectangle whose aspect no crop of the images can have."""
+        height, width = height_width(self.data.image_size)
+        (narrow, wide), aspect = self.data.augmentation.crop_ratio, width / height
+        if height == width or narrow <= aspect <= wide or not self.method.TRAINS:
+            return []
+        return [
+            f"data.image_size {written(self.data.image_size)} has the aspect (width/height) {aspect:.3g} and "
+            f"data.augmentation.crop_ratio is [{narrow:.3g}, {wide:.3g}], so every training crop is stretched; "
+            f"data.augmentation.crop_ratio=[{0.75 * aspect:.3g}, {aspect / 0.75:.3g}] stretches by at most 4/3, as the "
+            "default does for squares"
         ]

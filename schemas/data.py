@@ -1,11 +1,12 @@
 """The sources of images. `data_section.py` has what all of them share."""
 
-from typing import TYPE_CHECKING, ClassVar, Literal, Self
+from typing import TYPE_CHECKING, Annotated, ClassVar, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
 from cnnjepa.schemas.data_section import DataSection
 from cnnjepa.schemas.extension import BASES, extensible
+from cnnjepa.schemas.extent import Extent, at_least, height_width
 from cnnjepa.schemas.paths import UserPath
 from cnnjepa.schemas.pixels import PixelKind
 
@@ -36,8 +37,9 @@ class SyntheticData(DataSection):
     source: Literal["synthetic"] = "synthetic"
     """The source that this section configures."""
 
-    image_size: int = Field(default=32, ge=16, le=256)
-    """Side of an image in pixels; images are drawn at this size."""
+    image_size: Annotated[Extent, at_least(16, 256)] = 32
+    """Size of the training crop in pixels, 16 to 256 per side; images are drawn at this size. For `[height, width]`
+    they are squares of the longer side."""
 
     train_images: int = Field(default=6000, ge=2)
     """Number of training images drawn."""
@@ -50,7 +52,12 @@ class SyntheticData(DataSection):
 
     @property
     def dataset_name(self) -> str:
-        return f"synthetic-{self.image_size}"
+        return f"synthetic-{self.drawn_size}"
+
+    @property
+    def drawn_size(self) -> int:
+        """Side in pixels of the images that are drawn."""
+        return max(height_width(self.image_size))
 
     @property
     def images_licence(self) -> str:

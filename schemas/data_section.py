@@ -7,6 +7,7 @@ from pydantic import Field, field_validator, model_validator
 
 from cnnjepa.schemas.augmentation import AnyAugmentation, AugmentationConfig
 from cnnjepa.schemas.extension import ExtensibleSection, Kind
+from cnnjepa.schemas.extent import PixelExtent
 from cnnjepa.schemas.paths import user_path
 from cnnjepa.schemas.pixels import (
     IMAGENET_MEAN,
@@ -64,8 +65,9 @@ class DataSection(ExtensibleSection):
         """Licence of the images in words; None if it is not known."""
         return None
 
-    image_size: int = Field(default=224, ge=8)
-    """Side of the training crop in pixels. Source: docs/sources.md#patch-grid."""
+    image_size: PixelExtent = 224
+    """Size of the training crop in pixels: the side of a square, or `[height, width]`. Each side is a multiple of the
+    encoder's total stride. Source: docs/sources.md#patch-grid."""
 
     augmentation: AnyAugmentation = AugmentationConfig()
     """Cropping and flipping of training images, and further changes of your own."""

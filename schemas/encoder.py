@@ -226,8 +226,8 @@ class CustomEncoderConfig(_UserEncoder):
     """`custom`: the class that `module` names."""
 
     module: str = Field(pattern=r"^[A-Za-z_][\w.]*:[A-Za-z_]\w*$")
-    """`package.module:Name` of a torch module that is created without arguments and maps images [B, 3, S, S] to
-    features [B, C, S / total_stride, S / total_stride]. Its code is not part of a run's name: rename the class when it
+    """`package.module:Name` of a torch module that is created without arguments and maps images [B, 3, H, W] to
+    features [B, C, H / total_stride, W / total_stride]. Its code is not part of a run's name: rename the class when it
     changes."""
 
     @property
@@ -241,7 +241,7 @@ class CustomEncoderConfig(_UserEncoder):
 
 class OwnEncoderSection(_UserEncoder):
     """The config of a user-defined network, named by `arch: package.module:Name`. The network is a torch module that
-    maps images [B, 3, S, S] to features [B, C, S / total_stride, S / total_stride]. It is created without arguments, or
+    maps images [B, 3, H, W] to features [B, C, H / total_stride, W / total_stride]. It is created without arguments, or
     with this section if the class has a `Config`."""
 
     arch: str

@@ -8,6 +8,7 @@ from cnnjepa.schemas.bounds import Bounds, share_of
 from cnnjepa.schemas.data import DataConfig
 from cnnjepa.schemas.ema import StepwiseEMAConfig
 from cnnjepa.schemas.encoder import AnyEncoderConfig
+from cnnjepa.schemas.extent import Extent, PixelExtent, extent_of, height_width, written
 from cnnjepa.schemas.method_section import MethodSection
 from cnnjepa.schemas.views import BYOLFirstView, BYOLSecondView, LeJEPAView, SimCLRView, VICRegView, View, ViewConfig
 
@@ -136,9 +137,10 @@ class LeJEPAConfig(_TwoViews):
     local_views: int = Field(default=6, ge=0, le=16)
     """Number of further, smaller views; 0 means global views only. Source: docs/sources.md#lejepa-views."""
 
-    local_size: int | None = Field(default=None, ge=8)
-    """Side of a local view in pixels, a multiple of the encoder's total stride. None: 98/224 of `data.image_size`,
-    rounded to the nearest multiple. Source: docs/sources.md#lejepa-views (98 for global views of 224)."""
+    local_size: PixelExtent | None = None
+    """Side of a local view in pixels, or [height, width], multiples of the encoder's total stride. None: 98/224 of the
+    sides of `data.image_size`, rounded to the nearest multiples. Source: docs/sources.md#lejepa-views (98 for global
+    views of 224)."""
 
     local_scale: Annotated[Bounds, share_of("the image's area")] = (0.05, 0.3)
     """Smallest and largest share of the image's area in a local crop; for global crops see
@@ -198,28 +200,35 @@ class LeJEPAConfig(_TwoViews):
         """The colour settings of every image's views, in order: global ones first."""
         return (self.view,) * (self.global_views + self.local_views)
 
-    def side_of_local_views(self, image_size: int, stride: int) -> int:
+    def size_of_local_views(self, image_size: Extent, stride: int) -> Extent:
         """Return `local_size` in pixels with None resolved; `image_size` if there are no local views."""
         if not self.local_views:
             return image_size
-        return self.local_size or stride * max(1, int(_LOCAL_SHARE * image_size / stride + 0.5))
+        if self.local_size is not None:
+            return self.local_size
+        sides = (stride * max(1, int(_LOCAL_SHARE * side / stride + 0.5)) for side in height_width(image_size))
+        return extent_of(*sides)
 
     def image_views(self, data: DataConfig, stride: int) -> tuple[View, ...]:
         """Return the global views, with the crops of `data`, then the local ones."""
         small = data.augmentation.model_copy(update={"crop_scale": self.local_scale})
-        local = View(self.view, self.side_of_local_views(data.image_size, stride), small)
+        local = View(self.view, self.size_of_local_views(data.image_size, stride), small)
         whole = View(self.view, data.image_size, data.augmentation)
         return (whole,) * self.global_views + (local,) * self.local_views
 
     def check_sizes(self, data: DataConfig, encoder: AnyEncoderConfig) -> None:
         """Raise ValueError for local views that the encoder cannot divide into cells, or that are larger than global
         ones."""
-        stride, largest = encoder.total_stride, data.image_size
-        size = self.side_of_local_views(largest, stride)
-        if size % stride or size > largest:
+        stride = encoder.total_stride
+        local = self.size_of_local_views(data.image_size, stride)
+        for size, largest in zip(height_width(local), height_width(data.image_size), strict=True):
+            if not size % stride and size <= largest:
+                continue
             lower = min(size // stride * stride, largest) or stride
             valid = f"{lower} or {lower + stride}" if stride <= lower and lower + stride <= largest else str(lower)
+            which = "" if isinstance(local, int) else f": its side {size}"
             raise ValueError(
-                f"method.local_size {size} must be a multiple of the encoder's total stride {stride} "
-                f"({encoder.stride_in_words}) of at most data.image_size {largest}; the nearest valid value is {valid}"
+                f"method.local_size {written(local)}{which} must be a multiple of the encoder's total stride {stride} "
+                f"({encoder.stride_in_words}) of at most data.image_size {written(data.image_size)}; the nearest valid "
+                f"value is {valid}"
             )

@@ -8,6 +8,7 @@ from cnnjepa.schemas.block_sizes import block_sizes, expected_targets, target_ra
 from cnnjepa.schemas.bounds import Bounds, share_of
 from cnnjepa.schemas.errors import ConfigError
 from cnnjepa.schemas.extension import BASES, ExtensibleSection, Kind, extensible
+from cnnjepa.schemas.extent import Extent, area, by
 
 Sampler = Literal["faithful", "unbiased"]
 
@@ -27,17 +28,18 @@ class MaskingSection(ExtensibleSection):
     strategy: str
     """The strategy that this section configures."""
 
-    def mean_context(self, grid: int) -> float:
-        """Return the expected number of visible cells per sample on a `grid` x `grid` map."""
+    def mean_context(self, grid: Extent) -> float:
+        """Return the expected number of visible cells per sample. `grid` is the number of cells per side of a square
+        feature grid, or (rows, columns)."""
         raise ConfigError(
             f"masking.strategy={self.strategy}: its Config must define mean_context(grid), the expected number of "
             "visible cells per sample"
         )
 
-    def check(self, grid: int) -> None:
+    def check(self, grid: Extent) -> None:
         """Raise ValueError if masks on this grid would have no context or no target."""
 
-    def facts(self, grid: int) -> dict[str, str]:
+    def facts(self, grid: Extent) -> dict[str, str]:
         """Return further figures of the masks on a grid, by name, for printing."""
         return {}
 
@@ -49,23 +51,23 @@ class RandomMasking(MaskingSection):
     """The strategy that this section configures."""
 
     ratio: float = Field(default=0.6, gt=0, lt=1)
-    """Share of cells that are masked; round(G²·(1 − ratio)) stay visible. Source: docs/sources.md#mask-ratio."""
+    """Share of cells that are masked; round(cells·(1 − ratio)) stay visible. Source: docs/sources.md#mask-ratio."""
 
-    def kept(self, grid: int) -> int:
-        """Return the number of visible cells of a `grid` x `grid` map."""
-        return round(grid * grid * (1 - self.ratio))
+    def kept(self, grid: Extent) -> int:
+        """Return the number of visible cells."""
+        return round(area(grid) * (1 - self.ratio))
 
-    def mean_context(self, grid: int) -> float:
+    def mean_context(self, grid: Extent) -> float:
         """Return the expected number of visible cells per sample."""
         return self.kept(grid)
 
-    def check(self, grid: int) -> None:
+    def check(self, grid: Extent) -> None:
         """Raise ValueError if this grid would have no context or no target."""
-        kept = self.kept(grid)
-        if not 1 <= kept <= grid * grid - 1:
+        kept, cells = self.kept(grid), area(grid)
+        if not 1 <= kept <= cells - 1:
             raise ValueError(
-                f"masking.ratio {self.ratio:g} leaves {kept} of {grid * grid} cells visible on the {grid}x{grid} "
-                f"grid; must be between {0.5 / grid**2:.3g} and {1 - 0.5 / grid**2:.3g}, which leaves at least "
+                f"masking.ratio {self.ratio:g} leaves {kept} of {cells} cells visible on the {by(grid)} "
+                f"grid; must be between {0.5 / cells:.3g} and {1 - 0.5 / cells:.3g}, which leaves at least "
                 "one context and one target cell"
             )
 
@@ -91,37 +93,37 @@ class BlockSection(MaskingSection):
         """Target blocks per sample."""
         return 1
 
-    def expected_targets(self, grid: int) -> float:
+    def expected_targets(self, grid: Extent) -> float:
         """Return the exact expected number of target cells per sample, before any redraw for a small context."""
         sizes = block_sizes(grid, self.scale, self.aspect, self.min_keep)
         return expected_targets(grid, sizes, self.blocks, self.sampler == "faithful")
 
-    def facts(self, grid: int) -> dict[str, str]:
+    def facts(self, grid: Extent) -> dict[str, str]:
         """Return the exact number of target cells, and the sampler."""
         exact = f"{self.expected_targets(grid):.4f}"
         return {"target cells of block batches, exact": exact, "sampler": self.sampler}
 
-    def mean_context(self, grid: int) -> float:
+    def mean_context(self, grid: Extent) -> float:
         """Return the expected number of visible cells per sample."""
-        return grid * grid - self.expected_targets(grid)
+        return area(grid) - self.expected_targets(grid)
 
-    def check(self, grid: int) -> None:
+    def check(self, grid: Extent) -> None:
         """Raise ValueError if no block can exceed min_keep or if too little context is left."""
         sizes = block_sizes(grid, self.scale, self.aspect, self.min_keep)
         if not sizes:
-            largest = int(grid * grid * self.scale[1])
+            largest = int(area(grid) * self.scale[1])
             raise ValueError(
                 f"masking.scale {list(self.scale)} gives blocks of at most about {largest} cells on the "
-                f"{grid}x{grid} grid, never more than masking.min_keep {self.min_keep}; use a finer grid (larger "
+                f"{by(grid)} grid, never more than masking.min_keep {self.min_keep}; use a finer grid (larger "
                 "data.image_size, encoder.stem small), larger blocks or a smaller min_keep"
             )
         for size in sizes:
-            context = grid**2 - sum(map(sum, target_rates(grid, size, self.blocks, self.sampler == "faithful")))
-            most = grid**2 - size.height * size.width  # all blocks at one position
+            context = area(grid) - sum(map(sum, target_rates(grid, size, self.blocks, self.sampler == "faithful")))
+            most = area(grid) - size.height * size.width  # all blocks at one position
             if most <= self.min_keep or context < self.min_keep + _LEAST_CHANCE * (most - self.min_keep):
                 raise ValueError(
                     f"{self.blocks} block(s) of {size.height}x{size.width} cells leave about {context:.1f} of "
-                    f"{grid * grid} cells as context on the {grid}x{grid} grid, too rarely more than masking.min_keep "
+                    f"{area(grid)} cells as context on the {by(grid)} grid, too rarely more than masking.min_keep "
                     f"{self.min_keep}; use fewer or smaller blocks (masking.scale, masking.num_blocks) or a smaller "
                     "min_keep"
                 )
@@ -166,8 +168,8 @@ class IJEPAMasking(BlockSection):
     """Number of target blocks per sample; each is predicted independently. Source: docs/sources.md#ijepa-masks."""
 
     context_scale: Annotated[Bounds, share_of("the grid's cells")] = (0.85, 1.0)
-    """Smallest and largest share of the grid's cells in the square context block. Source:
-    docs/sources.md#ijepa-masks."""
+    """Smallest and largest share of the grid's cells in the square context block, which is cut to the grid's rows and
+    columns. Source: docs/sources.md#ijepa-masks."""
 
     min_keep: int = Field(default=10, ge=0)
     """A block or a context of at most this many cells is drawn again. Source: docs/sources.md#ijepa-masks."""
@@ -176,20 +178,20 @@ class IJEPAMasking(BlockSection):
     def blocks(self) -> int:
         return self.num_blocks
 
-    def mean_context(self, grid: int) -> float:
+    def mean_context(self, grid: Extent) -> float:
         """Return the expected number of visible cells per sample, with context and targets assumed to be placed
         independently."""
         blocks = block_sizes(grid, self.context_scale, (1.0, 1.0), self.min_keep)
-        share = sum(block.height * block.width * block.probability for block in blocks) / grid**2
+        share = sum(block.height * block.width * block.probability for block in blocks) / area(grid)
         return share * super().mean_context(grid)
 
-    def check(self, grid: int) -> None:
+    def check(self, grid: Extent) -> None:
         """Raise ValueError if no block can exceed min_keep or if too little context is left."""
         super().check(grid)
         if not block_sizes(grid, self.context_scale, (1.0, 1.0), self.min_keep):
             raise ValueError(
                 f"masking.context_scale {list(self.context_scale)} gives no context block of more than "
-                f"masking.min_keep {self.min_keep} cells on the {grid}x{grid} grid; use a larger context_scale, a "
+                f"masking.min_keep {self.min_keep} cells on the {by(grid)} grid; use a larger context_scale, a "
                 "finer grid or a smaller min_keep"
             )
 
@@ -218,11 +220,11 @@ class MixedMasking(BlockSection):
         """The strategy of random batches."""
         return RandomMasking(ratio=self.ratio)
 
-    def mean_context(self, grid: int) -> float:
+    def mean_context(self, grid: Extent) -> float:
         p = self.multi_block_probability
         return p * super().mean_context(grid) + (1 - p) * self.random.mean_context(grid)
 
-    def check(self, grid: int) -> None:
+    def check(self, grid: Extent) -> None:
         super().check(grid)
         self.random.check(grid)
 

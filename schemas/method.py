@@ -8,6 +8,7 @@ from cnnjepa.schemas.base import Section
 from cnnjepa.schemas.ema import EMAConfig
 from cnnjepa.schemas.encoder import AnyEncoderConfig, EncoderKind
 from cnnjepa.schemas.extension import extensible
+from cnnjepa.schemas.extent import Extent, by, height_width
 from cnnjepa.schemas.joint_embedding import BYOLConfig, LeJEPAConfig, SimCLRConfig, VICRegConfig
 from cnnjepa.schemas.masked_modelling import IJEPAConfig, SparKConfig
 from cnnjepa.schemas.masking import MaskingConfig, MixedMasking
@@ -58,13 +59,14 @@ class CNNJEPAConfig(MethodSection):
     loss: LossConfig = LossConfig()
     """The comparison of prediction and target."""
 
-    def warnings(self, encoder: AnyEncoderConfig, grid: int) -> list[str]:
+    def warnings(self, encoder: AnyEncoderConfig, grid: Extent) -> list[str]:
         """Warn about kernels wider than the grid, and about targets that the predictor cannot reach."""
         kernel, found = self.predictor.kernel_size, []
-        if kernel > 2 * grid - 1:
+        longer = max(height_width(grid))
+        if kernel > 2 * longer - 1:
             found.append(
-                f"predictor.kernel_size {kernel} reaches past the {grid}x{grid} grid from every cell; "
-                f"weights beyond {2 * grid - 1} only ever see padding"
+                f"predictor.kernel_size {kernel} reaches past the {by(grid)} grid from every cell; "
+                f"weights beyond {2 * longer - 1} only ever see padding"
             )
         if signed := self._signed_targets(encoder):
             found.append(

@@ -6,6 +6,7 @@ from cnnjepa.schemas.data import DataConfig
 from cnnjepa.schemas.ema import EMAConfig
 from cnnjepa.schemas.encoder import AnyEncoderConfig, EncoderKind, archs_of
 from cnnjepa.schemas.extension import BASES, ExtensibleSection, Kind
+from cnnjepa.schemas.extent import Extent
 from cnnjepa.schemas.masking import MaskingSection
 from cnnjepa.schemas.views import PLAIN, View, ViewConfig
 
@@ -76,9 +77,9 @@ class MethodSection(ExtensibleSection):
         """Raise ValueError for sizes of views that do not fit the encoder's stride. `data.image_size` is known to
         fit."""
 
-    def warnings(self, encoder: AnyEncoderConfig, grid: int) -> list[str]:
+    def warnings(self, encoder: AnyEncoderConfig, grid: Extent) -> list[str]:
         """Return warnings about settings that are allowed but rarely intended, one sentence each. `grid` is the number
-        of cells per side."""
+        of cells per side, or (rows, columns)."""
         return []
 
 

@@ -80,7 +80,8 @@ class ProbeConfig(Section):
 
     resize: int | None = Field(default=None, ge=8)
     """Length of the shorter side before the centre crop, in pixels; None = image_size (small images are probed at their
-    own size). Source: docs/sources.md#probe-features (256 for a crop of 224)."""
+    own size). For a rectangular image_size, the image is resized to cover that rectangle, enlarged so that its shorter
+    side has this length. Source: docs/sources.md#probe-features (256 for a crop of 224)."""
 
     metrics: tuple[AnyMetric, ...] = ()
     """Further figures of the features: names of built-in metrics and of your own, `package.module:Class`

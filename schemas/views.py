@@ -11,6 +11,7 @@ from pydantic import Field, model_validator
 from cnnjepa.schemas.augmentation import AugmentationSection
 from cnnjepa.schemas.base import Section
 from cnnjepa.schemas.bounds import Bounds
+from cnnjepa.schemas.extent import Extent
 
 
 class ViewConfig(Section):
@@ -35,7 +36,8 @@ class ViewConfig(Section):
     """Probability that the view becomes grey. Source: 0.2 in SimCLR, BYOL and VICReg."""
 
     blur: float = Field(default=0.0, ge=0, le=1)
-    """Probability of a Gaussian blur; its kernel spans a tenth of the view's side. Source: SimCLR, appendix A."""
+    """Probability of a Gaussian blur; its kernel spans a tenth of the view's shorter side. Source: SimCLR, appendix
+    A."""
 
     blur_sigma: Bounds = (0.1, 2.0)
     """Smallest and largest standard deviation of the blur in pixels. Source: SimCLR, 0.1 to 2."""
@@ -145,7 +147,7 @@ class View(NamedTuple):
     """One view of every image, with all settings resolved."""
 
     colours: ViewConfig
-    size: int
-    """Side in pixels."""
+    size: Extent
+    """Side in pixels, or (height, width)."""
     augmentation: AugmentationSection
     """Crop, flip and further changes of the pixels."""

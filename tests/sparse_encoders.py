@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from cnnjepa.encoders import ResNetBackbone, build_backbone
 from cnnjepa.schemas import EncoderConfig
 from cnnjepa.schemas.encoder import Arch
+from cnnjepa.schemas.extent import Extent, height_width
 from cnnjepa.sparse import MaskedEncoder, PackedEncoder
 
 TOLERANCE = 1e-9
@@ -28,11 +29,12 @@ def lively_backbone(**settings: object) -> ResNetBackbone:
     return backbone
 
 
-def random_context(batch: int, grid: int, seed: int = 0) -> Tensor:
+def random_context(batch: int, grid: Extent, seed: int = 0) -> Tensor:
     """Half visible; the first sample has one visible cell."""
-    context = torch.rand(batch, grid, grid, generator=torch.Generator().manual_seed(seed)) < 0.5
+    rows, columns = height_width(grid)
+    context = torch.rand(batch, rows, columns, generator=torch.Generator().manual_seed(seed)) < 0.5
     context[0] = False
-    context[0, grid // 2, 0] = True
+    context[0, rows // 2, 0] = True
     return context
 
 
@@ -60,7 +62,7 @@ def assert_same(packed: PackedEncoder, masked: MaskedEncoder, images: Tensor, co
         assert relative(a.double(), b.double()) < TOLERANCE, name
 
 
-def assert_same_maps(backbone: nn.Module, images: Tensor, grid: int) -> None:
+def assert_same_maps(backbone: nn.Module, images: Tensor, grid: Extent) -> None:
     """Normed maps of all stages with their gradients; what norms saw; the deepest map without norm is the features."""
     context = random_context(images.shape[0], grid)
     results = []
@@ -77,8 +79,8 @@ def assert_same_maps(backbone: nn.Module, images: Tensor, grid: int) -> None:
         loss.backward()  # type: ignore[union-attr]
         both = nn.ModuleList([encoder, norms])
         results.append((maps, [p.grad for p in both.parameters()], [b.double() for b in both.buffers()]))
-    sides = [m.shape[2] for m in results[0][0]]
-    assert sides == [grid * 2**scale for scale in range(len(sides))]
+    sizes = [tuple(m.shape[2:]) for m in results[0][0]]
+    assert sizes == [tuple(side * 2**scale for side in height_width(grid)) for scale in range(len(sizes))]
     for ours, theirs in zip(*results, strict=True):
         for a, b in zip(ours, theirs, strict=True):
             assert relative(a, b) < TOLERANCE

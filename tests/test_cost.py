@@ -120,7 +120,7 @@ def counted_step(config: PretrainConfig, batch: int) -> float:
     method = build_method(config)
     masks = sample_masks(config.method.masking, config.grid, torch.arange(batch), 0, 0)
     assert masks.context.double().mean().item() == pytest.approx(config.visible_share, abs=1e-12)
-    images = torch.randn(batch, 3, config.data.image_size, config.data.image_size)
+    images = torch.randn(batch, *config.image_shape)
     with FlopCounterMode(display=False) as counter:
         method(images, masks.context, masks.target).total.backward()
     return counter.get_total_flops() / batch
@@ -132,6 +132,7 @@ def counted_step(config: PretrainConfig, batch: int) -> float:
     [
         ["arch=resnet18", "stem=small", "stages=3", "image_size=32"],
         ["arch=resnet18", "stem=half", "stages=4", "image_size=96"],
+        ["arch=resnet18", "stem=half", "stages=4", "image_size=[48,160]"],
         ["arch=resnet50", "stem=imagenet", "stages=4", "image_size=128"],
         ["arch=resnet18", "stem=small", "stages=3", "image_size=32", "projection_dim=16"],
     ],

@@ -15,6 +15,7 @@ from cnnjepa.methods.ijepa import IJEPA
 from cnnjepa.methods.lejepa import LeJEPA
 from cnnjepa.methods.spark import SparK, normalised_patches, patch_pixels
 from cnnjepa.schemas import ConfigError, IJEPAConfig, PretrainConfig, load_config
+from cnnjepa.schemas.extent import Extent, height_width
 from cnnjepa.sparse import MaskedEncoder
 from cnnjepa.training.distributed import Processes
 from cnnjepa.training.optimizer import build_optimizer
@@ -51,12 +52,13 @@ def test_patches_are_cells_pixels_and_are_normalised_one_by_one() -> None:
     torch.testing.assert_close(normalised_patches(images, 3)[1, 1, 2], expected.permute(1, 2, 0).flatten())
 
 
-def spark_loss(encoder: MaskedEncoder, method: SparK, inputs: tuple[Tensor, ...], grid: int) -> Tensor:
+def spark_loss(encoder: MaskedEncoder, method: SparK, inputs: tuple[Tensor, ...], grid: Extent) -> Tensor:
     """Section 3 of the paper on the masked encoder: a map after every stage, normed over visible positions, filled,
     projected, added on the way up; every hidden patch's error by itself."""
     images, context, hidden = inputs
     maps = encoder.stage_maps(images, context, [nn.Identity(), nn.Identity()])
-    assert [tuple(m.shape[1:]) for m in maps] == [(32, 8, 8), (16, 16, 16)]  # the first stage's has the image's size
+    rows, columns = height_width(grid)  # the first stage's map has the image's size
+    assert [tuple(m.shape[1:]) for m in maps] == [(32, rows, columns), (16, 2 * rows, 2 * columns)]
     w = dict(method.named_parameters())
     x = torch.zeros(())
     for scale, found in enumerate(maps):
@@ -75,7 +77,7 @@ def spark_loss(encoder: MaskedEncoder, method: SparK, inputs: tuple[Tensor, ...]
             x = F.batch_norm(x, None, None, w[f"{block}.{norm}.weight"], w[f"{block}.{norm}.bias"], training=True)
             x = x.clamp(0, 6) if norm == 2 else x
     pixels = F.conv2d(x, w["decoder.pixels.weight"], w["decoder.pixels.bias"])
-    p, losses = images.shape[-1] // grid, []
+    p, losses = images.shape[-1] // height_width(grid)[1], []
     for b, r, c in hidden.nonzero().tolist():
         window = (b, slice(None), slice(r * p, (r + 1) * p), slice(c * p, (c + 1) * p))
         cell = images[window]
@@ -108,9 +110,11 @@ def test_a_small_presets_step_takes_fewer_flops_than_cnnjepas(preset: str, chang
 
 
 def lejepa_loss(method: LeJEPA, inputs: tuple[Tensor, ...], config: PretrainConfig) -> Tensor:
-    """Algorithm 2 of the paper: two global views of 32 px, three local ones of 16."""
+    """Algorithm 2 of the paper: two global views, three local ones of half their sides."""
     *views, slices = inputs
-    assert [view.shape[-1] for view in views] == [32, 32, 16, 16, 16]
+    height, width = config.image_shape[1:]
+    sizes = [(height, width)] * 2 + [(height // 2, width // 2)] * 3
+    assert [tuple(view.shape[2:]) for view in views] == sizes
     encoded = torch.cat([method.context_encoder(torch.cat(part)).mean((2, 3)) for part in (views[:2], views[2:])])
     z = method.projector(encoded).chunk(5)
     central = z if config.method.centre != "global" else z[:2]  # `auto` is all: this encoder is no transformer
@@ -128,7 +132,16 @@ def lejepa_loss(method: LeJEPA, inputs: tuple[Tensor, ...], config: PretrainConf
 
 @pytest.mark.medium
 @pytest.mark.parametrize(
-    ("name", "own"), [("ijepa", ()), ("spark", ()), ("lejepa", ()), ("lejepa", ("method.centre=global",))]
+    ("name", "own"),
+    [
+        ("ijepa", ()),
+        ("ijepa", ("image_size=[48,32]",)),
+        ("spark", ()),
+        ("spark", ("image_size=[24,40]",)),
+        ("lejepa", ()),
+        ("lejepa", ("method.centre=global",)),
+        ("lejepa", ("image_size=[48,32]", "local_size=[24,16]")),
+    ],
 )
 def test_two_whole_steps_are_those_of_the_definition(name: str, own: tuple[str, ...]) -> None:
     """Loss, gradients, AdamW update, weight-decay schedule and moving average, against a computation by hand."""
@@ -155,7 +168,7 @@ def test_two_whole_steps_are_those_of_the_definition(name: str, own: tuple[str, 
     g = torch.Generator().manual_seed(0)
     for step in range(2):
         views = tuple(
-            torch.randn(6, 3, view.size, view.size, generator=g, dtype=torch.float64) for view in config.views
+            torch.randn(6, 3, *height_width(view.size), generator=g, dtype=torch.float64) for view in config.views
         )
         draw = StepDraw(config.grid, torch.arange(6), 0, step)
         inputs = method.inputs(views, torch.zeros(6), draw)

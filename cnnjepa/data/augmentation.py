@@ -30,7 +30,7 @@ class ImageDraws:
         return uniforms(draw_key, self._index_B, count).to(self._device)
 
     def one_by_one(self, pixels_BCHW: Tensor, change: Callable[[Tensor], Tensor]) -> Tensor:
-        """Return `change` applied to each image [K, S, S] alone, for functions that draw from torch's generators (the
+        """Return `change` applied to each image [K, H, W] alone, for functions that draw from torch's generators (the
         random transforms of torchvision). The generators are seeded for each image, and their state is restored."""
         changed = []
         for image, seed in zip(pixels_BCHW, self._seeds(), strict=True):
@@ -60,7 +60,7 @@ class Augmentation(ABC):
 
     @abstractmethod
     def apply(self, pixels_BCHW: Tensor, draws: ImageDraws) -> Tensor:
-        """Return changed pixels of the same shape and type, on the same device. `pixels_BCHW` is float32 [B, K, S, S]
+        """Return changed pixels of the same shape and type, on the same device. `pixels_BCHW` is float32 [B, K, H, W]
         in [0, 1], on the CPU in loader processes and on the run's device for resident data; it may be changed in place.
         Results are clamped to [0, 1]. Each image's result must be a function of its own pixels and draws alone."""
 

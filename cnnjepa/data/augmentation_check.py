@@ -10,6 +10,7 @@ from cnnjepa.data.augmentation import Augmentation, ImageDraws, augmentation_of,
 from cnnjepa.randomness import generator
 from cnnjepa.schemas import ConfigError
 from cnnjepa.schemas.extension import extension_of
+from cnnjepa.schemas.extent import height_width
 from cnnjepa.schemas.views import View
 
 _IMAGES = 4
@@ -42,7 +43,7 @@ def check_augmentation(view: View, channels: int = 3) -> Iterator[Checked]:
     if made is None:
         yield Checked("augmentation", "crop and flip only", None)
         return
-    shape = (_IMAGES, channels, view.size, view.size)
+    shape = (_IMAGES, channels, *height_width(view.size))
     pixels = torch.rand(shape, generator=generator(0, "augmentation_check"))
     for check in (_keeps_form, _repeats, _is_of_each_image):
         checked = check(made, pixels)

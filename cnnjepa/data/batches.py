@@ -27,6 +27,7 @@ from cnnjepa.data.workers import load_batches
 from cnnjepa.errors import ImageError, RunError
 from cnnjepa.randomness import generator
 from cnnjepa.schemas import DataConfig, View
+from cnnjepa.schemas.extent import height_width
 from cnnjepa.schemas.views import PLAIN
 
 # Bytes of decoded images that a loader process holds before it crops them. A batch of photographs is below it; images
@@ -101,8 +102,8 @@ class TrainingBatch(NamedTuple):
     """The images of one step on one process."""
 
     views: tuple[Tensor, ...]
-    """One tensor [B, K, S, S] per view; S may differ between views. From loader processes they are of `data.dtype` and
-    channels-last; from resident data they are float32 on the device, with the same range of values."""
+    """One tensor [B, K, H, W] per view; sizes may differ between views. From loader processes they are of `data.dtype`
+    and channels-last; from resident data they are float32 on the device, with the same range of values."""
     labels: Tensor
     """int64 [B], on the CPU."""
     skipped: list[str]
@@ -158,7 +159,9 @@ def _resident(
         size_B, whole = torch.ones_like(here_B), chosen(images, here_B)
         seen = []
         for number, view in enumerate(views):
-            crops = draw_crops(view.augmentation, here_B, size_B * height, size_B * width, order.seed, epoch, number)
+            crops = draw_crops(
+                view.augmentation, here_B, size_B * height, size_B * width, order.seed, epoch, number, view.size
+            )
             pixels = crop_and_resize(whole, crops, view.size, view.augmentation.interpolation)
             if not view.colours.plain:
                 drawn = draw_colours(view.colours, index_B, order.seed, epoch, number)
@@ -220,7 +223,9 @@ class _CroppedImages(Dataset[TrainingBatch]):
         heights = torch.tensor([image.shape[1] for image in images])
         widths = torch.tensor([image.shape[2] for image in images])
         view = self._views[number]
-        crops = draw_crops(view.augmentation, torch.tensor(places), heights, widths, self._seed, epoch, number)
+        crops = draw_crops(
+            view.augmentation, torch.tensor(places), heights, widths, self._seed, epoch, number, view.size
+        )
         return [_crop(image, view, crops, place) for place, image in enumerate(images)]
 
     def _view(self, number: int, cropped: list[Tensor], index_B: Tensor, epoch: int) -> Tensor:
@@ -255,9 +260,11 @@ class _CroppedImages(Dataset[TrainingBatch]):
 
 
 def _crop(image: Tensor, view: View, crops: Crops, place: int) -> Tensor:
-    """Crop, flip and resize: [K, H, W] → [K, S, S] of the same type. Of uint8, the pixels equal those of torchvision's
+    """Crop, flip and resize: [K, H, W] → the view's size, same type. Of uint8, the pixels equal those of torchvision's
     `resized_crop` and `horizontal_flip`."""
-    size, interpolation = [view.size, view.size], view.augmentation.interpolation
+    size, interpolation = list(height_width(view.size)), view.augmentation.interpolation
+    if crops.turns is not None and int(crops.turns[place]) % 2:
+        size.reverse()  # before the turn
     top, left, height, width = (int(side[place]) for side in (crops.top, crops.left, crops.height, crops.width))
     # Decoded pixels are channels-last, and the crop remains so once its rows are contiguous. torch resizes this layout
     # directly; otherwise it would first copy the crop into three planes (0.14 instead of 0.19 ms at 224 px).

@@ -62,7 +62,7 @@ def kernel_radius(size: int) -> int:
 
 
 def colour_one(image: Tensor, colours: Colours, place: int, view: ViewConfig) -> Tensor:
-    """Apply the parameters at index `place` of the batch to one image, uint8 [3, S, S] → same shape, with torchvision's
+    """Apply the parameters at index `place` of the batch to one image, uint8 [3, H, W] → same shape, with torchvision's
     functions."""
     if colours.jitter[place]:
         changes = (
@@ -80,7 +80,7 @@ def colour_one(image: Tensor, colours: Colours, place: int, view: ViewConfig) ->
     if colours.solarise[place] and view.solarise_first:
         image = transforms.solarize(image, 128)
     if colours.blur[place]:
-        side = 2 * kernel_radius(image.shape[-1]) + 1
+        side = 2 * kernel_radius(min(image.shape[1:])) + 1
         image = transforms.gaussian_blur(image, [side, side], [float(colours.sigma[place])])
     if colours.solarise[place] and not view.solarise_first:
         image = transforms.solarize(image, 128)

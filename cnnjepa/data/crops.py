@@ -1,8 +1,8 @@
 """Position of each training crop: random resized crop and flip as a function of (seed, epoch, image, view).
 
-The distribution is that of torchvision's RandomResizedCrop. Area and log aspect are drawn up to ten times until the
-crop fits, then the position is drawn uniformly. If no draw fits, the crop is the largest central one within the aspect
-limits.
+The distribution is that of torchvision's RandomResizedCrop, also for crops that are resized to a rectangle. Area and
+log aspect are drawn up to ten times until the crop fits, then the position is drawn uniformly. If no draw fits, the
+crop is the largest central one within the aspect limits.
 """
 
 import math
@@ -13,6 +13,7 @@ from torch import Tensor
 
 from cnnjepa.randomness import key, uniforms
 from cnnjepa.schemas.augmentation import AugmentationSection
+from cnnjepa.schemas.extent import Extent
 
 _ATTEMPTS = 10  # torchvision's value
 
@@ -45,9 +46,19 @@ def draw_crops(
     seed: int,
     epoch: int,
     view: int = 0,
+    size: Extent = 1,
 ) -> Crops:
     """Draw the crops of the images `index_B` (int64 [B]) of size `height_B` x `width_B` (int64 [B], pixels) in `epoch`.
-    Each `view` of an image has its own crop."""
+    Each `view` of an image has its own crop. `size` is the size to which crops are resized: if it is not square, the
+    crop of an image that turns by 90 or 270 degrees is drawn on the turned image, so that all crops are stretched
+    alike."""
+    upside_down = turns = None
+    if config.vertical_flip or config.quarter_turns:
+        more = uniforms(key(seed, "turn", epoch, view), index_B, 3)
+        upside_down = more[:, 0] < config.vertical_flip
+        turns = (more[:, 1] < config.quarter_turns) * (1 + (3 * more[:, 2]).long())
+    lying = None if turns is None or isinstance(size, int) else turns % 2 == 1
+    height_B, width_B = _exchanged(lying, height_B, width_B)
     draws = uniforms(key(seed, "crop", epoch, *([view] if view else [])), index_B, 2 * _ATTEMPTS + 3)
     area_BA, aspect_BA = draws[:, :_ATTEMPTS], draws[:, _ATTEMPTS : 2 * _ATTEMPTS]
     (least, most), (narrow, wide) = config.crop_scale, config.crop_ratio
@@ -65,12 +76,16 @@ def draw_crops(
     free_y, free_x = height_B - crop_height, width_B - crop_width
     top = torch.where(fits_B, (draws[:, -3] * (free_y + 1)).long(), free_y // 2)
     left = torch.where(fits_B, (draws[:, -2] * (free_x + 1)).long(), free_x // 2)
-    upside_down = turns = None
-    if config.vertical_flip or config.quarter_turns:
-        more = uniforms(key(seed, "turn", epoch, view), index_B, 3)
-        upside_down = more[:, 0] < config.vertical_flip
-        turns = (more[:, 1] < config.quarter_turns) * (1 + (3 * more[:, 2]).long())
+    top, left = _exchanged(lying, top, left)
+    crop_height, crop_width = _exchanged(lying, crop_height, crop_width)
     return Crops(top, left, crop_height, crop_width, draws[:, -1] < config.flip, upside_down, turns)
+
+
+def _exchanged(lying_B: Tensor | None, first_B: Tensor, second_B: Tensor) -> tuple[Tensor, Tensor]:
+    """Exchange two values of the images that lie on their side."""
+    if lying_B is None:
+        return first_B, second_B
+    return torch.where(lying_B, second_B, first_B), torch.where(lying_B, first_B, second_B)
 
 
 def _central(height_B: Tensor, width_B: Tensor, narrow: float, wide: float) -> tuple[Tensor, Tensor]:

@@ -16,9 +16,10 @@ from cnnjepa.data.source import ImageSource
 from cnnjepa.data.workers import load_batches
 from cnnjepa.errors import ImageError, RunError
 from cnnjepa.schemas import DataConfig
+from cnnjepa.schemas.extent import height_width
 
-# Longer side over shorter side beyond which only the centre of an image is resized. Assumption: no photograph is
-# longer.
+# Side of an image, in sides of the largest crop that it holds, beyond which only the image's centre is resized.
+# Assumption: no photograph is longer.
 _LONGEST = 16
 
 
@@ -26,7 +27,7 @@ class EvaluationBatch(NamedTuple):
     """A batch of images in the order of the data set. Unreadable images are left out."""
 
     pixels: Tensor
-    """[b, K, S, S] of `data.dtype`."""
+    """[b, K, H, W] of `data.dtype`."""
     places: Tensor
     """int64 [b], indices of the images in the data set."""
     skipped: list[str]
@@ -39,9 +40,9 @@ def evaluation_batches(
     source: ImageSource, config: DataConfig, resize: int | None, batch_size: int, workers: int = 0
 ) -> Generator[EvaluationBatch]:
     """Yield all images of the data set once. `resize` is the length of the shorter side before the centre crop; None
-    means image_size. Close the generator when an error ends the iteration early (see `load_batches`)."""
-    images = _WholeImages(source, config, resize or config.image_size)
-    if isinstance(source, ResidentSource) and source.images.shape[2:] == (config.image_size,) * 2 and not resize:
+    means that of image_size. Close the generator when an error ends the iteration early (see `load_batches`)."""
+    images = _WholeImages(source, config, resize)
+    if isinstance(source, ResidentSource) and source.images.shape[2:] == height_width(config.image_size) and not resize:
         for start in range(0, source.labels.numel(), batch_size):
             pixels = source.images[start : start + batch_size]
             yield EvaluationBatch(pixels, torch.arange(start, start + pixels.shape[0]), [], [])
@@ -50,8 +51,10 @@ def evaluation_batches(
 
 
 class _WholeImages(Dataset[EvaluationBatch]):
-    def __init__(self, source: ImageSource, config: DataConfig, resize: int) -> None:
-        self._source, self._config, self._resize = source, config, resize
+    def __init__(self, source: ImageSource, config: DataConfig, resize: int | None) -> None:
+        self._source, self._config = source, config
+        self._crop = height_width(config.image_size)
+        self._resize = resize or min(self._crop)
 
     def __len__(self) -> int:
         return int(self._source.labels.numel())
@@ -72,26 +75,37 @@ class _WholeImages(Dataset[EvaluationBatch]):
             repaired += found
             images.append(self._view(image))
             kept.append(index)
-        size = self._config.image_size
         kind = self._config.pixels
-        empty = torch.empty(0, kind.channels, size, size, dtype=torch_type(kind))
+        empty = torch.empty(0, kind.channels, *self._crop, dtype=torch_type(kind))
         pixels = torch.stack(images) if images else empty
         return EvaluationBatch(pixels, torch.tensor(kept, dtype=torch.int64), skipped, repaired)
 
     def _view(self, image: Tensor) -> Tensor:
-        image = _without_ends(image)
-        if min(image.shape[1:]) != self._resize:
-            image = resized(image, [self._resize], "bilinear")
-        view: Tensor = transforms.center_crop(image, [self._config.image_size])
+        image = _without_ends(image, self._crop)
+        size = covering(image.shape[1], image.shape[2], self._crop, self._resize)
+        if size != tuple(image.shape[1:]):
+            image = resized(image, list(size), "bilinear")
+        view: Tensor = transforms.center_crop(image, list(self._crop))
         return view
 
 
-def _without_ends(image: Tensor) -> Tensor:
-    """Return the centre of a very long image. The centre crop is square, and the whole of a line of 1x60000 pixels
-    would be resized to gigabytes."""
+def covering(height: int, width: int, crop: tuple[int, int], shorter: int) -> tuple[int, int]:
+    """Return the size to which an image of `height` x `width` is resized so that it just covers the rectangle `crop`
+    (height, width), enlarged until its shorter side is `shorter`. For a square this is torchvision's `resize` of the
+    shorter side."""
+    tall, wide = (side if side == shorter else side * shorter // min(crop) for side in crop)
+    if height * crop[1] <= width * crop[0]:  # not taller than the rectangle: the height decides
+        return tall, max(wide, tall * width // height)
+    return max(tall, wide * height // width), wide
+
+
+def _without_ends(image: Tensor, crop: tuple[int, int]) -> Tensor:
+    """Return the centre of a very long image. The whole of a line of 1x60000 pixels would be resized to gigabytes, of
+    which the centre crop keeps little."""
     _, height, width = image.shape
-    if max(height, width) <= _LONGEST * min(height, width):
+    # The largest rectangle in the image that has the shape of the crop, rounded up.
+    tall, wide = min(height, -(-width * crop[0] // crop[1])), min(width, -(-height * crop[1] // crop[0]))
+    if height <= _LONGEST * tall and width <= _LONGEST * wide:
         return image
-    most = _LONGEST * min(height, width)
-    centre: Tensor = transforms.center_crop(image, [min(height, most), min(width, most)])
+    centre: Tensor = transforms.center_crop(image, [min(height, _LONGEST * tall), min(width, _LONGEST * wide)])
     return centre

@@ -17,7 +17,7 @@ _LUMA = (0.2989, 0.587, 0.114)  # torchvision's weights of red, green and blue
 
 
 def recolour(pixels_BCHW: Tensor, colours: Colours, view: ViewConfig) -> Tensor:
-    """Change the colours of float pixels [B, 3, S, S] in [0, 255]; same shape. `colours` are on the CPU. See the
+    """Change the colours of float pixels [B, 3, H, W] in [0, 255]; same shape. `colours` are on the CPU. See the
     module's docstring."""
     if view.plain:
         return pixels_BCHW
@@ -29,14 +29,14 @@ def recolour(pixels_BCHW: Tensor, colours: Colours, view: ViewConfig) -> Tensor:
     rows = _rows(colours.blur, pixels)
     if rows.numel():
         sigma = _to(colours.sigma[colours.blur], pixels)
-        pixels[rows] = blurred(pixels[rows], sigma, kernel_radius(pixels.shape[-1]))
+        pixels[rows] = blurred(pixels[rows], sigma, kernel_radius(min(pixels.shape[2:])))
     if not view.solarise_first:
         _change(pixels, colours.solarise, _solarised)
     return pixels.clamp_(0, 255)  # weighted sums have rounding errors
 
 
 def recolour_values(pixels_BCHW: Tensor, colours: Colours, view: ViewConfig, config: DataConfig) -> Tensor:
-    """Change the colours of float pixels [B, K, S, S] whose values are those of `data.dtype`; same shape and range.
+    """Change the colours of float pixels [B, K, H, W] whose values are those of `data.dtype`; same shape and range.
     Pixels of other types than uint8 are changed on the scale on which `data.range` is 0 to 255, and clipped to it."""
     if config.dtype == "uint8":
         return recolour(pixels_BCHW, colours, view)
@@ -121,13 +121,19 @@ _JITTERS = {BRIGHTNESS: _brighter, CONTRAST: _contrasted, SATURATION: _saturated
 def blurred(pixels_BCHW: Tensor, sigma_B: Tensor, radius: int) -> Tensor:
     """Blur with a Gaussian of one standard deviation per image, with reflected edges, as two batched matrix
     products."""
-    side = pixels_BCHW.shape[-1]
     offset = torch.arange(-radius, radius + 1, device=pixels_BCHW.device)
     kernel = torch.exp(-0.5 * (offset / sigma_B[:, None]) ** 2)
-    kernel = kernel / kernel.sum(1, keepdim=True)
-    source = torch.arange(side, device=pixels_BCHW.device)[:, None] + offset
-    source = source.abs()
+    kernel_BT = (kernel / kernel.sum(1, keepdim=True)).to(pixels_BCHW.dtype)
+    height, width = pixels_BCHW.shape[2:]
+    down = _blur_weights(kernel_BT, offset, height)
+    across = down if height == width else _blur_weights(kernel_BT, offset, width)
+    return down[:, None] @ pixels_BCHW @ across[:, None].transpose(2, 3)
+
+
+def _blur_weights(kernel_BT: Tensor, offset_T: Tensor, side: int) -> Tensor:
+    """Return the matrix [B, side, side] that blurs along an axis of `side` pixels."""
+    source = (torch.arange(side, device=offset_T.device)[:, None] + offset_T).abs()
     source = torch.where(source >= side, 2 * (side - 1) - source, source)
-    weights = torch.zeros(sigma_B.shape[0], side, side, dtype=pixels_BCHW.dtype, device=pixels_BCHW.device)
-    weights.scatter_add_(2, source.expand(sigma_B.shape[0], -1, -1), kernel[:, None].expand(-1, side, -1))
-    return weights[:, None] @ pixels_BCHW @ weights[:, None].transpose(2, 3)
+    weights = kernel_BT.new_zeros(kernel_BT.shape[0], side, side)
+    weights.scatter_add_(2, source.expand(kernel_BT.shape[0], -1, -1), kernel_BT[:, None].expand(-1, side, -1))
+    return weights

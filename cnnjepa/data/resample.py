@@ -14,6 +14,7 @@ from torchvision.transforms import InterpolationMode
 from torchvision.transforms.v2 import functional as transforms
 
 from cnnjepa.data.crops import Crops
+from cnnjepa.schemas.extent import Extent, height_width
 
 Interpolation = Literal["bicubic", "bilinear"]
 
@@ -65,43 +66,58 @@ def _weights(
 
 
 def crop_and_resize(
-    images_BCHW: Tensor, crops: Crops, size: int, interpolation: Interpolation, dtype: torch.dtype = torch.float32
+    images_BCHW: Tensor, crops: Crops, size: Extent, interpolation: Interpolation, dtype: torch.dtype = torch.float32
 ) -> Tensor:
-    """Resample images [B, K, H, W] of any type to crops [B, K, size, size] of `dtype`, flipped and turned as `crops`
-    say. The range of values is that of the images; of integers, it is clipped to what they can hold."""
-    batch, channels, height, width = images_BCHW.shape
-    at_once = max(1, _CPU_PIXELS // max(height * width, size * size)) if images_BCHW.device.type == "cpu" else batch
-    pixels = torch.empty(batch, channels, size, size, dtype=dtype, device=images_BCHW.device)
+    """Resample images [B, K, H, W] of any type to crops of `size` and `dtype`, flipped and turned as `crops` say. The
+    range of values is that of the images; of integers, it is clipped to what they can hold."""
+    height, width = height_width(size)
+    upright = _resampled(images_BCHW, crops, height, width, interpolation, dtype)
+    if crops.turns is None:
+        return upright
+    # A rectangle that is turned by 90 degrees was the other rectangle before.
+    lying = upright if height == width else _resampled(images_BCHW, crops, width, height, interpolation, dtype)
+    return _turned(upright, lying, crops.turns)
+
+
+def _resampled(
+    images_BCHW: Tensor, crops: Crops, height: int, width: int, interpolation: Interpolation, dtype: torch.dtype
+) -> Tensor:
+    batch, channels, *source = images_BCHW.shape
+    most = max(source[0] * source[1], height * width)
+    at_once = max(1, _CPU_PIXELS // most) if images_BCHW.device.type == "cpu" else batch
+    pixels = torch.empty(batch, channels, height, width, dtype=dtype, device=images_BCHW.device)
     for first in range(0, batch, at_once):
         few = slice(first, first + at_once)
         _crop_few(images_BCHW[few], crops.few(few), interpolation, pixels[few])
-    return pixels if crops.turns is None else _turned(pixels, crops.turns)
+    return pixels
 
 
-def _turned(pixels_BCSS: Tensor, turns_B: Tensor) -> Tensor:
-    """Rotate each image by its number of quarter turns. All three rotations are computed, so that the choice is made
-    on the device without waiting for it."""
+def _turned(upright_BCHW: Tensor, lying_BCWH: Tensor, turns_B: Tensor) -> Tensor:
+    """Rotate each image by its number of quarter turns; by one or three, the image is taken from `lying`. All three
+    rotations are computed, so that the choice is made on the device without waiting for it."""
+    pixels_BCHW = upright_BCHW
     for turn in (1, 2, 3):
         chosen = (turns_B == turn)[:, None, None, None]
-        pixels_BCSS = torch.where(chosen, pixels_BCSS.rot90(turn, (2, 3)), pixels_BCSS)
-    return pixels_BCSS
+        whole = upright_BCHW if turn == 2 else lying_BCWH
+        pixels_BCHW = torch.where(chosen, whole.rot90(turn, (2, 3)), pixels_BCHW)
+    return pixels_BCHW
 
 
-def _crop_few(images_BCHW: Tensor, crops: Crops, interpolation: Interpolation, out_BCSS: Tensor) -> None:
+def _crop_few(images_BCHW: Tensor, crops: Crops, interpolation: Interpolation, out_BCHW: Tensor) -> None:
     batch, channels, height, width = images_BCHW.shape
-    size, dtype = out_BCSS.shape[-1], out_BCSS.dtype
-    rows = _weights(crops.top, crops.height, height, size, interpolation, dtype)
-    columns = _weights(crops.left, crops.width, width, size, interpolation, dtype)
+    dtype = out_BCHW.dtype
+    rows = _weights(crops.top, crops.height, height, out_BCHW.shape[2], interpolation, dtype)
+    columns = _weights(crops.left, crops.width, width, out_BCHW.shape[3], interpolation, dtype)
     columns = torch.where(crops.flip[:, None, None], columns.flip(1), columns)
     if crops.upside_down is not None:
         rows = torch.where(crops.upside_down[:, None, None], rows.flip(1), rows)
     pixels = images_BCHW.to(dtype).view(batch, channels * height, width)
-    across = torch.bmm(pixels, columns.transpose(1, 2)).view(batch, channels, height, size)
+    across = torch.bmm(pixels, columns.transpose(1, 2)).view(batch, channels, height, -1)
     down = torch.matmul(rows[:, None], across)
     if images_BCHW.dtype.is_floating_point:
-        out_BCSS.copy_(down)
+        out_BCHW.copy_(down)
     else:
-        torch.clamp(down, 0, torch.iinfo(images_BCHW.dtype).max, out=out_BCSS)
+        torch.clamp(down, 0, torch.iinfo(images_BCHW.dtype).max, out=out_BCHW)
 
 
 def resized(image: Tensor, size: list[int], interpolation: Interpolation) -> Tensor:

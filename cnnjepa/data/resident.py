@@ -47,7 +47,7 @@ def open_synthetic(config: SyntheticData) -> Splits:
     """Draw both splits. The fingerprint is computed from the pixels."""
     sources = {}
     for split, count in (("train", config.train_images), ("val", config.val_images)):
-        images, labels = render(split, count, config.image_size, config.drawing_seed)  # type: ignore[arg-type]
+        images, labels = render(split, count, config.drawn_size, config.drawing_seed)  # type: ignore[arg-type]
         digest = hashlib.sha256(images.numpy().tobytes()).hexdigest()
         sources[split] = ResidentSource(images, labels, CLASS_NAMES, digest, f"synthetic {split} image {{}}".format)
     return Splits(sources)

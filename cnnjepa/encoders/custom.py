@@ -12,6 +12,7 @@ from cnnjepa.randomness import key
 from cnnjepa.schemas import ConfigError, CustomEncoderConfig
 from cnnjepa.schemas.encoder import OwnEncoderSection
 from cnnjepa.schemas.extension import extension_of
+from cnnjepa.schemas.extent import Extent, height_width, written
 
 
 class CustomBackbone(nn.Module):
@@ -59,16 +60,16 @@ def build_custom(config: CustomEncoderConfig | OwnEncoderSection, seed: int, cha
 
 
 @torch.no_grad()
-def features_of(network: nn.Module, size: int, named: str, channels: int = 3) -> object:
-    """Return the network's output for an image [1, channels, size, size], in evaluation mode. Raises ConfigError if the
-    network does not accept such an image."""
-    training = network.training
+def features_of(network: nn.Module, size: Extent, named: str, channels: int = 3) -> object:
+    """Return the network's output for an image of this size, in evaluation mode. Raises ConfigError if the network does
+    not accept such an image."""
+    training, shape = network.training, [1, channels, *height_width(size)]
     try:
-        return network.eval()(torch.zeros(1, channels, size, size))
+        return network.eval()(torch.zeros(shape))
     except Exception as error:
         raise ConfigError(
-            f"encoder {named}: it fails on an image [1, {channels}, {size}, {size}] ({_said(error)}); an encoder takes "
-            f"images [B, {channels}, S, S] in float32 (data.channels {channels})"
+            f"encoder {named}: it fails on an image {shape} ({_said(error)}); an encoder takes "
+            f"images [B, {channels}, H, W] in float32 (data.channels {channels})"
         ) from error
     finally:
         network.train(training)
@@ -92,3 +93,16 @@ def feature_dim_of(network: nn.Module, stride: int, named: str, channels: int = 
             f"they give {shape}. Leave out pooling and classifier, and state the stride of the last feature map"
         )
     return int(features.shape[1])
+
+
+def refuse_other_grid(backbone: CustomBackbone, size: Extent, named: str, channels: int) -> None:
+    """Raise ConfigError if images of this size do not give one feature per cell. Needed for rectangles only:
+    `feature_dim_of` has seen a square."""
+    features = features_of(backbone, size, named, channels)
+    wanted = [side // backbone.total_stride for side in height_width(size)]
+    if not isinstance(features, Tensor) or list(features.shape[2:]) != wanted:
+        shape = list(features.shape) if isinstance(features, Tensor) else type(features).__name__
+        raise ConfigError(
+            f"encoder {named}: images of data.image_size={written(size)} must give features [1, C, {wanted[0]}, "
+            f"{wanted[1]}]; they give {shape}. An encoder of rectangles keeps rows and columns apart"
+        )

@@ -1,7 +1,7 @@
 """A vision transformer made of timm's blocks, as I-JEPA uses it: no class token, fixed positions, and tokens can be
 dropped.
 
-Shapes: B images, N = G·G patches, K of them visible, D channels.
+Shapes: B images, N patches, K of them visible, D channels.
 """
 
 import functools
@@ -14,18 +14,21 @@ from cnnjepa.optional import needed
 from cnnjepa.randomness import key
 from cnnjepa.schemas import ViTConfig
 from cnnjepa.schemas.encoder import VIT_HEADS
+from cnnjepa.schemas.extent import Extent, height_width
 
 _WIDTH_OF_HEAD = 64
 
 
-def positions(grid: int, dim: int, like: Tensor) -> Tensor:
-    """Return the sine-cosine position codes [G·G, dim] of the cells in reading order. Half of the channels encode the
+def positions(grid: Extent, dim: int, like: Tensor) -> Tensor:
+    """Return the sine-cosine position codes [cells, dim] of the cells in reading order. Half of the channels encode the
     column and half the row; each half holds the sines of all frequencies, then their cosines. `dim` must be a multiple
     of 4."""
     frequency = 10000.0 ** -(torch.arange(dim // 4, dtype=torch.float64) / (dim // 4))
-    angle = torch.arange(grid, dtype=torch.float64)[:, None] * frequency
-    line = torch.cat([angle.sin(), angle.cos()], 1)  # [G, dim / 2]
-    rows, columns = line[:, None].expand(-1, grid, -1), line[None].expand(grid, -1, -1)
+    height, width = height_width(grid)
+    angle = torch.arange(max(height, width), dtype=torch.float64)[:, None] * frequency
+    line = torch.cat([angle.sin(), angle.cos()], 1)  # [longer side, dim / 2]
+    rows = line[:height, None].expand(-1, width, -1)
+    columns = line[None, :width].expand(height, -1, -1)
     return torch.cat([columns, rows], 2).flatten(0, 1).to(like)
 
 
@@ -54,8 +57,8 @@ def start_linear(layer: nn.Linear | nn.Conv2d) -> None:
 
 
 class ViTBackbone(nn.Module):
-    """Vision transformer: images [B, K, S, S] of K `channels` → features [B, D, G, G], with G = S / patch size.
-    Parameter names are timm's."""
+    """Vision transformer: images [B, K, H, W] of K `channels` → features [B, D, H/s, W/s] at patch size s. Parameter
+    names are timm's."""
 
     def __init__(self, config: ViTConfig, channels: int = 3) -> None:
         super().__init__()
@@ -74,7 +77,7 @@ class ViTBackbone(nn.Module):
         """Return the embedded patches with their positions, [B, N, D]."""
         patches = self.patch_embed.proj(images_BCHW)  # type: ignore[operator]
         tokens: Tensor = patches.flatten(2).transpose(1, 2)
-        return tokens + positions(patches.shape[-1], self.feature_dim, tokens)
+        return tokens + positions(patches.shape[2:], self.feature_dim, tokens)
 
     def tokens(self, images_BCHW: Tensor, keep_BK: Tensor) -> Tensor:
         """Return the features [B, K, D] of the patches at `keep` (int64, reading order). The other patches are dropped
@@ -85,9 +88,9 @@ class ViTBackbone(nn.Module):
 
     def forward(self, images_BCHW: Tensor) -> Tensor:
         """Return the features of all patches; see the class."""
-        grid = images_BCHW.shape[-1] // self.total_stride
+        grid = tuple(side // self.total_stride for side in images_BCHW.shape[2:])
         features: Tensor = self.norm(self.blocks(self.embed(images_BCHW)))
-        return features.transpose(1, 2).unflatten(2, (grid, grid))
+        return features.transpose(1, 2).unflatten(2, grid)
 
 
 def build_vit(config: ViTConfig, seed: int, channels: int = 3) -> ViTBackbone:

@@ -6,6 +6,7 @@ from cnnjepa import __version__
 from cnnjepa.export.exported_encoder import ExportedEncoder
 from cnnjepa.names import markdown_text
 from cnnjepa.schemas import ConfigError, Diagnostics, PretrainConfig, ProbeFigures, TrialResult
+from cnnjepa.schemas.extent import Extent, by
 from cnnjepa.schemas.yaml_text import write_yaml
 
 
@@ -36,7 +37,7 @@ def model_card(exported: ExportedEncoder, licence: str, loading: str) -> str:
         f"The {exported.which} encoder of a run of CNN-JEPA Bench {__version__}, without classifier. It maps images to "
         f"{exported.network.feature_dim} features, averaged over positions.{_start(result)}", "",
         "## Use", "", "```python", loading.strip(), "```", "",
-        f"Inputs are {config.data.image_size} px crops of {config.data.channels} channel(s), with the values "
+        f"Inputs are {_size(config.data.image_size)} crops of {config.data.channels} channel(s), with the values "
         f"{_plain(config.data.bounds[0])} to {_plain(config.data.bounds[1])} mapped to 0 to 1"
         f"{'' if config.data.range == 'dtype' else ' and clipped'}, minus `{list(config.data.mean)}`, divided by "
         f"`{list(config.data.std)}`.", "",
@@ -74,6 +75,11 @@ def _start(result: TrialResult | None) -> str:
     if result and result.continues:
         said += f" Its run continues `{result.continues.pretrain_hash}` after {result.continues.epochs} epochs."
     return said
+
+
+def _size(size: Extent) -> str:
+    """Return the size of a crop in words."""
+    return f"{size} px" if isinstance(size, int) else f"{by(size)} px (height x width)"
 
 
 def _plain(value: float) -> str:

@@ -7,10 +7,12 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
+from cnnjepa.data.evaluation import covering
 from cnnjepa.encoders import Backbone
 from cnnjepa.errors import RunError
 from cnnjepa.pretrained import load_encoder
 from cnnjepa.schemas import ConfigError, PretrainConfig, TrialResult, read_config
+from cnnjepa.schemas.extent import height_width
 from cnnjepa.training.run_folder import RunFolder
 
 # Relative to the largest feature. Another library's convolutions sum in another order.
@@ -18,7 +20,7 @@ TOLERANCE = 1e-5
 
 
 class PooledEncoder(nn.Module):
-    """Encoder with features averaged over positions, as the probes see them: images [B, K, S, S] of K channels → [B,
+    """Encoder with features averaged over positions, as the probes see them: images [B, K, H, W] of K channels → [B,
     C]."""
 
     def __init__(self, network: nn.Module) -> None:
@@ -81,11 +83,13 @@ class ExportedEncoder:
         return error
 
     def preprocessing(self) -> dict[str, Any]:
-        """Return how images are converted to inputs."""
-        data, resize = self.config.data, self.config.probe.resize
+        """Return how images are converted to inputs. `resize` is the length of the shorter side before the centre crop;
+        for a crop that is not square, the rectangle (height, width) that the resized image just covers."""
+        data, sides = self.config.data, height_width(self.config.data.image_size)
+        shorter = self.config.probe.resize or min(sides)
         return {
             "input_size": list(self.config.image_shape),
-            "resize": resize or data.image_size,
+            "resize": shorter if sides[0] == sides[1] else list(covering(*sides, sides, shorter)),
             "dtype": data.dtype,
             "range": list(data.bounds),
             "clipped": data.range != "dtype",

@@ -14,7 +14,8 @@ from cnnjepa.encoders import ResNetBackbone
 from cnnjepa.export.card import data_licence, model_card, without_places
 from cnnjepa.export.exported_encoder import ExportedEncoder, PooledEncoder
 from cnnjepa.optional import needed
-from cnnjepa.schemas import ConfigError
+from cnnjepa.schemas import ConfigError, PretrainConfig
+from cnnjepa.schemas.extent import height_width
 from cnnjepa.storage.whole_folder import whole_folder
 
 
@@ -170,13 +171,21 @@ def _to_onnx(exported: ExportedEncoder, folder: Path) -> tuple[Tensor, str]:
         )
     session = runtime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
     (features,) = session.run(None, {"images": exported.images().numpy()})
+    shape = f"[batch, {', '.join(map(str, exported.config.image_shape))}]"
     loading = f"""
 import onnxruntime
 
 session = onnxruntime.InferenceSession("encoder.onnx")
-(features,) = session.run(None, {{"images": images}})  # float32 [batch, {exported.config.data.channels}, S, S]
+(features,) = session.run(None, {{"images": images}})  # float32 {shape}
 """
     return torch.from_numpy(features), loading
+
+
+def _crop_share(config: PretrainConfig) -> float:
+    """Return timm's `crop_pct`: the crop's sides over those of the resized image, which covers the crop enlarged by the
+    inverse."""
+    shorter = min(height_width(config.data.image_size))
+    return shorter / (config.probe.resize or shorter)
 
 
 def _to_huggingface(exported: ExportedEncoder, folder: Path) -> tuple[Tensor, str]:
@@ -195,8 +204,8 @@ def _to_huggingface(exported: ExportedEncoder, folder: Path) -> tuple[Tensor, st
         "pretrained_cfg": {
             "tag": exported.config.method.name, "custom_load": False, "input_size": preparation["input_size"],
             "interpolation": preparation["interpolation"], "mean": preparation["mean"], "std": preparation["std"],
-            "crop_pct": preparation["input_size"][1] / preparation["resize"], "num_classes": 0,
-            "pool_size": [exported.config.grid] * 2,
+            "crop_pct": _crop_share(exported.config), "num_classes": 0,
+            "pool_size": list(height_width(exported.config.grid)),
             "classifier": "head" if "patch" in name else "fc",
         },
     }  # fmt: skip

@@ -1,7 +1,7 @@
 """Block masks: the union of rectangles is the target, all other cells are context.
 
-Shapes: B samples, G cells per side, N blocks. The size of the blocks, which determines the amount of work, is a
-function of (seed, step) alone. Positions are functions of (seed, step, global batch index).
+Shapes: B samples, R rows and C columns of cells, N blocks. The size of the blocks, which determines the amount of work,
+is a function of (seed, step) alone. Positions are functions of (seed, step, global batch index).
 """
 
 import torch
@@ -11,6 +11,7 @@ from cnnjepa.masks.cells import Masks
 from cnnjepa.masks.strategy import MaskingStrategy
 from cnnjepa.randomness import key, uniform, uniforms
 from cnnjepa.schemas.block_sizes import block_size_of, positions
+from cnnjepa.schemas.extent import Extent, height_width
 from cnnjepa.schemas.masking import BlockSection
 
 # Maximum number of redraws. Settings whose typical context is too small are refused when the config is loaded, so far
@@ -23,7 +24,7 @@ class Blocks(MaskingStrategy):
 
     config: BlockSection
 
-    def draw(self, grid: int, indices_B: Tensor, seed: int, step: int) -> Masks:
+    def draw(self, grid: Extent, indices_B: Tensor, seed: int, step: int) -> Masks:
         height, width = draw_block_size(self.config, grid, seed, step)
         target, small_B = self._blocks(grid, indices_B, key(seed, "block_position", step, 0), height, width)
         for attempt in range(1, _MOST_DRAWS):
@@ -37,22 +38,23 @@ class Blocks(MaskingStrategy):
             f"no context of more than {self.config.min_keep} cells in {_MOST_DRAWS} draws ({self.config})"
         )
 
-    def _blocks(self, grid: int, indices_B: Tensor, draw_key: int, height: int, width: int) -> tuple[Tensor, Tensor]:
-        """Return the union of the blocks [B, G, G], and whether it leaves too little context [B]."""
+    def _blocks(self, grid: Extent, indices_B: Tensor, draw_key: int, height: int, width: int) -> tuple[Tensor, Tensor]:
+        """Return the union of the blocks [B, R, C], and whether it leaves too little context [B]."""
         masking = self.config
         faithful = masking.sampler == "faithful"
+        rows, columns = height_width(grid)
         draws_BN2 = uniforms(draw_key, indices_B, 2 * masking.blocks).view(-1, masking.blocks, 2)
-        top_BN1 = (draws_BN2[..., :1] * positions(grid, height, faithful)).long()
-        left_BN1 = (draws_BN2[..., 1:] * positions(grid, width, faithful)).long()
-        line_G = torch.arange(grid, device=indices_B.device)
-        rows_BNG = (line_G >= top_BN1) & (line_G < top_BN1 + height)
-        columns_BNG = (line_G >= left_BN1) & (line_G < left_BN1 + width)
-        target = torch.bmm(rows_BNG.float().transpose(1, 2), columns_BNG.float()) > 0
+        top_BN1 = (draws_BN2[..., :1] * positions(rows, height, faithful)).long()
+        left_BN1 = (draws_BN2[..., 1:] * positions(columns, width, faithful)).long()
+        row_R, column_C = (torch.arange(side, device=indices_B.device) for side in (rows, columns))
+        inside_BNR = (row_R >= top_BN1) & (row_R < top_BN1 + height)
+        inside_BNC = (column_C >= left_BN1) & (column_C < left_BN1 + width)
+        target = torch.bmm(inside_BNR.float().transpose(1, 2), inside_BNC.float()) > 0
         small_B = (~target).flatten(1).sum(1) <= masking.min_keep
         return target, small_B
 
 
-def draw_block_size(masking: BlockSection, grid: int, seed: int, step: int) -> tuple[int, int]:
+def draw_block_size(masking: BlockSection, grid: Extent, seed: int, step: int) -> tuple[int, int]:
     """Draw (height, width) in cells, which all blocks of this step share; always more than min_keep cells."""
     draw = uniform(seed, "block_size", step, 0)
     return block_size_of(draw, grid, masking.scale, masking.aspect, masking.min_keep)

@@ -6,7 +6,8 @@ from torch import Tensor
 
 
 class Masks(NamedTuple):
-    """Boolean masks [B, G, G]. No cell is in both. With the built-in strategies every cell is in one of them."""
+    """Boolean masks [B, R, C] of R rows and C columns of cells. No cell is in both. With the built-in strategies every
+    cell is in one of them."""
 
     context: Tensor
     """True for cells whose patch the context encoder sees."""

@@ -1,6 +1,7 @@
 """I-JEPA's masks (arXiv 2301.08243): one context block, from which the cells of several target blocks are removed.
 
-Shapes: B samples, G cells per side, N target blocks, T cells per target block, K context cells kept per sample.
+Shapes: B samples, R rows and C columns of cells, N target blocks, T cells per target block, K context cells kept per
+sample.
 """
 
 from typing import NamedTuple
@@ -11,6 +12,7 @@ from torch import Tensor
 from cnnjepa.randomness import key, uniform, uniforms
 from cnnjepa.schemas import IJEPAMasking
 from cnnjepa.schemas.block_sizes import block_size_of, positions
+from cnnjepa.schemas.extent import Extent, height_width
 
 _MOST_DRAWS = 1000  # settings that leave too little context are refused when the config is loaded
 
@@ -25,7 +27,7 @@ class BlockIndices(NamedTuple):
     """[B, N, T]. Blocks may overlap."""
 
 
-def draw_context_blocks(masking: IJEPAMasking, grid: int, indices_B: Tensor, seed: int, step: int) -> BlockIndices:
+def draw_context_blocks(masking: IJEPAMasking, grid: Extent, indices_B: Tensor, seed: int, step: int) -> BlockIndices:
     """Draw the cells for the samples at the global batch indices `indices_B` of step `step`. Block sizes are a function
     of (seed, step). Positions also depend on the index."""
     draw = uniform(seed, "ijepa_target_size", step)
@@ -46,13 +48,13 @@ def draw_context_blocks(masking: IJEPAMasking, grid: int, indices_B: Tensor, see
 
 def _draw(
     masking: IJEPAMasking,
-    grid: int,
+    grid: Extent,
     indices: Tensor,
     draw_key: int,
     target: tuple[int, int],
     context: tuple[int, int],
 ) -> tuple[Tensor, Tensor]:
-    """Draw target blocks [B, N, G, G] and context [B, G, G], both boolean."""
+    """Draw target blocks [B, N, R, C] and context [B, R, C], both boolean."""
     draws = uniforms(draw_key, indices, 2 * (masking.blocks + 1)).view(-1, masking.blocks + 1, 2)
     faithful = masking.sampler == "faithful"
     targets = _rectangles(draws[:, 1:], grid, target, faithful)
@@ -60,11 +62,11 @@ def _draw(
     return targets, whole & ~targets.any(1)
 
 
-def _rectangles(draws_BN2: Tensor, grid: int, size: tuple[int, int], faithful: bool) -> Tensor:
-    line = torch.arange(grid)
+def _rectangles(draws_BN2: Tensor, grid: Extent, size: tuple[int, int], faithful: bool) -> Tensor:
     inside = []
-    for axis in (0, 1):
-        first = (draws_BN2[..., axis, None] * positions(grid, size[axis], faithful)).long()
+    for axis, length in enumerate(height_width(grid)):
+        line = torch.arange(length)
+        first = (draws_BN2[..., axis, None] * positions(length, size[axis], faithful)).long()
         inside.append((line >= first) & (line < first + size[axis]))
     return inside[0][..., :, None] & inside[1][..., None, :]
 

@@ -7,6 +7,7 @@ from cnnjepa.masks.cells import Masks
 from cnnjepa.masks.random_cells import RandomCells
 from cnnjepa.masks.strategy import MaskingStrategy
 from cnnjepa.randomness import uniform
+from cnnjepa.schemas.extent import Extent
 from cnnjepa.schemas.masking import MixedMasking
 
 
@@ -15,7 +16,7 @@ class Mixed(MaskingStrategy):
 
     config: MixedMasking
 
-    def draw(self, grid: int, indices_B: Tensor, seed: int, step: int) -> Masks:
+    def draw(self, grid: Extent, indices_B: Tensor, seed: int, step: int) -> Masks:
         if uniform(seed, "mixed", step) < self.config.multi_block_probability:
             return Blocks(self.config).draw(grid, indices_B, seed, step)
         return RandomCells(self.config.random).draw(grid, indices_B, seed, step)

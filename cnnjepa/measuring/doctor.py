@@ -123,8 +123,8 @@ def packed_error(device: torch.device) -> float:
         if isinstance(norm, nn.BatchNorm2d):
             nn.init.uniform_(norm.weight, 0.5, 1.5)
     packed, masked = PackedEncoder(copy.deepcopy(backbone)), MaskedEncoder(backbone)
-    images = torch.rand(4, 3, 64, 64, dtype=torch.float64, device=device) - 0.5
-    context = sample_masks(RandomMasking(), 4, torch.arange(4, device=device), 0, 0).context
+    images = torch.rand(4, 3, 64, 96, dtype=torch.float64, device=device) - 0.5
+    context = sample_masks(RandomMasking(), (4, 6), torch.arange(4, device=device), 0, 0).context
     for model in (packed, masked):
         model(images, context).square().sum().backward()
     pairs = [

@@ -19,6 +19,7 @@ from cnnjepa.methods import Method, StepDraw, build_method
 from cnnjepa.randomness import layer_randomness, seed_layers
 from cnnjepa.schemas import PretrainConfig
 from cnnjepa.schemas.extension import extension_of
+from cnnjepa.schemas.extent import height_width
 from cnnjepa.training.distributed import Processes
 from cnnjepa.training.optimizer import build_optimizer
 from cnnjepa.training.step import train_step
@@ -54,7 +55,7 @@ def _inputs(config: PretrainConfig, method: Method, step: int, indices: range = 
     dtype = next(method.parameters()).dtype
     generator = torch.Generator().manual_seed(step)
     views = tuple(
-        torch.rand(_BATCH, config.data.channels, view.size, view.size, generator=generator)[
+        torch.rand(_BATCH, config.data.channels, *height_width(view.size), generator=generator)[
             indices.start : indices.stop
         ].to(dtype)
         for view in config.views

@@ -7,6 +7,7 @@ import torch
 
 from cnnjepa.methods import StepDraw, build_method
 from cnnjepa.schemas import PretrainConfig
+from cnnjepa.schemas.extent import height_width
 from cnnjepa.training.distributed import Processes
 from cnnjepa.training.graphed_step import graphed_step
 from cnnjepa.training.optimizer import build_optimizer
@@ -26,7 +27,7 @@ class StepTimer:
             group["lr"] = 1e-4
         batch = config.runtime.batch_size
         self._views = tuple(
-            torch.rand(batch, config.data.channels, view.size, view.size, device=device).contiguous(
+            torch.rand(batch, config.data.channels, *height_width(view.size), device=device).contiguous(
                 memory_format=torch.channels_last
             )
             for view in config.views

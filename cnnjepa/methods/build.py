@@ -5,7 +5,8 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from cnnjepa.encoders import build_backbone, load_into
+from cnnjepa.encoders import CustomBackbone, build_backbone, load_into
+from cnnjepa.encoders.custom import refuse_other_grid
 from cnnjepa.implementation import implementation_of
 from cnnjepa.methods.method import Method
 from cnnjepa.randomness import key
@@ -35,6 +36,8 @@ def build_method(
     encoder's `initial` weights if these are given: encoder and target encoder start from them, all other parts are
     random. `classes` is the number of classes of the data set; only `supervised` uses it."""
     backbone = build_backbone(config.encoder, config.runtime.seed, config.data.channels)
+    if isinstance(backbone, CustomBackbone) and not isinstance(config.grid, int):
+        refuse_other_grid(backbone, config.data.image_size, config.encoder.short_name, config.data.channels)
     if initial is not None:
         load_into(backbone, initial)
     kind = method_class(config.method)

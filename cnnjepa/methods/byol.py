@@ -44,7 +44,7 @@ class BYOL(Method):
         return cls(backbone, dim, projector, mlp(out, section.predictor_hidden_dim, out))
 
     def forward(self, *inputs: Tensor) -> StepLoss:
-        """Return the loss of two views [B, 3, S, S], averaged over both directions."""
+        """Return the loss of two views [B, K, H, W], averaged over both directions."""
         predictions = [self.predictor(self.projector(pooled(self.context_encoder, view))) for view in inputs]
         with torch.no_grad():
             targets = [self.target_projector(pooled(self.target_encoder, view)) for view in inputs]

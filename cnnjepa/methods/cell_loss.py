@@ -7,8 +7,8 @@ from cnnjepa.schemas.method import LossConfig
 
 
 def cell_loss(prediction_BCGG: Tensor, target_BCGG: Tensor, config: LossConfig) -> Tensor:
-    """Return the loss of every cell, float32 (or float64 if the inputs are), [B, G, G]. It is not yet restricted to
-    target cells."""
+    """Return the loss of every cell, float32 (or float64 if the inputs are), [B, rows, columns]. It is not yet
+    restricted to target cells."""
     dtype = target_BCGG.dtype if target_BCGG.dtype.itemsize >= 4 else prediction_BCGG.float().dtype
     prediction, target = prediction_BCGG.to(dtype), target_BCGG.to(dtype)
     if config.normalized:

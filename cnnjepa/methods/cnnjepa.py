@@ -12,6 +12,7 @@ from cnnjepa.methods.ema import follow
 from cnnjepa.methods.method import Method, Pass, StepDraw, StepLoss
 from cnnjepa.methods.predictor import Predictor
 from cnnjepa.schemas import CNNJEPAConfig, EMAConfig, LossConfig, MaskingConfig, MixedMasking, PretrainConfig
+from cnnjepa.schemas.extent import Extent, height_width
 from cnnjepa.sparse import ContextEncoder, context_encoder
 from cnnjepa.tensor_ops.transfer import moved
 
@@ -60,7 +61,7 @@ class CNNJEPA(Method):
         encoder = context_encoder(backbone, config.encoder)
         return cls(encoder, predictor, dim, section.masking, section.ema, section.loss, projection)
 
-    def draw_masks(self, grid: int, indices_B: Tensor, seed: int, step: int) -> Masks:
+    def draw_masks(self, grid: Extent, indices_B: Tensor, seed: int, step: int) -> Masks:
         """Draw the masks of a step; see `sample_masks`."""
         return sample_masks(self.masking, grid, indices_B, seed, step)
 
@@ -79,8 +80,8 @@ class CNNJEPA(Method):
         return inputs[2].sum(dtype=torch.float32)
 
     def forward(self, images_BCHW: Tensor, context_mask: Tensor, target_mask: Tensor) -> StepLoss:  # type: ignore[override]
-        """Return the loss over the target cells of this batch. Masks are boolean [B, G, G], on the images' device or in
-        host memory. No cell may be in both."""
+        """Return the loss over the target cells of this batch. Masks are boolean [B, rows, columns], on the images'
+        device or in host memory. No cell may be in both."""
         # The target encoder runs first, so that its temporary memory is not added to the activations that the context
         # encoder keeps for the backward pass.
         with torch.no_grad():
@@ -112,11 +113,12 @@ class CNNJEPA(Method):
         encoder computes every cell."""
         images = config.image_shape
         share = config.computed_share
-        features = (self.feature_dim, config.grid, config.grid)
+        grid = height_width(config.grid)
+        features = (self.feature_dim, *grid)
         found = [
             Pass(self.target_encoder, images, 1, trained=False),
             Pass(self.target_encoder, images, share, sees_images=True),
-            Pass(self.predictor, (self.token.numel(), config.grid, config.grid), 1),
+            Pass(self.predictor, (self.token.numel(), *grid), 1),
         ]
         if isinstance(self.projection, nn.Conv2d):
             found += [Pass(self.projection, features, 1, trained=False), Pass(self.projection, features, 1)]

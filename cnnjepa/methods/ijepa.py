@@ -17,6 +17,7 @@ from cnnjepa.methods.ema import follow
 from cnnjepa.methods.loss_precision import full_precision
 from cnnjepa.methods.method import Method, Pass, StepDraw, StepLoss
 from cnnjepa.schemas import IJEPAConfig, IJEPAMasking, PretrainConfig
+from cnnjepa.schemas.extent import Extent, area
 from cnnjepa.tensor_ops.transfer import moved
 
 
@@ -33,7 +34,7 @@ class TransformerPredictor(nn.Module):
         start_linear(self.enter)
         start_linear(self.leave)
 
-    def forward(self, context_BKD: Tensor, keep_BK: Tensor, targets_BNT: Tensor, grid: int) -> Tensor:
+    def forward(self, context_BKD: Tensor, keep_BK: Tensor, targets_BNT: Tensor, grid: Extent) -> Tensor:
         """Return predictions [B, N, T, D]. Every block is predicted independently."""
         codes = positions(grid, self.token.numel(), self.token)
         seen = self.enter(context_BKD) + codes[keep_BK]
@@ -73,12 +74,17 @@ class IJEPA(Method):
     def masks(self, *inputs: Tensor) -> Masks:
         """Return the context and the union of the targets."""
         images, keep, targets = inputs
-        grid = images.shape[-1] // self.context_encoder.total_stride
+        rows, columns = self._grid(images)
         shown = []
         for cells in (keep, targets.flatten(1)):
-            flat = torch.zeros(cells.shape[0], grid**2, dtype=torch.bool, device=cells.device)
-            shown.append(flat.scatter(1, cells, True).view(-1, grid, grid))
+            flat = torch.zeros(cells.shape[0], rows * columns, dtype=torch.bool, device=cells.device)
+            shown.append(flat.scatter(1, cells, True).view(-1, rows, columns))
         return Masks(*shown)
+
+    def _grid(self, images_BCHW: Tensor) -> tuple[int, int]:
+        """Return the rows and columns of cells of these images."""
+        stride = self.context_encoder.total_stride
+        return images_BCHW.shape[2] // stride, images_BCHW.shape[3] // stride
 
     def terms(self, *inputs: Tensor) -> Tensor:
         """Return the number of target cells. A cell in two blocks counts twice."""
@@ -88,8 +94,7 @@ class IJEPA(Method):
         """Return the smooth-L1 loss (β = 1) between predictions and layer-normed targets, averaged over channels and
         target cells."""
         images, keep, targets = inputs
-        grid = images.shape[-1] // self.context_encoder.total_stride
-        predicted = self.predictor(self.context_encoder.tokens(images, keep), keep, targets, grid)
+        predicted = self.predictor(self.context_encoder.tokens(images, keep), keep, targets, self._grid(images))
         with torch.no_grad():
             whole = self.target_encoder(images).flatten(2).transpose(1, 2)
         with full_precision(predicted, whole) as (prediction, features):
@@ -110,7 +115,7 @@ class IJEPA(Method):
 
     def passes(self, config: PretrainConfig) -> list[Pass]:
         """Return the parts of a step, at the mean number of context and target tokens."""
-        cells = config.grid**2
+        cells = area(config.grid)
         context = max(1, round(config.visible_share * cells))
         n, dim = self.masking.num_blocks, self.predictor.token.numel()
         block = max(1, round(cells * sum(self.masking.scale) / 2))

@@ -17,6 +17,7 @@ from cnnjepa.methods.mlp_head import mlp
 from cnnjepa.methods.pooled_features import pooled
 from cnnjepa.randomness import generator
 from cnnjepa.schemas import LeJEPAConfig, PretrainConfig
+from cnnjepa.schemas.extent import area, height_width
 from cnnjepa.tensor_ops.transfer import moved
 
 _REACH = 5.0  # characteristic functions are compared on [−5, 5] (Algorithm 1); the weight is 4e-6 at its ends
@@ -93,7 +94,7 @@ class LeJEPA(Method):
     def passes(self, config: PretrainConfig) -> list[Pass]:
         encoder, sizes = self.context_encoder, [view.size for view in config.views]
         by_size = [
-            Pass(encoder, (config.data.channels, size, size), sizes.count(size), sees_images=True)
-            for size in sorted(set(sizes))
+            Pass(encoder, (config.data.channels, *height_width(size)), sizes.count(size), sees_images=True)
+            for size in sorted(set(sizes), key=area)
         ]
         return [*by_size, Pass(self.projector, (self.feature_dim,), len(sizes))]

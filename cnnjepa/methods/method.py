@@ -1,6 +1,6 @@
 """The interface between the training loop and a method.
 
-Shapes: B images, S pixels per side, G cells per side.
+Shapes: B images of H x W pixels, features of R rows and L columns of cells.
 """
 
 from abc import ABC, abstractmethod
@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from cnnjepa.masks import Masks
 from cnnjepa.schemas import PretrainConfig
+from cnnjepa.schemas.extent import Extent
 
 
 class StepLoss(NamedTuple):
@@ -32,8 +33,8 @@ class StepLoss(NamedTuple):
 class StepDraw(NamedTuple):
     """The arguments of a step's random choices."""
 
-    grid: int
-    """Cells per side of the feature grid."""
+    grid: Extent
+    """Cells per side of the feature grid, or (rows, columns)."""
     batch_indices: Tensor
     """int64 [B], global batch indices of this process, in host memory. Masks are drawn there, and their number of
     visible cells decides all later shapes, so these are known without a request to the device."""
@@ -66,7 +67,7 @@ class Method(nn.Module, ABC):
 
     encoders: ClassVar[dict[str, str]] = {"context": "context_encoder"}
     """Submodules that can be probed: `context`, which has gradients, and `target` if there is a moving average. Each is
-    a dense network, images [B, K, S, S] of `data.channels` channels → features [B, C, G, G]."""
+    a dense network, images [B, K, H, W] of `data.channels` channels → features [B, C, R, L]."""
 
     feature_dim: int
 
@@ -74,8 +75,8 @@ class Method(nn.Module, ABC):
     @abstractmethod
     def build(cls, section: Any, backbone: Any, config: PretrainConfig, classes: int) -> Self:
         """Build the method with random weights from torch's generator, which is seeded. `section` is `config.method`.
-        `backbone` is the encoder's network, images [B, K, S, S] of `data.channels` channels → features [B,
-        `backbone.feature_dim`, G, G]. `classes` is the number of classes of the data set."""
+        `backbone` is the encoder's network, images [B, K, H, W] of `data.channels` channels → features [B,
+        `backbone.feature_dim`, R, L]. `classes` is the number of classes of the data set."""
 
     def inputs(self, views: tuple[Tensor, ...], labels_B: Tensor, draw: StepDraw) -> tuple[Tensor, ...]:
         """Return the arguments of `forward`: the normalised views first. The first dimension of every tensor is the

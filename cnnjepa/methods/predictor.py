@@ -6,7 +6,7 @@ from cnnjepa.schemas.predictor import PredictorConfig
 
 
 class Predictor(nn.Module):
-    """Predicts target features from the filled context features [B, C, G, G]; same shape.
+    """Predicts target features from the filled context features [B, C, rows, columns]; same shape.
 
     The network is depth x [convolution → batch norm → ReLU], the last ReLU included. A separable convolution is a
     depthwise kxk and then a pointwise 1x1 convolution, both with bias (docs/sources.md#predictor-layers).

@@ -50,7 +50,7 @@ class SimCLR(Method):
         return cls(backbone, dim, projector, section.temperature)
 
     def forward(self, *inputs: Tensor) -> StepLoss:
-        """Return the loss of two views [B, 3, S, S]."""
+        """Return the loss of two views [B, K, H, W]."""
         first, second = self.projector(pooled(self.context_encoder, torch.cat(inputs))).chunk(2)
         return StepLoss(nt_xent(first, second, self.temperature), self.terms(*inputs))
 

@@ -1,6 +1,6 @@
 """SparK (arXiv 2301.03580): reconstruct the pixels of hidden patches from a sparse CNN's features of the visible ones.
 
-Shapes: B images of S pixels per side, G cells per side, p pixels per side of a patch.
+Shapes: B images of H x W pixels, a grid of R rows and C columns of patches, p pixels per side of a patch.
 """
 
 import math
@@ -15,20 +15,23 @@ from cnnjepa.methods.loss_precision import full_precision
 from cnnjepa.methods.method import Method, Pass, StepDraw, StepLoss
 from cnnjepa.methods.unet_decoder import UNetDecoder
 from cnnjepa.schemas import PretrainConfig, SparKConfig
+from cnnjepa.schemas.extent import Extent, height_width
 from cnnjepa.sparse import ContextEncoder, context_encoder
 from cnnjepa.tensor_ops.transfer import moved
 
 _EPSILON = 1e-6  # added to a patch's variance
 
 
-def patch_pixels(images_BCHW: Tensor, grid: int) -> Tensor:
-    """Return the pixels of every patch, [B, G, G, p·p·K] for K channels."""
-    b, c, size, _ = images_BCHW.shape
-    p = size // grid
-    return images_BCHW.reshape(b, c, grid, p, grid, p).permute(0, 2, 4, 3, 5, 1).reshape(b, grid, grid, p * p * c)
+def patch_pixels(images_BCHW: Tensor, grid: Extent) -> Tensor:
+    """Return the pixels of every patch, [B, R, C, p·p·K] for K channels."""
+    b, k, height, _ = images_BCHW.shape
+    rows, columns = height_width(grid)
+    p = height // rows
+    cells = images_BCHW.reshape(b, k, rows, p, columns, p).permute(0, 2, 4, 3, 5, 1)
+    return cells.reshape(b, rows, columns, p * p * k)
 
 
-def normalised_patches(images_BCHW: Tensor, grid: int) -> Tensor:
+def normalised_patches(images_BCHW: Tensor, grid: Extent) -> Tensor:
     """Return the same, with mean 0 and variance 1 per patch, over its pixels and channels."""
     patches = patch_pixels(images_BCHW, grid)
     mean, variance = patches.mean(-1, keepdim=True), patches.var(-1, keepdim=True)
@@ -67,7 +70,7 @@ class SparK(Method):
         return cls(context_encoder(backbone, config.encoder), section, config.data.channels)
 
     def inputs(self, views: tuple[Tensor, ...], labels_B: Tensor, draw: StepDraw) -> tuple[Tensor, ...]:
-        """Return the view and its masks [B, G, G]. The context mask stays in host memory, where the encoder counts its
+        """Return the view and its masks [B, R, C]. The context mask stays in host memory, where the encoder counts its
         cells."""
         masks = sample_masks(self.masking, draw.grid, draw.batch_indices, draw.seed, draw.step)
         return (*views, masks.context, moved(masks.target, views[0].device))
@@ -84,7 +87,8 @@ class SparK(Method):
         """Return the mean squared error of the normalised pixels of all hidden patches."""
         images, context, hidden = inputs
         maps = self.context_encoder.stage_maps(images, context, list(self.norms))
-        grid = context.shape[1]
+        rows, columns = context.shape[1:]
+        grid = (rows, columns)
         with full_precision(self.decoder(maps, moved(context, images.device)), images) as (pixels, wanted):
             errors = (patch_pixels(pixels, grid) - normalised_patches(wanted, grid)).square().mean(-1)
             loss = torch.where(hidden, errors, errors.new_zeros(())).sum()

@@ -32,7 +32,7 @@ class Supervised(Method):
         return (*views, labels_B)
 
     def forward(self, *inputs: Tensor) -> StepLoss:
-        """Return the loss of images [B, 3, S, S] with labels int64 [B]."""
+        """Return the loss of images [B, K, H, W] with labels int64 [B]."""
         images, labels = inputs
         with full_precision(self.classifier(pooled(self.context_encoder, images))) as (logits,):
             loss = F.cross_entropy(logits, labels, reduction="sum")

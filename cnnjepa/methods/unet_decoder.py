@@ -1,8 +1,9 @@
 """SparK's decoder (arXiv 2301.03580, section 3.2), from feature maps of several scales to pixels. Widths and kernels
 are those of the released code.
 
-Shapes: B images of S pixels per side, G cells per side. Scale i counts from the deepest (i = 0, sides of G); its maps
-have C_i channels and sides of G·2^i, and the decoder has D / 2^i channels there.
+Shapes: B images, GG the grid's rows and columns of cells (their numbers may differ). Scale i counts from the deepest (i
+= 0, the grid's sides); its maps have C_i channels and the grid's sides times 2^i, H and W, and the decoder has D / 2^i
+channels there.
 """
 
 from collections.abc import Sequence
@@ -11,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from cnnjepa.methods.method import Pass
+from cnnjepa.schemas.extent import Extent, height_width
 
 
 class Densify(nn.Module):
@@ -23,7 +25,7 @@ class Densify(nn.Module):
         self.projection = nn.Identity() if same else nn.Conv2d(channels, width, kernel, padding=kernel // 2)
 
     def forward(self, map_BCHW: Tensor, context_BGG: Tensor) -> Tensor:
-        """Convert a map [B, C_i, H, H] and the visible cells (boolean) to [B, D / 2^i, H, H]."""
+        """Convert a map [B, C_i, H, W] and the visible cells (boolean) to [B, D / 2^i, H, W]."""
         p = map_BCHW.shape[2] // context_BGG.shape[1]
         visible = context_BGG.repeat_interleave(p, 1).repeat_interleave(p, 2)[:, None]
         filled = torch.where(visible, map_BCHW, self.token.to(map_BCHW.dtype)[:, None, None])
@@ -32,7 +34,7 @@ class Densify(nn.Module):
 
 
 class UpBlock(nn.Sequential):
-    """Upsampling block: [B, width, H, H] → [B, width / 2, 2·H, 2·H]."""
+    """Upsampling block: [B, width, H, W] → [B, width / 2, 2·H, 2·W]."""
 
     def __init__(self, width: int) -> None:
         after = width // 2
@@ -72,8 +74,8 @@ class UNetDecoder(nn.Module):
         self._widths = widths
 
     def forward(self, maps: Sequence[Tensor], context_BGG: Tensor) -> Tensor:
-        """Decode sparse maps, deepest first, and the visible cells (boolean) to pixels [B, K, S, S] of K image
-        channels."""
+        """Decode sparse maps, deepest first, and the visible cells (boolean) to pixels [B, K, H, W] of K image
+        channels, at the images' size."""
         x: Tensor | None = None
         for number, block in enumerate(self.blocks):
             if number < len(self.scales):
@@ -83,15 +85,17 @@ class UNetDecoder(nn.Module):
         pixels: Tensor = self.pixels(x)
         return pixels
 
-    def passes(self, grid: int) -> list[Pass]:
+    def passes(self, grid: Extent) -> list[Pass]:
         """Return the parts of a step. All layers are dense and run on every image."""
+        rows, columns = height_width(grid)
         parts = [
-            Pass(scale.projection, (count, grid * factor, grid * factor), 1)  # type: ignore[arg-type]
+            Pass(scale.projection, (count, rows * factor, columns * factor), 1)  # type: ignore[arg-type]
             for scale, (count, factor) in zip(self.scales, self._shapes, strict=True)
         ]
-        sides = [grid * 2**number for number in range(len(self._widths))]
+        factors = [2**number for number in range(len(self._widths))]
         layers = [*self.blocks, self.pixels]
         parts += [
-            Pass(layer, (width, side, side), 1) for layer, width, side in zip(layers, self._widths, sides, strict=True)
+            Pass(layer, (width, rows * factor, columns * factor), 1)
+            for layer, width, factor in zip(layers, self._widths, factors, strict=True)
         ]
         return parts

@@ -63,7 +63,7 @@ class VICReg(Method):
         return cls(backbone, dim, mlp(dim, section.hidden_dim, section.hidden_dim, section.output_dim), section)
 
     def forward(self, *inputs: Tensor) -> StepLoss:
-        """Return the loss of two views [B, 3, S, S]."""
+        """Return the loss of two views [B, K, H, W]."""
         first, second = self.projector(pooled(self.context_encoder, torch.cat(inputs))).chunk(2)
         terms = vicreg_terms(first, second)
         loss = sum(weight * term for weight, term in zip(self._weights, terms, strict=True))

@@ -23,7 +23,7 @@ _MOST_BYTES_IN_MEMORY = 2 * 2**30
 _BLOCK = 65_536  # rows processed at a time
 
 Embed = Callable[[Tensor], Tensor]
-"""pixels [B, K, S, S] → features float32 [B, D]."""
+"""pixels [B, K, H, W] → features float32 [B, D]."""
 
 
 @dataclass
@@ -88,7 +88,7 @@ def pixel_embed(config: PretrainConfig) -> Embed:
     @torch.inference_mode()
     def embed(pixels: Tensor) -> Tensor:
         images = normalize(pixels)
-        return F.adaptive_avg_pool2d(images, min(32, images.shape[2])).flatten(1)
+        return F.adaptive_avg_pool2d(images, (min(32, images.shape[2]), min(32, images.shape[3]))).flatten(1)
 
     return embed
 

@@ -23,6 +23,7 @@ from cnnjepa.randomness import layer_randomness, seed_layers
 from cnnjepa.schemas import PretrainConfig, View
 from cnnjepa.schemas.augmentation import AugmentationConfig
 from cnnjepa.schemas.extension import is_named
+from cnnjepa.schemas.extent import height_width
 from cnnjepa.schemas.views import PLAIN
 
 IMAGES = 1000
@@ -45,10 +46,12 @@ def lidar_of(
     count: int,
     tick: Callable[[], None] = lambda: None,
 ) -> float | None:
-    """Return LiDAR of the features of `VIEWS` crops (scale 0.2 to 1, half of them flipped, whatever the run's own
-    augmentation) of at most `count` images, and at least two. None for a set of one image, and if a feature is not
-    finite."""
-    crop = View(PLAIN, config.data.image_size, AugmentationConfig())
+    """Return LiDAR of the features of `VIEWS` crops (scale 0.2 to 1, aspect 3/4 to 4/3 of the image size's, half of
+    them flipped, whatever the run's own augmentation) of at most `count` images, and at least two. None for a set of
+    one image, and if a feature is not finite."""
+    height, width = height_width(config.data.image_size)
+    around = (3 / 4 * (width / height), 4 / 3 * (width / height))
+    crop = View(PLAIN, config.data.image_size, AugmentationConfig(crop_ratio=around))
     found = []
     for batch in _batches(images, config, (crop,) * VIEWS, device, max(2, count), _BATCH // 4):
         tick()

@@ -143,11 +143,10 @@ def _first_difference(packed: dict[str, Tensor], masked: dict[str, Tensor], cont
         # The masked network's norms work on rows of visible positions. Outputs of shape [B, H, W, C] are not maps.
         if theirs is None or theirs.dim() != 4 or theirs.shape[0] != grid.batch or theirs.shape[2] != theirs.shape[3]:
             continue
-        if ours.dim() != 4 or theirs.shape[2] % grid.side or ours.shape[0] != grid.n:
+        if ours.dim() != 4 or theirs.shape[2] % grid.rows or ours.shape[0] != grid.n:
             return name
-        visible = context.repeat_interleave(theirs.shape[2] // grid.side, 1).repeat_interleave(
-            theirs.shape[2] // grid.side, 2
-        )
+        p = theirs.shape[2] // grid.rows
+        visible = context.repeat_interleave(p, 1).repeat_interleave(p, 2)
         wanted = grid.pack(torch.where(visible[:, None], theirs, theirs.new_zeros(())))
         if wanted.shape != ours.shape or _relative(ours, wanted) > TOLERANCE:
             return name

@@ -21,7 +21,7 @@ class MaskedEncoder(nn.Module):
     """Runs a stock backbone with mask hooks that exist during one forward pass only. Otherwise the network is
     unchanged.
 
-    `backbone` maps images [B, K, H, W] to features [B, C, G, G].
+    `backbone` maps images [B, K, H, W] to features [B, C, H/s, W/s].
     """
 
     def __init__(self, backbone: nn.Module) -> None:
@@ -29,15 +29,17 @@ class MaskedEncoder(nn.Module):
         self.network = backbone
 
     def forward(self, images_BCHW: Tensor, context_BGG: Tensor) -> Tensor:
-        """Return features [B, C, G, G] of the context (boolean [B, G, G], True = visible); zero at masked cells."""
+        """Return features [B, C, rows, columns] of the context (boolean [B, rows, columns], True = visible); zero at
+        masked cells."""
         context_BGG = context_BGG.to(images_BCHW.device)
         with _hooked(self.network.modules(), context_BGG):
             features: Tensor = self.network(_zeroed(images_BCHW, context_BGG))
         return features
 
     def stage_maps(self, images_BCHW: Tensor, context_BGG: Tensor, norms: Sequence[nn.Module]) -> list[Tensor]:
-        """Return the maps [B, C, G·p, G·p] of the last len(norms) stages of a backbone with stages, the deepest (p = 1)
-        first. Each map has passed its norm, which sees visible positions only. Masked cells are zero."""
+        """Return the maps [B, C, rows·p, columns·p] of the last len(norms) stages of a backbone with stages, the
+        deepest (p = 1) first. Each map has passed its norm, which sees visible positions only. Masked cells are
+        zero."""
         context_BGG = context_BGG.to(images_BCHW.device)
         with _hooked([*self.network.modules(), *norms], context_BGG):
             maps = self.network.stage_maps(_zeroed(images_BCHW, context_BGG))  # type: ignore[operator]
@@ -82,7 +84,7 @@ def _norm_over_visible(norm: _BatchNorm, context_BGG: Tensor) -> list[RemovableH
 
     def to_rows(layer: nn.Module, args: tuple[Tensor]) -> tuple[Tensor]:
         (map_BCHW,) = args
-        masks.append(_at(context_BGG, map_BCHW.shape[2]))
+        masks.append(_at(context_BGG, map_BCHW))
         return (map_BCHW.permute(0, 2, 3, 1)[masks[-1]][:, :, None, None],)
 
     def to_map(layer: nn.Module, args: Any, rows: Tensor) -> Tensor:
@@ -93,12 +95,12 @@ def _norm_over_visible(norm: _BatchNorm, context_BGG: Tensor) -> list[RemovableH
     return [norm.register_forward_pre_hook(to_rows), norm.register_forward_hook(to_map)]
 
 
-def _at(context_BGG: Tensor, side: int) -> Tensor:
-    """Return the mask at a map of `side` pixels, boolean [B, side, side]."""
-    p = side // context_BGG.shape[1]
-    return context_BGG.repeat_interleave(p, 1).repeat_interleave(p, 2)
+def _at(context_BGG: Tensor, map_BCHW: Tensor) -> Tensor:
+    """Return the mask at the resolution of a map, boolean [B, H, W]."""
+    down, across = (map_BCHW.shape[axis] // context_BGG.shape[axis - 1] for axis in (2, 3))
+    return context_BGG.repeat_interleave(down, 1).repeat_interleave(across, 2)
 
 
 def _zeroed(map_BCHW: Tensor, context_BGG: Tensor) -> Tensor:
-    visible = _at(context_BGG, map_BCHW.shape[2])[:, None]
+    visible = _at(context_BGG, map_BCHW)[:, None]
     return torch.where(visible, map_BCHW, map_BCHW.new_zeros(()))

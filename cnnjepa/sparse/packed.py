@@ -13,9 +13,9 @@ from cnnjepa.sparse.patch_grid import PaddedCells, PatchGrid
 class PackedEncoder(nn.Module):
     """Runs a residual backbone on the visible cells of each batch, with exact results (see docs/method.md).
 
-    `backbone` maps images [B, K, H, W] to features [B, C, G, G]. Its convolutions and poolings are replaced by packed
-    ones that share its parameters and their names. Its total stride (`backbone.total_stride`, if it has one) must equal
-    H / G."""
+    `backbone` maps images [B, K, H, W] to features [B, C, H/s, W/s]. Its convolutions and poolings are replaced by
+    packed ones that share its parameters and their names. `backbone.total_stride`, if it has one, must be s, the side
+    of a cell in pixels."""
 
     def __init__(self, backbone: nn.Module) -> None:
         super().__init__()
@@ -36,7 +36,8 @@ class PackedEncoder(nn.Module):
         return None
 
     def forward(self, images_BCHW: Tensor, context_BGG: Tensor) -> Tensor:
-        """Return features [B, C, G, G] of the context (boolean [B, G, G], True = visible); zero at masked cells.
+        """Return features [B, C, rows, columns] of the context (boolean [B, rows, columns], True = visible); zero at
+        masked cells.
 
         With a mask in host memory, the caller does not wait for the GPU to return the number of visible cells.
         """
@@ -44,14 +45,16 @@ class PackedEncoder(nn.Module):
             packed = self.network(grid.pack(images_BCHW))
         if packed.shape[2:] != (1, 1):
             raise ValueError(
-                f"images of {images_BCHW.shape[-1]} px on a {grid.side}x{grid.side} grid end in cells of "
-                f"{packed.shape[2]} pixels, not 1: the grid must be the image size divided by the total stride"
+                f"images of {images_BCHW.shape[2]}x{images_BCHW.shape[3]} px on a {grid.rows}x{grid.columns} grid end "
+                f"in cells of {packed.shape[2]} pixels, not 1: the grid must be the image size divided by the total "
+                "stride"
             )
         return grid.unpack(packed.flatten(1))
 
     def stage_maps(self, images_BCHW: Tensor, context_BGG: Tensor, norms: Sequence[nn.Module]) -> list[Tensor]:
-        """Return the maps [B, C, G·p, G·p] of the last len(norms) stages of a backbone with stages, the deepest (p = 1)
-        first. Each map has passed its norm, which sees visible positions only. Masked cells are zero."""
+        """Return the maps [B, C, rows·p, columns·p] of the last len(norms) stages of a backbone with stages, the
+        deepest (p = 1) first. Each map has passed its norm, which sees visible positions only. Masked cells are
+        zero."""
         with self._on(images_BCHW, context_BGG) as grid:
             packed = self.network.stage_maps(grid.pack(images_BCHW))  # type: ignore[operator]
         return [grid.unpack_cells(norm(cells)) for norm, cells in zip(norms, reversed(packed), strict=False)]
@@ -60,11 +63,12 @@ class PackedEncoder(nn.Module):
     def _on(self, images_BCHW: Tensor, context_BGG: Tensor) -> Iterator[PatchGrid]:
         """Let the layers compute on the visible cells of this grid within the block."""
         grid = PatchGrid(context_BGG, images_BCHW.device, self._padded)
-        stride = getattr(self.network, "total_stride", images_BCHW.shape[-1] // grid.side)
-        if images_BCHW.shape[-1] != grid.side * stride:
+        height, width = images_BCHW.shape[2:]
+        stride = getattr(self.network, "total_stride", height // grid.rows)
+        if (height, width) != (grid.rows * stride, grid.columns * stride):
             raise ValueError(
-                f"images of {images_BCHW.shape[-1]} px at total stride {stride} need a mask of "
-                f"{images_BCHW.shape[-1] // stride} cells per side; given {grid.side}"
+                f"images of {height}x{width} px at total stride {stride} need a mask of "
+                f"{height // stride}x{width // stride} cells; given {grid.rows}x{grid.columns}"
             )
         self._slot.grid = grid
         try:

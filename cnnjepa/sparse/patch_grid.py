@@ -1,6 +1,7 @@
 """The visible cells of a batch and their neighbours.
 
-Shapes: B samples, G cells per side, n visible cells in the batch, p pixels per side of a cell at some depth.
+Shapes: B samples, GG the grid's rows and columns of cells (their numbers may differ), n visible cells in the batch, p
+pixels per side of a cell at some depth.
 """
 
 from collections.abc import Callable, Hashable
@@ -24,7 +25,7 @@ class PaddedCells(NamedTuple):
 
 
 class PatchGrid:
-    """Index tables for one batch's visible cells, built from a boolean mask [B, G, G] (True = visible).
+    """Index tables for one batch's visible cells, built from a boolean mask [B, rows, columns] (True = visible).
 
     Packed tensors [n, C, p, p] hold the visible cells in the order of `cells` (sample, then row, then column).
 
@@ -39,11 +40,11 @@ class PatchGrid:
     def __init__(
         self, context_BGG: Tensor, device: torch.device | None = None, padded: "PaddedCells | None" = None
     ) -> None:
-        if context_BGG.dtype != torch.bool or context_BGG.dim() != 3 or context_BGG.shape[1] != context_BGG.shape[2]:
+        if context_BGG.dtype != torch.bool or context_BGG.dim() != 3:
             raise ValueError(
-                f"a context mask is boolean [B, G, G]; given {context_BGG.dtype} {list(context_BGG.shape)}"
+                f"a context mask is boolean [B, rows, columns]; given {context_BGG.dtype} {list(context_BGG.shape)}"
             )
-        self.batch, self.side = context_BGG.shape[0], context_BGG.shape[1]
+        self.batch, self.rows, self.columns = context_BGG.shape
         target = device or context_BGG.device
         if padded is None:
             cells_n3 = context_BGG.nonzero()
@@ -59,7 +60,7 @@ class PatchGrid:
         numbers = torch.arange(self.n, device=target)
         self._real_n = None if self.count is None else numbers < self.count
         # One more place than there are cells; padding is placed there.
-        self._places = self.row_n.new_full((self.batch * self.side**2 + 1,), self.n)
+        self._places = self.row_n.new_full((self._cells + 1,), self.n)
         self._places[self._flat_n] = numbers
         self.rounded = rounded_up(self.n) if target.type == "cuda" and padded is None else self.n
         """Number of cells, n or somewhat more, with which convolutions are called: cuDNN prepares each new shape for
@@ -78,53 +79,60 @@ class PatchGrid:
 
         def build() -> Tensor:
             row_n, column_n = self.row_n + down, self.column_n + right
-            inside_n = (row_n >= 0) & (row_n < self.side) & (column_n >= 0) & (column_n < self.side)
-            last = self.side - 1
-            flat_n = (self.sample_n * self.side + row_n.clamp(0, last)) * self.side + column_n.clamp(0, last)
+            inside_n = (row_n >= 0) & (row_n < self.rows) & (column_n >= 0) & (column_n < self.columns)
+            row_n, column_n = row_n.clamp(0, self.rows - 1), column_n.clamp(0, self.columns - 1)
+            flat_n = (self.sample_n * self.rows + row_n) * self.columns + column_n
             index_n = torch.where(inside_n, self._places[flat_n], self.n + 1)
             return index_n if self._real_n is None else torch.where(self._real_n, index_n, self.n)
 
         return self.kept(("neighbour", down, right), build)
 
     def pack(self, map_BCHW: Tensor) -> Tensor:
-        """Return the visible cells [n, C, p, p] of a dense map [B, C, G·p, G·p]. Masked pixels are never read."""
+        """Return the visible cells [n, C, p, p] of a dense map [B, C, rows·p, columns·p]. Masked pixels are never
+        read."""
         b, c, height, width = map_BCHW.shape
-        if (b, height % self.side, width) != (self.batch, 0, height):
+        p = height // self.rows
+        if (b, height, width) != (self.batch, self.rows * p, self.columns * p):
             raise ValueError(
-                f"a map [{self.batch}, C, {self.side}·p, {self.side}·p] is needed for this mask; "
+                f"a map [{self.batch}, C, {self.rows}·p, {self.columns}·p] is needed for this mask; "
                 f"given {list(map_BCHW.shape)}"
             )
-        p = height // self.side
-        cells = map_BCHW.view(b, c, self.side, p, self.side, p)
+        cells = map_BCHW.view(b, c, self.rows, p, self.columns, p)
         packed = cells[self.sample_n, :, self.row_n, :, self.column_n, :]
         return packed.contiguous(memory_format=torch.channels_last)
 
     def unpack(self, packed_nC: Tensor) -> Tensor:
-        """Return the dense map [B, C, G, G] of cell vectors [n, C], zero where masked."""
-        cells = self.batch * self.side**2
+        """Return the dense map [B, C, rows, columns] of cell vectors [n, C], zero where masked."""
+        cells = self._cells
         rows = packed_nC.new_zeros(cells if self.count is None else cells + 1, packed_nC.shape[1])
         rows = rows.index_copy(0, self._flat_n, packed_nC)[:cells]
-        return rows.view(self.batch, self.side, self.side, -1).permute(0, 3, 1, 2)
+        return rows.view(self.batch, self.rows, self.columns, -1).permute(0, 3, 1, 2)
+
+    @property
+    def _cells(self) -> int:
+        """Return the number of cells of the batch."""
+        return self.batch * self.rows * self.columns
 
     @property
     def _flat_n(self) -> Tensor:
         """Return the index of every visible cell among all cells of the batch; the number of cells for padding."""
-        flat_n = (self.sample_n * self.side + self.row_n) * self.side + self.column_n
-        return flat_n if self._real_n is None else torch.where(self._real_n, flat_n, self.batch * self.side**2)
+        flat_n = (self.sample_n * self.rows + self.row_n) * self.columns + self.column_n
+        return flat_n if self._real_n is None else torch.where(self._real_n, flat_n, self._cells)
 
     def unpack_cells(self, packed_nCpp: Tensor) -> Tensor:
-        """Return the dense map [B, C, G·p, G·p] of packed cells, zero where masked, in channels-last memory."""
+        """Return the dense map [B, C, rows·p, columns·p] of packed cells, zero where masked, in channels-last
+        memory."""
         _, c, p, _ = packed_nCpp.shape
-        cells = packed_nCpp.new_zeros(self.batch * self.side**2, p, p, c)
+        cells = packed_nCpp.new_zeros(self._cells, p, p, c)
         cells = cells.index_copy(0, self._flat_n, packed_nCpp.permute(0, 2, 3, 1))
-        rows = cells.view(self.batch, self.side, self.side, p, p, c).permute(0, 1, 3, 2, 4, 5)
-        return rows.reshape(self.batch, self.side * p, self.side * p, c).permute(0, 3, 1, 2)
+        rows = cells.view(self.batch, self.rows, self.columns, p, p, c).permute(0, 1, 3, 2, 4, 5)
+        return rows.reshape(self.batch, self.rows * p, self.columns * p, c).permute(0, 3, 1, 2)
 
     def take_cells(self, map_BCHW: Tensor) -> Tensor:
         """Return the same as `pack`. The gradient is written without accumulation, since no cell is taken twice."""
         b, c, height, _ = map_BCHW.shape
-        p = height // self.side
-        rows = map_BCHW.permute(0, 2, 3, 1).reshape(b, self.side, p, self.side, p, c).permute(0, 1, 3, 2, 4, 5)
+        p = height // self.rows
+        rows = map_BCHW.permute(0, 2, 3, 1).reshape(b, self.rows, p, self.columns, p, c).permute(0, 1, 3, 2, 4, 5)
         return rows.reshape(-1, p, p, c).index_select(0, self._flat_n).permute(0, 3, 1, 2)
 
 

@@ -143,11 +143,11 @@ def final_loss(run_dir: Path, step: int) -> float | None:
 
 
 def panel(views: tuple[Tensor, ...], masks: Masks | None, count: int = 8) -> Tensor:
-    """Return a picture, uint8 [3, rows·S, count·S]: the views [B, K, S, S] in rows (smaller ones in a grey margin),
+    """Return a picture, uint8 [3, rows·H, count·W]: the views [B, K, H, W] in rows (smaller ones in a grey margin),
     then their context and targets. Input pixels are in [0, 255]."""
     rows = [as_rgb(view[:count].to(torch.uint8)).cpu() for view in views]
-    side = max(row.shape[-1] for row in rows)
-    rows = [F.pad(row, (0, side - row.shape[-1]) * 2, value=128) for row in rows]
+    height, width = (max(row.shape[axis] for row in rows) for axis in (2, 3))
+    rows = [F.pad(row, (0, width - row.shape[3], 0, height - row.shape[2]), value=128) for row in rows]
     pixels = rows[0]
     for mask in masks or ():
         p = pixels.shape[2] // mask.shape[1]

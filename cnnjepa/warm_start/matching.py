@@ -135,11 +135,12 @@ def _same_positions(codes: Tensor, backbone: Backbone) -> bool:
     """Return whether a transformer's position codes are the fixed ones of our network."""
     from cnnjepa.encoders.vit import ViTBackbone, positions
 
-    side = math.isqrt(codes.shape[-2]) if codes.dim() >= 2 else 0
-    if not isinstance(backbone, ViTBackbone) or side**2 != codes.shape[-2] or codes.shape[-1] != backbone.feature_dim:
+    if not isinstance(backbone, ViTBackbone) or codes.dim() < 2 or codes.shape[-1] != backbone.feature_dim:
         return False
-    ours = positions(side, backbone.feature_dim, codes.float())
-    return torch.allclose(codes.float().reshape(ours.shape), ours, atol=1e-4)
+    cells = codes.numel() // codes.shape[-1]
+    given = codes.float().reshape(cells, -1)
+    grids = ((rows, cells // rows) for rows in range(1, cells + 1) if cells % rows == 0)  # the weights do not say which
+    return any(torch.allclose(given, positions(grid, given.shape[1], given), atol=1e-4) for grid in grids)
 
 
 def _refuse_unfit(

@@ -33,7 +33,7 @@ class Seen:
     """Some validation images with their features from a run's encoder."""
 
     pixels: Tensor
-    """uint8 [N, 3, S, S]."""
+    """uint8 [N, 3, H, W]."""
     features: Tensor
     """float32 [N, D]."""
     labels: Tensor
@@ -147,8 +147,11 @@ def draw_gallery(seen: Seen, run_label: str, name: str) -> Picture | None:
 def _tile(axis: Any, pixels: Tensor, at: tuple[int, int], text: str, colour: str, dashed: bool = False) -> None:
     """Draw one image with a frame and at most two lines of text below it, in a cell of the gallery."""
     left, top = at[0] * _WIDE, at[1] * _HIGH
-    axis.imshow(np.moveaxis(pixels.numpy(), 0, 2), extent=(left, left + 1, top + 1, top), interpolation="nearest")
+    # The longer side fills the cell.
+    height, width = (side / max(pixels.shape[1:]) for side in pixels.shape[1:])
+    x, y = left + (1 - width) / 2, top + (1 - height) / 2
+    axis.imshow(np.moveaxis(pixels.numpy(), 0, 2), extent=(x, x + width, y + height, y), interpolation="nearest")
     style = "--" if dashed else "-"
-    axis.add_patch(Rectangle((left, top), 1, 1, fill=False, edgecolor=colour, linewidth=1.8, linestyle=style))
+    axis.add_patch(Rectangle((x, y), width, height, fill=False, edgecolor=colour, linewidth=1.8, linestyle=style))
     lines = textwrap.wrap(text, 19, max_lines=2, placeholder=" …")
     axis.text(left, top + 1.05, "\n".join(lines), fontsize=6.5, color=colour, va="top", linespacing=1.05)

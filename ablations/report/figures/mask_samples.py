@@ -1,5 +1,6 @@
 """A picture of a masking config: sample masks, the positions of context and targets, and their numbers of cells."""
 
+import itertools
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from cnnjepa.data.synthetic import LARGEST, SMALLEST, render
 from cnnjepa.masks import sample_masks
 from cnnjepa.matplotlib_cache import ensure_matplotlib_cache
 from cnnjepa.schemas import ConfigError, PretrainConfig
+from cnnjepa.schemas.extent import Extent, area, by, height_width
 from cnnjepa.schemas.masking import MaskingSection
 
 _SAMPLES = 8
@@ -28,14 +30,18 @@ def draw_picture(config: PretrainConfig, out: Path, batches: int) -> dict[str, s
     context_rate, target_rate, targets = cell_rates(config, batches)
     grid = config.grid
     facts = {
-        "grid": f"{grid}x{grid} ({config.data.image_size} px, stride {config.encoder.total_stride})",
+        "grid": f"{by(grid)} ({_pixels(config.data.image_size)}, stride {config.encoder.total_stride})",
         "strategy": masking.strategy,
-        "target cells per sample": f"{targets.double().mean():.2f} of {grid * grid} over {batches} batches",
+        "target cells per sample": f"{targets.double().mean():.2f} of {area(grid)} over {batches} batches",
         "visible share": f"{config.visible_share:.4f} expected, {context_rate.mean():.4f} counted",
     }
     facts |= masking.facts(grid)
     _draw(config, out, context_rate, target_rate, targets, facts)
     return facts
+
+
+def _pixels(size: Extent) -> str:
+    return f"{size} px" if isinstance(size, int) else f"{by(size)} px"
 
 
 def masking_of(config: PretrainConfig) -> MaskingSection:
@@ -49,10 +55,10 @@ def masking_of(config: PretrainConfig) -> MaskingSection:
 
 
 def cell_rates(config: PretrainConfig, batches: int) -> tuple[Tensor, Tensor, Tensor]:
-    """Sample `batches` batches of 64 masks. Returns the context rate [G, G], the target rate [G, G] and the number of
+    """Sample `batches` batches of 64 masks. Returns the context rate [R, C], the target rate [R, C] and the number of
     target cells of every sample."""
     indices = torch.arange(_BATCH)
-    context = torch.zeros(config.grid, config.grid, dtype=torch.float64)
+    context = torch.zeros(height_width(config.grid), dtype=torch.float64)
     target = torch.zeros_like(context)
     counts = []
     for step in range(batches):
@@ -108,25 +114,28 @@ def _draw(
 
 
 def heat_map(figure: Any, axis: Any, rate: Tensor, title: str) -> None:
-    """Draw a rate [G, G], 0 to 1, with its numbers if they fit."""
+    """Draw a rate [R, C], 0 to 1, with its numbers if they fit."""
     picture = axis.imshow(rate.numpy(), cmap="viridis", vmin=0, vmax=1)
     axis.set(title=title, xticks=[], yticks=[])
-    if rate.shape[0] <= 10:
-        for (row, column), value in zip(
-            [(r, c) for r in range(rate.shape[0]) for c in range(rate.shape[0])], rate.flatten().tolist(), strict=True
-        ):
+    if max(rate.shape) <= 10:
+        for row, column in itertools.product(range(rate.shape[0]), range(rate.shape[1])):
+            value = float(rate[row, column])
             colour = "black" if value > 0.6 else "white"
             axis.text(column, row, f"{value:.2f}", ha="center", va="center", fontsize=7, color=colour)
     figure.colorbar(picture, ax=axis, shrink=0.85)
 
 
 def _images(config: PretrainConfig) -> Tensor:
-    """Return a few validation images uint8 [n, 3, S, S], resized as a whole to the encoder's input size. If synthetic
-    images cannot be drawn at that size, they are scaled."""
-    size = config.data.image_size
+    """Return a few validation images uint8 [n, 3, H, W] of the encoder's input size: resized until they cover it, and
+    cropped. If synthetic images cannot be drawn at that size, they are scaled."""
+    height, width = height_width(config.data.image_size)
     if config.data.DRAWN or (config.data.PATH and config.data.images_path is None):
+        size = max(height, width)
         drawn = render("val", _SAMPLES, min(max(size, SMALLEST), LARGEST))[0]
-        return drawn if drawn.shape[-1] == size else functional.interpolate(drawn, (size, size), mode="nearest")
+        if drawn.shape[-1] != size:
+            drawn = functional.interpolate(drawn, (size, size), mode="nearest")
+        top, left = (size - height) // 2, (size - width) // 2
+        return drawn[:, :, top : top + height, left : left + width]
     source = open_sources(config.data)["val"]
     few = Subset(source, spread(source, min(_SAMPLES, source.labels.numel())))
     pixels = torch.cat([b.pixels for b in evaluation_batches(few, config.data, None, _SAMPLES)])
