@@ -7,7 +7,6 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from cnnjepa.data.evaluation import covering
 from cnnjepa.encoders import Backbone
 from cnnjepa.errors import RunError
 from cnnjepa.pretrained import load_encoder
@@ -83,13 +82,12 @@ class ExportedEncoder:
         return error
 
     def preprocessing(self) -> dict[str, Any]:
-        """Return how images are converted to inputs. `resize` is the length of the shorter side before the centre crop;
-        for a crop that is not square, the rectangle (height, width) that the resized image just covers."""
-        data, sides = self.config.data, height_width(self.config.data.image_size)
-        shorter = self.config.probe.resize or min(sides)
+        """Return how images are converted to inputs. An image is resized until it covers the input size, enlarged so
+        that its shorter side is `resize`; its centre is the input."""
+        data, resize = self.config.data, self.config.probe.resize
         return {
             "input_size": list(self.config.image_shape),
-            "resize": shorter if sides[0] == sides[1] else list(covering(*sides, sides, shorter)),
+            "resize": resize or min(height_width(data.image_size)),
             "dtype": data.dtype,
             "range": list(data.bounds),
             "clipped": data.range != "dtype",

@@ -14,7 +14,7 @@ from cnnjepa.encoders import ResNetBackbone
 from cnnjepa.export.card import data_licence, model_card, without_places
 from cnnjepa.export.exported_encoder import ExportedEncoder, PooledEncoder
 from cnnjepa.optional import needed
-from cnnjepa.schemas import ConfigError, PretrainConfig
+from cnnjepa.schemas import ConfigError
 from cnnjepa.schemas.extent import height_width
 from cnnjepa.storage.whole_folder import whole_folder
 
@@ -181,13 +181,6 @@ session = onnxruntime.InferenceSession("encoder.onnx")
     return torch.from_numpy(features), loading
 
 
-def _crop_share(config: PretrainConfig) -> float:
-    """Return timm's `crop_pct`: the crop's sides over those of the resized image, which covers the crop enlarged by the
-    inverse."""
-    shorter = min(height_width(config.data.image_size))
-    return shorter / (config.probe.resize or shorter)
-
-
 def _to_huggingface(exported: ExportedEncoder, folder: Path) -> tuple[Tensor, str]:
     """Write timm's layout if timm has the network, so that `timm.create_model("hf-hub:NAME")` loads it."""
     safetensors = needed("safetensors.torch", "export", "--to huggingface")
@@ -204,7 +197,7 @@ def _to_huggingface(exported: ExportedEncoder, folder: Path) -> tuple[Tensor, st
         "pretrained_cfg": {
             "tag": exported.config.method.name, "custom_load": False, "input_size": preparation["input_size"],
             "interpolation": preparation["interpolation"], "mean": preparation["mean"], "std": preparation["std"],
-            "crop_pct": _crop_share(exported.config), "num_classes": 0,
+            "crop_pct": min(preparation["input_size"][1:]) / preparation["resize"], "num_classes": 0,
             "pool_size": list(height_width(exported.config.grid)),
             "classifier": "head" if "patch" in name else "fc",
         },
