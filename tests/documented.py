@@ -38,6 +38,7 @@ WORDS = {
     r"studies/search-tiny64/best\.yaml": "best.yaml",
     r"studies/search-smoke/best\.yaml": "best.yaml",
     r"runs/demo-seed0": "runs/demo",
+    r"results/photos": "results",
     r"runs/mine/config\.yaml": "runs/demo/config.yaml",
     r"3f2a9c": "TRIAL",
     r"\$head:6379|head:6379": "auto",
@@ -115,6 +116,17 @@ def inline() -> list[Command]:
     return found
 
 
+def of_make() -> list[Command]:
+    """Every command of ours that a target of the Makefile runs."""
+    lines = (ROOT / "Makefile").read_text(encoding="utf-8").splitlines()
+    start = "\t$(BIN)/cnnjepa "
+    return [
+        Command("Makefile", number, line.removeprefix("\t$(BIN)/"))
+        for number, line in enumerate(lines, 1)
+        if line.startswith(start)
+    ]
+
+
 def substituted(command: Command) -> tuple[str, ...]:
     """The arguments of `cnnjepa` that stand for the command in a test."""
     words = command.words
@@ -151,7 +163,8 @@ def substituted(command: Command) -> tuple[str, ...]:
             kept += ["--images-per-s", "100", "--executor", "local"]
             # The embedded images are drawn for a plan; few are enough.
             few = ("train_images=512", "val_images=64")
-            kept += [] if has_images else [word for setting in few for word in ("--set", setting)]
+            own = any(word.startswith(("train_images=", "data.train_images=")) for word in kept)
+            kept += [] if has_images or own else [word for setting in few for word in ("--set", setting)]
             if verb == "benchmark" and ({"in100", "--equal-time"} & set(kept)):
                 kept += ["--methods", "cnnjepa,byol"]
     return tuple(_last_values(kept))

@@ -64,6 +64,14 @@ def test_all_gathers_one_table_and_fails_only_when_a_script_does(tmp_path: Path)
     assert run("all", "--tiny", "--only", "mask", "--out", str(tmp_path)).returncode == 2
 
 
+@pytest.mark.slow
+@pytest.mark.processes
+def test_the_benchmark_of_the_report_times_a_small_one() -> None:
+    done = run("report", "--arms", "2", "--seeds", "2")
+    assert done.returncode == 0, done.stderr
+    assert "4 trials" in done.stdout
+
+
 def test_a_failing_script_is_named_with_its_last_words(tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
                                                        capsys: pytest.CaptureFixture[str]) -> None:  # fmt: skip
     monkeypatch.syspath_prepend(str(FOLDER))

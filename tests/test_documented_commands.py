@@ -11,6 +11,7 @@ from typing import Any
 import documented
 import pytest
 import recipes
+import test_benchmarks
 import torch
 import typer
 from commands import cnnjepa, run_file
@@ -129,10 +130,20 @@ WRITTEN: dict[str, Callable[[tuple[str, ...]], list[str]]] = {
 }
 
 
+def group_of(words: list[str]) -> tuple[Any, list[str]]:
+    """(the command that the words name, the words after its name)."""
+    command: Any = typer.main.get_command(app)
+    rest = words[1:]
+    while rest and rest[0] in getattr(command, "commands", {}):
+        command = command.commands[rest.pop(0)]
+    return command, rest
+
+
 def cases() -> list[Any]:
     """One per different command of this program; those that train, draw or measure are marked slow."""
     different: dict[tuple[str, ...], tuple[tuple[str, ...], documented.Command]] = {}
-    for command in COMMANDS:
+    whole = [command for command in documented.inline() if is_whole(command)]
+    for command in [*COMMANDS, *documented.of_make(), *whole]:
         if command.program in ("cnnjepa", "torchrun") and "…" not in command.text:
             arguments = documented.substituted(command)
             different.setdefault(unnamed(arguments), (arguments, command))
@@ -143,6 +154,21 @@ def cases() -> list[Any]:
         )
         for arguments, command in different.values()
     ]  # fmt: skip
+
+
+def is_whole(command: documented.Command) -> bool:
+    """Whether a sentence names a command that can be run as it is, not only its name, an option, or a placeholder."""
+    vague = r"…|\b[A-Z]{2,}\b|--help"
+    if command.program != "cnnjepa" or re.search(vague, command.text):
+        return False
+    found, rest = group_of(command.words)
+    if not rest or (found.name == "search" and rest[0].startswith("-") and "--space" not in rest):
+        return False
+    try:
+        found.make_context("cnnjepa", list(rest))
+    except Exception:  # an option without its value, or an argument that is left out
+        return False
+    return True
 
 
 def unnamed(arguments: tuple[str, ...]) -> tuple[str, ...]:
@@ -172,15 +198,6 @@ def test_a_documented_command_runs(
     assert done.returncode in ((0, 3) if arguments[0] == "train" else (0,)), f"{words}\n{done.stdout}\n{done.stderr}"
 
 
-def group_of(words: list[str]) -> tuple[Any, list[str]]:
-    """(the command that the words name, the words after its name)."""
-    command: Any = typer.main.get_command(app)
-    rest = words[1:]
-    while rest and rest[0] in getattr(command, "commands", {}):
-        command = command.commands[rest.pop(0)]
-    return command, rest
-
-
 @pytest.mark.parametrize("command", [*COMMANDS, *documented.inline()], ids=lambda c: f"{c.document}:{c.line}")
 def test_a_documented_command_exists_with_its_options(command: documented.Command) -> None:
     if command.program == "make":
@@ -191,6 +208,10 @@ def test_a_documented_command_exists_with_its_options(command: documented.Comman
         files = [word for word in command.words[1:] if word.endswith(".py")]
         assert files or command.program == "pytest"
         assert all((ROOT / file).is_file() for file in files), command.text
+        of_benchmarks = {Path(file).stem for file in files if file.startswith("benchmarks/")}
+        assert of_benchmarks <= {*test_benchmarks.SCRIPTS, "all", "report", "gpu_check", "gpu_graphs"}, (
+            "which no test runs"
+        )
         scripts = {path: path.read_text(encoding="utf-8") for path in (ROOT / "benchmarks").glob("*.py")}
         shared = [text for text in scripts.values() if "def add_options" in text]
         sources = "".join([*shared, *((ROOT / file).read_text(encoding="utf-8") for file in files)])
