@@ -6,7 +6,7 @@ from typing import NamedTuple
 import torch
 
 from cnnjepa.data import open_data
-from cnnjepa.data.held_out import refuse_unlabelled, trained_images
+from cnnjepa.data.held_out import Grouped, grouped, refuse_unlabelled, trained_images
 from cnnjepa.data.open import refuse_part_of_a_batch
 from cnnjepa.schemas import AnyEncoderConfig, ConfigError, PretrainConfig
 from cnnjepa.schemas.pixels import UNMEASURED, Measured
@@ -24,11 +24,13 @@ class SetSize(NamedTuple):
     """0 without labels."""
     per_class: tuple[int, ...] = ()
     """Training images of every class; empty if unknown, and then the classes are assumed to be equally large."""
+    grouped: Grouped | None = None
+    """Labels and groups of the training images; None without `data.groups`."""
 
     def trained(self, config: PretrainConfig) -> int:
         """Return the number of training images that the config's method learns from; see `training_set`."""
         equal = [self.train // self.classes + (place < self.train % self.classes) for place in range(self.classes)]
-        return trained_images(config, self.per_class or equal)
+        return trained_images(config, self.per_class or equal, self.grouped)
 
 
 class DataFacts(NamedTuple):
@@ -39,6 +41,8 @@ class DataFacts(NamedTuple):
     resident: bool
     size: SetSize
     measured: Measured = UNMEASURED
+    groups: str | None = None
+    """Fingerprint of the groups of the training images; None without `data.groups` or labels."""
 
 
 class Resolver:
@@ -65,7 +69,9 @@ class Resolver:
         refuse_unlabelled(config, facts.size.classes > 0, facts.name)
         refuse_part_of_a_batch(facts.name, facts.size.trained(config), config.runtime.batch_size, self._world_size)
         device = torch.device("cpu") if asked == "cpu" else self._device
-        resolved = resolve(config, facts.resident, device, self._probe_fingerprints(config), facts.measured)
+        resolved = resolve(
+            config, facts.resident, device, self._probe_fingerprints(config), facts.measured, facts.groups
+        )
         resolved = self._with_start(with_continued_run(resolved, self._root))
         return resolved, identify(resolved, facts.fingerprint, self._world_size), facts
 
@@ -88,7 +94,7 @@ class Resolver:
             return []
         section = f"{config.probe.data} {config.data.image_size} {config.data.on_error}"
         if section not in self._probed:
-            self._probed[section] = [images.fingerprint for images in open_probe_sets(config).values()]
+            self._probed[section] = [images.probed_fingerprint for images in open_probe_sets(config).values()]
         return self._probed[section]
 
     def facts(self, config: PretrainConfig) -> DataFacts:
@@ -100,6 +106,8 @@ class Resolver:
             data = open_data(config.data)
             labels = data.train.labels
             per_class = tuple(torch.bincount(labels, minlength=data.classes).tolist())
-            size = SetSize(labels.numel(), data.val.labels.numel(), data.classes, per_class)
-            self._facts[section] = DataFacts(data.name, data.fingerprint, data.resident, size, data.measured)
+            size = SetSize(labels.numel(), data.val.labels.numel(), data.classes, per_class, grouped(data))
+            self._facts[section] = DataFacts(
+                data.name, data.fingerprint, data.resident, size, data.measured, data.groups_fingerprint
+            )
         return self._facts[section]

@@ -122,6 +122,8 @@ def probe_hash(config: PretrainConfig) -> str:
     del settings["metrics"]
     if config.probe.metrics:
         settings["metrics"] = {metric.name: metric.identity for metric in config.probe.metrics}
+    if settings["held_out_groups"] is None:
+        del settings["held_out_groups"]
     # Sets of the probe are known by their fingerprints. Without any, probes are of the run's own images.
     del settings["data"]
     if not settings["data_fingerprints"]:

@@ -88,7 +88,7 @@ class SupervisedConfig(MethodSection):
     `probe.split_seed`)."""
 
     LEARNS_FROM_LABELS: ClassVar[bool] = True
-    PROBE_SETTINGS_IN_TRAINING: ClassVar[tuple[str, ...]] = ("held_out_fraction", "split_seed")
+    PROBE_SETTINGS_IN_TRAINING: ClassVar[tuple[str, ...]] = ("held_out_fraction", "split_seed", "held_out_groups")
 
     name: Literal["supervised"] = "supervised"
     """The method that this section configures."""

@@ -58,7 +58,8 @@ class ProbeConfig(Section):
     """Neighbour counts among which protocol `held_out` chooses. Source: ours."""
 
     held_out_fraction: float = Field(default=0.1, gt=0, lt=0.5)
-    """Share of the training set held out for choosing, stratified by class. Source: ours."""
+    """Share of the training set held out for choosing, stratified by class; of whole groups if there are
+    `data.groups`. Source: ours."""
 
     split_seed: int = 0
     """Seed of that split; the same for all training seeds, so that runs are compared on the same images."""
@@ -77,6 +78,10 @@ class ProbeConfig(Section):
 
     data_fingerprints: tuple[str, ...] = ()
     """Fingerprints of the sets of `data`, in order. Filled in when a run begins."""
+
+    held_out_groups: str | None = None
+    """Fingerprint of the groups (`data.groups`) that are held out as a whole; None without groups. Filled in when a run
+    begins."""
 
     resize: int | None = Field(default=None, ge=8)
     """Length of the shorter side before the centre crop, in pixels; None = image_size (small images are probed at their

@@ -88,6 +88,7 @@ _OTHER = {
     "probe.metrics": ["class_means"],
     "probe.data": ["elsewhere"],
     "probe.data_fingerprints": ["other"],
+    "probe.held_out_groups": "other",
     "data.labels": "none",
     "data.groups": 1,
 }
@@ -125,7 +126,7 @@ _STARTS = {
 # Probe settings that decide what is trained, and those on which no figure of a result depends.
 _TRAINED_ON = {
     "random_init": ("probe.resize",),
-    "supervised": ("probe.held_out_fraction", "probe.split_seed"),
+    "supervised": ("probe.held_out_fraction", "probe.split_seed", "probe.held_out_groups"),
 }
 
 

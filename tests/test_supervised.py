@@ -69,7 +69,7 @@ def test_the_split_is_the_whole_set_s_where_images_are_missing_from_the_features
     assert places[held_rows].tolist() == [place for place in held.tolist() if place % 7]
     assert sorted([*fit_rows.tolist(), *held_rows.tolist()]) == list(range(len(places)))
     # The few images of a probe during training are split alike.
-    some = _some_of_both_parts(labels, 100, config_of())
+    some = _some_of_both_parts(ResidentSource(torch.zeros(160, 3, 1, 1), labels, "abcdefgh", "", str), 100, config_of())
     assert some.numel() == 100 and len(set(some.tolist()) & set(held.tolist())) == 10
 
 

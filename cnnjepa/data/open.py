@@ -10,7 +10,7 @@ from cnnjepa.data.measure import measure
 from cnnjepa.data.own import open_own
 from cnnjepa.data.resident import ResidentSource, decode_all, first_image
 from cnnjepa.data.scan import named
-from cnnjepa.data.source import ImageSource, Splits, Subset, Unlabelled, spread
+from cnnjepa.data.source import ImageSource, Splits, Subset, Unlabelled, groups_of, spread
 from cnnjepa.errors import ImageError
 from cnnjepa.implementation import implementation_of
 from cnnjepa.schemas import ConfigError, DataConfig
@@ -62,6 +62,20 @@ class DataSet:
     def classes(self) -> int:
         """Number of classes; 0 without labels."""
         return len(self.train.class_names)
+
+    @property
+    def groups_fingerprint(self) -> str | None:
+        """Identifies the groups of the training images, which probes do not divide; None without labels or groups."""
+        groups = groups_of(self.train) if self.labelled else None
+        return None if groups is None else hashlib.sha256(str(groups.tolist()).encode()).hexdigest()
+
+    @property
+    def probed_fingerprint(self) -> str:
+        """Identifies the images and their groups in the hash of a probe."""
+        groups = self.groups_fingerprint
+        return (
+            self.fingerprint if groups is None else hashlib.sha256(f"{self.fingerprint}{groups}".encode()).hexdigest()
+        )
 
     @property
     def labelled(self) -> bool:

@@ -20,9 +20,15 @@ class ResidentSource:
     ImageSource."""
 
     def __init__(
-        self, images: Tensor, labels: Tensor, class_names: Sequence[str], fingerprint: str, name: Callable[[int], str]
+        self,
+        images: Tensor,
+        labels: Tensor,
+        class_names: Sequence[str],
+        fingerprint: str,
+        name: Callable[[int], str],
+        groups: Tensor | None = None,
     ) -> None:
-        self.images, self.labels, self.class_names = images, labels, class_names
+        self.images, self.labels, self.class_names, self.groups = images, labels, class_names, groups
         self._fingerprint, self._name = fingerprint, name
 
     def load(self, index: int) -> Tensor:
@@ -40,7 +46,8 @@ def subset(source: ImageSource, indices: Tensor) -> ImageSource:
     few = Subset(source, indices)
     if not isinstance(source, ResidentSource):
         return few
-    return ResidentSource(chosen(source.images, indices), few.labels, few.class_names, few.fingerprint(), few.name)
+    images = chosen(source.images, indices)
+    return ResidentSource(images, few.labels, few.class_names, few.fingerprint(), few.name, few.groups)
 
 
 def open_synthetic(config: SyntheticData) -> Splits:
@@ -98,12 +105,8 @@ def decode_all(source: ImageSource, on_error: str, first: Tensor) -> Decoded | s
         images[len(kept)] = image
         kept.append(index)
         repaired += found
-    indices = torch.tensor(kept)
+    some = Subset(source, torch.tensor(kept, dtype=torch.int64))
     resident = ResidentSource(
-        images[: len(kept)],
-        source.labels[indices],
-        source.class_names,
-        source.fingerprint(),
-        Subset(source, indices).name,
+        images[: len(kept)], some.labels, some.class_names, some.fingerprint(), some.name, some.groups
     )
     return Decoded(resident, skipped, repaired)

@@ -84,6 +84,13 @@ def spread(source: ImageSource, count: int) -> Tensor:
     return torch.arange(count) * images // max(count, 1)
 
 
+def groups_of(source: ImageSource) -> Tensor | None:
+    """Return the group of every image, int64 [N], whose images must not be divided; None for a source without
+    `groups`."""
+    groups: Tensor | None = getattr(source, "groups", None)
+    return groups
+
+
 class Unlabelled:
     """A source without its labels."""
 
@@ -109,6 +116,8 @@ class Subset:
         self._source, self._indices = source, indices
         self.labels = source.labels[indices]
         self.class_names = source.class_names
+        groups = groups_of(source)
+        self.groups = None if groups is None else groups[indices]
 
     def load(self, index: int) -> Tensor:
         return self._source.load(int(self._indices[index]))

@@ -24,13 +24,16 @@ def part_of(members: int, fraction: float) -> int:
     return max(round(members * fraction), 1) if members > 1 else 0
 
 
-def split_off_groups(labels_N: Tensor, groups_N: Tensor, fraction: float, seed: int) -> tuple[Tensor, Tensor]:
-    """Return (kept, split-off) indices, ascending, so that no group (int64 [N], from 0) is in both parts.
+def split_off_groups(
+    labels_N: Tensor, groups_N: Tensor, fraction: float, seed: int, purpose: str = "val_groups"
+) -> tuple[Tensor, Tensor]:
+    """Return (kept, split-off) indices, ascending, so that no group (int64 [N]) is in both parts.
 
     Groups are visited in a seeded order. One is split off if that brings the numbers of split-off images per class
     nearer to `part_of`, unless it holds all images that are left of a class; at least one group is split off and one is
     kept. Raises ValueError if that is impossible.
     """
+    groups_N = groups_N.unique(return_inverse=True)[1]
     count = int(groups_N.max()) + 1 if groups_N.numel() else 0
     if count < 2:
         raise ValueError(f"{count} group(s) cannot be divided into two parts")
@@ -44,7 +47,7 @@ def split_off_groups(labels_N: Tensor, groups_N: Tensor, fraction: float, seed: 
     def may_go(group: int) -> bool:
         return bool(((whole_C - have_C - table_GC[group] > 0) | (table_GC[group] == 0)).all())
 
-    order = uniforms(key(seed, "val_groups"), torch.arange(count), 1)[:, 0].argsort(stable=True).tolist()
+    order = uniforms(key(seed, purpose), torch.arange(count), 1)[:, 0].argsort(stable=True).tolist()
     off: list[int] = []
     for group in order:
         gain = (due_C - have_C).abs().sum() - (due_C - have_C - table_GC[group]).abs().sum()

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from cnnjepa.data import DataSet
 from cnnjepa.data.held_out import held_out_split
 from cnnjepa.data.resident import subset
-from cnnjepa.data.source import spread, stratified
+from cnnjepa.data.source import ImageSource, groups_of, spread, stratified
 from cnnjepa.methods import Method
 from cnnjepa.probes.diagnostics import diagnose
 from cnnjepa.probes.evaluate import Judged, judge, selection_knn
@@ -245,19 +245,21 @@ def _online_features(
     images, chosen = watched.train, None
     if few < labels.numel():
         supervised = config.method.LEARNS_FROM_LABELS
-        chosen = _some_of_both_parts(labels, few, config) if supervised else None
+        chosen = _some_of_both_parts(watched.train, few, config) if supervised else None
         images = subset(watched.train, stratified(labels, few) if chosen is None else chosen)
     features = extract(encoder_embed(network, config, device), images, config, folder, tick)
     if chosen is not None:
+        features.groups = groups_of(watched.train)
         features.part_of = (labels, chosen[features.whole_set[1]])
     return features
 
 
-def _some_of_both_parts(labels: Tensor, count: int, config: PretrainConfig) -> Tensor:
+def _some_of_both_parts(source: ImageSource, count: int, config: PretrainConfig) -> Tensor:
     """Return the indices (int64, ascending) of `count` images, spread evenly over classes. The held-out fraction of
     them is held out."""
-    fit, held = held_out_split(labels, config.probe.held_out_fraction, config.probe.split_seed)
-    of_held = min(max(round(count * config.probe.held_out_fraction), 1), held.numel())
+    labels, probe = source.labels, config.probe
+    fit, held = held_out_split(labels, probe.held_out_fraction, probe.split_seed, groups_of(source))
+    of_held = min(max(round(count * probe.held_out_fraction), 1), held.numel())
     of_fit = min(count - of_held, fit.numel())
     parts = fit[stratified(labels[fit], of_fit)], held[stratified(labels[held], of_held)]
     return torch.cat(parts).sort().values

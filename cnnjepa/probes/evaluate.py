@@ -31,7 +31,7 @@ def split_rows(train: Features, config: ProbeConfig) -> tuple[Tensor, Tensor]:
     """Return (fitting, held-out) rows, ascending. The split is that of the whole training set, which supervised
     training also uses, even if only some of the images are among the rows."""
     labels, places = train.whole_set
-    _, held = held_out_split(labels, config.held_out_fraction, config.split_seed)
+    _, held = held_out_split(labels, config.held_out_fraction, config.split_seed, train.groups)
     is_held = torch.zeros_like(labels, dtype=torch.bool)
     is_held[held] = True
     rows = is_held[places]

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from cnnjepa.data.batches import Normalizer
 from cnnjepa.data.evaluation import evaluation_batches
-from cnnjepa.data.source import ImageSource
+from cnnjepa.data.source import ImageSource, groups_of
 from cnnjepa.errors import RunError
 from cnnjepa.schemas import PretrainConfig
 
@@ -37,6 +37,8 @@ class Features:
     """Damaged images that were repaired while reading, by name and reason."""
     scratch: Path | None = None
     """Folder for large copies; None means the system's temporary folder."""
+    groups: Tensor | None = None
+    """Groups of the whole set, int64, whose images are not divided; None without groups."""
     part_of: tuple[Tensor, Tensor] | None = None
     """(labels of the whole set, int64 [N] indices of the rows in it) if rows are missing; None if none is missing."""
 
@@ -123,7 +125,9 @@ def extract(
     if not kept:
         raise RunError("no image of this set can be read; `cnnjepa data check PATH` lists what is wrong")
     places = torch.cat(kept)
-    return Features(values[:rows], source.labels[places], skipped, repaired, scratch, (source.labels, places))
+    return Features(
+        values[:rows], source.labels[places], skipped, repaired, scratch, groups_of(source), (source.labels, places)
+    )
 
 
 def _storage(count: int, dim: int, scratch: Path | None) -> Tensor:

@@ -44,10 +44,15 @@ def _known(config: PretrainConfig, data: DataSet, identity: Identity, environmen
         "seed": config.runtime.seed,
         "train_images": data.train.labels.numel(),
         "val_images": data.val.labels.numel(),
-        "probe": config.probe.model_dump(mode="json", exclude={"data", "data_fingerprints"}),
+        "probe": config.probe.model_dump(mode="json", exclude=_not_shown(config)),
         "software": in_words(environment),
         "finished": now(),
     }
+
+
+def _not_shown(config: PretrainConfig) -> set[str]:
+    """Return the probe settings that are no part of a result, because it describes the sets themselves."""
+    return {"data", "data_fingerprints", *(() if config.probe.held_out_groups else ("held_out_groups",))}
 
 
 def in_words(environment: dict[str, Any]) -> dict[str, str]:
@@ -190,7 +195,7 @@ def _judge_and_write(run: Run, state: RunState) -> None:
     network = state.method.probed_encoder(run.config.probed_encoder)
 
     def floor_of(images: DataSet) -> Floor:
-        return measured if run.floors is None else FloorStore(run.floors, run.config, images.fingerprint)
+        return measured if run.floors is None else FloorStore(run.floors, run.config, images.probed_fingerprint)
 
     assessment = assess(
         network,

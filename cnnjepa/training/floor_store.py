@@ -27,6 +27,7 @@ _PROBES, _METRICS = TypeAdapter(Probes), TypeAdapter(dict[str, float])
 # Probe settings that do not affect the figures of any floor.
 _NOT_OF_FLOORS = {
     "every_epochs", "online_images", "encoder", "floors", "feature_batch_size", "metrics", "data", "data_fingerprints",
+    "held_out_groups",
 }  # fmt: skip
 # Settings that decide which pixels of the images a probe sees. `resident` and `on_error` matter if images are
 # unreadable: a resident set leaves them out before any are chosen.

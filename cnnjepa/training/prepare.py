@@ -7,7 +7,7 @@ import torch
 from cnnjepa.clock import now
 from cnnjepa.data import DataSet, open_data
 from cnnjepa.data.augmentation_check import refuse_unfit_augmentations
-from cnnjepa.data.held_out import refuse_unlabelled, trained_images
+from cnnjepa.data.held_out import grouped, refuse_undividable_groups, refuse_unlabelled, trained_images
 from cnnjepa.data.open import refuse_part_of_a_batch
 from cnnjepa.errors import Stopped
 from cnnjepa.measuring.cost import method_cost
@@ -47,7 +47,9 @@ def open_run(
     processes, stop, watcher = session
     _leave_if_asked(stop, processes)
     data = _opened(config, folder, resume, processes)
-    config = resolve(config, data.resident, processes.device, probe_fingerprints(data), data.measured)
+    config = resolve(
+        config, data.resident, processes.device, probe_fingerprints(data), data.measured, data.groups_fingerprint
+    )
     config, initial = _with_start(config, folder, resume)
     identity = identify(config, data.fingerprint, processes.world_size)
     _refuse_unexpected(identity, expected_hash, config)
@@ -82,9 +84,10 @@ def _opened(config: PretrainConfig, folder: RunFolder, resume: bool, processes: 
     refuse_unfit_augmentations(config.views, config.data.channels)
     data = open_data(config.data, config.runtime.batch_size, processes.world_size)
     refuse_unlabelled(config, data.labelled, data.name)
-    training = trained_images(config, torch.bincount(data.train.labels).tolist())
+    training = trained_images(config, torch.bincount(data.train.labels).tolist(), grouped(data))
     refuse_part_of_a_batch(data.name, training, config.runtime.batch_size, processes.world_size)
     data.probe_sets = open_probe_sets(config)
+    refuse_undividable_groups(config, data)
     if config.probe.metrics and not data.judged_on:
         names = ", ".join(metric.name for metric in config.probe.metrics)
         raise ConfigError(

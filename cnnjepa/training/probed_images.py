@@ -55,7 +55,12 @@ def probe_config(
             section = {name: section[name] for name in _OF_THE_ENCODER} | data_at(data, parsed.get("data.source"))
     sections = {"data": section}
     if not own:  # they are what is probed
-        sections["probe"] = {**config.probe.model_dump(mode="json"), "data": [], "data_fingerprints": []}
+        sections["probe"] = {
+            **config.probe.model_dump(mode="json"),
+            "data": [],
+            "data_fingerprints": [],
+            "held_out_groups": None,
+        }
     return with_sections(config, sections, overrides), own
 
 
@@ -86,8 +91,8 @@ def open_probe_sets(config: PretrainConfig) -> dict[str, DataSet]:
 
 
 def probe_fingerprints(data: DataSet) -> list[str]:
-    """Return the fingerprints of the sets of `probe.data`, in order."""
-    return [images.fingerprint for images in data.probe_sets.values()]
+    """Return the fingerprints of the sets of `probe.data` and their groups, in order."""
+    return [images.probed_fingerprint for images in data.probe_sets.values()]
 
 
 def _moved(own: DataConfig, place: Path, fingerprint: str) -> bool:

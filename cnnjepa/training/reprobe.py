@@ -9,7 +9,7 @@ from torch import nn
 
 from cnnjepa.data import DataSet, open_data
 from cnnjepa.data.batches import Order
-from cnnjepa.data.held_out import trained_images
+from cnnjepa.data.held_out import grouped, refuse_undividable_groups, trained_images
 from cnnjepa.measuring.cost import method_cost
 from cnnjepa.methods import Method, build_method
 from cnnjepa.places import refuse_no_run
@@ -64,12 +64,13 @@ def reprobe(
     elsewhere = config.runtime.device == "cuda" and "runtime.device" not in changed
     device = distributed.pick_device("auto" if elsewhere else config.runtime.device)
     config = config.model_copy(update={"runtime": config.runtime.model_copy(update={"device": device.type})})
-    if own_images:
-        _refuse_another_split(config, state["settings"])
 
     data = open_data(config.data)
     data.probe_sets = open_probe_sets(config)
-    config = with_probe_fingerprints(config, probe_fingerprints(data))
+    config = with_probe_fingerprints(config, probe_fingerprints(data), data.groups_fingerprint)
+    refuse_undividable_groups(config, data)
+    if own_images:
+        _refuse_another_split(config, state["settings"])
     network: nn.Module = load_encoder(run_dir, config.probed_encoder, checkpoint).to(device)
     if config.runtime.channels_last:
         network = network.to(memory_format=torch.channels_last)
@@ -158,14 +159,24 @@ def _images_of_an_epoch(config: PretrainConfig, data: DataSet, settings: dict[st
     """Return the number of training images from which the run learned. Supervised runs of earlier versions, whose
     checkpoints name no split, learned from all images."""
     labels = data.train.labels
-    return trained_images(config, torch.bincount(labels).tolist()) if "probe" in settings else labels.numel()
+    return (
+        trained_images(config, torch.bincount(labels).tolist(), grouped(data))
+        if "probe" in settings
+        else labels.numel()
+    )
 
 
 def _refuse_another_split(config: PretrainConfig, settings: dict[str, Any]) -> None:
     """Raise ConfigError if a supervised run would be probed on a held-out part on which it was trained."""
     if not config.method.LEARNS_FROM_LABELS:
         return
-    for name, trained_with in settings.get("probe", {}).items():
+    trained = settings.get("probe", {})
+    if trained and config.probe.held_out_groups != trained.get("held_out_groups"):
+        raise ConfigError(
+            "this supervised run left out other images than the probes hold out now: whole groups (data.groups). Train "
+            "it again"
+        )
+    for name, trained_with in trained.items():
         if (asked := getattr(config.probe, name)) != trained_with:
             raise ConfigError(
                 f"--set probe.{name}={asked}: this supervised run left out the images that probe.{name}={trained_with} "

@@ -27,9 +27,10 @@ def resolve(
     device: torch.device,
     probe_fingerprints: Sequence[str] = (),
     measured: Measured = UNMEASURED,
+    groups: str | None = None,
 ) -> PretrainConfig:
     """Return the config as it is run: device and residency decided, measured numbers filled in, paths of images
-    absolute, and the fingerprints of the sets of `probe.data` filled in."""
+    absolute, and the fingerprints of the sets of `probe.data` and of the training images' `groups` filled in."""
     found: dict[str, object] = {"resident": "always" if resident else "never"}
     if config.data.labels not in LABEL_WORDS:
         found["labels"] = str(Path(config.data.labels).resolve())
@@ -41,14 +42,19 @@ def resolve(
             "data": config.data.measured_as(measured).model_copy(update=found),
         }
     )
-    return with_probe_fingerprints(resolved, probe_fingerprints)
+    return with_probe_fingerprints(resolved, probe_fingerprints, groups)
 
 
-def with_probe_fingerprints(config: PretrainConfig, fingerprints: Sequence[str]) -> PretrainConfig:
-    """Return the config with absolute paths of the sets of `probe.data`, and their fingerprints."""
+def with_probe_fingerprints(
+    config: PretrainConfig, fingerprints: Sequence[str], groups: str | None = None
+) -> PretrainConfig:
+    """Return the config with absolute paths of the sets of `probe.data`, their fingerprints, and the fingerprint of the
+    training images' `groups` if images are held out from them."""
+    own = not config.probe.data or config.method.LEARNS_FROM_LABELS
     found = {
         "data": tuple(path.resolve() for path in config.probe.data),
         "data_fingerprints": tuple(fingerprints),
+        "held_out_groups": groups if own else None,
     }
     return config.model_copy(update={"probe": config.probe.model_copy(update=found)})
 
