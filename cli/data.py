@@ -30,12 +30,14 @@ def _data() -> None:
 def _images_at(path: Path, what: str, **splits: str | None) -> "DataConfig":
     """Return the data section of `--data PATH`, with other names of splits if given. Raises ConfigError, naming `what`,
     when nothing exists at the path."""
-    from cnnjepa.schemas import ConfigError, load_config
+    from cnnjepa.schemas.errors import ConfigError
 
     if not path.exists():
         raise ConfigError(
             f"{what} {path} does not exist; give a directory of images, a .tar(.gz) of one, or HDF5 files"
         )
+    from cnnjepa.schemas.load import load_config
+
     small = ["image_size=64", "min_keep=0", "sampler=unbiased", "stem=small"]  # a config that fits any images
     named = {f"data.{name}": split for name, split in splits.items() if split is not None}
     return load_config(data=path, overrides=small, changes=named).data

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from cnnjepa.cli.options import ConfigOption, DataOption, PresetOption, SetOption, requested_config
+from cnnjepa.cli.options import ConfigOption, DataOption, PresetOption, SetOption, refuse_missing, requested_config
 
 EXAMPLE = "Example:  cnnjepa doctor --preset in100 --data /data/imagenet100"
 
@@ -50,6 +50,7 @@ def doctor(
 
     The exit code is 1 when a check fails.
     """
+    refuse_missing(data, preset, sets, config)
     named = {"--encoder": encoder, "--method": method, "--augmentation": augmentation, "--metric": metric}
     given = [option for option, value in named.items() if value is not None]
     if len(given) > 1:

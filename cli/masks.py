@@ -5,7 +5,15 @@ from typing import Annotated
 
 import typer
 
-from cnnjepa.cli.options import ConfigOption, DataOption, PresetOption, SetOption, at_home, requested_config
+from cnnjepa.cli.options import (
+    ConfigOption,
+    DataOption,
+    PresetOption,
+    SetOption,
+    at_home,
+    refuse_missing,
+    requested_config,
+)
 
 EXAMPLE = "Example:  cnnjepa masks --preset in100 --out masks.png"
 
@@ -26,6 +34,7 @@ def masks(
 
     Without --data, the images are synthetic.
     """
+    refuse_missing(data, preset, sets, config)
     asked = requested_config(preset, config, sets, data)
     from cnnjepa.places import refuse_missing_images
     from cnnjepa.schemas import ConfigError

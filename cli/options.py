@@ -1,6 +1,7 @@
 """Options that several commands share."""
 
 import json
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -70,12 +71,12 @@ DataOption = Annotated[
     ),
 ]
 ProbeDataOption = Annotated[
-    list[Path] | None,
+    list[str] | None,
     typer.Option(
         "--probe-data",
-        help="A labelled set on which the encoder is probed, as for --data. Repeatable. The training "
-        "set by default, if it has labels.",
-        metavar="PATH",
+        help="A labelled set on which the encoder is probed, as for --data. Repeatable. The training set by default, "
+        "if it has labels. PATH:labels=FILE gives it a table of labels; groups, train_split and val_split likewise.",
+        metavar="PATH[:KEY=VALUE]",
         callback=at_home,
     ),
 ]
@@ -93,7 +94,7 @@ def requested_config(
     sets: list[str] | None,
     data: Path | None,
     default: str | None = None,
-    probe_data: list[Path] | None = None,
+    probe_data: list[str] | None = None,
 ) -> "PretrainConfig":
     """Return the config that these options describe. Raises ConfigError."""
     from cnnjepa.schemas import ConfigError, load_config, preset_names
@@ -103,20 +104,59 @@ def requested_config(
     return load_config(preset or (None if config else default), config, sets or [], data, probed_on(probe_data))
 
 
-def probed_on(paths: list[Path] | None) -> dict[str, Any]:
-    """Return the change of a config for `--probe-data`. Raises ConfigError for a path that does not exist."""
+def refuse_missing(
+    data: Path | None, preset: str | None, sets: list[str] | None, file: str | Path | None = None
+) -> None:
+    """Raise ConfigError if nothing exists at `--data`, before the models of the config are built (a third of a second).
+    `file` is a config or study. Where a source is named, the config knows what must exist, and nothing is raised."""
+    if data is None or data.exists() or any("source" in flag or "download" in flag for flag in sets or []):
+        return
     from cnnjepa.schemas.errors import ConfigError
+    from cnnjepa.schemas.preset_files import names_a_source
 
-    for path in paths or []:
-        if not path.exists():
-            raise ConfigError(f"--probe-data {path} does not exist; give a directory of labelled images, or an archive")
-    return {"probe.data": [str(path) for path in paths]} if paths else {}
+    try:
+        text = Path(file).read_text(encoding="utf-8") if file else ""
+    except (OSError, UnicodeDecodeError):
+        return  # the file is at fault
+    if not names_a_source(f"extends: {preset}\n{text}" if preset else text):
+        raise ConfigError(
+            f"data.path {data} does not exist; give the images' directory or .tar archive with --data PATH"
+        )
 
 
-def probe_data_sets(paths: list[Path] | None) -> list[str]:
+def probed_on(given: list[str] | None) -> dict[str, Any]:
+    """Return the change of a config for `--probe-data`. Raises ConfigError for a path that does not exist."""
+    return {"probe.data": [_probe_set(text) for text in given]} if given else {}
+
+
+def probe_data_sets(given: list[str] | None) -> list[str]:
     """Return `--probe-data` as `--set` flags, with absolute paths. Raises ConfigError like `probed_on`."""
-    changes = probed_on([path.absolute() for path in paths or []])
+    changes = probed_on(given)
     return [f"{path}={json.dumps(value)}" for path, value in changes.items()]
+
+
+_KEYS = ("labels", "groups", "train_split", "val_split")
+
+
+def _probe_set(text: str) -> str | dict[str, Any]:
+    """Return an entry of `probe.data` for PATH, or for PATH:labels=FILE and the like, with absolute paths."""
+    from cnnjepa.schemas.data import LABEL_WORDS
+    from cnnjepa.schemas.errors import ConfigError
+    from cnnjepa.schemas.yaml_text import read_yaml
+
+    path, *rest = [text] if Path(text).exists() else re.split(rf":({'|'.join(_KEYS)})=", text)
+    if not Path(path).exists():
+        raise ConfigError(
+            f"--probe-data {path} does not exist; give a directory of labelled images, or an archive, and behind it "
+            f"settings such as :labels=FILE ({', '.join(_KEYS)})"
+        )
+    settings: dict[str, Any] = dict(zip(rest[::2], rest[1::2], strict=True))
+    if "groups" in settings:
+        settings["groups"] = read_yaml(settings["groups"], "--probe-data")
+    if settings.get("labels", "auto") not in LABEL_WORDS:
+        settings["labels"] = str(at_home(Path(settings["labels"])).absolute())
+    whole = str(Path(path).absolute())
+    return {"path": whole, **settings} if settings else whole
 
 
 def listed(text: str | None, flag: str) -> list[Any] | None:

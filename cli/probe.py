@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from cnnjepa.cli.options import DataOption, ProbeDataOption, SetOption, at_home, probe_data_sets
+from cnnjepa.cli.options import DataOption, ProbeDataOption, SetOption, at_home, probe_data_sets, refuse_missing
 
 EXAMPLE = "Example:  cnnjepa probe runs/demo-seed0 --encoder context"
 
@@ -35,9 +35,11 @@ def probe(
     `--probe-data PATH` probes the encoder on labelled sets; that result is added.
     """
     from cnnjepa.places import refuse_missing_images, refuse_no_run
-    from cnnjepa.schemas import load_config
 
     refuse_no_run(run, checkpoint)
+    refuse_missing(data, None, sets)
+    from cnnjepa.schemas import load_config
+
     if data is not None:
         refuse_missing_images(load_config("smoke", data=data).data)
     from cnnjepa.cli.summary import print_summary

@@ -5,7 +5,7 @@ from typing import Annotated, Any, Literal
 
 import typer
 
-from cnnjepa.cli.options import DataOption, ProbeDataOption, SetOption, at_home, probe_data_sets
+from cnnjepa.cli.options import DataOption, ProbeDataOption, SetOption, at_home, probe_data_sets, refuse_missing
 from cnnjepa.cli.study_options import ClusterOptions, taking
 
 EXAMPLE = "Example:  cnnjepa search --preset smoke --space 'optimizer.lr=log(1e-4, 1e-1)' --trials 8"
@@ -62,6 +62,7 @@ def search(
     Every trial is a run, which `train --resume` can resume. The same command resumes a stopped search. Exit codes:
     0 done, 1 no trial finished, 2 invalid request, 75 stopped.
     """
+    refuse_missing(data, preset, sets, file)
     from cnnjepa.ablations.search.points import check_search
     from cnnjepa.cli.search_space import requested_space
     from cnnjepa.places import refuse_missing_images

@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal
 
 import typer
 
-from cnnjepa.cli.options import DataOption, ProbeDataOption, RootOption, SetOption, probe_data_sets
+from cnnjepa.cli.options import DataOption, ProbeDataOption, RootOption, SetOption, probe_data_sets, refuse_missing
 
 
 @dataclasses.dataclass(frozen=True)
@@ -94,6 +94,7 @@ def taking(options: type[Any]) -> Callable[[Callable[..., None]], Callable[..., 
 
         @functools.wraps(command)
         def wrapped(**given: Any) -> None:
+            refuse_missing(given["data"], given.get("preset"), given["sets"], given.get("study"))
             if given.get("probe_data"):
                 given["sets"] = [*(given["sets"] or []), *probe_data_sets(given["probe_data"])]
             chosen = options(**{parameter.name: given.pop(parameter.name) for parameter in shared})

@@ -14,6 +14,7 @@ from cnnjepa.cli.options import (
     SetOption,
     at_home,
     probed_on,
+    refuse_missing,
     requested_config,
 )
 from cnnjepa.commands import command
@@ -67,6 +68,8 @@ def train(
     Exit codes: 0 done, 1 failed, 2 invalid request, 3 collapsed, 75 stopped with a checkpoint (run again with
     --resume to continue). Start it with torchrun for several GPUs.
     """
+    if not continued:
+        refuse_missing(data, preset, sets, config)
     from cnnjepa.errors import ImageError, RunError, Stopped
     from cnnjepa.launcher import launched
     from cnnjepa.places import refuse_missing_images, refuse_no_checkpoint

@@ -1,7 +1,11 @@
 """Errors that can occur while running. A wrong request is `cnnjepa.schemas.ConfigError`."""
 
+from typing import TYPE_CHECKING
+
 from cnnjepa.schemas.errors import ConfigError
-from cnnjepa.schemas.pixels import PixelKind
+
+if TYPE_CHECKING:
+    from cnnjepa.schemas.pixels import PixelKind
 
 
 class RunError(RuntimeError):
@@ -11,7 +15,7 @@ class RunError(RuntimeError):
 class ImageError(RunError):
     """An image cannot be read; the message names it. Exit code 2, because the user's data are the cause."""
 
-    fits: PixelKind | None = None
+    fits: "PixelKind | None" = None
     """The form in which the image can be read, if only its depth or its channels are others than the config's."""
 
 

@@ -2,23 +2,39 @@
 once."""
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from cnnjepa.schemas.data import DataConfig
 from cnnjepa.schemas.errors import ConfigError
 
+if TYPE_CHECKING:
+    from cnnjepa.schemas.data import DataConfig
 
-def image_path(config: DataConfig) -> Path:
+
+def image_path(config: "DataConfig") -> Path:
     """Return `data.path`. Raises ConfigError if it is not set, or if it does not exist and nothing is to be downloaded
-    there."""
+    there, and for a table of labels that does not exist."""
     path = config.images_path
     if path is None:
         raise ConfigError(f"data.path is not set; give {config.PATH} with --data PATH")
     if not path.exists() and not config.makes_missing_path:
         raise ConfigError(f"data.path {path} does not exist; give {config.PATH} with --data PATH")
+    _refuse_missing_table(config)
     return path
 
 
-def refuse_missing_images(config: DataConfig) -> None:
+def _refuse_missing_table(config: "DataConfig") -> None:
+    from cnnjepa.schemas.data import LABEL_WORDS
+
+    if not config.LABELS_FROM_FILES or config.labels in LABEL_WORDS:
+        return
+    for name in (getattr(config, "train_split", ""), getattr(config, "val_split", "")):
+        table = Path(config.labels.replace("{split}", name))
+        if not table.is_file():
+            what = "is not a file" if table.exists() else "does not exist"
+            raise ConfigError(f"data.labels {table} {what}; give {', '.join(LABEL_WORDS)}, or the path of a table")
+
+
+def refuse_missing_images(config: "DataConfig") -> None:
     """Raise ConfigError for a `data.path` that is set and does not exist. A source of one's own checks its own."""
     if config.PATH is not None and config.images_path is not None:
         image_path(config)

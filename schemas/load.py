@@ -4,7 +4,6 @@ import copy
 import json
 from collections.abc import Mapping
 from functools import cache
-from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
@@ -17,18 +16,17 @@ from cnnjepa.schemas.extension import TAGS
 from cnnjepa.schemas.fields import arm_of, arms, discriminator, listed, nearest, tag_values
 from cnnjepa.schemas.metric import import_metrics
 from cnnjepa.schemas.overrides import Tree, merge, nested, parse_overrides, selectors_first
+from cnnjepa.schemas.preset_files import FOLDER
+from cnnjepa.schemas.probe_set import ENTRY_TAGS, ProbeSet
 from cnnjepa.schemas.yaml_text import read_yaml, read_yaml_file
 
-_PRESETS = files("cnnjepa.schemas") / "presets"
 _HDF5 = (".h5", ".hdf5")
 
 
 @cache
 def preset_names() -> tuple[str, ...]:
     """Return the names of the preset files."""
-    return tuple(
-        sorted(entry.name.removesuffix(".yaml") for entry in _PRESETS.iterdir() if entry.name.endswith(".yaml"))
-    )
+    return tuple(sorted(entry.name.removesuffix(".yaml") for entry in FOLDER.iterdir() if entry.name.endswith(".yaml")))
 
 
 def preset_text(name: str) -> str:
@@ -37,7 +35,7 @@ def preset_text(name: str) -> str:
         raise ConfigError(
             f"preset {name!r} does not exist; must be one of {', '.join(preset_names())}{nearest(name, preset_names())}"
         )
-    return (_PRESETS / f"{name}.yaml").read_text(encoding="utf-8")
+    return (FOLDER / f"{name}.yaml").read_text(encoding="utf-8")
 
 
 def _preset_tree(name: str) -> Tree:
@@ -244,6 +242,8 @@ def _owner(location: tuple[Any, ...], root: type[BaseModel], tree: Tree) -> tupl
     while steps:
         name = steps.pop(0)
         names.append(str(name))
+        if isinstance(name, int) and steps and steps[0] in ENTRY_TAGS:
+            model = ProbeSet if steps.pop(0) == "set" else model
         info = model.model_fields.get(name) if isinstance(name, str) else None
         options = arms(info.annotation) if info else []
         owner = model

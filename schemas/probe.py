@@ -6,7 +6,7 @@ from pydantic import Field, PositiveFloat, PositiveInt, field_serializer, field_
 
 from cnnjepa.schemas.base import Section
 from cnnjepa.schemas.metric import AnyMetric, MetricSection, metric_list, metric_section
-from cnnjepa.schemas.paths import UserPath
+from cnnjepa.schemas.probe_set import ProbeSet, ProbeSets
 
 Protocol = Literal["published", "held_out"]
 FloorName = Literal["untrained", "pixels"]
@@ -72,9 +72,10 @@ class ProbeConfig(Section):
     feature_batch_size: int = Field(default=256, ge=1)
     """Images per forward pass of feature extraction. Not in the probe hash."""
 
-    data: tuple[UserPath, ...] = ()
-    """Labelled sets on which the encoder is probed, each at a path as for `data.path`; none = the training set, if it
-    has labels. Given with `--probe-data`. Not hashed; their fingerprints are."""
+    data: ProbeSets = ()
+    """Labelled sets on which the encoder is probed; none = the training set, if it has labels. Each is a path, as for
+    `data.path`, or a mapping of `path` and, if wanted, `labels` (a table), `groups`, `train_split` and `val_split`,
+    which mean the same as in the section `data`. Given with `--probe-data`. Not hashed; their fingerprints are."""
 
     data_fingerprints: tuple[str, ...] = ()
     """Fingerprints of the sets of `data`, in order. Filled in when a run begins."""
@@ -113,6 +114,11 @@ class ProbeConfig(Section):
             raise ValueError(f"must be true, false, or a list of {', '.join(get_args(FloorName))}")
         asked = [name for name in get_args(FloorName) if name in names]
         return asked == list(get_args(FloorName)) or asked or value  # one value per request: it is hashed
+
+    @property
+    def sets(self) -> tuple[ProbeSet, ...]:
+        """The sets of `data`."""
+        return tuple(one if isinstance(one, ProbeSet) else ProbeSet(path=one) for one in self.data)
 
     @property
     def requested_floors(self) -> tuple[FloorName, ...]:

@@ -77,5 +77,7 @@ def _type(annotation: Any) -> str:
         return " | ".join(_type(part) for part in get_args(annotation))
     if isinstance(annotation, type) and issubclass(annotation, ExtensibleSection):
         return f"{annotation.EXTENDS}s"
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return "mapping"
     names = {"NoneType": "null", "str": "text", "int": "whole number", "float": "number", "bool": "true | false"}
     return names.get(getattr(annotation, "__name__", ""), getattr(annotation, "__name__", str(annotation)).lower())

@@ -92,7 +92,7 @@ def test_a_table_that_cannot_be_used_says_why(root: Path) -> None:
     assert "names img/0.png twice, with different values" in twice
     assert "1 row(s) have no label (img/1.png)" in message("path,label", "img/0.png,a", "img/1.png,")
     assert "a row has more cells than the head" in message("path,label", "img/0.png,a,b")
-    assert "cannot be read" in refused(config_of(root, labels=str(root / "none.csv")))
+    assert "none.csv does not exist; give auto" in refused(config_of(root, labels=str(root / "none.csv")))
     assert "no row is of split 'train'; the column has test" in message("path,label,split", "img/0.png,a,test")
     assert "may be a/1.png or b/1.png" in refused(
         config_of(lay(root.with_name("two"), "a/1.png", "b/1.png"), labels=table(root, "path,label", "1.png,x"))

@@ -13,10 +13,15 @@ from typer.testing import CliRunner
 
 from cnnjepa.ablations.data_facts import Resolver
 from cnnjepa.cli.app import app
+from cnnjepa.cli.options import probe_data_sets, probed_on
 from cnnjepa.cli.summary import print_summary
+from cnnjepa.data.source import groups_of
 from cnnjepa.schemas import ConfigError, PretrainConfig, Probes, TrialResult, load_config
 from cnnjepa.schemas.hashing import probe_hash
+from cnnjepa.schemas.load import read_config
+from cnnjepa.schemas.probe_set import ProbeSet
 from cnnjepa.training.pretrain import pretrain
+from cnnjepa.training.probed_images import open_probe_sets
 
 
 def weights(run: Path) -> dict[str, torch.Tensor]:
@@ -161,6 +166,77 @@ def test_the_option_is_that_of_train_ablate_and_search(sets: Path, tmp_path: Pat
     )
     assert done.exit_code == 0, done.output
     assert list(json.loads((run / "result.json").read_text())["probes"]) == ["folder-animals", "folder-shapes"]
+
+
+@pytest.fixture(scope="module")
+def table(sets: Path) -> Path:
+    """Labels of the unlabelled set, which are not those of its folders, and patients."""
+    rows = [f"{i:02d}.png,{'even' if i % 2 == 0 else 'odd'},p{i // 2}" for i in range(20)]
+    file = sets / "parity.csv"
+    file.write_text("\n".join(["path,label,patient", *rows]))
+    return file
+
+
+def test_a_set_is_labelled_by_a_table_and_grouped(sets: Path, table: Path, tmp_path: Path) -> None:
+    entry = {"path": str(sets / "flat"), "labels": str(table), "groups": "patient"}
+    config = config_for(sets / "shapes", f"probe.data=[{json.dumps(entry)}]")
+    ((name, data),) = open_probe_sets(config).items()
+    train = data.train
+    assert (name, list(train.class_names)) == ("folder-flat", ["even", "odd"])
+    for index in range(train.labels.numel()):
+        assert train.labels[index] == int(Path(train.name(index)).stem) % 2
+    groups = groups_of(train)
+    assert groups is not None and groups.unique().numel() == train.labels.numel() // 2  # two images per patient
+
+    def name_of(**changed: str | None) -> str:
+        other = {key: value for key, value in {**entry, **changed}.items() if value is not None}
+        return Resolver("cpu", 1)(config_for(sets / "shapes", f"probe.data=[{json.dumps(other)}]"))[1].probe_hash
+
+    (tmp_path / "copy.csv").write_text(table.read_text())
+    assert name_of() == name_of(labels=str(tmp_path / "copy.csv")) != name_of(groups=None)
+
+
+def test_the_option_takes_the_table_of_a_set(sets: Path, table: Path, tmp_path: Path) -> None:
+    given = f"{sets / 'flat'}:labels={table}"
+    assert probed_on([given]) == {"probe.data": [{"path": str(sets / "flat"), "labels": str(table)}]}
+    assert probed_on([f"{sets / 'animals'}:groups=-1:labels=folders"]) == {
+        "probe.data": [{"path": str(sets / "animals"), "groups": -1, "labels": "folders"}]
+    }
+    odd = tmp_path / "a:labels=b"
+    odd.mkdir()
+    assert probed_on([str(odd)]) == {"probe.data": [str(odd)]}  # a path of that name is meant
+    assert probe_data_sets([given]) == [f'probe.data=[{{"path": "{sets / "flat"}", "labels": "{table}"}}]']
+    asked = ["train", "--preset", "smoke", "--data", str(sets / "shapes"), "--out", str(tmp_path / "run")]
+    for setting in ("image_size=32", "batch_size=8", "runtime.epochs=1", "warmup_epochs=0", "floors=false"):
+        asked += ["--set", setting]
+    done = CliRunner().invoke(app, [*asked, "--probe-data", given])
+    assert done.exit_code == 0, done.output
+    raw = json.loads((tmp_path / "run" / "result.json").read_text())
+    assert raw["probe_sets"]["folder-flat"]["classes"] == 2
+    assert read_config(tmp_path / "run" / "config.yaml").probe.data == (
+        ProbeSet(path=sets / "flat", labels=str(table)),
+    )
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ("{sets}/none:labels=x.csv", "none does not exist; give a directory of labelled images"),
+        ("{sets}/flat:labels={sets}/none.csv", "labels {sets}/none.csv does not exist"),
+        ("{sets}/flat:labels=none", "probe.data.0.labels: 'none': probes need labels"),
+    ],
+)
+def test_a_wrong_set_is_named(sets: Path, tmp_path: Path, given: str, said: str) -> None:
+    words = ["train", "--preset", "smoke", "--data", str(sets / "shapes"), "--out", str(tmp_path / "run")]
+    words += ["--set", "runtime.batch_size=8", "--set", "image_size=32"]
+    found = CliRunner().invoke(app, [*words, "--probe-data", given.format(sets=sets)])
+    assert isinstance(found.exception, ConfigError) and said.format(sets=sets) in str(found.exception)
+    assert not (tmp_path / "run").exists()
+
+
+def test_an_entry_with_an_unknown_key_is_refused_with_the_known_ones() -> None:
+    with pytest.raises(ConfigError, match=r"probe.data.0.label: no such field; must be one of path, labels, groups"):
+        load_config("smoke", overrides=['probe.data=[{"path": "x", "label": "y.csv"}]'])
 
 
 def test_a_run_kept_in_memory_is_probed_on_a_set_of_several_sizes(sets: Path, tmp_path: Path) -> None:

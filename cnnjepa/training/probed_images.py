@@ -71,9 +71,11 @@ def open_probe_sets(config: PretrainConfig) -> dict[str, DataSet]:
     Raises ConfigError for a set that cannot be opened, has no labels, or is given twice.
     """
     dump, sets = config.data.model_dump(mode="json"), dict[str, DataSet]()
-    for path in config.probe.data:
+    for one in config.probe.sets:
+        path = one.path
         # Not resident: a probe reads every image a few times.
-        section = {name: dump[name] for name in (*_OF_THE_ENCODER, "on_error")} | data_at(path) | {"resident": "never"}
+        inherited = {name: dump[name] for name in (*_OF_THE_ENCODER, "on_error")}
+        section = inherited | data_at(path) | one.settings | {"resident": "never"}
         try:
             # They are normalised with the numbers of the training images.
             data = open_data(with_sections(config, {"data": section}).data, measured=False)

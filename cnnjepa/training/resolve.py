@@ -52,7 +52,7 @@ def with_probe_fingerprints(
     training images' `groups` if images are held out from them."""
     own = not config.probe.data or config.method.LEARNS_FROM_LABELS
     found = {
-        "data": tuple(path.resolve() for path in config.probe.data),
+        "data": tuple(one.resolved() for one in config.probe.sets),
         "data_fingerprints": tuple(fingerprints),
         "held_out_groups": groups if own else None,
     }
