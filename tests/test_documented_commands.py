@@ -89,7 +89,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def write_labels(folder: Path) -> None:
-    """COCO's JSON of the images in photos.tar, and a folder of videos."""
+    """COCO's JSON of the images in photos.tar, a folder of videos, and scans of patients with their table."""
     files = sorted(path.relative_to(folder / "images") for path in (folder / "images").rglob("*.*"))
     images = [{"id": i, "file_name": str(path)} for i, path in enumerate(files)]
     classes = sorted({path.parent.name for path in files})
@@ -102,6 +102,12 @@ def write_labels(folder: Path) -> None:
         for frame in range(48):
             file = folder / "frames" / f"video{video}" / f"{frame}.png"
             file.write_bytes(encoded(picture(video * 48 + frame, 40, 40)))
+    (folder / "scans").mkdir()
+    rows = ["path,label,patient"]
+    for scan in range(96):
+        (folder / "scans" / f"{scan}.png").write_bytes(encoded(picture(scan, 40, 40)))
+        rows.append(f"{scan}.png,{'benign' if scan % 4 < 2 else 'malignant'},p{scan // 2}")
+    (folder / "scans.csv").write_text("\n".join(rows), encoding="utf-8")
 
 
 def write_saved_set(path: Path) -> None:

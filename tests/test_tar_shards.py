@@ -15,7 +15,7 @@ from PIL import Image
 from pixel_files import png16
 
 from cnnjepa.data.open import open_data, open_sources
-from cnnjepa.data.tar_shards import split_of
+from cnnjepa.data.tar_shards import are_classes, split_of
 from cnnjepa.schemas import ConfigError
 
 
@@ -211,3 +211,66 @@ def test_labels_none_uses_every_sample(tmp_path: Path) -> None:
     assert counts == [11, 12] and not bare["train"].class_names
     with pytest.raises(ConfigError, match=r"carry the labels; use data\.labels=auto or none"):
         open_sources(config_of(tmp_path / "wds", labels="folders"))
+
+
+# --- One archive per class ------------------------------------------------------------------------------------------
+
+
+def archives_per_class(folder: Path, target: Path, names: tuple[str, ...] = CLASSES) -> Path:
+    """The images of every class in an archive of its own, without folders, in a folder per split."""
+    for split in ("train", "val"):
+        (target / split).mkdir(parents=True)
+        for name, called in zip(CLASSES, names, strict=True):
+            with tarfile.open(target / split / f"{called}.tar", "w") as tar:
+                for file in sorted((folder / split / name).iterdir()):
+                    tar.add(file, file.name)
+    return target
+
+
+def test_an_archive_per_class_is_the_folder_from_which_it_was_made(image_folder: Path, tmp_path: Path) -> None:
+    target = archives_per_class(image_folder, tmp_path / "classes")
+    folder, found = open_sources(config_of(image_folder)), open_sources(config_of(target))
+    for split, count in (("train", TRAIN), ("val", VAL)):
+        assert list(found[split].class_names) == list(CLASSES)
+        assert torch.bincount(found[split].labels).tolist() == [count] * 3
+        assert found[split].fingerprint() == folder[split].fingerprint()
+        assert all(torch.equal(found[split].load(i), folder[split].load(i)) for i in range(3 * count))
+
+
+def test_imagenets_archives_are_classes_and_numbered_ones_are_parts(image_folder: Path, tmp_path: Path) -> None:
+    wnids = ("n01440764", "n01443537", "n01484850")
+    assert are_classes([f"train/{name}.tar" for name in wnids]) and are_classes(["cat.tar", "dog.tar"])
+    assert not are_classes(["part-0.tar", "part-1.tar"]) and not are_classes(["train-a.tar", "val-a.tar"])
+    archives_per_class(image_folder, tmp_path / "imagenet", wnids)
+    (tmp_path / "imagenet" / "val").rename(tmp_path / "elsewhere")
+    sources = open_sources(config_of(tmp_path / "imagenet" / "train"))
+    assert list(sources["train"].class_names) == list(wnids)
+    assert sources["train"].labels.numel() + sources["val"].labels.numel() == 3 * TRAIN
+    numbered = archives_per_class(image_folder, tmp_path / "numbered", ("0", "1", "2")) / "train"
+    assert not open_sources(config_of(numbered))["train"].class_names
+    assert list(open_sources(config_of(numbered, labels="folders"))["train"].class_names) == ["0", "1", "2"]
+    assert not open_sources(config_of(tmp_path / "imagenet" / "train", labels="none"))["train"].class_names
+
+
+@pytest.mark.parametrize(
+    ("ending", "tool"),
+    [(".tar.gz", "gunzip -k"), (".tgz", "gunzip -k"), (".tar.zst", "zstd -d"), (".tar.xz", "unxz -k")],
+)
+def test_compressed_shards_are_refused_with_what_to_do(tmp_path: Path, ending: str, tool: str) -> None:
+    for number in range(4):
+        (tmp_path / f"train-{number}{ending}").write_bytes(b"compressed")
+    shown = f"train-0{ending}, train-1{ending}, train-2{ending}, …"
+    with pytest.raises(ConfigError) as refused:
+        open_sources(config_of(tmp_path))
+    assert str(refused.value) == (
+        f"data.path {tmp_path} holds 4 compressed archive(s) ({shown}); their images cannot be read one by one. Unpack "
+        f"each to a .tar (`{tool} train-0{ending}`), and keep the compressed ones elsewhere"
+    )
+
+
+def test_a_compressed_archive_called_tar_is_refused_in_a_folder_of_shards(image_folder: Path, tmp_path: Path) -> None:
+    for number in range(2):
+        with tarfile.open(tmp_path / f"part-{number}.tar", "w:gz" if number else "w") as tar:
+            tar.add(image_folder / "train", "train")
+    with pytest.raises(ConfigError, match=r"part-1.tar is compressed, whatever its name; unpack it"):
+        open_sources(config_of(tmp_path))

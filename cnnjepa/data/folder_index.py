@@ -16,12 +16,12 @@ from cnnjepa.data.arrangement import Arrangement, arrange, groups_by_level, hold
 from cnnjepa.data.entries import Entries
 from cnnjepa.data.label_table import arrange_by_table
 from cnnjepa.data.readers import Directory, Reader
-from cnnjepa.data.scan import LeftOut, Scan, printable
+from cnnjepa.data.scan import LeftOut, Scan, named, printable
 from cnnjepa.data.shards import MANIFEST, Shards
 from cnnjepa.data.tar_members import UNREADABLE
 from cnnjepa.data.tar_shards import TarShards, arrange_samples
 from cnnjepa.data.webdataset import is_webdataset
-from cnnjepa.schemas import FolderData
+from cnnjepa.schemas import ConfigError, FolderData
 from cnnjepa.schemas.data import LABEL_WORDS
 
 
@@ -79,10 +79,28 @@ class Index:
 def reader_of(path: Path, config: FolderData, shards: list[str] | None = None) -> Reader:
     """Return the reader of a set. `shards` are the archives of a folder of shards, if it is known to be one."""
     if shards is not None:
-        return TarShards(path, shards, config.train_split, config.val_split)
+        return _tar_shards(path, shards, config)
     if path.is_file():
         return Tar(path)
     return Shards(path) if (path / MANIFEST).exists() else Directory(path)
+
+
+def _tar_shards(path: Path, shards: list[str], config: FolderData) -> TarShards:
+    by_archive = {"folders": True, "auto": None}.get(config.labels, False)
+    return TarShards(path, shards, config.train_split, config.val_split, by_archive)
+
+
+def _refuse_compressed(path: Path, archives: list[str]) -> None:
+    """Raise ConfigError for compressed archives in a folder."""
+    if not archives:
+        return
+    tools = {"gz": "gunzip -k", "2": "bunzip2 -k", "xz": "unxz -k", "zst": "zstd -d"}
+    tool = next(tool for end, tool in tools.items() if archives[0].lower().endswith(end))
+    some = named([printable(one) for one in archives])
+    raise ConfigError(
+        f"data.path {path} holds {len(archives):,} compressed archive(s) ({some}); their images cannot be read one by "
+        f"one. Unpack each to a .tar (`{tool} {printable(archives[0])}`), and keep the compressed ones elsewhere"
+    )
 
 
 def make_index(path: Path, config: FolderData) -> tuple[Index, Reader]:
@@ -93,9 +111,12 @@ def make_index(path: Path, config: FolderData) -> tuple[Index, Reader]:
     if isinstance(reader, Directory):
         watched += [*scan.folders, *scan.annotations]
         if not len(scan.entries) and scan.shards:
-            reader = TarShards(path, scan.shards, config.train_split, config.val_split)
+            _refuse_compressed(path, scan.compressed)
+            reader = _tar_shards(path, scan.shards, config)
             watched += scan.shards
             scan = reader.scan()
+        elif not len(scan.entries):
+            _refuse_compressed(path, scan.compressed)
     found, groups, notes = _arranged(scan, reader, config, str(path))
     paths = [entry.path for entry in scan.entries]
     if isinstance(config.groups, int):

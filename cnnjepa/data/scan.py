@@ -13,6 +13,9 @@ EXTENSIONS = (
     ".jpg", ".jpeg", ".jfif", ".png", ".webp", ".gif", ".tif", ".tiff", ".bmp", ".npy", ".avif", ".heic", ".heif",
 )  # fmt: skip
 
+COMPRESSED = (".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tar.xz", ".txz", ".tar.zst", ".tzst")
+"""Endings of compressed archives."""
+
 # Files that give the labels of a flat validation folder: Tiny ImageNet's (file, class, box) and ImageNet's as Kaggle
 # distributes it (ImageId, PredictionString).
 TINY_IMAGENET, IMAGENET = "val_annotations.txt", "LOC_val_solution.csv"
@@ -128,6 +131,8 @@ class Scan:
     None."""
     shards: list[str] = field(default_factory=list)
     """Archives that were found, by path; the entries of a set of shards count them from 0."""
+    compressed: list[str] = field(default_factory=list)
+    """Compressed archives that were found, by path."""
 
 
 class Scanning:
@@ -147,6 +152,7 @@ class Scanning:
         self._shards: list[int] = []
         self._classes: list[str] = []
         self._archives: list[str] = []
+        self._compressed: list[str] = []
 
     def passes_over(self, path: str, folder: bool) -> bool:
         """Return whether the name alone excludes the path and everything below it; if so, record it as left out."""
@@ -166,6 +172,8 @@ class Scanning:
             self.left_out.add(Reason.ENDING, path)
             if path.lower().endswith(".tar"):
                 self._archives.append(path)
+            elif path.lower().endswith(COMPRESSED):
+                self._compressed.append(path)
             return
         self._paths.append(path)
         self._classes.append(of_class)
@@ -211,7 +219,8 @@ class Scanning:
         )
         classes = ordered(self._classes) if self._labelled else None
         shards = sorted(self._archives)
-        return Scan(entries, self.left_out, self.folders, self.lost, self._annotations, classes, shards)
+        compressed = sorted(self._compressed)
+        return Scan(entries, self.left_out, self.folders, self.lost, self._annotations, classes, shards, compressed)
 
 
 def is_image(path: str) -> bool:

@@ -5,7 +5,7 @@ import os
 import re
 from collections.abc import Callable, Sequence
 from functools import partial
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 from cnnjepa.data.archive import Tar
@@ -39,6 +39,22 @@ def _has(shard: str, word: str) -> bool:
     return re.search(rf"(^|[^A-Za-z0-9]){re.escape(word)}($|[^A-Za-z0-9])", shard) is not None
 
 
+def class_of(shard: str) -> str:
+    """Return the class that the name of an archive gives."""
+    return PurePosixPath(shard).stem
+
+
+def are_classes(shards: Sequence[str]) -> bool:
+    """Return whether the names of archives are those of classes: ImageNet's (`n01440764.tar`), or names that are not
+    numbered alike, as parts of a set are (`part-0.tar`, `part-1.tar`)."""
+    names = {class_of(shard) for shard in shards}
+    if all(re.fullmatch(r"n[0-9]{8}", name) for name in names):
+        return len(names) > 1
+    return len({re.sub(r"[0-9]+", "#", name) for name in names}) > 1 and not any(
+        split_of(name, "train", "val") for name in names
+    )
+
+
 class _Opened:
     """A file descriptor that is closed when nothing uses it any more."""
 
@@ -53,24 +69,36 @@ class _Opened:
 class TarShards:
     """Reads several archives, at random positions. Reads use no file position, so forked processes share the files."""
 
-    def __init__(self, root: Path, shards: Sequence[str], train: str, val: str) -> None:
+    def __init__(self, root: Path, shards: Sequence[str], train: str, val: str, by_archive: bool | None = None) -> None:
         """`shards` are the archives' paths below `root`, or one empty path if `root` is the archive; `train` and `val`
-        are the names of the splits."""
+        are the names of the splits. `by_archive` tells whether the images of an archive without folders are of the
+        class that the archive's name gives; None means that the names decide (`are_classes`)."""
         self._root, self.shards, self._splits = root, list(shards), (train, val)
+        self._by_archive = by_archive
         self._files: dict[int, _Opened] = {}
 
     def scan(self) -> Scan:
         """Find the images of all archives. In WebDataset shards, `<shard>/<member>` is the path of an image. In other
-        archives it is the member's path, in the folder of the split that the archive's name gives. Raises ConfigError
-        for a damaged archive."""
+        archives it is the member's path, in the folder of the split that the archive's name gives, and in a folder of
+        the archive's name if that is a class. Raises ConfigError for a damaged archive."""
+        for shard in self.shards:
+            if Tar(self._root / shard).compressed:
+                raise ConfigError(
+                    f"archive {self._root / shard} is compressed, whatever its name; unpack it to a .tar, because the "
+                    "images of a compressed archive cannot be read one by one"
+                )
         joined = any(self._reads(shard, is_webdataset) for shard in self.shards)
         scanning = Scanning(labelled=joined)
-        for number, shard in enumerate(self.shards):
-            if joined:
+        if joined:
+            for number, shard in enumerate(self.shards):
                 below = f"{shard}/" if shard else ""
                 self._reads(shard, partial(scan_samples, number=number, prefix=below, scanning=scanning))
-            else:
-                self._part(number, shard, scanning)
+            return scanning.done()
+        parts = [Tar(self._root / shard).scan() for shard in self.shards]
+        flat = len(parts) > 1 and not any(part.folders for part in parts)
+        by_class = flat and (are_classes(self.shards) if self._by_archive is None else self._by_archive)
+        for number, (shard, part) in enumerate(zip(self.shards, parts, strict=True)):
+            self._record(number, shard, part, by_class, scanning)
         return scanning.done()
 
     def _reads(self, shard: str, work: Callable[[Path], Any]) -> Any:
@@ -79,12 +107,14 @@ class TarShards:
         except UNREADABLE as error:
             raise ConfigError(f"archive {self._root / shard} cannot be read ({error})") from None
 
-    def _part(self, number: int, shard: str, scanning: Scanning) -> None:
-        """Record the images of an archive that is a part of a folder."""
-        part = Tar(self._root / shard).scan()
+    def _record(self, number: int, shard: str, part: Scan, by_class: bool, scanning: Scanning) -> None:
+        """Record the images of an archive that is a part of a folder, or with `by_class` the whole of a class."""
         split = split_of(shard, *self._splits)
         named = split and not any(f"/{split}/" in f"/{folder}/" for folder in part.folders)
         prefix = f"{split}/" if named else ""
+        if by_class:
+            prefix += f"{class_of(shard)}/"
+            scanning.folders.add(prefix.removesuffix("/"))
         for entry in (*part.entries, *part.annotations.values()):
             scanning.file(f"{prefix}{entry.path}", entry.size, entry.offset, number)
         scanning.folders |= {f"{prefix}{folder}" for folder in part.folders}
