@@ -46,11 +46,11 @@ def _arms(annotation: Any) -> list[type[BaseModel]]:
 
 
 def listed(annotation: Any) -> list[type[BaseModel]]:
-    """Return the models of which a field is a list of any length, including those of extensions that a config has
-    named; none for any other field."""
+    """Return the models of which a field is a list of any length if they have kinds (metrics), including those of
+    extensions that a config has named; none for any other field."""
     args = get_args(annotation)
     found = _arms(args[0]) if get_origin(annotation) is tuple and Ellipsis in args else []
-    return found + list(met(kind)) if (kind := _extended(found)) else found
+    return found + list(met(kind)) if (kind := _extended(found)) else []
 
 
 def config_fields(model: type[BaseModel] = PretrainConfig, prefix: str = "") -> Iterator[ConfigField]:
