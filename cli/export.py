@@ -13,7 +13,7 @@ EXAMPLE = "Example:  cnnjepa export runs/demo-seed0 --to onnx"
 def export(
     run: Annotated[Path, typer.Argument(help="A run folder.", metavar="RUN", callback=at_home)],
     to: Annotated[
-        Literal["torchvision", "timm", "safetensors", "onnx", "huggingface"],
+        Literal["torchvision", "timm", "safetensors", "onnx", "torch-export", "huggingface", "transformers"],
         typer.Option("--to", help="Format to write."),
     ],
     out: Annotated[

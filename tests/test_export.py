@@ -70,7 +70,7 @@ def shown_loading(folder: Path) -> str:
 @pytest.mark.parametrize(
     ("package", "to"),
     [("timm", "timm"), ("timm", "huggingface"), ("safetensors", "safetensors"), ("safetensors", "huggingface"),
-     ("onnx", "onnx"), ("onnxscript", "onnx"), ("onnxruntime", "onnx")],
+     ("onnx", "onnx"), ("onnxscript", "onnx"), ("onnxruntime", "onnx"), ("transformers", "transformers")],
 )  # fmt: skip
 def test_a_missing_package_is_told_and_leaves_no_folder(
     package: str, to: str, stock: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -88,6 +88,8 @@ def test_a_missing_package_is_told_and_leaves_no_folder(
 def test_a_stock_network_is_loaded_by_what_its_card_says(
     to: str, stock: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    if to == "transformers":
+        pytest.importorskip("transformers")
     folder, error = export_run(stock, to, tmp_path / to)
     assert error < 1e-5
     monkeypatch.chdir(folder)
@@ -101,17 +103,19 @@ def test_a_stock_network_is_loaded_by_what_its_card_says(
 
 
 @pytest.mark.filterwarnings("ignore")
-@pytest.mark.parametrize("to", ["safetensors", "onnx", "huggingface"])
+@pytest.mark.parametrize("to", ["safetensors", "onnx", "torch-export", "huggingface"])
 def test_a_network_of_our_own_is_exported_where_names_do_not_matter(to: str, thin: Path, tmp_path: Path) -> None:
     folder, error = export_run(thin, to, tmp_path / to)
     assert error < 1e-5 and (folder / "encoder.json").is_file()
     for other in ("torchvision", "timm"):
         with pytest.raises(ConfigError, match="at full width; for this encoder --to must be one of safetensors, onnx"):
             export_run(thin, other, tmp_path / other)
+    with pytest.raises(ConfigError, match="is no ResNet with torchvision's stem and no ConvNeXt"):
+        export_run(thin, "transformers", tmp_path / "transformers")
 
 
 @pytest.mark.filterwarnings("ignore")
-@pytest.mark.parametrize("to", ["timm", "safetensors", "onnx", "huggingface"])
+@pytest.mark.parametrize("to", ["timm", "safetensors", "onnx", "torch-export", "huggingface"])
 def test_a_transformer_is_timms(to: str, transformer: Path, tmp_path: Path) -> None:
     assert export_run(transformer, to, tmp_path / to)[1] < 1e-5
     with pytest.raises(ConfigError, match="have a class token"):

@@ -156,11 +156,11 @@ def test_a_timm_network_gives_its_unpooled_features() -> None:
 
 def test_a_timm_transformer_and_a_channels_last_network_give_maps() -> None:
     timm = pytest.importorskip("timm")
-    tokens = open_encoder("timm:vit_tiny_patch16_224", overrides=PreprocessingOverrides.parsed(image_size="64x64"))
-    images = torch.randn(1, 3, 64, 64)
+    tokens = open_encoder("timm:vit_tiny_patch16_224", overrides=PreprocessingOverrides.parsed(image_size="64x32"))
+    images = torch.randn(1, 3, 64, 32)
     with torch.no_grad():
         stock = tokens.network.network.forward_features(images)  # type: ignore[union-attr,operator]
-        assert torch.equal(tokens.network(images)[0, :, 3, 1], stock[0, 1 + 3 * 4 + 1])
+        assert torch.equal(tokens.network(images)[0, :, 3, 1], stock[0, 1 + 3 * 2 + 1])
     from cnnjepa.references.timm_networks import TimmMaps
 
     swin = timm.create_model("swin_tiny_patch4_window7_224", num_classes=0, depths=(1, 1, 1, 1), embed_dim=24).eval()

@@ -61,7 +61,7 @@ class ExportedEncoder:
         if not self.config.encoder.in_other_libraries:
             raise ConfigError(
                 f"--to {to}: {self.config.encoder.short_name} is no ResNet of that library at full width; for this "
-                "encoder --to must be one of safetensors, onnx and huggingface"
+                "encoder --to must be one of safetensors, onnx, torch-export and huggingface"
             )
 
     def images(self) -> Tensor:
@@ -74,8 +74,12 @@ class ExportedEncoder:
         return PooledEncoder(self.network)(self.images())
 
     def compare(self, theirs: Tensor, where: str) -> float:
-        """Return the largest relative difference of the features. Raises RunError if it exceeds the tolerance."""
-        ours = self.features()
+        """Return the largest relative difference of the features of `images`. Raises RunError if it exceeds the
+        tolerance."""
+        return self.compare_with(self.features(), theirs, where)
+
+    def compare_with(self, ours: Tensor, theirs: Tensor, where: str) -> float:
+        """Return the largest relative difference between two tensors, as `compare`."""
         error = float((ours - theirs).abs().max() / ours.abs().max())
         if not error <= TOLERANCE:
             raise RunError(f"the exported encoder gives different features in {where}: relative error {error:.1e}")

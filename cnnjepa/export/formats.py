@@ -2,7 +2,6 @@
 the features."""
 
 import json
-import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal
@@ -13,6 +12,8 @@ from torch import Tensor, nn
 from cnnjepa.encoders import ResNetBackbone
 from cnnjepa.export.card import data_licence, model_card, without_places
 from cnnjepa.export.exported_encoder import ExportedEncoder, PooledEncoder
+from cnnjepa.export.programs import to_onnx, to_torch_export
+from cnnjepa.export.transformers_layout import to_transformers
 from cnnjepa.optional import needed
 from cnnjepa.schemas import ConfigError
 from cnnjepa.schemas.extent import height_width
@@ -151,36 +152,6 @@ def _rebuilt(exported: ExportedEncoder) -> nn.Module:
     return build_backbone(exported.config.encoder, exported.config.runtime.seed + 1, exported.config.data.channels)
 
 
-def _to_onnx(exported: ExportedEncoder, folder: Path) -> tuple[Tensor, str]:
-    for module in ("onnx", "onnxscript"):
-        needed(module, "export", "--to onnx")
-    runtime = needed("onnxruntime", "export", "--to onnx")
-    path = folder / "encoder.onnx"
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # the exporter's own warnings, about versions of its operators
-        torch.onnx.export(
-            PooledEncoder(exported.network).eval(),
-            (exported.images(),),
-            path,
-            input_names=["images"],
-            output_names=["features"],
-            dynamic_shapes={"images": {0: torch.export.Dim("batch")}},
-            dynamo=True,
-            external_data=False,
-            verbose=False,
-        )
-    session = runtime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
-    (features,) = session.run(None, {"images": exported.images().numpy()})
-    shape = f"[batch, {', '.join(map(str, exported.config.image_shape))}]"
-    loading = f"""
-import onnxruntime
-
-session = onnxruntime.InferenceSession("encoder.onnx")
-(features,) = session.run(None, {{"images": images}})  # float32 {shape}
-"""
-    return torch.from_numpy(features), loading
-
-
 def _to_huggingface(exported: ExportedEncoder, folder: Path) -> tuple[Tensor, str]:
     """Write timm's layout if timm has the network, so that `timm.create_model("hf-hub:NAME")` loads it."""
     safetensors = needed("safetensors.torch", "export", "--to huggingface")
@@ -220,8 +191,10 @@ FORMATS: dict[str, Callable[[ExportedEncoder, Path], tuple[Tensor, str]]] = {
     "torchvision": _to_torchvision,
     "timm": _to_timm,
     "safetensors": _to_safetensors,
-    "onnx": _to_onnx,
+    "onnx": to_onnx,
+    "torch-export": to_torch_export,
     "huggingface": _to_huggingface,
+    "transformers": to_transformers,
 }
 """Format → function that writes an encoder into a folder. It returns the features of `ExportedEncoder.images` from the
 loaded export, and the Python code that loads it."""

@@ -9,6 +9,7 @@ from pydantic import ValidationError
 from cnnjepa.schemas.base import Section
 from cnnjepa.schemas.data import DataConfig, FolderData, SyntheticData
 from cnnjepa.schemas.errors import ConfigError
+from cnnjepa.schemas.extent import extent_of, height_width
 from cnnjepa.schemas.load import data_at, explain
 from cnnjepa.schemas.overrides import merge, nested, parse_overrides
 from cnnjepa.schemas.pixels import LARGEST, Depth
@@ -37,8 +38,7 @@ class Preprocessing:
     def section(self) -> dict[str, Any]:
         """The fields of a data section that describe the inputs."""
         values = {name: value for name, value in asdict(self).items() if name != "resize"}
-        height, width = self.image_size
-        return {**values, "image_size": height if height == width else [height, width]}
+        return {**values, "image_size": extent_of(*self.image_size)}
 
     @property
     def bounds(self) -> tuple[float, float]:
@@ -88,9 +88,9 @@ def resolved(known: dict[str, Any], overrides: PreprocessingOverrides, named: st
     missing = [option for name, option in _OPTIONS.items() if values.get(name) is None]
     if missing:
         raise ConfigError(f"{named} does not say how its images are prepared; give {', '.join(missing)}")
-    values["image_size"] = pair(values["image_size"])
+    values["image_size"] = height_width(values["image_size"])
     if "image_size" in given and known.get("resize") and known.get("image_size"):
-        values["resize"] = min(values["image_size"]) * known["resize"] // min(pair(known["image_size"]))
+        values["resize"] = min(values["image_size"]) * known["resize"] // min(height_width(known["image_size"]))
     for name in ("mean", "std"):
         values[name] = tuple(float(value) for value in values[name])
     if values["resize"] == min(values["image_size"]):
@@ -145,12 +145,6 @@ def section_config(section: dict[str, Any]) -> DataConfig:
         return _Images.model_validate({"data": section}).data
     except ValidationError as error:
         raise ConfigError(explain(error, _Images, {"data": section})) from None
-
-
-def pair(size: Any) -> tuple[int, int]:
-    """Return an image size, one number or two, as height and width."""
-    height, width = (size, size) if isinstance(size, int) else size
-    return int(height), int(width)
 
 
 def _size(text: str | None) -> tuple[int, int] | None:

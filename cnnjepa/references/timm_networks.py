@@ -8,9 +8,10 @@ from torch import Tensor, nn
 
 from cnnjepa.randomness import key
 from cnnjepa.references.encoder import Opened
-from cnnjepa.references.preprocessing import PreprocessingOverrides, for_channels, pair, resolved
+from cnnjepa.references.preprocessing import PreprocessingOverrides, for_channels, resolved
 from cnnjepa.references.request import EncoderRequest
 from cnnjepa.references.strides import finest_first
+from cnnjepa.schemas.extent import height_width
 from cnnjepa.warm_start.libraries import pretrained_timm, timm_weights, timm_with
 
 
@@ -58,7 +59,7 @@ def open_timm(request: EncoderRequest, overrides: PreprocessingOverrides) -> Ope
     arguments: dict[str, Any] = {"num_classes": 0}
     if known and preprocessing.channels != known["channels"]:
         arguments["in_chans"] = preprocessing.channels
-    if known and described.fixed_input_size and preprocessing.image_size != pair(known["image_size"]):
+    if known and described.fixed_input_size and preprocessing.image_size != height_width(known["image_size"]):
         arguments["img_size"] = preprocessing.image_size
     if pretrained:
         network = pretrained_timm(name, named, **arguments)
