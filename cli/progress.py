@@ -5,7 +5,7 @@ from typing import Any
 
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from cnnjepa.cli.terminal import console, is_live, say
+from cnnjepa.cli.terminal import console, is_live, say, say_list
 from cnnjepa.schemas.numbers import counted, quantity
 from cnnjepa.training.watcher import RunPlan, Watcher
 
@@ -31,6 +31,7 @@ class TerminalWatcher(Watcher):
         self._task: TaskID | None = None
         self._plan: RunPlan | None = None
         self._printed_epoch = 0
+        self._said_of_probes = False
 
     def __enter__(self) -> "TerminalWatcher":
         return self
@@ -49,13 +50,13 @@ class TerminalWatcher(Watcher):
         self._plan = plan
         total = plan.epochs * plan.steps_per_epoch
         say(self._console, (str(plan.run_dir), "bold"), f"  {plan.pretrain_hash[:12]}  on {plan.device}")
-        say(
-            self._console,
-            f"encoder {quantity(plan.encoder_params)} parameters, predictor {quantity(plan.predictor_params)}; "
-            f"{quantity(plan.flops_per_image, 'FLOP')} per image at {100 * plan.visible_share:.0f} % visible; "
+        size = f"encoder {quantity(plan.encoder_params)} parameters, predictor {quantity(plan.predictor_params)}"
+        cost = f"{quantity(plan.flops_per_image, 'FLOP')} per image at {100 * plan.visible_share:.0f} % visible"
+        length = (
             f"{counted(plan.train_images, 'image')}, global batch {plan.global_batch}, "
-            f"{counted(plan.epochs, 'epoch')}, {counted(total, 'step')}",
+            f"{counted(plan.epochs, 'epoch')}, {counted(total, 'step')}"
         )
+        say_list(self._console, [size, cost, length], between="; ")
         if plan.found:
             say(self._console, f"images: {plan.found}")
         if plan.start:
@@ -85,12 +86,7 @@ class TerminalWatcher(Watcher):
 
     def logged(self, kind: str, values: dict[str, Any]) -> None:
         if kind == "probe":
-            knn = f"k-NN {values['knn_top1']:.1f} % (held-out training images)  " if "knn_top1" in values else ""
-            more = f"  LiDAR {values['lidar']:.1f}" if "lidar" in values else ""
-            more += f"  α-ReQ {values['alpha_req']:.2f}" if "alpha_req" in values else ""
-            more += f"  spread {values['feature_std']:.3f}"
-            more += f"  held-out loss {values['heldout_loss']:.4f}" if "heldout_loss" in values else ""
-            say(self._console, f"epoch {values['epoch']:>4}  {knn}RankMe {values['rankme']:.1f}{more}")
+            self._probed(values)
             return
         if self._task is not None:
             self._progress.update(self._task, loss=f"{values['loss']:.4f}", speed=f"{values['images_per_s']:,.0f}")
@@ -102,6 +98,20 @@ class TerminalWatcher(Watcher):
                 f"epoch {epoch:>4}  loss {values['loss']:.4f}  lr {values['lr']:.2g}  "
                 f"{values['images_per_s']:,.0f} images/s  {values['seconds']:,.0f} s",
             )
+
+    def _probed(self, values: dict[str, Any]) -> None:
+        """Print the figures of an online probe, and once what they are measured on."""
+        if not self._said_of_probes:
+            self._said_of_probes = True
+            where = {"knn_top1": "k-NN on held-out training images", "heldout_loss": "loss on validation images"}
+            if sets := [text for name, text in where.items() if name in values]:
+                say_list(self._console, [f"online probes: {sets[0]}", *sets[1:]])
+        forms = {
+            "knn_top1": "k-NN {:.1f} %", "rankme": "RankMe {:.1f}", "lidar": "LiDAR {:.1f}",
+            "alpha_req": "α-ReQ {:.2f}", "feature_std": "spread {:.3f}", "heldout_loss": "held-out loss {:.4f}",
+        }  # fmt: skip
+        figures = [form.format(values[name]) for name, form in forms.items() if name in values]
+        say_list(self._console, [f"epoch {values['epoch']:>4}", *figures], between="  ", indent=len("epoch 1234  "))
 
     def phase(self, text: str) -> None:
         if self._live and self._task is not None and not self._progress.finished:

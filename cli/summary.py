@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from cnnjepa.cli.sheet import Cell, Sheet
-from cnnjepa.cli.terminal import console, say
+from cnnjepa.cli.terminal import console, say, say_list
 from cnnjepa.commands import command, quoted
 from cnnjepa.probes.interval import wilson
 from cnnjepa.schemas import ProbeFigures, Probes, TrialResult
@@ -50,8 +50,8 @@ def print_summary(result: TrialResult, run_dir: Path) -> None:
             (f"{counted(len(result.repaired_images), 'damaged image')} repaired while reading", "yellow"),
             " (named in result.json)",
         )
-    for line in _lines(result, run_dir):
-        say(out, line)
+    for parts, between in _lines(result, run_dir):
+        say_list(out, parts, between)
 
 
 def _table(result: TrialResult, found: SetFigures, protocol: str) -> Sheet:
@@ -108,11 +108,13 @@ def _cell(value: float | None, images: int | None) -> str:
     return f"{value:.1f} ±{(high - low) / 2:.1f}"
 
 
-def _lines(result: TrialResult, run_dir: Path) -> list[str]:
-    interval = (
-        "±: half of the 95 % interval (Wilson) over the validation images; the variation between seeds is not included."
-    )
-    lines = [interval] if result.by_set else []
+def _lines(result: TrialResult, run_dir: Path) -> list[tuple[list[str], str]]:
+    """Return (parts, what is between them) of every line. A narrow terminal breaks a line between parts."""
+    interval = [
+        "±: half of the 95 % interval (Wilson) over the validation images",
+        "the variation between seeds is not included",
+    ]
+    lines = [(interval, "; ")] if result.by_set else []
     if result.diagnostics:
         health = result.diagnostics
         parts = [
@@ -123,15 +125,13 @@ def _lines(result: TrialResult, run_dir: Path) -> list[str]:
             *([] if health.heldout_loss is None else [f"held-out loss {health.heldout_loss:.4f}"]),
             *([] if result.final_loss is None else [f"final loss {result.final_loss:.4f}"]),
         ]
-        lines.append(", ".join(parts))
-    lines += result.start
+        lines.append((parts, ", "))
+    lines += [([line], "") for line in result.start]
     if result.cost:
         cost = result.cost
         peak = "not known" if cost.peak_memory_bytes is None else f"{cost.peak_memory_bytes / 2**30:.2f} GiB"
-        lines.append(
-            f"trained {duration(cost.train_seconds)} at {cost.images_per_s:,.0f} images/s; "
-            f"{quantity(cost.flops_per_image, 'FLOP')} per image; peak memory {peak}"
-        )
+        speed = f"trained {duration(cost.train_seconds)} at {cost.images_per_s:,.0f} images/s"
+        lines.append(([speed, f"{quantity(cost.flops_per_image, 'FLOP')} per image", f"peak memory {peak}"], "; "))
     board = command("tensorboard", "--logdir", run_dir / "tensorboard")
-    lines.append(f"Look:  {quoted(run_dir / 'result.json')}  {quoted(run_dir / 'metrics.jsonl')}  {board}")
+    lines.append(([f"Look:  {quoted(run_dir / 'result.json')}", quoted(run_dir / "metrics.jsonl"), board], "  "))
     return lines

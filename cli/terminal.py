@@ -4,8 +4,10 @@ import codecs
 import os
 import sys
 import unicodedata
+from collections.abc import Iterable
 from typing import Any
 
+from rich.cells import cell_len
 from rich.console import Console
 from rich.text import Text
 
@@ -81,3 +83,15 @@ def say(where: Console, *parts: str | tuple[str, str]) -> None:
     """Print one line without line breaks. Each part is text, or text and style."""
     pairs = [(part, "") if isinstance(part, str) else part for part in parts]
     where.print(Text.assemble(*((visible(text), style) for text, style in pairs)), soft_wrap=True)
+
+
+def say_list(where: Console, parts: Iterable[str], between: str = ", ", indent: int = 0) -> None:
+    """Print parts on as few lines as fit the width. No part is broken; every line but the first is indented."""
+    line = ""
+    for part in parts:
+        longer = f"{line}{between}{part}" if line.strip() else f"{line}{part}"
+        if line.strip() and cell_len(longer) > where.width:
+            say(where, f"{line}{between}".rstrip())
+            longer = " " * indent + part
+        line = longer
+    say(where, line)

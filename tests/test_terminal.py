@@ -139,6 +139,24 @@ def test_a_line_per_epoch_where_a_bar_cannot_be_redrawn(
     assert "runs[/x]/[abl] y" in lines[0] and any("a note [b]" in line for line in lines)
 
 
+@pytest.mark.parametrize(("width", "last"), [("80", ["            held-out loss 0.5123"]), ("160", [])])
+def test_the_figures_of_an_online_probe_fit_the_terminal(
+    monkeypatch: pytest.MonkeyPatch, width: str, last: list[str]
+) -> None:
+    monkeypatch.setenv("COLUMNS", width)
+    screen = Screen(False)
+    monkeypatch.setattr(sys, "stderr", screen)
+    figures = {"knn_top1": 45.31, "rankme": 412.34, "lidar": 120.4, "alpha_req": 1.234, "feature_std": 0.45}
+    with TerminalWatcher(16) as watcher:
+        for epoch in (1, 10):
+            watcher.logged("probe", {"epoch": epoch, **figures, "heldout_loss": 0.51234})
+    first, *rest = screen.getvalue().splitlines()
+    assert first == "online probes: k-NN on held-out training images, loss on validation images"
+    assert max(map(len, (first, *rest))) <= int(width) and len(rest) == 2 + 2 * len(last)
+    line = "epoch    1  k-NN 45.3 %  RankMe 412.3  LiDAR 120.4  α-ReQ 1.23  spread 0.450"
+    assert rest[: 1 + len(last)] == ([line, *last] if last else [f"{line}  held-out loss 0.5123"])
+
+
 def test_a_bar_on_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TERM", "xterm-256color")
     text = watched(monkeypatch, True)
