@@ -15,6 +15,8 @@ _DECIDED = {
     "runtime.seed": "seeds are repetitions, not settings; give them as the study's seeds (--seeds)",
     "runtime.threads": "every process has as many threads as CPUs; give them with --cpus-per-trial",
 }
+# Settings whose value of two numbers is height and width, not a range.
+_SIZES = ("data.image_size", "method.local_size")
 
 
 @dataclass(frozen=True)
@@ -51,7 +53,10 @@ def arms_of(study: Study) -> list[Arm]:
             if clash:
                 raise ConfigError(f"axis {axis!r}: {clash[0]} is set by another axis too; remove it from one of them")
             changes |= change
-        parts = [f"{labels[axis]}={_text(choice)}" if axis in labels else choice for axis, choice in choices.items()]
+        parts = [
+            f"{labels[axis]}={_text(choice, _between(axis))}" if axis in labels else choice
+            for axis, choice in choices.items()
+        ]
         arms.append(Arm(", ".join(parts), choices, changes))
     if len({arm.label for arm in arms}) == len(arms):
         return arms
@@ -92,9 +97,14 @@ def _short_names(axes: list[str]) -> dict[str, str]:
     return names
 
 
-def _text(value: Any) -> str:
+def _between(axis: str) -> str:
+    """Return what stands between the numbers of a list."""
+    return "x" if full_path(axis) in _SIZES else "–"
+
+
+def _text(value: Any, between: str) -> str:
     if isinstance(value, list | tuple):
-        return "–".join(map(_text, value))
+        return between.join(_text(one, between) for one in value)
     if isinstance(value, bool) or value is None:
         return {True: "true", False: "false", None: "none"}[value]
     return exact(value) if isinstance(value, float) else str(value)

@@ -1,5 +1,6 @@
 """`data.image_size: [height, width]` in configs: spelling, hash, refusals, warnings, extensions."""
 
+import json
 import sys
 from pathlib import Path
 
@@ -7,7 +8,11 @@ import pytest
 import torch
 import yaml
 from configs import refused, resolved, write
+from study_plans import study, trials_of
 
+from cnnjepa.ablations.arms import arms_of
+from cnnjepa.ablations.equal_time import equal_time_epochs
+from cnnjepa.ablations.step_cost_file import read_step_costs
 from cnnjepa.encoders import build_backbone
 from cnnjepa.measuring.cost import method_cost
 from cnnjepa.methods import StepDraw, build_method
@@ -207,3 +212,26 @@ def test_the_same_weights_serve_every_size() -> None:
     ]
     states = [backbone.state_dict() for backbone in backbones]
     assert all(torch.equal(states[0][name], states[1][name]) for name in states[0])
+
+
+def test_an_axis_of_sizes_is_labelled_by_height_and_width() -> None:
+    asked = study(axes={"data.image_size": [32, [24, 48], [48, 24]], "masking.scale": [[0.1, 0.2]]})
+    assert [arm.label for arm in arms_of(asked)] == [
+        "image_size=32, scale=0.1–0.2", "image_size=24x48, scale=0.1–0.2", "image_size=48x24, scale=0.1–0.2",
+    ]  # fmt: skip
+    assert [trial.config.grid for trial in trials_of(asked)] == [8, (6, 12), (12, 6)]
+
+
+def test_measured_steps_are_of_one_size(tmp_path: Path) -> None:
+    steps = {"cnnjepa": {"seconds": [1.0], "flops_per_image": 1e9, "memory_bytes": 10, "images": 16}}
+    file = tmp_path / "cost.json"
+    record = {"title": "t", "preset": "smoke", "batch": 16, "image_size": [24, 48], "methods": steps, "environment": {}}
+    file.write_text(json.dumps(record))
+    assert read_step_costs(file).image_size == (24, 48)
+    fixed = {"runtime.batch_size": 16}
+    with pytest.raises(ConfigError, match=r"image_size \[24, 48\] in the file, 32 requested.*--image-size 32"):
+        equal_time_epochs(file, "smoke", ["cnnjepa"], fixed)
+    with pytest.raises(
+        ConfigError, match=r"image_size \[24, 48\] in the file, \[48, 24\] requested.*image_size=\[48, 24\]"
+    ):
+        equal_time_epochs(file, "smoke", ["cnnjepa"], {**fixed, "data.image_size": [48, 24]})
