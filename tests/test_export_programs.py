@@ -16,6 +16,7 @@ from cnnjepa.warm_start.naming import as_torchvision
 pytestmark = [pytest.mark.medium, pytest.mark.filterwarnings("ignore")]  # the exporters' own
 
 RESNET = ("arch=resnet18", "stages=4", "stem=imagenet", "width=0.25", "image_size=64", "strategy=random")
+SMALL = ("method.name=simclr",)
 BOTTLENECK = ("arch=resnet50", *RESNET[1:])
 THREE = ("arch=resnet34", "stages=3", *RESNET[2:])
 CONVNEXT = ("method.name=simclr", "encoder.arch=convnext_tiny", "encoder.width=0.25", "image_size=64")
@@ -47,7 +48,7 @@ def images(*shape: int) -> torch.Tensor:
 
 
 @pytest.mark.parametrize(
-    "overrides", [RESNET, pytest.param(CONVNEXT, marks=pytest.mark.slow)], ids=["resnet", "convnext"]
+    "overrides", [SMALL, pytest.param(CONVNEXT, marks=pytest.mark.slow)], ids=["resnet", "convnext"]
 )
 def test_programs_take_images_of_any_size(overrides: tuple[str, ...], tmp_path: Path) -> None:
     onnxruntime = pytest.importorskip("onnxruntime")
@@ -55,7 +56,8 @@ def test_programs_take_images_of_any_size(overrides: tuple[str, ...], tmp_path: 
     seen = images(3, 3, 96, 160)
     with torch.no_grad():
         expected = encoder.network(seen)
-    assert expected.shape[2:] == (3, 5)
+    stride = encoder.config.encoder.total_stride
+    assert expected.shape[2:] == (96 // stride, 160 // stride)
     to_torch_export(encoder, tmp_path)
     features, maps = torch.export.load(tmp_path / "encoder.pt2").module()(seen)
     assert (maps - expected).abs().max() < 1e-5 * expected.abs().max()

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from runs import small_config, train_alone
+from runs import small_config, train_alone, write_images
 
 from cnnjepa.encoders import build_backbone
 from cnnjepa.export import export_run
@@ -266,3 +266,35 @@ def test_the_images_of_an_evaluation_have_the_encoder_s_preprocessing(run: Path,
     assert (config.source, config.image_size, config.range, config.labels) == ("folder", 32, (10.0, 250.0), "none")
     with pytest.raises(ConfigError, match=r"--set data.mean: it does not apply here"):
         images_config(inputs, tmp_path, ["data.mean=[0,0,0]"])
+
+
+def test_every_format_with_a_state_dict_is_the_same_encoder(tmp_path: Path) -> None:
+    pytest.importorskip("safetensors")
+    pytest.importorskip("timm")
+    whole = ("arch=resnet18", "stages=4", "stem=imagenet", "width=1", "image_size=64", "strategy=random")
+    train_alone(small_config(*FEW, *whole), tmp_path / "run")
+    expected = open_encoder(str(tmp_path / "run"))
+    for to in ("torchvision", "timm", "huggingface", "safetensors"):
+        found = open_encoder(str(export_run(tmp_path / "run", to, tmp_path / to)[0]))
+        assert found.fingerprint == expected.fingerprint, to
+    (tmp_path / "timm" / "encoder.pt").rename(tmp_path / "timm" / "encoder.onnx")
+    with pytest.raises(ConfigError, match=r"has none of model.safetensors, .*--to safetensors` writes"):
+        open_encoder(str(tmp_path / "timm"))
+    with pytest.raises(ConfigError, match=r"has only encoder.onnx; an encoder is loaded from a state dict"):
+        open_encoder(str(tmp_path / "timm" / "encoder.onnx"))
+    (tmp_path / "torchvision" / "encoder.json").write_text("{}", encoding="utf-8")
+    with pytest.raises(ConfigError, match=r"encoder.json is not what `cnnjepa export` writes \(KeyError\)"):
+        open_encoder(str(tmp_path / "torchvision"))
+
+
+def test_a_rectangle_is_part_of_a_run_s_preprocessing(tmp_path: Path) -> None:
+    train_alone(small_config(*FEW, "image_size=[32,48]", data=_images(tmp_path)), tmp_path / "run")
+    found = open_encoder(str(tmp_path / "run"))
+    assert (found.preprocessing.image_size, found.map_size) == ((32, 48), (8, 12))
+    folder, _ = export_run(tmp_path / "run", "safetensors", tmp_path / "out", licence="mine")
+    assert open_encoder(str(folder)).fingerprint == found.fingerprint
+
+
+def _images(folder: Path) -> Path:
+    write_images(folder / "images")
+    return folder / "images"
