@@ -18,8 +18,8 @@ ToOption = Annotated[
 
 
 def archive(studies: StudiesArgument, to: ToOption, root: RootOption = Path()) -> None:
-    """Copy the input of a report: results, configs, logged figures and measured steps of studies, settings and tables
-    of trials of searches. No checkpoints, images, absolute paths or host names are copied.
+    """Copy what a report reads: of studies the results, configs, logged figures and measured steps, of searches the
+    settings and tables of trials. No checkpoints, images, absolute paths or host names are copied.
 
     A study becomes two files, study.yaml and trials.jsonl (one line per trial). `cnnjepa report --root DIR` and
     `cnnjepa status --root DIR` read the folder like any other root; a report has the same tables.

@@ -116,7 +116,8 @@ def pack(
     ],
     dest: Annotated[Path, typer.Argument(help="A new folder for the shards, or one to resume.", callback=at_home)],
     shorter_side: Annotated[
-        int, typer.Option("--shorter-side", help="Length in pixels to which longer shorter sides are reduced.", min=8)
+        int,
+        typer.Option("--shorter-side", help="Largest shorter side, in pixels; larger images are resized to it.", min=8),
     ] = 256,
     quality: Annotated[int, typer.Option("--quality", help="JPEG quality of resized images.", min=1, max=100)] = 95,
     threads: Annotated[

@@ -66,8 +66,8 @@ def embed(
     vector is the mean of the last feature map over its cells, before any pooling and classifier. Without --data, a
     run's own images are used. --set changes how images are read: data.labels, data.on_error, data.val_split, …
 
-    Memory is bounded. Stopped or killed, the same command continues, and the file gets the same bytes. Start it with
-    torchrun for several machines.
+    Memory is bounded. After a stop or a kill, the same command resumes, and the finished file has the same bytes. Start
+    it with torchrun for several machines.
     """
     from cnnjepa.embedding.request import EmbedRequest
 

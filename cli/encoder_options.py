@@ -28,7 +28,7 @@ CheckpointOption = Annotated[
 ]
 ImageSizeOption = Annotated[
     str | None,
-    typer.Option("--image-size", help="Size of the inputs in pixels, if unknown or another.", metavar="N|HxW"),
+    typer.Option("--image-size", help="Size of the inputs in pixels; the encoder's own by default.", metavar="N|HxW"),
 ]
 MeanOption = Annotated[
     str | None,

@@ -31,20 +31,23 @@ def neighbours(
         float | None,
         typer.Option("--pairs", help="List pairs of at least this similarity instead.", metavar="S", min=-1, max=1),
     ] = None,
-    most: Annotated[int, typer.Option("--most", help="Largest number of pairs listed.", min=1)] = 1000,
+    most: Annotated[int, typer.Option("--most", help="Maximum number of pairs to list.", min=1)] = 1000,
     out: Annotated[
         Path | None,
         typer.Option("--out", help="Contact sheet to write: .png or .jpg.", metavar="FILE", callback=at_home),
     ] = None,
     data: Annotated[
         Path | None,
-        typer.Option("--data", help="New place of the images, for the sheet.", metavar="PATH", callback=at_home),
+        typer.Option(
+            "--data", help="Where the images are now, for the contact sheet.", metavar="PATH", callback=at_home
+        ),
     ] = None,
 ) -> None:
     """Find the images of a file of features that are nearest to an image, by cosine similarity.
 
-    An image that is not in the file is embedded by the encoder that wrote it. --pairs lists near-duplicates: pairs of
-    images in the file with at least that similarity. The search is exact, with FAISS if it is installed.
+    The features of an image that is not in the file are computed with the encoder that the file names. --pairs lists
+    near-duplicates: pairs of images in the file with at least that similarity. The search is exact, with FAISS if it is
+    installed.
     """
     from cnnjepa.schemas.errors import ConfigError
 

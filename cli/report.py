@@ -18,9 +18,8 @@ def report(
     out: Annotated[
         Path | None,
         typer.Option(
-            "--out", help="Folder of the report: the study's, or the one over all studies, with each study's in "
-            "DIR/studies/NAME/report.", metavar="DIR",
-            callback=at_home,
+            "--out", help="Folder to write. For several studies, it gets the report over all of them, and "
+            "DIR/studies/NAME/report that of each.", metavar="DIR", callback=at_home,
         ),
     ] = None,
     run: Annotated[

@@ -48,7 +48,7 @@ def search(
         Literal["tpe", "random", "grid"] | None, typer.Option("--sampler", help="Optuna's sampler.")
     ] = None,
     prune: Annotated[
-        bool | None, typer.Option("--prune/--no-prune", help="Stop trials early that are behind others (ASHA).")
+        bool | None, typer.Option("--prune/--no-prune", help="Stop trials early that are worse than others (ASHA).")
     ] = None,
     storage: Annotated[
         str | None,

@@ -60,9 +60,9 @@ def train(
 ) -> None:
     """Pretrain an encoder, probe it, and write a run folder.
 
-    --from RUN takes the config of RUN, its weights, moving average, optimiser state and step counter. From there on
-    learning rate, weight decay and momentum are those of a run of the new total length, so that the learning rate
-    rises again. The new run has its own folder, hash and checkpoints; encoder, method, images, batch and seed must not
+    --from RUN starts with the config, weights, moving average, optimiser state and step counter of RUN. From that step
+    on, learning rate, weight decay and momentum follow the schedule of the new total length, so the learning rate rises
+    again. The new run has its own folder, hash and checkpoints; encoder, method, images, batch and seed must not
     change.
 
     Exit codes: 0 done, 1 failed, 2 invalid request, 3 collapsed, 75 stopped with a checkpoint (run again with

@@ -8,7 +8,7 @@ import pytest
 from cnnjepa.implementation import implementation_of
 from cnnjepa.methods import Method
 from cnnjepa.methods.build import method_class
-from cnnjepa.schemas import augmentation, data, encoder, load_config, masking, preset_names
+from cnnjepa.schemas import augmentation, data, encoder, load_config, masking, metric, preset_names
 from cnnjepa.schemas.method import IMPLEMENTATIONS
 
 ROOT = Path(__file__).parents[1]
@@ -36,11 +36,12 @@ def test_no_module_asks_which_class_a_section_is(section: str, registry: dict[ty
 
 @pytest.mark.parametrize(
     "section",
-    [*masking.IMPLEMENTATIONS, *data.IMPLEMENTATIONS, *augmentation.IMPLEMENTATIONS],
+    [*masking.IMPLEMENTATIONS, *data.IMPLEMENTATIONS, *augmentation.IMPLEMENTATIONS, *metric.IMPLEMENTATIONS],
     ids=lambda section: section.__name__,
 )
 def test_every_registered_section_has_its_implementation(section: type) -> None:
-    registry = masking.IMPLEMENTATIONS | data.IMPLEMENTATIONS | augmentation.IMPLEMENTATIONS
+    sections = (masking, data, augmentation, metric)
+    registry = {kind: place for module in sections for kind, place in module.IMPLEMENTATIONS.items()}
     found = implementation_of(section(), registry)
     assert callable(found) and f"{found.__module__}:{found.__name__}" == registry[section]
 

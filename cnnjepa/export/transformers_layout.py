@@ -15,7 +15,7 @@ from torch import Tensor
 from cnnjepa.encoders import ConvNeXtBackbone, ResNetBackbone
 from cnnjepa.export.exported_encoder import ExportedEncoder
 from cnnjepa.optional import needed
-from cnnjepa.schemas import ConfigError, EncoderConfig
+from cnnjepa.schemas import ConfigError
 
 # Pattern of our name → transformers' name. Stages count from 0 there.
 _RESNET = (
@@ -79,7 +79,7 @@ def transformers_form(exported: ExportedEncoder) -> tuple[dict[str, Any], dict[s
             **shared, "model_type": "convnext", "architectures": ["ConvNextModel"], "depths": depths, "patch_size": 4,
             "num_stages": 4, "hidden_act": "gelu", "layer_norm_eps": 1e-6, "drop_path_rate": 0.0,
         }, {**state, **norm}  # fmt: skip
-    known = isinstance(network, ResNetBackbone) and isinstance(encoder, EncoderConfig) and encoder.stem == "imagenet"
+    known = isinstance(network, ResNetBackbone) and network.conv1.kernel_size == (7, 7)  # torchvision's stem
     if not known or re.fullmatch(r"resnet\d+", encoder.arch) is None:
         raise ConfigError(
             f"--to transformers: {encoder.short_name} is no ResNet with torchvision's stem and no ConvNeXt, so "
