@@ -72,6 +72,15 @@ def test_the_benchmark_of_the_report_times_a_small_one() -> None:
     assert "4 trials" in done.stdout
 
 
+@pytest.mark.slow
+@pytest.mark.processes
+def test_the_benchmark_of_large_indexes_opens_a_small_one() -> None:
+    done = run("large_index", "--images", "70000", "--loaded", "200")
+    assert done.returncode == 0, done.stderr
+    assert "for 69,800 training images of 21,841 classes" in done.stdout
+    assert "a shard that has changed: the index is not used" in done.stdout
+
+
 def test_a_failing_script_is_named_with_its_last_words(tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
                                                        capsys: pytest.CaptureFixture[str]) -> None:  # fmt: skip
     monkeypatch.syspath_prepend(str(FOLDER))

@@ -231,3 +231,36 @@ def test_small_sets_and_compressed_archives_are_not_kept(
     monkeypatch.setattr(index_cache, "LEAST_IMAGES", 20_000)
     facts(config_of(root))
     assert not indexes.exists()
+
+
+def test_indexes_that_were_not_opened_for_long_are_deleted_and_the_oldest_beyond_a_size(
+    indexes: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(index_cache, "_MOST_BYTES", 250)
+    indexes.mkdir(parents=True)
+    now = time.time()
+    ages = {"today.index": 0.5, "also.index": 0.9, "week.index": 7.0, "month.index": 30.0, "older.npz": 61.0}
+    for name, days in ages.items():
+        (indexes / name).write_bytes(bytes(100))
+        os.utime(indexes / name, (now - days * 86_400,) * 2)
+    index_cache.prune(indexes, now)
+    assert sorted(file.name for file in indexes.iterdir()) == ["also.index", "today.index"]
+    monkeypatch.setattr(index_cache, "_MOST_BYTES", 150)
+    index_cache.prune(indexes, now)
+    assert len(list(indexes.iterdir())) == 2  # a run may have just opened them
+
+
+def test_opening_a_kept_index_counts_as_use_and_writing_one_prunes(
+    indexes: Path, tmp_path: Path, scans: list[Path]
+) -> None:
+    root = settled(write_set(tmp_path / "set"))
+    indexes.mkdir(parents=True)
+    (indexes / "0.npz").write_bytes(b"an index of an earlier version")
+    os.utime(indexes / "0.npz", (time.time() - 61 * 86_400,) * 2)
+    open_sources(config_of(root))
+    (file,) = indexes.iterdir()
+    os.utime(file, (time.time() - 1e6,) * 2)
+    sources = open_sources(config_of(root))
+    assert len(scans) == 1 and time.time() - file.stat().st_mtime < 100
+    file.unlink()  # while it is mapped
+    assert sources["train"].load(0).shape[0] == 3

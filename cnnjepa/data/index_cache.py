@@ -7,28 +7,25 @@ table, and the size of a thousand images. An image whose size has changed all th
 
 import contextlib
 import hashlib
-import io
 import json
 import os
 import time
-import zipfile
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from numpy.typing import NDArray
 
 from cnnjepa.data.archive import Tar
 from cnnjepa.data.entries import Entries
 from cnnjepa.data.folder_index import Index, Part, make_index, reader_of
+from cnnjepa.data.index_file import read_index, write_index
 from cnnjepa.data.readers import Directory, Reader
 from cnnjepa.data.scan import LeftOut
 from cnnjepa.data.shards import Shards
 from cnnjepa.errors import RunError
 from cnnjepa.schemas import FolderData
 from cnnjepa.schemas.data import LABEL_WORDS
-from cnnjepa.storage.atomic_files import write_atomically
 
 LEAST_IMAGES = 20_000
 """Smaller sets are read anew each time, in less than a second."""
@@ -37,6 +34,7 @@ _FORMAT = 2  # raised whenever a set would be arranged differently
 _SAMPLE = 1000  # images whose size is compared
 # Seconds for which a folder must have been unchanged before its index is kept: file systems round times. Assumption.
 _SETTLED = 2.0
+_MOST_DAYS, _MOST_BYTES = 60, 10 * 2**30  # beyond which indexes are deleted
 # Settings that the arrangement depends on.
 _SETTINGS = ("labels", "train_split", "val_split", "val_fraction", "val_seed", "groups")
 
@@ -61,7 +59,8 @@ def open_index(path: Path, config: FolderData) -> tuple[Index, Reader, Path | No
         if newest < begun - _SETTLED:
             try:
                 file.parent.mkdir(parents=True, exist_ok=True)
-                write_atomically(file, _packed(index, signature))
+                _write(file, index, signature)
+                prune(file.parent, begun)
             except (OSError, RunError) as error:
                 reason = error.strerror if isinstance(error, OSError) and error.strerror else error
                 index.notes.append(f"the index of {path} cannot be kept for the next run ({reason})")
@@ -70,7 +69,7 @@ def open_index(path: Path, config: FolderData) -> tuple[Index, Reader, Path | No
 
 def _file(path: Path, config: FolderData) -> Path:
     key = [_FORMAT, os.path.realpath(path), *(str(getattr(config, name)) for name in _SETTINGS)]
-    return cache_folder() / f"{hashlib.sha256(json.dumps(key).encode()).hexdigest()[:32]}.npz"
+    return cache_folder() / f"{hashlib.sha256(json.dumps(key).encode()).hexdigest()[:32]}.index"
 
 
 def _may_be_kept(reader: Reader, index: Index) -> bool:
@@ -91,20 +90,14 @@ def _signature(path: Path, config: FolderData, watched: list[str]) -> list[tuple
 def _kept(file: Path, path: Path, config: FolderData) -> tuple[Index, Reader] | None:
     """Return the index that was kept in `file`, and its reader; None if there is none, or if it is no longer right."""
     try:
-        with np.load(io.BytesIO(file.read_bytes()), allow_pickle=False) as arrays:
-            index, signature = _unpacked(arrays)
+        index, signature = _read(file)
         if signature != _signature(path, config, index.watched):
             return None
         reader = reader_of(path, config, index.shards)
         if isinstance(reader, Directory) and not all(_same_sizes(path, part.entries) for part in _parts(index)):
             return None
-    except (
-        OSError,
-        ValueError,
-        KeyError,
-        EOFError,
-        zipfile.BadZipFile,
-    ):  # no index, or one that was written by another version
+        os.utime(file)  # it was opened now; see `prune`
+    except (OSError, ValueError, KeyError):  # no index, or one that was written by another version
         return None
     return index, reader
 
@@ -125,9 +118,8 @@ def _parts(index: Index) -> tuple[Part, Part]:
     return index.train, index.val
 
 
-def _packed(index: Index, signature: list[tuple[int, int, int, int]]) -> bytes:
-    """Return the content of the file: arrays, and JSON for the rest."""
-    arrays: dict[str, NDArray[Any]] = {"signature": np.array(signature, np.int64)}
+def _write(file: Path, index: Index, signature: list[tuple[int, int, int, int]]) -> None:
+    arrays: dict[str, NDArray[Any]] = {}
     for name, part in zip(("train", "val"), _parts(index), strict=True):
         for number, array in enumerate(part.entries.arrays):
             arrays[f"{name}{number}"] = array
@@ -135,6 +127,7 @@ def _packed(index: Index, signature: list[tuple[int, int, int, int]]) -> bytes:
         if part.groups is not None:
             arrays[f"{name}_groups"] = part.groups.numpy()
     facts = {
+        "signature": signature,
         "class_names": index.class_names,
         "root": index.root,
         "found": index.found,
@@ -144,14 +137,11 @@ def _packed(index: Index, signature: list[tuple[int, int, int, int]]) -> bytes:
         "fingerprints": [index.fingerprint_of(part) for part in _parts(index)],
         "left_out": index.left_out.as_tree(),
     }
-    arrays["facts"] = np.frombuffer(json.dumps(facts).encode(), np.uint8)
-    buffer = io.BytesIO()
-    np.savez(buffer, **arrays)  # type: ignore[arg-type]
-    return buffer.getvalue()
+    write_index(file, facts, arrays)
 
 
-def _unpacked(arrays: Any) -> tuple[Index, list[tuple[int, int, int, int]]]:
-    facts = json.loads(arrays["facts"].tobytes())
+def _read(file: Path) -> tuple[Index, list[tuple[int, int, int, int]]]:
+    facts, arrays = read_index(file)
     parts = []
     for name, fingerprint in zip(("train", "val"), facts["fingerprints"], strict=True):
         entries = Entries.of_arrays([arrays[f"{name}{number}"] for number in range(5)])
@@ -159,4 +149,21 @@ def _unpacked(arrays: Any) -> tuple[Index, list[tuple[int, int, int, int]]]:
         parts.append(Part(entries, torch.from_numpy(arrays[f"{name}_labels"]), groups, fingerprint))
     known = {name: facts[name] for name in ("class_names", "root", "found", "notes", "shards", "watched")}
     index = Index(train=parts[0], val=parts[1], lost=[], left_out=LeftOut.of_tree(facts["left_out"]), **known)
-    return index, [tuple(row) for row in arrays["signature"].tolist()]
+    return index, [tuple(row) for row in facts["signature"]]
+
+
+def prune(folder: Path, now: float) -> None:
+    """Delete the indexes that were not opened for 60 days, and beyond 10 GiB in all those that were opened longest ago,
+    but none that was opened within a day. `now` is the time in seconds."""
+    found: list[tuple[float, int, Path]] = []
+    with contextlib.suppress(OSError):
+        for file in folder.iterdir():
+            with contextlib.suppress(OSError):  # another process may delete it
+                facts = file.stat()
+                found.append((facts.st_mtime, facts.st_size, file))
+    whole = 0
+    for opened, size, file in sorted(found, key=lambda one: -one[0]):
+        whole += size
+        days = (now - opened) / 86_400
+        if days > _MOST_DAYS or (whole > _MOST_BYTES and days > 1):
+            forget(file)

@@ -67,7 +67,7 @@ class DataSet:
     def groups_fingerprint(self) -> str | None:
         """Identifies the groups of the training images, which probes do not divide; None without labels or groups."""
         groups = groups_of(self.train) if self.labelled else None
-        return None if groups is None else hashlib.sha256(str(groups.tolist()).encode()).hexdigest()
+        return None if groups is None else hashlib.sha256(groups.numpy().tobytes()).hexdigest()
 
     @property
     def probed_fingerprint(self) -> str:

@@ -11,8 +11,8 @@ def split_off(labels_N: Tensor, fraction: float, seed: int, purpose: str) -> tup
     function of the arguments."""
     draws_N = uniforms(key(seed, purpose), torch.arange(labels_N.numel()), 1)[:, 0]
     off = torch.zeros_like(labels_N, dtype=torch.bool)
-    for label in labels_N.unique():
-        members = (labels_N == label).nonzero()[:, 0]
+    by_class = labels_N.argsort(stable=True)
+    for members in by_class.split(torch.bincount(labels_N).tolist()):
         count = part_of(members.numel(), fraction)
         off[members[draws_N[members].argsort(stable=True)[:count]]] = True
     return (~off).nonzero()[:, 0], off.nonzero()[:, 0]
