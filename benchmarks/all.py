@@ -24,7 +24,7 @@ from rich.table import Table
 
 HERE = Path(__file__).parent
 SCRIPTS = ("limits", "sparse_encoder", "step", "masks", "loader", "augmentation", "probes", "scaling")
-# Beside those: what takes minutes, and what needs a GPU.
+# In addition: what takes minutes, and what needs a GPU.
 _FULL_ONLY = ("compile",)
 _LINES_OF_A_FAILURE = 20
 

@@ -1,8 +1,8 @@
 """The packed context encoder on a GPU, against the dense network and its ceiling, forward and backward.
 
-In turns: the dense network; the packed encoder at several visible shares; the packed encoder with other masks in every
-call, as in training, where the number of visible cells differs from step to step; the masked backend; and the packed
-encoder with and without our kernels (`--ways`). The ceiling is the visible share times the dense time.
+Alternating: the dense network; the packed encoder at several visible shares; the packed encoder with other masks in
+every call, as in training, where the number of visible cells differs from step to step; the masked backend; and the
+packed encoder with and without our kernels (`--ways`). The ceiling is the visible share times the dense time.
 
     python benchmarks/gpu_encoder.py                                    # ResNet-50, 224 px, batch 256, bf16
     python benchmarks/gpu_encoder.py --arch resnet18 --size 64 --batch 512

@@ -21,7 +21,7 @@ from cnnjepa.ablations.study_folder import StudyFolder
 
 ROOT = Path(__file__).parent.parent / "results" / "photos"
 CLAIMED = ("photos_masking", "photos_depth", "photos_depth_beyond", "photos_kernel", "photos_conv")
-METHODS = "photos5000-equal-images"
+_NINE = "photos5000-equal-images"
 LABEL_FREE = ("photos5000-label-free", "photos5000-equal-images")
 NAMES = {
     "cnnjepa": "CNN-JEPA", "lejepa": "LeJEPA", "supervised": "supervised", "vicreg": "VICReg", "simclr": "SimCLR",
@@ -84,7 +84,7 @@ def step_claims() -> str:
 def methods() -> str:
     """Accuracy of every method, the highest linear figure first, and the relative cost of a step."""
     rows = []
-    for row in sorted(_held_out(METHODS).rows, key=lambda row: -row.estimates["linear_top1"].mean):
+    for row in sorted(_held_out(_NINE).rows, key=lambda row: -row.estimates["linear_top1"].mean):
         linear, knn = (row.estimates[metric] for metric in METRICS)
         method, share = row.arm.label, ""
         if method in _costs().methods and method != REFERENCE:

@@ -52,7 +52,7 @@ class ProbeSet(Section):
 
 
 ENTRY_TAGS = ("path", "set")
-"""What pydantic inserts into the place of a wrong entry of `probe.data`: the kind of the entry."""
+"""The name that pydantic inserts into the place of a wrong entry of `probe.data`: the kind of the entry."""
 
 
 def _kind(given: Any) -> str:

@@ -15,21 +15,19 @@ from cnnjepa.measuring.step_costs import StepCost, step_costs
 from cnnjepa.schemas import ConfigError, LARSConfig, PretrainConfig, load_config
 
 BASES = ("demo", "tiny64", "tiny64_cpu", "cifar", "in100", "in1k")
-METHODS = ("simclr", "byol", "vicreg", "ijepa", "spark", "lejepa", "supervised", "random_init", "cnnjepa")
+NAMES = ("simclr", "byol", "vicreg", "ijepa", "spark", "lejepa", "supervised", "random_init", "cnnjepa")
 
 
 @pytest.mark.medium
 @pytest.mark.parametrize("preset", BASES)
 def test_every_base_has_every_method(preset: str) -> None:
-    assert set(METHODS) <= set(methods_of(preset))
-    for method in METHODS:
+    assert set(NAMES) <= set(methods_of(preset))
+    for method in NAMES:
         config = method_config(preset, method)
         assert config.method.name == method
         if method not in ("cnnjepa", "random_init"):
             assert config == load_config(f"{preset}-{method}")
-    same = {
-        load_config(f"{preset}-{m}" if m not in ("cnnjepa", "random_init") else preset).data.source for m in METHODS
-    }
+    same = {load_config(f"{preset}-{m}" if m not in ("cnnjepa", "random_init") else preset).data.source for m in NAMES}
     assert len(same) == 1
 
 

@@ -176,7 +176,7 @@ def test_kept_epochs_outside_the_run_are_refused() -> None:
     assert "names [0, 99]" in refused(preset="demo", overrides=["keep_epochs=[0, 3, 99]"])
 
 
-def test_a_kernel_wider_than_the_grid_is_only_a_caution() -> None:
+def test_a_kernel_wider_than_the_grid_is_only_a_warning() -> None:
     config = load_config("in100", overrides=["kernel_size=15"])  # 7x7: a corner reaches 6 cells, so 13 is of use
     (warning,) = config.warnings()
     assert "kernel_size 15" in warning and "7x7" in warning

@@ -163,7 +163,7 @@ def cases() -> list[Any]:
 
 
 def is_whole(command: documented.Command) -> bool:
-    """Whether a sentence names a command that can be run as it is, not only its name, an option, or a placeholder."""
+    """Return whether a sentence names a command that can be run as it is: not a name, an option, or a placeholder."""
     vague = r"…|\b[A-Z]{2,}\b|--help"
     if command.program != "cnnjepa" or re.search(vague, command.text):
         return False

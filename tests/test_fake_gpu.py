@@ -18,7 +18,7 @@ from cnnjepa.schemas import PretrainConfig, load_config
 
 GPU = torch.device("cuda", 0)
 BATCH = 8
-METHODS = ["cnnjepa", "spark", "simclr", "byol", "vicreg", "lejepa", "supervised", "ijepa"]
+NAMES = ["cnnjepa", "spark", "simclr", "byol", "vicreg", "lejepa", "supervised", "ijepa"]
 
 
 def config_of(method: str, precision: str) -> PretrainConfig:
@@ -101,7 +101,7 @@ def pass_on_fake_gpu(config: PretrainConfig, method: Method) -> Tensor:
 
 
 @pytest.mark.parametrize("precision", ["float32", "bf16"])
-@pytest.mark.parametrize("name", METHODS)
+@pytest.mark.parametrize("name", NAMES)
 def test_a_pass_stays_on_the_gpu_and_never_waits_for_it(name: str, precision: str, fake_gpu: FakeTensorMode) -> None:
     config = config_of(name, precision)
     method = build_method(config).train()

@@ -21,7 +21,7 @@ from cnnjepa.schemas.augmentation import AugmentationConfig
 from cnnjepa.schemas.views import PLAIN
 
 CPU = torch.device("cpu")
-METHODS = ["demo", *(f"demo-{name}" for name in ("simclr", "byol", "vicreg", "lejepa", "spark"))]
+PRESETS = ["demo", *(f"demo-{name}" for name in ("simclr", "byol", "vicreg", "lejepa", "spark"))]
 
 
 def tiny(preset: str = "smoke", *overrides: str) -> PretrainConfig:
@@ -58,7 +58,7 @@ def test_batches_use_every_image_once_as_far_as_batches_are_equal() -> None:
         assert all((images.load(i).flatten().float() == seen).all(1).any() for i in (0,))
 
 
-@pytest.mark.parametrize("preset", METHODS)
+@pytest.mark.parametrize("preset", PRESETS)
 def test_the_held_out_loss_is_the_methods_own_over_all_images(preset: str) -> None:
     """With one batch it is the method's loss in evaluation mode, and the method is not changed by it."""
     config = tiny(preset)

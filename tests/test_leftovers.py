@@ -49,7 +49,7 @@ def a_search(root: Path) -> Path:
     return folder
 
 
-SMOKE_METHODS = ("benchmark", "--preset", "demo", "--methods", "cnnjepa,byol")
+SMALL_BENCHMARK = ("benchmark", "--preset", "demo", "--methods", "cnnjepa,byol")
 
 
 @pytest.mark.parametrize("plan", [(), ("--plan",)])
@@ -59,7 +59,7 @@ def test_a_study_under_the_name_of_a_search_is_refused_before_anything_is_writte
 ) -> None:
     folder = a_search(tmp_path)
     before = contents(tmp_path)
-    asked = words(tmp_path) if command == "ablate" else [*SMOKE_METHODS, "--root", str(tmp_path)]
+    asked = words(tmp_path) if command == "ablate" else [*SMALL_BENCHMARK, "--root", str(tmp_path)]
     error = refused(*asked, "--name", "s", *plan)
     assert str(error) == f"{folder} holds a search; give this study another --name"
     assert contents(tmp_path) == before

@@ -97,7 +97,7 @@ def test_probing_a_run_again_works_for_methods_with_heads_of_the_datas_size(tmp_
     assert again.written == run / "result.json" and again.result.lasting() == first.lasting()
 
 
-def test_accumulation_of_a_contrastive_loss_is_cautioned() -> None:
+def test_accumulation_of_a_contrastive_loss_is_warned_of() -> None:
     (warning,) = config_of("simclr", "accumulation=2").warnings()
     assert "compares the images of one part only, 8 at a time" in warning
 

@@ -255,7 +255,7 @@ def test_an_unreadable_image_is_named_or_left_out(folder: Path, tmp_path: Path) 
     root = shutil.copytree(folder, tmp_path / "set")
     cut = root / "train" / "bee" / "2.JPEG"
     cut.write_bytes(cut.read_bytes()[:-50])
-    with pytest.raises(ConfigError, match=rf"{cut} cannot be decoded .*--skip-unreadable, which goes on here"):
+    with pytest.raises(ConfigError, match=rf"{cut} cannot be decoded .*--skip-unreadable leaves such images out"):
         pack_all(config_of(root), tmp_path / "packed")
     assert not list((tmp_path / "packed").glob("*.tmp"))
     found = verify.facts(pack_all(config_of(root), tmp_path / "packed", skip=True))

@@ -116,7 +116,7 @@ def test_the_outcome_counts_only_what_finished(tmp_path: Path) -> None:
     assert outcome_notes(pool, records) == ["depth=2: 1 collapsed"]
 
 
-def test_the_reckoned_probes_are_those_that_are_made() -> None:
+def test_the_estimated_probes_are_those_that_are_made() -> None:
     config, size = load_config("demo"), SetSize(6000, 2000, 16)
     cost = method_cost(config)
     bare = probe_flops(config, cost, size, untrained=False, pixels=False)

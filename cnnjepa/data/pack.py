@@ -221,8 +221,8 @@ def _packed(packing: Packing, split: str, index: int) -> _Packed:
             return _Packed(f"{folder}/{file}", b"", False, str(error))
         find = command("cnnjepa", "data", "check", packing.source)
         raise ConfigError(
-            f"{error}; leave such images out with --skip-unreadable, which goes on here. Mended or removed, they make "
-            f"another set, which needs a new folder; `{find}` finds all of them first"
+            f"{error}; --skip-unreadable leaves such images out and resumes here. If they are repaired or removed "
+            f"instead, the set is another one and needs a new folder; `{find}` finds all of them first"
         ) from None
     repaired = found[0] if found else None
     if min(image.shape[1:]) <= manifest.shorter_side:

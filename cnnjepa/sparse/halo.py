@@ -69,9 +69,9 @@ class PixelIndex:
     def _sources(self) -> Tensor:
         """Return the positions of each row, [n·p·p, most]; the number of positions stands for none."""
         order, starts = self._sorted()
-        slots = starts[:-1, None] + torch.arange(self._most, device=starts.device)
-        taken = slots < starts[1:, None]
-        return torch.where(taken, order[slots.clamp(max=order.shape[0] - 1)], order.shape[0])
+        nth = starts[:-1, None] + torch.arange(self._most, device=starts.device)
+        taken = nth < starts[1:, None]
+        return torch.where(taken, order[nth.clamp(max=order.shape[0] - 1)], order.shape[0])
 
 
 def halo_index(grid: PatchGrid, p: int, before: int, after: int) -> PixelIndex:
