@@ -192,3 +192,22 @@ def test_every_view_of_every_method_is_a_rectangle(
     )
     assert [tuple(view.shape) for view in batch.views] == [(4, 3, *size) for size in sizes]
     assert all(float(view.float().std()) > 1 for view in batch.views)
+
+
+def test_crops_of_lidar_have_the_aspect_of_the_image_size(monkeypatch: pytest.MonkeyPatch) -> None:
+    from cnnjepa.probes import label_free
+
+    seen: list[View] = []
+
+    def watched(images: Any, config: Any, views: tuple[View, ...], *rest: Any) -> Any:
+        seen.extend(views)
+        return original(images, config, views, *rest)
+
+    original = label_free._batches
+    monkeypatch.setattr(label_free, "_batches", watched)
+    config = load_config("smoke", overrides=["image_size=[40,20]", "train_images=32", "val_images=32", "device=cpu"])
+    embed = lambda pixels: pixels.float().mean((2, 3))  # noqa: E731
+    value = label_free.lidar_of(embed, config, open_data(config.data).val, torch.device("cpu"), 4)
+    assert value is not None and 1 <= value <= 3
+    assert len(seen) == 10 and {view.size for view in seen} == {(40, 20)}
+    assert seen[0].augmentation.crop_ratio == pytest.approx((0.375, 2 / 3))
