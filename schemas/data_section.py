@@ -160,11 +160,11 @@ class DataSection(ExtensibleSection):
     """Use only this many validation images, evenly over classes; None = all."""
 
     labels: str = "auto"
-    """Labels of the images. `auto`: those that the source has; for a folder or an archive, those that its layout gives,
-    if it gives any. `none`: no labels; the run is not probed. For a folder or an archive also `folders` (folders are
-    classes, or the run is refused) or the path of a table (CSV, TSV or Parquet) with the columns `path`, `label` and,
-    if wanted, `split` and a column of groups, or of COCO's JSON; `{split}` in the path stands for the name of each
-    split. Not hashed; the fingerprint of the images covers their labels."""
+    """Labels of the images. `auto`: the labels of the source; for a folder or an archive, those that its layout gives,
+    if any. `none`: no labels; the run is not probed. For a folder or an archive also `folders` (folders are classes, or
+    the run is refused) or the path of a table (CSV, TSV or Parquet) with the columns `path`, `label` and optionally
+    `split` and a column of groups, or of a file in COCO's JSON format; `{split}` in the path stands for the name of
+    each split. Not hashed; the fingerprint of the images covers their labels."""
 
     @field_validator("labels")
     @classmethod

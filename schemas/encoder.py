@@ -34,8 +34,8 @@ class EncoderSection(ExtensibleSection):
 
     init: Init = "random"
     """Initial weights: `random`; `imagenet` (torchvision's default weights of this network); `timm:NAME` (timm's
-    pretrained weights); another RUN: its folder, or the HASH of a run below the root's `runs/by_hash`, or the
-    beginning of one; a FILE with a state dict (`.pt`, `.safetensors`, or a checkpoint in a run folder); `hf:FOLDER` (an
+    pretrained weights); another run (its folder, or its hash or the beginning of it, for a run in `runs/by_hash` below
+    the root); a file with a state dict (`.pt`, `.safetensors`, or a checkpoint in a run folder); `hf:FOLDER` (an
     exported encoder, or a folder with `model.safetensors`). Tensors are matched by name, and the first layer is adapted
     to `data.channels`. Not hashed; the fingerprint of the weights is."""
 

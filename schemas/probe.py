@@ -74,7 +74,7 @@ class ProbeConfig(Section):
 
     data: ProbeSets = ()
     """Labelled sets on which the encoder is probed; none = the training set, if it has labels. Each is a path, as for
-    `data.path`, or a mapping of `path` and, if wanted, `labels` (a table), `groups`, `train_split` and `val_split`,
+    `data.path`, or a mapping of `path` and optionally `labels` (a table), `groups`, `train_split` and `val_split`,
     which mean the same as in the section `data`. Given with `--probe-data`. Not hashed; their fingerprints are."""
 
     data_fingerprints: tuple[str, ...] = ()
@@ -90,9 +90,9 @@ class ProbeConfig(Section):
     side has this length. Source: docs/sources.md#probe-features (256 for a crop of 224)."""
 
     metrics: tuple[AnyMetric, ...] = ()
-    """Further figures of the features: names of built-in metrics and of your own, `package.module:Class`
-    (docs/extend_metric.md), or `{name: …}` with the metric's fields. The floors have them too. They are part of the
-    probe hash, own ones with their source."""
+    """Further figures of the features: built-in metrics by name, user-defined ones as `package.module:Class`
+    (docs/extend_metric.md). `{name: …}` also sets fields of a metric. The floors have the same figures. Metrics are
+    part of the probe hash, user-defined ones with their source code."""
 
     @field_validator("metrics", mode="before")
     @classmethod
