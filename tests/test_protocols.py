@@ -2,6 +2,7 @@
 
 import math
 from collections import Counter
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -9,6 +10,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from probe_features import CPU, brute_force, clouds
+from runs import small_config
 from scipy.stats import binomtest
 
 from cnnjepa.probes import evaluate, linear
@@ -16,7 +18,8 @@ from cnnjepa.probes.evaluate import held_out_split, judge, selection_knn
 from cnnjepa.probes.features import Features
 from cnnjepa.probes.interval import wilson
 from cnnjepa.probes.linear import linear_curve
-from cnnjepa.schemas import ProbeConfig
+from cnnjepa.schemas import ConfigError, ProbeConfig
+from cnnjepa.training.pretrain import pretrain
 
 
 @given(
@@ -148,3 +151,16 @@ def test_the_interval_is_wilsons(images: int, share: float) -> None:
     exact = binomtest(hits, images).proportion_ci(0.95, method="wilson")
     low, high = wilson(100 * hits / images, images)
     assert (low, high) == pytest.approx((100 * exact.low, 100 * exact.high), abs=1e-4)
+
+
+@pytest.mark.medium
+def test_one_training_image_of_every_class_is_refused_before_training(tmp_path: Path) -> None:
+    few = ("train_images=16", "val_images=16", "runtime.batch_size=16", "probe.every_epochs=0")
+    with pytest.raises(ConfigError, match=r"synthetic-32: there is one training image of every class"):
+        pretrain(small_config(*few), tmp_path / "run")
+    assert not (tmp_path / "run" / "checkpoints").exists()
+    result = pretrain(
+        small_config(*few, "probe.protocols=[published]", "epochs=1", "warmup_epochs=0", "floors=false"),
+        tmp_path / "other",
+    )
+    assert result.status == "finished"

@@ -45,14 +45,24 @@ def held_out_split(
         ) from None
 
 
-def refuse_undividable_groups(config: PretrainConfig, data: DataSet) -> None:
-    """Raise ConfigError if probes or the method hold out whole groups of a set whose groups cannot be divided."""
+def refuse_undividable(config: PretrainConfig, data: DataSet) -> None:
+    """Raise ConfigError if probes or the method hold out a part of a set that cannot be divided: a set whose groups
+    cannot, or a set with one training image of every class."""
     probe = config.probe
     sets = list(data.judged_on.values()) if "held_out" in probe.protocols else []
     sets += [data.watched] if probe.every_epochs and data.watched.labelled else []
+    probed = len(sets)
     sets += [data] if config.method.LEARNS_FROM_LABELS else []
-    for images in sets:
-        held_out_split(images.train.labels, probe.held_out_fraction, probe.split_seed, groups_of(images.train))
+    for number, images in enumerate(sets):
+        _, held = held_out_split(
+            images.train.labels, probe.held_out_fraction, probe.split_seed, groups_of(images.train)
+        )
+        if not held.numel() and number < probed:
+            raise ConfigError(
+                f"{images.name}: there is one training image of every class, and the probes hold out a part of each; "
+                "give more images, or data.labels=none. With probe.protocols=[published] and probe.every_epochs=0 "
+                "nothing is held out"
+            )
 
 
 def refuse_unlabelled(config: PretrainConfig, labelled: bool, name: str) -> None:

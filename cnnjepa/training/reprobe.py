@@ -9,7 +9,7 @@ from torch import nn
 
 from cnnjepa.data import DataSet, open_data
 from cnnjepa.data.batches import Order
-from cnnjepa.data.held_out import grouped, refuse_undividable_groups, trained_images
+from cnnjepa.data.held_out import grouped, refuse_undividable, trained_images
 from cnnjepa.measuring.cost import method_cost
 from cnnjepa.methods import Method, build_method
 from cnnjepa.places import refuse_no_run
@@ -68,7 +68,7 @@ def reprobe(
     data = open_data(config.data)
     data.probe_sets = open_probe_sets(config)
     config = with_probe_fingerprints(config, probe_fingerprints(data), data.groups_fingerprint)
-    refuse_undividable_groups(config, data)
+    refuse_undividable(config, data)
     if own_images:
         _refuse_another_split(config, state["settings"])
     network: nn.Module = load_encoder(run_dir, config.probed_encoder, checkpoint).to(device)
