@@ -25,6 +25,10 @@ PROBE_AGAIN = "its result belongs to other probe settings; running the study aga
 PROTOCOLS: tuple[Protocol, ...] = ("held_out", "published")
 
 
+PROBE_CURVES = ("knn_top1", "heldout_loss", "rankme", "lidar", "alpha_req")
+"""Figures of online probes that are drawn."""
+
+
 @dataclass
 class Curves:
     """The content of metrics.jsonl as columns; None where a line lacks the figure."""
@@ -209,7 +213,10 @@ def read_curves(lines: list[Any] | None, probe_hash: str) -> Curves:
         elif own_probe(line, probe_hash):
             rows[line["kind"]].append(line)
     curves.train = {name: [_number(row.get(name)) for row in rows["train"]] for name in ("epoch", "loss", "lr")}
-    curves.probe = {name: [_number(row.get(name)) for row in rows["probe"]] for name in ("epoch", "knn_top1", "rankme")}
+    probe = {name: [_number(row.get(name)) for row in rows["probe"]] for name in ("epoch", *PROBE_CURVES)}
+    curves.probe = {
+        name: values for name, values in probe.items() if name == "epoch" or values.count(None) < len(values)
+    }
     if bad:
         curves.problem = f"{counted(bad, 'line')} of metrics.jsonl cannot be read"
     return curves

@@ -1,4 +1,7 @@
-"""Loss, k-NN and RankMe during training: one colour per arm and one thin line per seed."""
+"""Loss, k-NN and RankMe during training, or the figures that need no labels: one colour per arm and one thin line per
+seed."""
+
+import math
 
 from cnnjepa.ablations.report.figures.style import PALETTE, Picture, canvas, picture
 from cnnjepa.ablations.report.figures.text import figure_text, legend_columns
@@ -11,6 +14,14 @@ _PANELS = (
     ("probe", "knn_top1", "k-NN top-1 on held-out training images, %"),
     ("probe", "rankme", "RankMe"),
 )
+_WITHOUT_LABELS = (
+    ("train", "loss", "loss"),
+    ("probe", "heldout_loss", "loss on validation images"),
+    ("probe", "rankme", "RankMe"),
+    ("probe", "lidar", "LiDAR"),
+    ("probe", "alpha_req", "α-ReQ"),
+)
+_MOST_IN_A_ROW = 3
 _MOST_ARMS = 6
 
 
@@ -18,12 +29,19 @@ def draw_curves(study: StudyData, curves: dict[TrialKey, Curves], name: str) -> 
     """Draw the baseline and the first arms after it. Return None if nothing was logged."""
     arms = sorted(study.arms, key=lambda arm: not arm.baseline)[:_MOST_ARMS]
     arms = [arm for arm in study.arms if arm in arms]
-    panels = [panel for panel in _PANELS if any(_points(curves, arm, *panel[:2]) for arm in arms)]
+    labelled = any(_points(curves, arm, "probe", "knn_top1") for arm in arms)
+    known = _PANELS if labelled else _WITHOUT_LABELS
+    panels = [panel for panel in known if any(_points(curves, arm, *panel[:2]) for arm in arms)]
     if not panels:
         return None
-    width = 4.2 * len(panels) + 0.3
-    with canvas(width, 3.6) as figure:
-        axes = figure.subplots(1, len(panels), squeeze=False)[0]
+    columns = min(len(panels), _MOST_IN_A_ROW)
+    rows = math.ceil(len(panels) / columns)
+    width = 4.2 * columns + 0.3
+    with canvas(width, 3.6 * rows) as figure:
+        axes = figure.subplots(rows, columns, squeeze=False).ravel()
+        for spare in axes[len(panels) :]:
+            spare.set_axis_off()
+        axes = axes[: len(panels)]
         for axis, (kind, figure_name, label) in zip(axes, panels, strict=True):
             for number, arm in enumerate(arms):
                 for place, (epochs, values) in enumerate(_points(curves, arm, kind, figure_name)):

@@ -142,7 +142,10 @@ function curveTraces(trials, kind, name) {
 const curveKinds = [
   ["loss", "train", "loss"],
   ["k-NN on held-out training images", "probe", "knn_top1", "k-NN top-1, %"],
+  ["loss on validation images", "probe", "heldout_loss"],
   ["RankMe", "probe", "rankme"],
+  ["LiDAR", "probe", "lidar"],
+  ["α-ReQ", "probe", "alpha_req"],
 ];
 
 function curveVariants(trials) {
