@@ -72,8 +72,8 @@ def show_plan(request: StudyRequest) -> None:
         for config, estimate in zip(configs, each, strict=True):
             different.setdefault(config.model_dump_json(), estimate)
         left = _left_to_run(request, resolver, resources)
-        still = None
-        if left is not None:
+        still: list[TrialEstimate] | str = left if isinstance(left, str) else []
+        if not isinstance(left, str):
             done = trained(Pool(options.root), left)
             still = estimates([record.config for record in left], size, rate, resources.workers, done)
     out.print(plan_table([(arm, seed) for arm, seed, _ in requested], each))
@@ -211,14 +211,14 @@ def _executor_of(
     return make
 
 
-def _left_to_run(request: StudyRequest, resolver: Resolver, resources: Resources) -> list[TrialRecord] | None:
-    """Return the trials that are not finished below the root; None if the device, or the images that determine their
-    names, are not available."""
+def _left_to_run(request: StudyRequest, resolver: Resolver, resources: Resources) -> list[TrialRecord] | str:
+    """Return the trials that are not finished below the root; the reason if their names cannot be known here, because
+    the device, the images or the initial weights are not available."""
     study, options, requested = request
     try:
         trials = plan(requested, resolver, threads=int(resources.cpus))
-    except ConfigError:
-        return None
+    except ConfigError as refusal:
+        return str(refusal)
     records = records_of(trials, baseline_arm(study, requested, options.data).label, resources.workers)
     return unfinished(Pool(options.root), records, options.retry_failed)
 

@@ -49,15 +49,15 @@ def plan_table(trials: list[tuple[Arm, int]], each: list[TrialEstimate]) -> Shee
 
 def plan_lines(
     each: list[TrialEstimate],
-    left: list[TrialEstimate] | None,
+    left: list[TrialEstimate] | str,
     asked: int,
     resources: Resources,
     at_once: int,
     images: str,
     speed: str,
 ) -> list[str]:
-    """Return the sums below the plan's table: over the distinct trials, and over those `left` to run if these are
-    known."""
+    """Return the sums below the plan's table: over the distinct trials, and over those `left` to run; `left` is the
+    reason if these are not known."""
     same = f" ({asked} requested; arms with the same config share a trial)" if asked > len(each) else ""
     return [
         f"{counted(len(each), 'trial')}{same}; {images}",
@@ -67,9 +67,9 @@ def plan_lines(
     ]
 
 
-def _left_lines(each: list[TrialEstimate], left: list[TrialEstimate] | None, at_once: int) -> list[str]:
-    if left is None:
-        return ["finished trials would not be run again; which ones are finished is not known without the images"]
+def _left_lines(each: list[TrialEstimate], left: list[TrialEstimate] | str, at_once: int) -> list[str]:
+    if isinstance(left, str):
+        return [f"which trials are finished, and would not be run again, is not known: {left}"]
     done = len(each) - len(left)
     if not done:
         return []

@@ -146,6 +146,44 @@ def test_a_resnet_of_transformers_gives_the_same_features_here(arch: Any) -> Non
     assert torch.equal(features(loaded(theirs, encoder)), features(plain))
 
 
+def as_transformers_convnext(name: str, value: Tensor) -> tuple[str, Tensor]:
+    """The name and the value of a ConvNeXt's tensor in transformers (`ConvNextModel` in its documentation)."""
+    _, place, block, *leaf = name.split(".")
+    if place == "0":
+        return f"convnext.embeddings.{'patch_embeddings' if block == '0' else 'layernorm'}.{leaf[0]}", value
+    stage, layers = divmod(int(place) - 1, 2)
+    if layers:  # between two stages
+        return f"convnext.encoder.stages.{stage + 1}.downsampling_layer.{block}.{leaf[0]}", value
+    at = f"convnext.encoder.stages.{stage}.layers.{block}"
+    if leaf[0] == "layer_scale":
+        return f"{at}.layer_scale_parameter", value.flatten()
+    kinds = {"0": "dwconv", "2": "layernorm", "3": "pwconv1", "5": "pwconv2"}
+    return f"{at}.{kinds[leaf[1]]}.{leaf[2]}", value
+
+
+def test_a_folder_of_transformers_with_a_convnext_gives_the_same_features_here(tmp_path: Path) -> None:
+    safetensors = pytest.importorskip("safetensors.torch")
+    encoder = ConvNeXtConfig(width=1 / 12)
+    plain = build_backbone(encoder, 3)
+    state = {name: value for name, value in plain.state_dict().items() if name.startswith("features.")}
+    theirs = dict(as_transformers_convnext(name, value.clone()) for name, value in state.items())
+    assert len(theirs) == len(state)
+    dim = theirs["convnext.encoder.stages.3.layers.0.dwconv.bias"].numel()
+    extra = {"convnext.layernorm.weight": torch.ones(dim), "convnext.layernorm.bias": torch.zeros(dim),
+             "classifier.weight": torch.zeros(5, dim), "classifier.bias": torch.zeros(5)}  # fmt: skip
+    safetensors.save_file({**theirs, **extra}, tmp_path / "model.safetensors")
+    (tmp_path / "config.json").write_text('{"model_type": "convnext"}')
+    asked = load_config(
+        "smoke",
+        overrides=["encoder.arch=convnext_tiny", f"encoder.width={1 / 12}", f"encoder.init=hf:{tmp_path}",
+                   "image_size=256"],
+    )  # fmt: skip
+    found = load_initial_weights(asked)
+    network = build_backbone(asked.encoder, 0)
+    load_into(network, found.state)
+    assert torch.equal(features(network, 64), features(plain, 64))
+
+
 def test_a_transformer_keeps_its_fixed_positions_and_refuses_learned_ones() -> None:
     pytest.importorskip("timm")
     from cnnjepa.encoders.vit import positions

@@ -9,12 +9,16 @@ import pytest
 import torch
 from pixel_files import npy, write_deep_images
 from runs import assert_same_run, small_config, train_alone, train_until
+from typer.testing import CliRunner
 
 from cnnjepa.ablations.data_facts import Resolver
 from cnnjepa.ablations.placeless import Placeless
 from cnnjepa.ablations.plan import plan, requested_trials
+from cnnjepa.ablations.resources import Resources
+from cnnjepa.ablations.search.points import trial_record
 from cnnjepa.ablations.study_folder import records_of
 from cnnjepa.ablations.trial_runner import run_trial
+from cnnjepa.cli.app import app
 from cnnjepa.cli.study_tables import _floor_rows
 from cnnjepa.cli.summary import print_summary
 from cnnjepa.encoders import build_backbone
@@ -24,6 +28,7 @@ from cnnjepa.pretrained import load_encoder
 from cnnjepa.probes.floors import untrained_encoder
 from cnnjepa.schemas import ConfigError, PretrainConfig, TrialResult, load_config, pretrain_hash
 from cnnjepa.schemas.hashing import hashed_settings
+from cnnjepa.schemas.space import SearchSpace
 from cnnjepa.schemas.study import Study
 from cnnjepa.training.pretrain import pretrain
 from cnnjepa.training.reprobe import reprobe
@@ -193,6 +198,28 @@ def test_a_study_compares_initial_weights_by_file_and_by_hash(source: Path, weig
     assert "start: weights of target encoder of run" in (tmp_path / "log").read_text()
     floors = sorted(path.name.partition("-")[0] for path in (tmp_path / "runs" / "floors").iterdir())
     assert floors == ["pixels", "untrained"]
+
+
+def test_a_plan_says_which_weights_are_missing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    words = ["ablate", "predictor", "--depths", "1", "--preset", "smoke", "--plan", "--images-per-s", "100"]
+    found = CliRunner().invoke(app, [*words, "--executor", "local", "--set", "encoder.init=lost.pt"])
+    shown = " ".join(found.output.split())
+    assert found.exit_code == 0
+    assert "is not known: arm depth=1: encoder.init=lost.pt: lost.pt does not exist" in shown
+
+
+def test_a_search_starts_every_trial_from_weights_at_an_absolute_path(
+    weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A trial of Ray may have another working directory."""
+    monkeypatch.chdir(weights.parent)
+    space = SearchSpace(
+        name="s", preset="smoke", space={"optimizer.lr": "log(1e-4, 1e-1)"}, set={"encoder.init": weights.name}
+    )
+    resolver = Resolver("cpu", 1, tmp_path)
+    record = trial_record(space, {"optimizer.lr": 0.01}, None, Resources(1, 0, 1), resolver)
+    assert record.config.encoder.init == str(weights.resolve())
 
 
 def test_an_archive_names_the_folder_of_weights_without_its_place() -> None:
