@@ -14,6 +14,7 @@ from cnnjepa.cli import (
     demo_data,
     doctor,
     embed,
+    evaluate,
     export,
     masks,
     neighbours,
@@ -58,6 +59,7 @@ def _main(
 for _module in (
     train,
     probe,
+    evaluate,
     embed,
     neighbours,
     export,

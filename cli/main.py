@@ -14,7 +14,9 @@ from cnnjepa.names import visible
 FAILED, WRONG, STOPPED = 1, 2, 75
 
 # Commands that end at their next safe point after a stop signal, with exit code 75. Other commands end at once.
-_STOPPABLE: tuple[list[str], ...] = (["train"], ["probe"], ["ablate"], ["search"], ["benchmark"], ["embed"])
+_STOPPABLE: tuple[list[str], ...] = (
+    ["train"], ["probe"], ["evaluate"], ["embed"], ["ablate"], ["search"], ["benchmark"],
+)  # fmt: skip
 
 # Commands that only print: they end when their reader goes away. Other commands work on files, and continue.
 _PRINTING: tuple[list[str], ...] = ([], ["config"], ["status"], ["doctor"], ["data", "check"])

@@ -22,12 +22,12 @@ from cnnjepa.schemas.base import Section
 from cnnjepa.schemas.errors import ConfigError
 from cnnjepa.schemas.source_files import fingerprint
 
-Kind = Literal["method", "encoder", "masking", "data", "augmentation", "metric"]
+Kind = Literal["method", "encoder", "masking", "data", "augmentation", "metric", "task"]
 
 # The field that selects one of the sections of a kind.
 TAGS: dict[Kind, str] = {
     "method": "name", "encoder": "arch", "masking": "strategy", "data": "source", "augmentation": "name",
-    "metric": "name",
+    "metric": "name", "task": "name",
 }  # fmt: skip
 
 NAMED = re.compile(r"^[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*$")

@@ -16,6 +16,7 @@ from cnnjepa.probes.features import Features
 from cnnjepa.probes.knn import knn_accuracies, usable_k
 from cnnjepa.probes.linear import linear_curve
 from cnnjepa.schemas import ProbeConfig, ProbeFigures, Probes, Selection
+from cnnjepa.schemas.evaluation import HeldOutTask
 
 Tick = Callable[[], None]
 
@@ -27,7 +28,7 @@ class Judged(NamedTuple):
     selection: Selection | None
 
 
-def split_rows(train: Features, config: ProbeConfig) -> tuple[Tensor, Tensor]:
+def split_rows(train: Features, config: ProbeConfig | HeldOutTask) -> tuple[Tensor, Tensor]:
     """Return (fitting, held-out) rows, ascending. The split is that of the whole training set, which supervised
     training also uses, even if only some of the images are among the rows."""
     labels, places = train.whole_set

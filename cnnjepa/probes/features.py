@@ -15,7 +15,7 @@ from cnnjepa.data.batches import Normalizer
 from cnnjepa.data.evaluation import evaluation_batches
 from cnnjepa.data.source import ImageSource, groups_of
 from cnnjepa.errors import RunError
-from cnnjepa.schemas import PretrainConfig
+from cnnjepa.schemas import DataConfig, PretrainConfig
 
 # Features above this many bytes go to a memory-mapped file, so that memory stays bounded (1.28 M x 2048 float32 are
 # 10.5 GB).
@@ -102,13 +102,28 @@ def extract(
     scratch: Path,
     tick: Callable[[], None] = lambda: None,
 ) -> Features:
-    """Extract the features of a whole data set. `tick` is called before every batch, so that the caller can stop the
-    extraction."""
+    """Extract the features of a whole data set, with the settings of a run. `tick` is called before every batch, so
+    that the caller can stop the extraction."""
+    probe = config.probe
+    return extract_from(
+        source, embed, config.data, probe.resize, probe.feature_batch_size, config.runtime.workers, scratch, tick
+    )
+
+
+def extract_from(
+    source: ImageSource,
+    embed: Embed,
+    section: DataConfig,
+    resize: int | None,
+    batch_size: int,
+    workers: int,
+    scratch: Path,
+    tick: Callable[[], None],
+) -> Features:
+    """Extract the features of all images of `source`, which are read as `section` says, see `evaluation_batches`."""
     count, rows, kept, skipped, repaired = source.labels.numel(), 0, [], [], []
     values = torch.empty(0)
-    loaded = evaluation_batches(
-        source, config.data, config.probe.resize, config.probe.feature_batch_size, config.runtime.workers
-    )
+    loaded = evaluation_batches(source, section, resize, batch_size, workers)
     with contextlib.closing(loaded) as batches:
         for batch in batches:
             tick()

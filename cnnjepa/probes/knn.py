@@ -35,11 +35,20 @@ def knn_accuracies(
     bank: Features, queries: Features, classes: int, ks: Sequence[int], temperature: float, device: torch.device
 ) -> list[tuple[float, float]]:
     """Return (top-1, top-5) in percent for every k of `ks`. Ties go to the lower class number."""
+    return [percent(hits) for hits in knn_hits(bank, queries, classes, ks, temperature, device)]
+
+
+def knn_hits(
+    bank: Features, queries: Features, classes: int, ks: Sequence[int], temperature: float, device: torch.device
+) -> list[Tensor]:
+    """Return for every k of `ks` whether the label of each query has the most votes, and whether it is among the best
+    five: bool [Q, 2] on the CPU. Ties go to the lower class number."""
     similarity_QK, index_QK = nearest(bank.values, queries.values, max(ks), device)
     # Only ratios of votes matter. The nearest neighbour's vote is scaled to 1, so that no temperature overflows.
     votes_QK = ((similarity_QK - similarity_QK[:, :1]) / temperature).exp()
     label_QK = bank.labels.to(device)[index_QK]
-    return [topk_percent(_tally(label_QK[:, :k], votes_QK[:, :k], classes), queries.labels.to(device)) for k in ks]
+    labels = queries.labels.to(device)
+    return [topk_hits(_tally(label_QK[:, :k], votes_QK[:, :k], classes), labels).cpu() for k in ks]
 
 
 def _tally(label_QK: Tensor, votes_QK: Tensor, classes: int) -> Tensor:
@@ -47,18 +56,23 @@ def _tally(label_QK: Tensor, votes_QK: Tensor, classes: int) -> Tensor:
     return scores.scatter_add(1, label_QK, votes_QK)
 
 
-def topk_hits(scores_QC: Tensor, labels_Q: Tensor) -> tuple[int, int]:
-    """Return the number of rows whose label has the best score, and of those whose label is among the best five. Ties
-    go to the lower class number."""
+def topk_hits(scores_QC: Tensor, labels_Q: Tensor) -> Tensor:
+    """Return for every row whether its label has the best score, and whether it is among the best five, bool [Q, 2].
+    Ties go to the lower class number."""
     order = scores_QC.argsort(dim=1, descending=True, stable=True)[:, :5]
     hit = order == labels_Q[:, None]
-    return int(hit[:, 0].sum()), int(hit.any(1).sum())
+    return torch.stack([hit[:, 0], hit.any(1)], 1)
 
 
 def topk_percent(scores_QC: Tensor, labels_Q: Tensor) -> tuple[float, float]:
     """Return (top-1, top-5) accuracy in percent. Top-5 is 100 if there are at most five classes."""
-    top1, top5 = topk_hits(scores_QC, labels_Q)
-    return 100 * top1 / labels_Q.numel(), 100 * top5 / labels_Q.numel()
+    return percent(topk_hits(scores_QC, labels_Q))
+
+
+def percent(hits_Q2: Tensor) -> tuple[float, float]:
+    """Return the shares of true values in both columns, in percent."""
+    top1, top5 = hits_Q2.sum(0).tolist()
+    return 100 * top1 / hits_Q2.shape[0], 100 * top5 / hits_Q2.shape[0]
 
 
 def usable_k(k: int, bank_size: int) -> int:

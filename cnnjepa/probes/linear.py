@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from cnnjepa.probes.features import Features
-from cnnjepa.probes.knn import topk_hits
+from cnnjepa.probes.knn import percent, topk_hits
 from cnnjepa.randomness import generator
 from cnnjepa.tensor_ops.matmul import linear
 
@@ -30,6 +30,21 @@ class Curve(NamedTuple):
         """Return (epoch from 0, index of the learning rate) of the best top-1. The earliest of equals wins."""
         cells = [(e, r) for e, row in enumerate(self.accuracies) for r in range(len(row))]
         return max(cells, key=lambda cell: (self.accuracies[cell[0]][cell[1]][0], -cell[0], -cell[1]))
+
+
+class Classifiers(NamedTuple):
+    """The linear layers after an epoch, in the order of the learning rates. They are changed by the next step."""
+
+    weight: Tensor
+    """[rates · classes, D] on the device."""
+    bias: Tensor
+    """[rates · classes] on the device."""
+    hits: list[Tensor]
+    """bool [M, 2] for every learning rate: top-1 and top-5 hits of the evaluated images."""
+
+
+Observe = Callable[[int, Classifiers], None]
+"""Receives (epoch from 0, linear layers)."""
 
 
 def shuffled_order(count: int) -> Tensor:
@@ -48,8 +63,10 @@ def linear_curve(
     device: torch.device,
     last_only: bool = False,
     tick: Callable[[], None] = lambda: None,
+    observe: Observe = lambda epoch, classifiers: None,
 ) -> Curve:
-    """Train one linear layer per learning rate. Evaluates them after every epoch, or only after the last."""
+    """Train one linear layer per learning rate. Evaluates them after every epoch, or only after the last. `observe` is
+    called after each evaluation."""
     dim, count = train.values.shape[1], len(lrs)
     start = torch.empty(classes, dim).uniform_(-(dim**-0.5), dim**-0.5, generator=generator(0, "linear_probe"))
     weight = start.repeat(count, 1).to(device).requires_grad_()  # [rates · classes, dim]
@@ -69,22 +86,23 @@ def linear_curve(
             losses.view(count, -1).mean(1).sum().backward()
             adam.step()
         if not last_only or epoch == epochs - 1:
-            accuracies.append(_judge(judge, weight, bias, count, classes, device))
+            hits = _judge(judge, weight, bias, count, classes, device)
+            accuracies.append([percent(of_rate) for of_rate in hits])
+            observe(epoch, Classifiers(weight.detach(), bias.detach(), hits))
     return Curve(accuracies)
 
 
 @torch.no_grad()
 def _judge(
     features: Features, weight: Tensor, bias: Tensor, count: int, classes: int, device: torch.device
-) -> list[tuple[float, float]]:
-    hits = [[0, 0] for _ in range(count)]
+) -> list[Tensor]:
+    """Return bool [M, 2] for every learning rate: whether the label has the best logit, and one of the best five."""
+    hits: list[list[Tensor]] = [[] for _ in range(count)]
     for rows, labels in zip(features.values.split(_BLOCK), features.labels.split(_BLOCK), strict=True):
         logits = linear(rows.to(device), weight, bias).view(-1, count, classes)
         for rate, seen in enumerate(hits):
-            top1, top5 = topk_hits(logits[:, rate], labels.to(device))
-            seen[0], seen[1] = seen[0] + top1, seen[1] + top5
-    images = features.labels.numel()
-    return [(100 * top1 / images, 100 * top5 / images) for top1, top5 in hits]
+            seen.append(topk_hits(logits[:, rate], labels.to(device)).cpu())
+    return [torch.cat(seen) for seen in hits]
 
 
 class _ManyRateAdam:

@@ -1,0 +1,39 @@
+"""Figures with 95 % intervals."""
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import ArrayLike
+from scipy import stats
+
+from cnnjepa.probes.interval import wilson
+from cnnjepa.schemas.evaluation_result import EvaluationFigure
+
+_LEVEL = 0.05
+
+
+def accuracy(hits: ArrayLike) -> EvaluationFigure:
+    """Return the share of true values in percent, with Wilson's interval over images."""
+    values = np.asarray(hits, bool)
+    percent = 100 * int(values.sum()) / values.size
+    low, high = wilson(percent, values.size)
+    return EvaluationFigure(value=percent, low=low, high=high, kind="images")
+
+
+def mean_over_images(values: ArrayLike) -> EvaluationFigure:
+    """Return the mean of figures of single images, in percent, with Student's t interval, within 0 to 100."""
+    array = np.asarray(values, np.float64)
+    return _t_interval(array, "images", ())
+
+
+def mean_over_draws(values: Sequence[float]) -> EvaluationFigure:
+    """Return the mean of the figures of several draws, in percent, with Student's t interval, within 0 to 100."""
+    return _t_interval(np.asarray(values, np.float64), "draws", tuple(values))
+
+
+def _t_interval(array: np.ndarray, kind: str, draws: tuple[float, ...]) -> EvaluationFigure:
+    mean, low, high = float(array.mean()), None, None
+    if array.size > 1:
+        half = float(stats.t.ppf(1 - _LEVEL / 2, array.size - 1) * array.std(ddof=1) / np.sqrt(array.size))
+        low, high = max(0.0, mean - half), min(100.0, mean + half)
+    return EvaluationFigure(value=mean, low=low, high=high, kind=kind, draws=draws)  # type: ignore[arg-type]

@@ -1,0 +1,212 @@
+"""Evaluation of encoders on sets: plans what is to be done, leaves out what is there, and stores each outcome."""
+
+import contextlib
+import itertools
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from cnnjepa.clock import now
+from cnnjepa.data import DataSet
+from cnnjepa.errors import RunError
+from cnnjepa.evaluation.sets import images_of, named, opened
+from cnnjepa.evaluation.store import EvaluationStore, evaluation_hash
+from cnnjepa.evaluation.subject import Subject
+from cnnjepa.evaluation.task import Outcome, task_of
+from cnnjepa.names import file_name
+from cnnjepa.probes.features import scratch_folder
+from cnnjepa.randomness import layer_randomness, seed_layers
+from cnnjepa.references import ReferencedEncoder
+from cnnjepa.schemas import ConfigError, DataConfig
+from cnnjepa.schemas.evaluation import TaskSection
+from cnnjepa.schemas.evaluation_result import EvaluationResult
+from cnnjepa.storage.locks import locked
+from cnnjepa.training.distributed import Processes
+from cnnjepa.training.environment import environment
+
+ENCODERS = "encoders"
+"""Folder below the root for encoders that have no folder of their own."""
+
+_PATIENCE = 24 * 3600.0  # seconds to wait for another process that runs the same task
+
+Say = Callable[[str], None]
+Tick = Callable[[], None]
+
+
+@dataclass(frozen=True)
+class PlannedTask:
+    """One task with one encoder on one set."""
+
+    encoder: ReferencedEncoder
+    images: DataSet
+    section: DataConfig
+    settings: TaskSection
+    store: EvaluationStore
+    path: Path
+    """File of the result."""
+
+    @property
+    def label(self) -> str:
+        """Name in messages."""
+        return f"{self.settings.name} of {self.encoder.label} on {self.images.name}"
+
+    def found(self) -> "Evaluated | None":
+        """Return the result, if the task was done before. Raises RunError if its file is damaged."""
+        result = self.store.read(self.path)
+        return result and Evaluated(self, result, self.store.per_image(self.path))
+
+
+@dataclass(frozen=True)
+class Evaluated:
+    """The result of a task, with the figures of single images."""
+
+    planned: PlannedTask
+    result: EvaluationResult
+    per_image: dict[str, NDArray[np.float32]] = field(default_factory=dict)
+
+
+def home_of(encoder: ReferencedEncoder, root: Path) -> Path:
+    """Return the folder that holds the evaluations of an encoder: its own, or one below `root`/encoders."""
+    if encoder.folder is not None:
+        return encoder.folder
+    return root / ENCODERS / f"{file_name(encoder.label)}-{encoder.fingerprint[:8]}"
+
+
+def planned_tasks(
+    encoders: Sequence[ReferencedEncoder],
+    on: Sequence[str],
+    tasks: Sequence[TaskSection],
+    asked: Sequence[str] | None,
+    root: Path,
+    data_overrides: Sequence[str] = (),
+) -> list[PlannedTask]:
+    """Return the tasks in the order in which they run: by set, encoder and task. `asked` are the names of tasks that
+    the user wrote; a task that was not asked for is left out on a set without the labels that it needs. Without a set
+    in `on`, it is the images of the first encoder that is a run, or the embedded ones.
+
+    Raises ConfigError for a set that cannot be opened, for one without the labels that a requested task needs, and for
+    sets or encoders that are equal.
+    """
+    first_run = next((encoder.config for encoder in encoders if encoder.config), None)
+    plan: list[PlannedTask] = []
+    _refuse_equal(encoders)
+    for place in on or [None]:
+        cache: dict[str, DataSet] = {}
+        for encoder in encoders:
+            section = images_of(place, encoder.preprocessing, data_overrides, first_run)
+            reading = section.model_dump_json()
+            if reading not in cache:
+                cache[reading] = opened(section, place)
+            images = cache[reading]
+            store = EvaluationStore(home_of(encoder, root))
+            for settings in tasks:
+                if not _can_do(settings, images, asked, place):
+                    continue
+                digest = evaluation_hash(encoder.fingerprint, images.fingerprint, settings)
+                path = store.path(settings.name, images.name, digest)
+                plan.append(PlannedTask(encoder, images, section, settings, store, path))
+    if len({one.path for one in plan}) < len(plan):
+        raise ConfigError("--on names the same images twice; give every set once")
+    if not plan:
+        raise ConfigError(
+            f"none of the tasks {', '.join(task.name for task in tasks)} can be done on images without labels; give a "
+            "labelled set with --on, or labels with --set data.labels=FILE"
+        )
+    return plan
+
+
+def _refuse_equal(encoders: Sequence[ReferencedEncoder]) -> None:
+    seen: dict[str, str] = {}
+    for encoder in encoders:
+        if encoder.fingerprint in seen:
+            raise ConfigError(
+                f"{seen[encoder.fingerprint]} and {encoder.reference} are the same encoder: weights and preprocessing "
+                "are equal; give it once"
+            )
+        seen[encoder.fingerprint] = encoder.reference
+
+
+def _can_do(settings: TaskSection, images: DataSet, asked: Sequence[str] | None, place: str | None) -> bool:
+    """Return whether the set has the labels that the task needs. Raises ConfigError if the task was asked for."""
+    if settings.LABELS == "none" or images.labelled:
+        return True
+    if asked is not None and settings.name in asked:
+        raise ConfigError(
+            f"task {settings.name} needs labels, and {named(place)} has none ({images.found or images.name}); give "
+            "them with --set data.labels=FILE (a table of path and label) or folders named by class"
+        )
+    return False
+
+
+def run_tasks(
+    plan: Sequence[PlannedTask],
+    device: torch.device,
+    tick: Tick = lambda: None,
+    say: Say = lambda text: None,
+    workers: int = 0,
+) -> Iterator[Evaluated]:
+    """Run the planned tasks that have no result yet, and yield every result as soon as it is there. Features are
+    extracted once per encoder and set. Raises Stopped when `tick` does; what was finished is kept."""
+    software = environment(Processes(0, 1, device))
+    for _, group in itertools.groupby(plan, key=lambda one: (id(one.encoder), id(one.images))):
+        with contextlib.ExitStack() as until_done:
+            subject: Subject | None = None
+            for one in group:
+                if (there := one.found()) is not None:
+                    yield there
+                    continue
+                with locked(one.store.folder / "claims" / one.path.stem, _PATIENCE):
+                    if (there := one.found()) is not None:  # another process did it meanwhile
+                        yield there
+                        continue
+                    if subject is None:
+                        scratch = until_done.enter_context(scratch_folder(one.store.folder))
+                        subject = Subject(one.encoder, one.images, one.section, device, scratch, tick, workers)
+                    say(one.label)
+                    done = _run(one, subject, tick, software)
+                yield done
+
+
+def _run(one: PlannedTask, subject: Subject, tick: Tick, software: dict[str, Any]) -> Evaluated:
+    started, extracting = time.monotonic(), subject.extraction_seconds
+    with layer_randomness(subject.device):
+        seed_layers(0, "evaluation")
+        outcome = task_of(one.settings).evaluate(subject, tick)
+    if not outcome.figures:
+        raise RunError(f"task {one.settings.name} gave no figure")
+    seconds = time.monotonic() - started - (subject.extraction_seconds - extracting)
+    result = _result(one, outcome, subject, software, seconds)
+    one.store.write(one.path, result, outcome.per_image)
+    return Evaluated(one, result, outcome.per_image)
+
+
+def _result(
+    one: PlannedTask, outcome: Outcome, subject: Subject, software: dict[str, Any], seconds: float
+) -> EvaluationResult:
+    images = one.images
+    return EvaluationResult(
+        encoder=one.encoder.label,
+        encoder_fingerprint=one.encoder.fingerprint,
+        dataset=images.name,
+        dataset_fingerprint=images.fingerprint,
+        task=one.settings.name,
+        settings=one.settings.model_dump(mode="json"),
+        figures=outcome.figures,
+        main=next(iter(outcome.figures)),
+        chosen=outcome.chosen,
+        notes=tuple(outcome.notes),
+        details=outcome.details,
+        train_images=images.train.labels.numel(),
+        val_images=images.val.labels.numel(),
+        classes=images.classes,
+        skipped=len(subject.skipped),
+        software=software,
+        seconds=round(seconds, 3),
+        finished=now(),
+    )

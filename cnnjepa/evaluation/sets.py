@@ -1,0 +1,43 @@
+"""The sets on which encoders are evaluated, read with the size, depth and normalisation that an encoder needs."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from cnnjepa.data import DataSet, open_data
+from cnnjepa.references import Preprocessing, images_config
+from cnnjepa.schemas import ConfigError, DataConfig, PretrainConfig, load_config, with_sections
+
+EMBEDDED = "embedded"
+"""Name of the images that this program draws, as a set."""
+
+
+def images_of(
+    on: str | None, preprocessing: Preprocessing, overrides: Sequence[str] = (), run: PretrainConfig | None = None
+) -> DataConfig:
+    """Return the data section of a set, as an encoder with this `preprocessing` needs it. `on` is the path of a set or
+    `embedded`; None means the images of `run`, or the embedded ones without a run. `overrides` are `--set
+    data.FIELD=VALUE` flags. Raises ConfigError for a section that is not valid."""
+    try:
+        if on is not None and on != EMBEDDED:
+            return images_config(preprocessing, Path(on), list(overrides))
+        given: dict[str, Any] = {"source": "synthetic"}
+        if on is None and run is not None:
+            given = {**run.data.model_dump(mode="json"), "resident": "auto"}
+        section = {**given, **preprocessing.section}
+        return with_sections(run or load_config("smoke"), {"data": section}, list(overrides)).data
+    except ConfigError as error:
+        raise ConfigError(f"{named(on)}: {error}") from None
+
+
+def opened(section: DataConfig, on: str | None) -> DataSet:
+    """Open a set. Raises ConfigError for a set that cannot be opened."""
+    try:
+        return open_data(section, measured=False)
+    except ConfigError as error:
+        raise ConfigError(f"{named(on)}: {error}") from None
+
+
+def named(on: str | None) -> str:
+    """Return a set in the words of the command line, for messages."""
+    return "the run's images" if on is None else f"--on {on}"

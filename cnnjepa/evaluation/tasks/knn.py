@@ -1,0 +1,32 @@
+"""Task `knn`: weighted votes of the nearest training images (docs/sources.md#probe-knn)."""
+
+from collections.abc import Callable
+
+from cnnjepa.evaluation.subject import Subject
+from cnnjepa.evaluation.task import Outcome, Task
+from cnnjepa.evaluation.tasks.linear import held_out_parts, hits_outcome
+from cnnjepa.probes.knn import knn_accuracies, knn_hits, usable_k
+from cnnjepa.schemas.evaluation import KnnTask
+
+
+class Knn(Task):
+    """See `KnnTask`."""
+
+    settings: KnnTask
+
+    def evaluate(self, subject: Subject, tick: Callable[[], None]) -> Outcome:
+        settings, train = self.settings, subject.pooled("train")
+        if settings.protocol == "held_out":
+            fit, held = held_out_parts(train, settings)
+            ks = sorted({usable_k(k, fit.labels.numel()) for k in settings.ks})
+            tick()
+            found = knn_accuracies(fit, held, subject.classes, ks, settings.temperature, subject.device)
+            place = max(range(len(ks)), key=lambda at: (found[at][0], -at))
+            chosen = {"k": float(ks[place]), "held_out_top1": found[place][0]}
+        else:
+            chosen = {"k": float(usable_k(settings.k, train.labels.numel()))}
+        tick()
+        (hits,) = knn_hits(
+            train, subject.pooled("val"), subject.classes, [int(chosen["k"])], settings.temperature, subject.device
+        )
+        return hits_outcome(hits, subject.classes, chosen)
