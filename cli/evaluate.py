@@ -5,8 +5,16 @@ from typing import Annotated, Literal
 
 import typer
 
-from cnnjepa.cli.options import RootOption, SetOption, at_home
-from cnnjepa.cli.reference_options import ChannelsOption, ImageSizeOption, MeanOption, StdOption
+from cnnjepa.cli.encoder_options import (
+    ChannelsOption,
+    CheckpointOption,
+    ImageSizeOption,
+    MeanOption,
+    StdOption,
+    WhichOption,
+    preprocessing_overrides,
+)
+from cnnjepa.cli.options import RootOption, at_home
 
 EXAMPLE = "Example:  cnnjepa evaluate runs/demo-seed0 random:demo --tasks lowshot,retrieve"
 
@@ -41,14 +49,16 @@ def evaluate(
             metavar="LIST",
         ),
     ] = None,
-    sets: SetOption = None,
-    encoder: Annotated[
-        Literal["target", "context"] | None,
-        typer.Option("--encoder", help="Encoder of a run; the one that the run probes by default."),
+    sets: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set",
+            help="Set a field of a task, lowshot.draws=20, or of the images, data.labels=FILE. Repeatable.",
+            metavar="KEY=VALUE",
+        ),
     ] = None,
-    checkpoint: Annotated[
-        str, typer.Option("--checkpoint", help="File in a run's checkpoints/.", metavar="NAME")
-    ] = "last.pt",
+    encoder: WhichOption = None,
+    checkpoint: CheckpointOption = "last.pt",
     image_size: ImageSizeOption = None,
     mean: MeanOption = None,
     std: StdOption = None,
@@ -71,12 +81,11 @@ def evaluate(
 
     `--set TASK.FIELD=VALUE` changes a task, `--set data.FIELD=VALUE` how the images are read.
     """
-    from cnnjepa.references.preprocessing import PreprocessingOverrides
     from cnnjepa.references.request import encoder_request
     from cnnjepa.schemas.errors import ConfigError
     from cnnjepa.schemas.evaluation import requested_tasks, usual_tasks
 
-    overrides = PreprocessingOverrides.parsed(image_size, mean, std, channels)
+    overrides = preprocessing_overrides(image_size, mean, std, channels)
     data_sets = [flag for flag in sets or [] if flag.startswith("data.")]
     task_sets = [flag for flag in sets or [] if not flag.startswith("data.")]
     asked = None if tasks is None else [name.strip() for name in tasks.split(",")]

@@ -15,6 +15,7 @@ refuse_broken_links(Path(__file__).parent)
 
 if TYPE_CHECKING:
     from cnnjepa.errors import RunError as RunError
+    from cnnjepa.evaluation.api import evaluate as evaluate
     from cnnjepa.masks import Masks as Masks
     from cnnjepa.masks import sample_masks as sample_masks
     from cnnjepa.methods.cnnjepa import CNNJEPA as CNNJEPA
@@ -31,6 +32,7 @@ _HOMES = {
     "PackedEncoder": "cnnjepa.sparse",
     "Predictor": "cnnjepa.methods.predictor",
     "RunError": "cnnjepa.errors",
+    "evaluate": "cnnjepa.evaluation.api",
     "load_encoder": "cnnjepa.pretrained",
     "pretrain": "cnnjepa.training.pretrain",
     "sample_masks": "cnnjepa.masks",

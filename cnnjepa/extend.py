@@ -1,9 +1,11 @@
-"""The public classes and functions for user-defined methods, encoders, masking strategies, data sources, augmentations
-and probe metrics."""
+"""The public classes and functions for user-defined methods, encoders, masking strategies, data sources, augmentations,
+probe metrics and evaluation tasks."""
 
 from cnnjepa.data import ImageSource
 from cnnjepa.data.augmentation import Augmentation, ImageDraws
 from cnnjepa.encoders import Backbone
+from cnnjepa.evaluation.subject import Subject
+from cnnjepa.evaluation.task import Outcome, Task
 from cnnjepa.masks import Masks, sample_masks
 from cnnjepa.masks.strategy import MaskingStrategy
 from cnnjepa.methods import CNNJEPA, Method, Pass, StepDraw, StepLoss
@@ -20,6 +22,8 @@ from cnnjepa.schemas import CNNJEPAConfig, EMAConfig, MaskingConfig, MixedMaskin
 from cnnjepa.schemas.augmentation import AugmentationSection
 from cnnjepa.schemas.data_section import DataSection
 from cnnjepa.schemas.encoder import OwnEncoderSection
+from cnnjepa.schemas.evaluation import TaskSection
+from cnnjepa.schemas.evaluation_result import EvaluationFigure
 from cnnjepa.schemas.extent import Extent, height_width
 from cnnjepa.schemas.masking import MaskingSection
 from cnnjepa.schemas.method_section import MethodSection
@@ -37,6 +41,7 @@ __all__ = [
     "ContextEncoder",
     "DataSection",
     "EMAConfig",
+    "EvaluationFigure",
     "Extent",
     "ImageDraws",
     "ImageSource",
@@ -48,6 +53,7 @@ __all__ = [
     "MethodSection",
     "MetricSection",
     "MixedMasking",
+    "Outcome",
     "OwnEncoderSection",
     "Pass",
     "Predictor",
@@ -57,6 +63,9 @@ __all__ = [
     "RandomMasking",
     "StepDraw",
     "StepLoss",
+    "Subject",
+    "Task",
+    "TaskSection",
     "VICReg",
     "cell_loss",
     "context_encoder",

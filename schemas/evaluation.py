@@ -13,7 +13,7 @@ from cnnjepa.schemas.yaml_text import read_word
 Share = Annotated[float, Field(gt=0, lt=1)]
 
 Labels = Literal["none", "classes", "several", "masks"]
-"""What a task needs of an image: nothing, one class, several classes at once, or a class for every pixel."""
+"""Labels of an image: none, one class, several classes at once, or a class for every pixel."""
 
 
 class TaskSection(ExtensibleSection):
@@ -191,11 +191,12 @@ def requested_tasks(names: Sequence[str], overrides: Sequence[str] = ()) -> list
 
 def _section(given: dict[str, Any]) -> TaskSection:
     name = given["name"]
-    model = TASKS[name] if name in TASKS else extension("task", name).section
+    model: Any = TASKS[name] if name in TASKS else extension("task", name).section
     try:
-        return model.model_validate(given)
+        section: TaskSection = model.model_validate(given)
     except ValidationError as error:
         raise ConfigError("\n".join(_line(name, model, found) for found in error.errors(include_url=False))) from None
+    return section
 
 
 def _line(task: str, model: type[TaskSection], finding: Any) -> str:

@@ -7,6 +7,7 @@ from pydantic import BaseModel
 from pydantic_core import PydanticUndefined
 
 from cnnjepa.schemas.config import PretrainConfig
+from cnnjepa.schemas.evaluation import TASKS
 from cnnjepa.schemas.extension import ExtensibleSection
 from cnnjepa.schemas.fields import arms, discriminator, listed, tag_values
 
@@ -29,6 +30,15 @@ def config_reference() -> str:
     ]
     for name, info in PretrainConfig.model_fields.items():
         lines += _sections(name, arms(info.annotation))
+    lines += [
+        "",
+        "# Tasks of `cnnjepa evaluate`",
+        "",
+        "These sections are not part of a run's config. Set a field with `--set TASK.FIELD=VALUE`, for example",
+        "`--set lowshot.draws=20`.",
+    ]
+    for name, section in TASKS.items():
+        lines += _sections(name, [section])
     return "\n".join(lines) + "\n"
 
 

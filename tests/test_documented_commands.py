@@ -41,6 +41,7 @@ class Net(torch.nn.Sequential):
 RECIPES = {
     "mine": "extend_method.md", "masks": "extend_masking.md", "nets": "extend_encoder.md", "images": "extend_data.md",
     "changes": "extend_augmentation.md", "metrics": "extend_metric.md",
+    "tasks": "extend_task.md",
 }  # fmt: skip
 MY_STUDY = "preset: smoke\naxes: {predictor.depth: [1, 2]}\n"
 MY_SEARCH = "preset: smoke\nspace: {optimizer.lr: 'log(1e-4, 1e-1)'}\nset: {%s}\n"

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from evaluated import CPU, clusters, subject_of
 
 from cnnjepa.evaluation.logistic import fit_path
 from cnnjepa.evaluation.task import task_of
@@ -14,7 +15,6 @@ from cnnjepa.evaluation.tasks.retrieve import close_pairs
 from cnnjepa.probes.features import Features
 from cnnjepa.schemas import ConfigError
 from cnnjepa.schemas.evaluation import KnnTask, LinearTask, LowShotTask, RetrieveTask
-from tests.evaluated import CPU, clusters, subject_of
 
 CLASSES = 6
 

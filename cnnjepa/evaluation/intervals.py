@@ -36,4 +36,4 @@ def _t_interval(array: np.ndarray, kind: str, draws: tuple[float, ...]) -> Evalu
     if array.size > 1:
         half = float(stats.t.ppf(1 - _LEVEL / 2, array.size - 1) * array.std(ddof=1) / np.sqrt(array.size))
         low, high = max(0.0, mean - half), min(100.0, mean + half)
-    return EvaluationFigure(value=mean, low=low, high=high, kind=kind, draws=draws)  # type: ignore[arg-type]
+    return EvaluationFigure(value=mean, low=low, high=high, kind=kind, draws=draws)

@@ -59,7 +59,7 @@ class PlannedTask:
     def found(self) -> "Evaluated | None":
         """Return the result, if the task was done before. Raises RunError if its file is damaged."""
         result = self.store.read(self.path)
-        return result and Evaluated(self, result, self.store.per_image(self.path))
+        return None if result is None else Evaluated(self, result, self.store.per_image(self.path))
 
 
 @dataclass(frozen=True)
@@ -96,7 +96,8 @@ def planned_tasks(
     first_run = next((encoder.config for encoder in encoders if encoder.config), None)
     plan: list[PlannedTask] = []
     _refuse_equal(encoders)
-    for place in on or [None]:
+    places: list[str | None] = [*on] or [None]
+    for place in places:
         cache: dict[str, DataSet] = {}
         for encoder in encoders:
             section = images_of(place, encoder.preprocessing, data_overrides, first_run)

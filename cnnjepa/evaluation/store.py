@@ -69,7 +69,7 @@ class EvaluationStore:
             ) from None
 
     def write(self, path: Path, result: EvaluationResult, per_image: Mapping[str, NDArray[np.float32]]) -> None:
-        """Write a result, and before it the figures of single images into a file beside it. Raises RunError if the disk
+        """Write the figures of single images into a `.npz` file, and then the result. Raises RunError if the disk
         is full."""
         try:
             self.folder.mkdir(parents=True, exist_ok=True)

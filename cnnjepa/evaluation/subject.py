@@ -1,4 +1,4 @@
-"""What a task is given: a frozen encoder and a set of images, with features that are computed once for all tasks."""
+"""A frozen encoder and a set of images, as tasks get them, with features that are extracted once for all tasks."""
 
 import time
 from collections.abc import Callable
@@ -14,6 +14,7 @@ from cnnjepa.data.batches import Normalizer
 from cnnjepa.data.source import ImageSource
 from cnnjepa.errors import RunError
 from cnnjepa.probes.features import Embed, Features, extract_from
+from cnnjepa.probes.floors import calibrate_on
 from cnnjepa.schemas import DataConfig
 
 if TYPE_CHECKING:
@@ -52,8 +53,16 @@ class Subject:
 
     @cached_property
     def network(self) -> nn.Module:
-        """The encoder in eval mode on the device: normalised images [B, K, H, W] → features [B, C, h, w]."""
-        return self.encoder.network.to(self.device).eval()
+        """The encoder in eval mode on the device: normalised images [B, K, H, W] → features [B, C, h, w]. The
+        batch-norm statistics of an untrained encoder are averages over training images of the set; those with which
+        torch begins belong to no network."""
+        network = self.encoder.network.to(self.device).eval()
+        if not self.encoder.untrained:
+            return network
+        return calibrate_on(
+            self.data.train, network, self.normalize, self.section, self.encoder.preprocessing.resize, self.device,
+            workers=self.workers,
+        )  # fmt: skip
 
     @cached_property
     def normalize(self) -> Normalizer:

@@ -16,7 +16,7 @@ from cnnjepa.schemas.evaluation_result import EvaluationFigure
 
 @dataclass
 class Outcome:
-    """What a task found."""
+    """Figures of a task."""
 
     figures: dict[str, EvaluationFigure]
     """The figures by name, in the order of tables; the first is the main one."""

@@ -38,6 +38,13 @@ class ReferencedEncoder:
     config: PretrainConfig | None = None
     """Config of the run; None for other encoders."""
 
+    @property
+    def untrained(self) -> bool:
+        """True for the random weights of `random:PRESET` and `timm:NAME`, whose batch-norm statistics are those with
+        which torch begins."""
+        kind, _, rest = self.reference.partition(":")
+        return kind == "random" or (kind == "timm" and not rest.endswith(":pretrained"))
+
 
 @dataclass(frozen=True)
 class Opened:
