@@ -4,7 +4,7 @@ import time
 from collections.abc import Callable
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -15,10 +15,9 @@ from cnnjepa.data.source import ImageSource
 from cnnjepa.errors import RunError
 from cnnjepa.probes.features import Embed, Features, extract_from
 from cnnjepa.probes.floors import calibrate_on
+from cnnjepa.references import ReferencedEncoder
+from cnnjepa.references.feature_maps import feature_maps
 from cnnjepa.schemas import DataConfig
-
-if TYPE_CHECKING:
-    from cnnjepa.references import ReferencedEncoder
 
 Split = Literal["train", "val"]
 
@@ -28,7 +27,7 @@ class Subject:
 
     def __init__(
         self,
-        encoder: "ReferencedEncoder",
+        encoder: ReferencedEncoder,
         data: DataSet,
         section: DataConfig,
         device: torch.device,
@@ -101,9 +100,11 @@ class Subject:
         """Return the pooled features of pixels [B, K, H, W], float32 [B, C] on the CPU."""
         return self.maps_of(pixels).mean((2, 3)).cpu()
 
-    @torch.inference_mode()
     def maps_of(self, pixels: Tensor) -> Tensor:
         """Return the feature maps of pixels [B, K, H, W], float32 [B, C, h, w] on the device."""
-        with torch.autocast(self.device.type, enabled=False):
-            maps: Tensor = self.network(self.normalize(pixels.to(self.device)))
-        return maps.float()
+        return self._maps(pixels)
+
+    @cached_property
+    def _maps(self) -> Callable[[Tensor], Tensor]:
+        _ = self.network  # calibrated, if it is untrained
+        return feature_maps(self.encoder, self.device)
