@@ -231,7 +231,7 @@ RECTANGLE = ("image_size=[32,48]", "crop_ratio=[1.1,2]", "quarter_turns=0.5")
 
 
 def test_a_stopped_run_on_rectangles_resumes_bit_for_bit(tmp_path: Path) -> None:
-    config = small_config(*RECTANGLE)
+    config = small_config(*RECTANGLE, "epochs=2", "floors=false", "probe.every_epochs=0")
     train_alone(config, tmp_path / "whole")
     train_until(config, tmp_path / "stopped", 5)
     train_alone(config, tmp_path / "stopped", resume=True)
