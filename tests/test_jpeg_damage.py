@@ -3,6 +3,7 @@
 import ctypes
 import os
 import platform
+import shutil
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -48,6 +49,8 @@ def test_a_repaired_image_is_named_with_libjpegs_reason(capfd: pytest.CaptureFix
     assert named_by(WHOLE, "whole.jpg") == []
     assert named_by(CUT, "cut.jpg") == [f"cut.jpg {REASON}"]
     assert capfd.readouterr() == ("", "")  # not a second time, without a name
+    decode(CUT, "alone.jpg")  # nobody collects repairs
+    assert capfd.readouterr() == ("", f"alone.jpg {REASON}\n")
 
 
 def test_repairs_are_named_rightly_when_threads_decode_at_the_same_time() -> None:
@@ -98,12 +101,14 @@ def test_a_resident_set_names_them_when_it_is_decoded(damaged_folder: Path) -> N
     assert data.repaired == [f"{damaged_folder}/train/bee/2.JPEG {REASON}"]
 
 
-def test_data_check_names_and_counts_them(damaged_folder: Path) -> None:
+def test_data_check_names_and_counts_them(damaged_folder: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    shutil.copy(damaged_folder / "train" / "bee" / "2.JPEG", damaged_folder / "train" / "ant" / "0.JPEG")  # the first
     found = CliRunner().invoke(app, ["data", "check", str(damaged_folder)])
     output = " ".join(found.output.split())
     assert found.exit_code == 0
     assert output.count(f"{damaged_folder}/train/bee/2.JPEG {REASON}") == 1
-    assert "1 damaged image can be read only in part; replace or remove such files" in output
+    assert "2 damaged images can be read only in part; replace or remove such files" in output
+    assert capfd.readouterr().err == ""
 
 
 def test_data_pack_names_them(damaged_folder: Path, tmp_path: Path) -> None:

@@ -3,6 +3,9 @@
 import gc
 import io
 import json
+import re
+import shutil
+import subprocess
 import tarfile
 import warnings
 from pathlib import Path
@@ -240,7 +243,7 @@ def test_an_archive_per_class_is_the_folder_from_which_it_was_made(image_folder:
 def test_imagenets_archives_are_classes_and_numbered_ones_are_parts(image_folder: Path, tmp_path: Path) -> None:
     wnids = ("n01440764", "n01443537", "n01484850")
     assert are_classes([f"train/{name}.tar" for name in wnids]) and are_classes(["cat.tar", "dog.tar"])
-    assert not are_classes(["part-0.tar", "part-1.tar"]) and not are_classes(["train-a.tar", "val-a.tar"])
+    assert not are_classes(["part-0.tar", "part-1.tar"]) and not are_classes(["train-0.tar", "val-0.tar"])
     archives_per_class(image_folder, tmp_path / "imagenet", wnids)
     (tmp_path / "imagenet" / "val").rename(tmp_path / "elsewhere")
     sources = open_sources(config_of(tmp_path / "imagenet" / "train"))
@@ -250,6 +253,52 @@ def test_imagenets_archives_are_classes_and_numbered_ones_are_parts(image_folder
     assert not open_sources(config_of(numbered))["train"].class_names
     assert list(open_sources(config_of(numbered, labels="folders"))["train"].class_names) == ["0", "1", "2"]
     assert not open_sources(config_of(tmp_path / "imagenet" / "train", labels="none"))["train"].class_names
+
+
+def test_class_archives_next_to_files_are_refused_with_the_command_that_joins_them(
+    image_folder: Path, tmp_path: Path
+) -> None:
+    """ImageNet as it is distributed: an archive per class for training, and a flat folder of validation images."""
+    root = archives_per_class(image_folder, tmp_path / "imagenet", ("n01440764", "n01443537", "n01484850"))
+    shutil.rmtree(root / "val")
+    (root / "val").mkdir()
+    for number, file in enumerate(sorted((image_folder / "val").rglob("*.*"))):
+        shutil.copy(file, root / "val" / f"{number}{file.suffix}")
+    with pytest.raises(ConfigError) as refused:
+        open_sources(config_of(root))
+    told = str(refused.value)
+    assert "the training images are in archives (train/n01440764.tar, train/n01443537.tar" in told
+    join = re.search(r"`(tar cf .*?)`", told)
+    assert join
+    subprocess.run(join[1].split(), cwd=root, check=True)
+    shutil.rmtree(root / "val")
+    sources = open_sources(config_of(root))
+    assert list(sources["train"].class_names) == ["n01440764", "n01443537", "n01484850"]
+    assert sources["train"].labels.numel() + sources["val"].labels.numel() == 3 * TRAIN
+    assert sources.left_out.lines()[0].startswith("6 in the validation folder without labels: val/0.")
+
+
+def test_an_archive_of_archives_is_refused_with_the_command_that_unpacks_it(
+    image_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    archives_per_class(image_folder, tmp_path / "classes")
+    with tarfile.open("whole.tar", "w") as tar:
+        for name in CLASSES:
+            tar.add(f"classes/train/{name}.tar", f"{name}.tar")
+    with pytest.raises(ConfigError) as refused:
+        open_sources(config_of(Path("whole.tar")))
+    unpack = re.search(r"`(mkdir .*?) && (tar xf .*?)`", str(refused.value))
+    assert unpack and "holds archives (ant.tar, bee.tar, cow.tar) and no images" in str(refused.value)
+    for words in unpack.groups():
+        subprocess.run(words.split(), check=True)
+    assert list(open_sources(config_of(Path("whole")))["train"].class_names) == list(CLASSES)
+
+
+def test_a_file_that_can_be_unpacked_is_refused_with_the_command(tmp_path: Path) -> None:
+    (tmp_path / "photos.tar.zst").write_bytes(b"compressed")
+    with pytest.raises(ConfigError, match=r"it must be a directory, .*; unpack it with `zstd -d .*photos.tar.zst`"):
+        open_sources(config_of(tmp_path / "photos.tar.zst"))
 
 
 @pytest.mark.parametrize(

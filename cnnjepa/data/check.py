@@ -110,7 +110,8 @@ def _tried(source: EncodedSource, index: int, kind: PixelKind) -> tuple[bool, Pi
     """Return whether the image can be read in this form, and the form that the refusal names."""
     source.pixels = kind
     try:
-        source.load(index)
+        with repaired_images():  # each is checked, and named, later
+            source.load(index)
     except ImageError as error:
         return False, error.fits
     return True, None

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from torch import Tensor
 
+from cnnjepa.data.archive_advice import file_advice
 from cnnjepa.data.decoding import decode
 from cnnjepa.data.folder_index import Index, Part
 from cnnjepa.data.index_cache import forget, open_index
@@ -77,7 +78,9 @@ def open_folder(config: FolderData) -> Splits:
     """Open both splits, keyed `train` and `val`. Raises ConfigError for a path that contains none."""
     path = image_path(config)
     if path.is_file() and not path.name.lower().endswith((".tar", ".tar.gz", ".tgz")):
-        raise ConfigError(f"data.path {path} is a file; it must be a directory, a .tar, a .tar.gz or a .tgz")
+        raise ConfigError(
+            f"data.path {path} is a file; it must be a directory, a .tar, a .tar.gz or a .tgz{file_advice(path)}"
+        )
     try:
         index, reader, kept = open_index(path, config)
     except OSError as error:

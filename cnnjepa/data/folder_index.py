@@ -12,11 +12,12 @@ import torch
 from torch import Tensor
 
 from cnnjepa.data.archive import Tar
+from cnnjepa.data.archive_advice import archives_in_an_archive, refuse_archives
 from cnnjepa.data.arrangement import Arrangement, arrange, groups_by_level, hold_out
 from cnnjepa.data.entries import Entries
 from cnnjepa.data.label_table import arrange_by_table
 from cnnjepa.data.readers import Directory, Reader
-from cnnjepa.data.scan import LeftOut, Scan, named, printable
+from cnnjepa.data.scan import LeftOut, Scan, printable
 from cnnjepa.data.shards import MANIFEST, Shards
 from cnnjepa.data.tar_members import UNREADABLE
 from cnnjepa.data.tar_shards import TarShards, arrange_samples
@@ -90,19 +91,6 @@ def _tar_shards(path: Path, shards: list[str], config: FolderData) -> TarShards:
     return TarShards(path, shards, config.train_split, config.val_split, by_archive)
 
 
-def _refuse_compressed(path: Path, archives: list[str]) -> None:
-    """Raise ConfigError for compressed archives in a folder."""
-    if not archives:
-        return
-    tools = {"gz": "gunzip -k", "2": "bunzip2 -k", "xz": "unxz -k", "zst": "zstd -d"}
-    tool = next(tool for end, tool in tools.items() if archives[0].lower().endswith(end))
-    some = named([printable(one) for one in archives])
-    raise ConfigError(
-        f"data.path {path} holds {len(archives):,} compressed archive(s) ({some}); their images cannot be read one by "
-        f"one. Unpack each to a .tar (`{tool} {printable(archives[0])}`), and keep the compressed ones elsewhere"
-    )
-
-
 def make_index(path: Path, config: FolderData) -> tuple[Index, Reader]:
     """Read the names of the set at `path`, and arrange its images. Raises ConfigError for a set that cannot be arranged
     as requested, and OSError for one that cannot be opened."""
@@ -110,13 +98,13 @@ def make_index(path: Path, config: FolderData) -> tuple[Index, Reader]:
     scan, watched = reader.scan(), [""]
     if isinstance(reader, Directory):
         watched += [*scan.folders, *scan.annotations]
+        refuse_archives(path, scan, config.train_split)
         if not len(scan.entries) and scan.shards:
-            _refuse_compressed(path, scan.compressed)
             reader = _tar_shards(path, scan.shards, config)
             watched += scan.shards
             scan = reader.scan()
-        elif not len(scan.entries):
-            _refuse_compressed(path, scan.compressed)
+    elif isinstance(reader, Tar) and not len(scan.entries) and scan.shards:
+        raise ConfigError(archives_in_an_archive(path, scan.shards))
     found, groups, notes = _arranged(scan, reader, config, str(path))
     paths = [entry.path for entry in scan.entries]
     if isinstance(config.groups, int):

@@ -11,6 +11,7 @@ import ctypes
 import os
 import platform
 import re
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from typing import TypeVar
@@ -42,13 +43,15 @@ def repaired_images() -> Iterator[list[str]]:
 
 
 def noting_repairs(decode: Callable[[], T], name: str) -> T:
-    """Return `decode()`. An image that libjpeg repaired meanwhile is added to the `repaired_images` of this thread."""
+    """Return `decode()`. An image that libjpeg repaired meanwhile is added to the `repaired_images` of this thread,
+    or printed on standard error if nobody collects them."""
     found = getattr(_of_thread, "found", None)
-    if found is None or not _listening.possible:
+    if not _listening.possible:
         return decode()
     image, warning = _listening.listen(decode)
     if warning:
-        found.append(f"{name} is damaged and was repaired while reading ({warning})")
+        told = f"{name} is damaged and was repaired while reading ({warning})"
+        found.append(told) if found is not None else print(told, file=sys.stderr)
     return image
 
 

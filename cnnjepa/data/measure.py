@@ -5,6 +5,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from cnnjepa.data.jpeg_damage import repaired_images
 from cnnjepa.data.source import ImageSource
 from cnnjepa.errors import ImageError
 from cnnjepa.randomness import key, uniforms
@@ -44,7 +45,8 @@ def _sample(count: int) -> list[int]:
 
 def _load(config: DataConfig, source: ImageSource, index: int) -> Tensor | None:
     try:
-        return source.load(index)
+        with repaired_images():  # it is named when it is loaded for training
+            return source.load(index)
     except ImageError:
         if config.on_error == "raise":
             raise

@@ -64,7 +64,8 @@ def first_image(source: ImageSource, on_error: str) -> Tensor:
     """Return the first image that can be read."""
     for index in range(source.labels.numel()):
         try:
-            return source.load(index)
+            with repaired_images():  # it is loaded, and named, again
+                return source.load(index)
         except ImageError:
             if on_error == "raise":
                 raise
