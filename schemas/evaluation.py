@@ -1,6 +1,7 @@
 """Tasks on which a trained encoder is evaluated (`cnnjepa evaluate`), and their settings."""
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import Field, PositiveFloat, PositiveInt, ValidationError, model_validator
@@ -23,6 +24,9 @@ class TaskSection(ExtensibleSection):
 
     LABELS: ClassVar[Labels] = "classes"
     """The labels that the task needs."""
+
+    PLACES: ClassVar[frozenset[str]] = frozenset()
+    """Settings that say where something lies. What lies there is part of the name of a result, its place is not."""
 
     ASKED_FOR: ClassVar[bool] = False
     """True if the task runs only when it is named, because it takes long."""
@@ -142,6 +146,53 @@ class RetrieveTask(TaskSection):
     """Maximum number of near-duplicate pairs that are listed, the most similar first."""
 
 
+class SegmentTask(HeldOutTask):
+    """Linear segmentation on frozen features, as DINOv2 evaluates (arXiv 2304.07193): a 1x1 head on the feature map,
+    whose outputs are enlarged to the mask. And k-NN segmentation without training: a cell of the map gets the votes of
+    the most similar training cells (after arXiv 2306.01667)."""
+
+    LABELS: ClassVar[Labels] = "masks"
+    PLACES: ClassVar[frozenset[str]] = frozenset({"masks"})
+
+    name: Literal["segment"] = "segment"
+    """The task that this section configures."""
+
+    masks: Path | None = None
+    """Folder of the masks: PNG files of one channel with the class of every pixel, 255 where none is judged, at the
+    paths that the images have below theirs. None means the folder `masks` beside that of the images."""
+
+    classes: int | None = Field(default=None, ge=2, le=255)
+    """Number of classes. None means the largest class in the training masks, plus one."""
+
+    layers: Literal["last", "stages"] = "last"
+    """`last`: the head sees the last feature map. `stages`: it sees those of all stages."""
+
+    steps: int = Field(default=1000, ge=1)
+    """AdamW steps of the head; the learning rate falls linearly to 0. Source: ours (DINOv2: 40,000)."""
+
+    batch_size: int = Field(default=32, ge=1)
+    """Images per step. Source: ours (DINOv2: 16)."""
+
+    lrs: tuple[PositiveFloat, ...] = Field(default=(1e-3, 3e-3, 1e-2, 3e-2), min_length=1)
+    """Learning rates among which held-out training images choose. Features are standardised per channel. Source: ours;
+    DINOv2: 1e-3."""
+
+    weight_decay: float = Field(default=1e-4, ge=0)
+    """AdamW's weight decay. Source: ours."""
+
+    bank_cells: int = Field(default=20_000, ge=1)
+    """Maximum number of training cells that k-NN segmentation searches: a seeded part of all. Source: ours."""
+
+    k: int = Field(default=30, ge=1)
+    """Nearest training cells that vote; at most a tenth of the bank. Source: ours."""
+
+    temperature: float = Field(default=0.1, gt=0)
+    """Temperature of the votes. Source: ours, as the k-NN probe."""
+
+    seed: int = 0
+    """Seed of the order of images and of the part of the training cells."""
+
+
 BASES["task"] = TaskSection
 
 IMPLEMENTATIONS: dict[type[TaskSection], str] = {
@@ -149,6 +200,7 @@ IMPLEMENTATIONS: dict[type[TaskSection], str] = {
     KnnTask: "cnnjepa.evaluation.tasks.knn:Knn",
     LowShotTask: "cnnjepa.evaluation.tasks.lowshot:LowShot",
     RetrieveTask: "cnnjepa.evaluation.tasks.retrieve:Retrieve",
+    SegmentTask: "cnnjepa.evaluation.tasks.segment:Segment",
 }
 """Config class of every built-in task, and the class that carries it out, imported when an evaluation needs it."""
 

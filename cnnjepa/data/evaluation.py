@@ -1,11 +1,12 @@
 """Images as the probes see them: in order, resized, centre-cropped and normalised, without randomness."""
 
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 from torch.utils.data import Dataset
+from torchvision.transforms import InterpolationMode
 from torchvision.transforms.v2 import functional as transforms
 
 from cnnjepa.data.jpeg_damage import repaired_images
@@ -15,7 +16,7 @@ from cnnjepa.data.resident import ResidentSource
 from cnnjepa.data.source import ImageSource
 from cnnjepa.data.workers import load_batches
 from cnnjepa.errors import ImageError, RunError
-from cnnjepa.schemas import DataConfig
+from cnnjepa.schemas import ConfigError, DataConfig
 from cnnjepa.schemas.extent import height_width
 
 # Side of an image, in sides of the largest crop that it holds, beyond which only the image's centre is resized.
@@ -34,43 +35,59 @@ class EvaluationBatch(NamedTuple):
     """Images left out, by name and reason (`on_error: skip`)."""
     repaired: list[str]
     """Damaged images that were repaired while reading, by name and reason."""
+    masks: Tensor | None = None
+    """uint8 [b, H, W], if masks were asked for."""
+
+
+MaskOf = Callable[[int, Tensor], Tensor]
+"""(index, image [K, H, W] as it was read) → its mask, uint8 [H, W]. Raises ConfigError for a mask that does not fit the
+image, and ImageError for one that cannot be read."""
 
 
 def evaluation_batches(
-    source: ImageSource, config: DataConfig, resize: int | None, batch_size: int, workers: int = 0
+    source: ImageSource,
+    config: DataConfig,
+    resize: int | None,
+    batch_size: int,
+    workers: int = 0,
+    mask_of: MaskOf | None = None,
 ) -> Generator[EvaluationBatch]:
-    """Yield all images of the data set once. `resize` is the length of the shorter side before the centre crop; None
-    means that of image_size. Close the generator when an error ends the iteration early (see `load_batches`)."""
-    images = _WholeImages(source, config, resize)
-    if isinstance(source, ResidentSource) and source.images.shape[2:] == height_width(config.image_size) and not resize:
+    """Yield all images of the data set once, with masks if `mask_of` is given; they are resized and cropped as their
+    images, and keep their values. `resize` is the length of the shorter side before the centre crop; None means that of
+    image_size. Close the generator when an error ends the iteration early (see `load_batches`)."""
+    images = _WholeImages(source, config, resize, mask_of)
+    resident = isinstance(source, ResidentSource) and source.images.shape[2:] == height_width(config.image_size)
+    if resident and not resize and mask_of is None:
         for start in range(0, source.labels.numel(), batch_size):
-            pixels = source.images[start : start + batch_size]
+            pixels = source.images[start : start + batch_size]  # type: ignore[attr-defined]
             yield EvaluationBatch(pixels, torch.arange(start, start + pixels.shape[0]), [], [])
         return
     yield from load_batches(images, workers, batch_size=batch_size)
 
 
 class _WholeImages(Dataset[EvaluationBatch]):
-    def __init__(self, source: ImageSource, config: DataConfig, resize: int | None) -> None:
-        self._source, self._config = source, config
+    def __init__(self, source: ImageSource, config: DataConfig, resize: int | None, mask_of: MaskOf | None) -> None:
+        self._source, self._config, self._mask_of = source, config, mask_of
         self._crop = height_width(config.image_size)
         self._resize = resize or min(self._crop)
 
     def __len__(self) -> int:
         return int(self._source.labels.numel())
 
-    def __getitems__(self, indices: list[int]) -> EvaluationBatch | RunError:
-        images, kept, skipped, repaired = [], [], [], []
+    def __getitems__(self, indices: list[int]) -> EvaluationBatch | RunError | ConfigError:
+        images, masks, kept, skipped, repaired = [], [], [], [], []
         for index in indices:
             try:
                 with repaired_images() as found:
                     image = self._source.load(index)
+                if self._mask_of is not None:
+                    masks.append(self._view(self._mask_of(index, image)[None], InterpolationMode.NEAREST_EXACT)[0])
             except ImageError as error:
                 if self._config.on_error == "raise":
                     return error
                 skipped.append(str(error))
                 continue
-            except RunError as error:
+            except (RunError, ConfigError) as error:
                 return error
             repaired += found
             images.append(self._view(image))
@@ -78,13 +95,14 @@ class _WholeImages(Dataset[EvaluationBatch]):
         kind = self._config.pixels
         empty = torch.empty(0, kind.channels, *self._crop, dtype=torch_type(kind))
         pixels = torch.stack(images) if images else empty
-        return EvaluationBatch(pixels, torch.tensor(kept, dtype=torch.int64), skipped, repaired)
+        places = torch.tensor(kept, dtype=torch.int64)
+        return EvaluationBatch(pixels, places, skipped, repaired, torch.stack(masks) if masks else None)
 
-    def _view(self, image: Tensor) -> Tensor:
+    def _view(self, image: Tensor, interpolation: InterpolationMode = InterpolationMode.BILINEAR) -> Tensor:
         image = _without_ends(image, self._crop)
         size = covering(image.shape[1], image.shape[2], self._crop, self._resize)
         if size != tuple(image.shape[1:]):
-            image = resized(image, list(size), "bilinear")
+            image = resized(image, list(size), interpolation)
         view: Tensor = transforms.center_crop(image, list(self._crop))
         return view
 

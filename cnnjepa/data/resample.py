@@ -120,7 +120,7 @@ def _crop_few(images_BCHW: Tensor, crops: Crops, interpolation: Interpolation, o
         torch.clamp(down, 0, torch.iinfo(images_BCHW.dtype).max, out=out_BCHW)
 
 
-def resized(image: Tensor, size: list[int], interpolation: Interpolation) -> Tensor:
+def resized(image: Tensor, size: list[int], interpolation: Interpolation | InterpolationMode) -> Tensor:
     """Resize an image [..., K, H, W] of any type with torchvision, antialiased; same type. `size` is torchvision's:
     height and width, or the shorter side."""
     values = image.float() if image.dtype == torch.uint16 else image

@@ -22,7 +22,7 @@ Shapes: N images of one chunk, K objects, H = W = size. Lengths are in image sid
 from __future__ import annotations
 
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Literal, NamedTuple
 
 import numpy as np
@@ -127,6 +127,8 @@ MATERIALS: tuple[Material, ...] = (
     Material("honeycomb", _honeycomb, MIDDLE, 0),
 )
 CLASS_NAMES: tuple[str, ...] = tuple(material.name for material in MATERIALS)
+MASK_NAMES: tuple[str, ...] = ("cloth", "polygon", "blob")
+"""Classes of pixels, by number."""
 
 
 def _mix(bits: NDArray[np.uint64]) -> NDArray[np.uint64]:
@@ -196,8 +198,14 @@ def _signed_distance(draw: _Draws, part: str, x: Floats, y: Floats) -> tuple[Flo
     polygon = np.cos(wedge / 2) / np.cos(np.mod(theta, wedge) - wedge / 2)
     lobes = _image(np.floor(draw(f"{part} lobes", low=2, high=5)))
     blob = 1 + _image(draw(f"{part} bumps", low=0.0, high=0.25)) * np.cos(lobes * theta)
-    outline = np.where(_image(draw(f"{part} kind")) < 0.5, polygon, blob)
+    outline = np.where(_is_polygon(draw, part)[:, None, None], polygon, blob)
     return np.hypot(a, b) - radius * outline, dx / radius, dy / radius
+
+
+def _is_polygon(draw: _Draws, part: str) -> NDArray[np.bool_]:
+    """Return whether an object's outline is a polygon, otherwise it is a blob: bool [N]."""
+    kind: NDArray[np.bool_] = draw(f"{part} kind") < 0.5
+    return kind
 
 
 def _scene(material: Material, draw: _Draws, size: int) -> NDArray[np.uint8]:
@@ -236,15 +244,9 @@ def render(split: Split, count: int, size: int, seed: int = 0) -> tuple[Tensor, 
     Raises:
         ValueError: unknown split, negative count or seed, or a size outside 16 to 256 pixels.
     """
-    if split not in _SPLITS:
-        raise ValueError(f"split is {split!r}; choose one of {sorted(_SPLITS)}")
-    if count < 0 or seed < 0:
-        raise ValueError(f"count is {count} and seed is {seed}; both must be 0 or more")
-    if not SMALLEST <= size <= LARGEST:
-        raise ValueError(
-            f"size is {size} px; choose {SMALLEST} to {LARGEST} (the finest pattern needs 2 px per period)"
-        )
-
+    if count < 0:
+        raise ValueError(f"count is {count}; it must be 0 or more")
+    _refuse_undrawable(split, size, seed)
     images = np.empty((count, 3, size, size), dtype=np.uint8)
     stride = len(MATERIALS)
     chunk = stride * max(1, _PIXELS_PER_CHUNK // (size * size))
@@ -253,3 +255,37 @@ def render(split: Split, count: int, size: int, seed: int = 0) -> tuple[Tensor, 
             index = np.arange(start, min(start + chunk, count), stride)
             images[index] = _scene(material, _Draws(split, seed, index), size)
     return torch.from_numpy(images), torch.arange(count) % stride
+
+
+def render_masks(split: Split, index: Sequence[int], size: int, seed: int = 0) -> NDArray[np.uint8]:
+    """Return the class of every pixel of the images that `render` draws at these indices, uint8 [N, size, size], a
+    number of `MASK_NAMES`: the kind of the topmost object that covers more than half of the pixel, or the cloth.
+
+    Raises:
+        ValueError: unknown split, negative index or seed, or a size outside 16 to 256 pixels.
+    """
+    _refuse_undrawable(split, size, seed)
+    numbers = np.asarray(index, dtype=np.int64)
+    if (numbers < 0).any():
+        raise ValueError(f"index {numbers.min()} is negative")
+    centres: Floats = (np.arange(size, dtype=np.float32) + np.float32(0.5)) / np.float32(size)
+    masks = np.zeros((len(numbers), size, size), np.uint8)
+    chunk = max(1, _PIXELS_PER_CHUNK // (size * size))
+    for start in range(0, len(numbers), chunk):
+        draw, mask = _Draws(split, seed, numbers[start : start + chunk]), masks[start : start + chunk]
+        for k in range(OBJECTS):
+            distance, _, _ = _signed_distance(draw, f"object {k}", centres[None, None, :], centres[None, :, None])
+            kind = np.where(_is_polygon(draw, f"object {k}"), np.uint8(1), np.uint8(2))
+            np.copyto(mask, kind[:, None, None], where=distance < 0)  # the outline halves a pixel at distance 0
+    return masks
+
+
+def _refuse_undrawable(split: str, size: int, seed: int) -> None:
+    if split not in _SPLITS:
+        raise ValueError(f"split is {split!r}; choose one of {sorted(_SPLITS)}")
+    if seed < 0:
+        raise ValueError(f"seed is {seed}; it must be 0 or more")
+    if not SMALLEST <= size <= LARGEST:
+        raise ValueError(
+            f"size is {size} px; choose {SMALLEST} to {LARGEST} (the finest pattern needs 2 px per period)"
+        )

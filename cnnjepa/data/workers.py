@@ -16,6 +16,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from cnnjepa.cpus import usable_cpus
 from cnnjepa.errors import ProcessLostError, RunError
+from cnnjepa.schemas import ConfigError
 from cnnjepa.signals import STOPPING
 from cnnjepa.socket_paths import shorten_temporary_paths
 
@@ -37,7 +38,7 @@ def load_batches(dataset: Dataset[T], workers: int, ahead: int = 2, **options: A
     processes (0 means in this process); each works up to `ahead` batches in advance. `options` are DataLoader's.
 
     The processes end with the iteration, within seconds. Close the iterator when an error ends it early, because a
-    traceback would keep it alive. A RunError that `__getitems__` returns is raised here. Raises ProcessLostError with
+    traceback would keep it alive. A RunError or ConfigError that `__getitems__` returns is raised here. Raises ProcessLostError with
     the cause and a remedy when a loader process dies, cannot be started, or cannot pass on its batch.
     """
     count = usable_workers(workers)
@@ -62,7 +63,7 @@ def load_batches(dataset: Dataset[T], workers: int, ahead: int = 2, **options: A
         )
         processes = batches._workers if count else []
         while (item := _explained(lambda: next(batches, _END), count, processes)) is not _END:
-            if isinstance(item, RunError):
+            if isinstance(item, (RunError, ConfigError)):
                 raise item
             yield item
     finally:

@@ -1,6 +1,7 @@
 """Evaluation of encoders on sets: plans what is to be done, leaves out what is there, and stores each outcome."""
 
 import contextlib
+import hashlib
 import itertools
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -14,6 +15,7 @@ from numpy.typing import NDArray
 
 from cnnjepa.clock import now
 from cnnjepa.data import DataSet
+from cnnjepa.data.masks import masks_of
 from cnnjepa.errors import RunError
 from cnnjepa.evaluation.sets import images_of, named, opened
 from cnnjepa.evaluation.store import EvaluationStore, evaluation_hash
@@ -107,9 +109,11 @@ def planned_tasks(
             images = cache[reading]
             store = EvaluationStore(home_of(encoder, root))
             for settings in tasks:
-                if not _can_do(settings, images, asked, place):
+                is_asked = asked is not None and settings.name in asked
+                judged = _labels_for(settings, section, images, is_asked, place)
+                if judged is None:
                     continue
-                digest = evaluation_hash(encoder.fingerprint, images.fingerprint, settings)
+                digest = evaluation_hash(encoder.fingerprint, judged, settings)
                 path = store.path(settings.name, images.name, digest)
                 plan.append(PlannedTask(encoder, images, section, settings, store, path))
     if len({one.path for one in plan}) < len(plan):
@@ -133,16 +137,29 @@ def _refuse_equal(encoders: Sequence[ReferencedEncoder]) -> None:
         seen[encoder.fingerprint] = encoder.reference
 
 
-def _can_do(settings: TaskSection, images: DataSet, asked: Sequence[str] | None, place: str | None) -> bool:
-    """Return whether the set has the labels that the task needs. Raises ConfigError if the task was asked for."""
+def _labels_for(
+    settings: TaskSection, section: DataConfig, images: DataSet, asked: bool, place: str | None
+) -> str | None:
+    """Return what identifies the images and the labels that the task needs, or None if the set has no such labels.
+    Raises ConfigError if the task was asked for nevertheless, and for a set that lacks some masks."""
+    if settings.LABELS == "masks":
+        masks = masks_of(section, images, getattr(settings, "masks", None))
+        if masks is not None:
+            return hashlib.sha256(f"{images.fingerprint} {masks.fingerprint()}".encode()).hexdigest()
+        if asked:
+            raise ConfigError(
+                f"task {settings.name} needs masks, and {named(place)} has none; give their folder with --set "
+                f"{settings.name}.masks=DIR, or keep images in a folder images and masks in a folder masks beside it"
+            )
+        return None
     if settings.LABELS == "none" or images.labelled:
-        return True
-    if asked is not None and settings.name in asked:
+        return images.fingerprint
+    if asked:
         raise ConfigError(
             f"task {settings.name} needs labels, and {named(place)} has none ({images.found or images.name}); give "
             "them with --set data.labels=FILE (a table of path and label) or folders named by class"
         )
-    return False
+    return None
 
 
 def run_tasks(

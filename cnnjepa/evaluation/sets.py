@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from cnnjepa.data import DataSet, open_data
+from cnnjepa.data.masks import folder_of_images
 from cnnjepa.references import Preprocessing, images_config
 from cnnjepa.schemas import ConfigError, DataConfig, PretrainConfig, load_config, with_sections
 
@@ -20,7 +21,7 @@ def images_of(
     data.FIELD=VALUE` flags. Raises ConfigError for a section that is not valid."""
     try:
         if on is not None and on != EMBEDDED:
-            return images_config(preprocessing, Path(on), list(overrides))
+            return images_config(preprocessing, folder_of_images(Path(on)), list(overrides))
         given: dict[str, Any] = {"source": "synthetic"}
         if on is None and run is not None:
             given = {**run.data.model_dump(mode="json"), "resident": "auto"}

@@ -35,7 +35,7 @@ def evaluation_hash(encoder_fingerprint: str, dataset_fingerprint: str, settings
     values = {
         name: value
         for name, value in settings.model_dump(mode="json").items()
-        if not (name in before and before[name] == value)
+        if name not in settings.PLACES and not (name in before and before[name] == value)
     }
     identity = {
         "encoder": encoder_fingerprint,

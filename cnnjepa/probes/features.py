@@ -49,7 +49,7 @@ class Features:
 
     def take(self, indices: Tensor) -> "Features":
         """Return the rows at `indices`, copied block by block (into a memory-mapped file if they are large)."""
-        values = _storage(indices.numel(), self.values.shape[1], self.scratch)
+        values = storage(indices.numel(), self.values.shape[1], self.scratch)
         for rows, block in zip(values.split(_BLOCK), indices.split(_BLOCK), strict=True):
             rows.copy_(self.values[block])
         return Features(values, self.labels[indices], scratch=self.scratch)
@@ -133,7 +133,7 @@ def extract_from(
                 continue
             features = embed(batch.pixels)
             if not rows:
-                values = _storage(count, features.shape[1], scratch)
+                values = storage(count, features.shape[1], scratch)
             values[rows : rows + features.shape[0]] = features
             rows += features.shape[0]
             kept.append(batch.places)
@@ -145,16 +145,19 @@ def extract_from(
     )
 
 
-def _storage(count: int, dim: int, scratch: Path | None) -> Tensor:
-    if count * dim * 4 <= _MOST_BYTES_IN_MEMORY:
-        return torch.empty(count, dim)
+def storage(count: int, dim: int, scratch: Path | None, dtype: torch.dtype = torch.float32) -> Tensor:
+    """Return room for `count` rows of `dim` values, [N, D]: in memory, or in a memory-mapped file in `scratch` if they
+    are large. Raises RunError if the disk cannot hold them."""
+    bytes_needed = count * dim * dtype.itemsize
+    if bytes_needed <= _MOST_BYTES_IN_MEMORY:
+        return torch.empty(count, dim, dtype=dtype)
     name = tempfile.mktemp(prefix="features-", dir=scratch)
     try:  # if the disk cannot hold a mapped file, writing to it would kill the process without a message
         with open(name, "wb") as file:
-            os.posix_fallocate(file.fileno(), 0, count * dim * 4)
+            os.posix_fallocate(file.fileno(), 0, bytes_needed)
     except OSError as error:
-        raise RunError(f"no disk space for {count * dim * 4 / 2**30:.1f} GiB of features ({error.strerror})") from None
-    return torch.from_file(name, shared=True, size=count * dim, dtype=torch.float32).view(count, dim)
+        raise RunError(f"no disk space for {bytes_needed / 2**30:.1f} GiB of features ({error.strerror})") from None
+    return torch.from_file(name, shared=True, size=count * dim, dtype=dtype).view(count, dim)
 
 
 @contextlib.contextmanager
