@@ -7,9 +7,12 @@ from dataclasses import dataclass, replace
 import numpy as np
 from scipy import stats
 
-from cnnjepa.ablations.report.statistics import LEVEL, Difference, corrected
+from cnnjepa.ablations.report.statistics import LEVEL, Difference, Verdict, corrected
+from cnnjepa.evaluation.overlap import counted, gap_of_draws
 from cnnjepa.evaluation.run import Evaluated
 from cnnjepa.schemas.evaluation_result import EvaluationFigure
+
+_Counts = tuple[np.ndarray, np.ndarray]
 
 
 @dataclass(frozen=True)
@@ -90,9 +93,16 @@ def _labels(found: list[Evaluated]) -> dict[str, str]:
 
 def paired(one: Evaluated, first: Evaluated, name: str) -> Difference:
     """Return the difference of a figure from that of the `first` encoder, in percentage points, with the paired t test
-    over images or draws. There is no test for figures without either, or of different images."""
+    over images or draws; mean IoUs are compared over the same draws of images with replacement. There is no test for
+    figures without either, or of different images."""
     ours, theirs = one.result.figures[name], first.result.figures[name]
     mean = ours.value - theirs.value
+    if (counts := _counts(one, first, name)) is not None:
+        images = counts[0][0].shape[0]
+        if all(np.array_equal(a, b) for a, b in zip(*counts, strict=True)):
+            return Difference("indistinguishable", images, mean)
+        low, high, p = gap_of_draws(*counts)
+        return Difference(_verdict(p, mean), images, mean, low, high, p)
     pairs = _pairs(one, first, name)
     if pairs is None:
         return Difference("no test", 0, mean)
@@ -102,8 +112,23 @@ def paired(one: Evaluated, first: Evaluated, name: str) -> Difference:
         return Difference("indistinguishable" if equal else "no spread", gap.size, mean)
     test = stats.ttest_rel(*pairs)
     interval, p = test.confidence_interval(1 - LEVEL), float(test.pvalue)
-    verdict = "indistinguishable" if p >= LEVEL else "better" if mean > 0 else "worse"
-    return Difference(verdict, gap.size, mean, float(interval.low), float(interval.high), p)  # type: ignore[arg-type]
+    return Difference(_verdict(p, mean), gap.size, mean, float(interval.low), float(interval.high), p)  # type: ignore[arg-type]
+
+
+def _verdict(p: float, mean: float) -> Verdict:
+    return "indistinguishable" if p >= LEVEL else "better" if mean > 0 else "worse"
+
+
+def _counts(one: Evaluated, first: Evaluated, name: str) -> tuple[_Counts, _Counts] | None:
+    """Return (intersections, unions) of the same images for both encoders; None for a figure without them, or of
+    different images."""
+    sides = []
+    for side in (one, first):
+        found = [side.per_image.get(key) for key in counted(name)]
+        if found[0] is None or found[1] is None:
+            return None
+        sides.append((found[0].astype(np.float64), found[1].astype(np.float64)))
+    return (sides[0], sides[1]) if sides[0][0].shape == sides[1][0].shape else None
 
 
 def _pairs(one: Evaluated, first: Evaluated, name: str) -> tuple[np.ndarray, np.ndarray] | None:

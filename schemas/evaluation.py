@@ -173,14 +173,14 @@ class SegmentTask(HeldOutTask):
     batch_size: int = Field(default=32, ge=1)
     """Images per step. Source: ours (DINOv2: 16)."""
 
-    lrs: tuple[PositiveFloat, ...] = Field(default=(1e-3, 3e-3, 1e-2, 3e-2), min_length=1)
+    lrs: tuple[PositiveFloat, ...] = Field(default=(3e-4, 1e-3, 3e-3, 1e-2), min_length=1)
     """Learning rates among which held-out training images choose. Features are standardised per channel. Source: ours;
     DINOv2: 1e-3."""
 
     weight_decay: float = Field(default=1e-4, ge=0)
     """AdamW's weight decay. Source: ours."""
 
-    bank_cells: int = Field(default=20_000, ge=1)
+    bank_cells: int = Field(default=10_000, ge=1)
     """Maximum number of training cells that k-NN segmentation searches: a seeded part of all. Source: ours."""
 
     k: int = Field(default=30, ge=1)

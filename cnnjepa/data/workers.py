@@ -38,8 +38,9 @@ def load_batches(dataset: Dataset[T], workers: int, ahead: int = 2, **options: A
     processes (0 means in this process); each works up to `ahead` batches in advance. `options` are DataLoader's.
 
     The processes end with the iteration, within seconds. Close the iterator when an error ends it early, because a
-    traceback would keep it alive. A RunError or ConfigError that `__getitems__` returns is raised here. Raises ProcessLostError with
-    the cause and a remedy when a loader process dies, cannot be started, or cannot pass on its batch.
+    traceback would keep it alive. A RunError or ConfigError that `__getitems__` returns is raised here. Raises
+    ProcessLostError with the cause and a remedy when a loader process dies, cannot be started, or cannot pass on its
+    batch.
     """
     count = usable_workers(workers)
     if count:

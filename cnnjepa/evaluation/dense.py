@@ -130,8 +130,9 @@ def refuse_unknown(masks: Tensor, classes: int, names: Sequence[str]) -> None:
 def _enlarging(cells: int, pixels: int, device: torch.device) -> Tensor:
     """Return the weights of bilinear interpolation along one side, [pixels, cells]. A product with them has a
     deterministic gradient on every device."""
-    unit = torch.eye(cells)[None]
-    return F.interpolate(unit, size=pixels, mode="linear", align_corners=False)[0].T.contiguous().to(device)
+    with torch.inference_mode(False):  # kept for training, whoever asks first
+        unit = torch.eye(cells)[None]
+        return F.interpolate(unit, size=pixels, mode="linear", align_corners=False)[0].T.contiguous().to(device)
 
 
 def enlarged(maps: Tensor, size: Sequence[int]) -> Tensor:

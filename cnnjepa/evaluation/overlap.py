@@ -33,6 +33,11 @@ def overlaps(predicted_BHW: Tensor, masks_BHW: Tensor, classes: int) -> tuple[Te
     return both, count(truth, judged) + count(guess, judged) - both
 
 
+def counted(figure: str) -> tuple[str, str]:
+    """Return the names under which intersections and unions [M, K] of a figure's images are stored."""
+    return f"{figure}, intersections", f"{figure}, unions"
+
+
 def class_ious(intersections: Floats, unions: Floats) -> Floats:
     """Return the intersection over union of every class in percent, from counts [..., K]; NaN for a class that is
     neither in the masks nor predicted."""
@@ -51,14 +56,24 @@ def mean_iou(intersections_MK: Floats, unions_MK: Floats) -> EvaluationFigure:
 
 
 def resampled(intersections_MK: Floats, unions_MK: Floats) -> Floats:
-    """Return the mean IoU of every draw of images, in percent, [1000]. The draws depend on the number of images only, so
-    two encoders are compared draw by draw."""
+    """Return the mean IoU of every draw of images, in percent, [1000]. The draws depend on the number of images only,
+    so two encoders are compared draw by draw."""
     return np.concatenate(
         [
             np.nanmean(class_ious(weights @ intersections_MK, weights @ unions_MK), axis=1)
             for weights in _weights(intersections_MK.shape[0])
         ]
     )
+
+
+def gap_of_draws(ours: tuple[Floats, Floats], theirs: tuple[Floats, Floats]) -> tuple[float, float, float]:
+    """Return (low, high, p) of the difference of two mean IoUs in percentage points, from (intersections, unions) of
+    the same images: the 95 % interval of its values over draws of images, and the two-sided p-value, twice the share of
+    draws on the rarer side of 0."""
+    gap = resampled(*ours) - resampled(*theirs)
+    low, high = np.percentile(gap, [50 * _LEVEL, 100 - 50 * _LEVEL])
+    rarer = min(int((gap <= 0).sum()), int((gap >= 0).sum()))
+    return float(low), float(high), min(1.0, 2 * (rarer + 1) / (gap.size + 1))
 
 
 def _weights(images: int) -> Iterator[Floats]:

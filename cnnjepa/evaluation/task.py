@@ -23,7 +23,8 @@ class Outcome:
 
     per_image: dict[str, NDArray[np.float32]] = field(default_factory=dict)
     """Values of single validation images by figure, float32 [M], in percent: two encoders are compared image by image.
-    The mean is the figure."""
+    The mean is the figure. A figure that is a ratio of sums has [M, K] arrays of counts instead, under the names that
+    `overlap.counted` gives."""
 
     chosen: dict[str, float] = field(default_factory=dict)
     """Settings that were chosen on held-out training images."""

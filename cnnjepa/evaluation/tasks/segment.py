@@ -14,7 +14,7 @@ from cnnjepa.data.held_out import held_out_split
 from cnnjepa.data.masks import IGNORED, MaskSource, masks_of
 from cnnjepa.data.source import groups_of
 from cnnjepa.evaluation.dense import Dense, Head, dense_batches, dense_split, enlarged, fit_heads, refuse_unknown
-from cnnjepa.evaluation.overlap import class_ious, mean_iou, overlaps
+from cnnjepa.evaluation.overlap import class_ious, counted, mean_iou, overlaps
 from cnnjepa.evaluation.subject import Subject
 from cnnjepa.evaluation.task import Outcome, Task
 from cnnjepa.probes.knn import nearest, usable_k
@@ -172,8 +172,8 @@ def _outcome(counts: dict[str, list[tuple[Tensor, Tensor]]], names: list[str], c
         if not either.any():
             raise ConfigError(f"all pixels of the validation masks are {IGNORED}, which means that they are not judged")
         figures[figure] = mean_iou(both, either)
-        per_image[f"{figure}, intersections"] = both.astype(np.float32)
-        per_image[f"{figure}, unions"] = either.astype(np.float32)
+        for name, values in zip(counted(figure), (both, either), strict=True):
+            per_image[name] = values.astype(np.float32)
         ious = class_ious(both.sum(0), either.sum(0))
         details[figure.replace("mIoU", "IoU")] = {
             name: None if np.isnan(iou) else float(iou) for name, iou in zip(names, ious, strict=True)
