@@ -112,7 +112,7 @@ def paired(one: Evaluated, first: Evaluated, name: str) -> Difference:
         return Difference("indistinguishable" if equal else "no spread", gap.size, mean)
     test = stats.ttest_rel(*pairs)
     interval, p = test.confidence_interval(1 - LEVEL), float(test.pvalue)
-    return Difference(_verdict(p, mean), gap.size, mean, float(interval.low), float(interval.high), p)  # type: ignore[arg-type]
+    return Difference(_verdict(p, mean), gap.size, mean, float(interval.low), float(interval.high), p)
 
 
 def _verdict(p: float, mean: float) -> Verdict:

@@ -159,7 +159,7 @@ class SegmentTask(HeldOutTask):
 
     masks: Path | None = None
     """Folder of the masks: PNG files of one channel with the class of every pixel, 255 where none is judged, at the
-    paths that the images have below theirs. None means the folder `masks` beside that of the images."""
+    paths that the images have below theirs. None means the folder `masks` next to that of the images."""
 
     classes: int | None = Field(default=None, ge=2, le=255)
     """Number of classes. None means the largest class in the training masks, plus one."""

@@ -1,4 +1,4 @@
-"""Masks of images: the class of every pixel, from a folder of PNG files beside the images or from the embedded set."""
+"""Masks of images: the class of every pixel, from a folder of PNG files next to the images or from the embedded set."""
 
 import hashlib
 import io
@@ -24,7 +24,7 @@ IGNORED = 255
 """Value of pixels that are not judged."""
 
 IMAGES, MASKS = "images", "masks"
-"""Folders of a set that keeps its masks beside its images."""
+"""Folders of a set that keeps its masks next to its images."""
 
 _BLOCK = 256  # embedded masks drawn at a time
 _MODES = ("1", "L", "P", "I;16", "I")  # Pillow's names of what has one channel; of a palette, the indices are read
@@ -54,7 +54,7 @@ def folder_of_images(path: Path) -> Path:
 
 
 def masks_of(section: DataConfig, data: DataSet, asked: Path | None = None) -> MaskSource | None:
-    """Return the masks of a set: those in the folder `asked`, or in a folder `masks` beside the images, or of the
+    """Return the masks of a set: those in the folder `asked`, or in a folder `masks` next to the images, or of the
     embedded images; None if there are none. Raises ConfigError if an image has no mask."""
     if isinstance(section, SyntheticData):
         if asked is not None:
@@ -72,7 +72,7 @@ def masks_of(section: DataConfig, data: DataSet, asked: Path | None = None) -> M
 class EmbeddedMasks:
     """The masks of the images that this program draws."""
 
-    class_names = MASK_NAMES
+    class_names: Sequence[str] = MASK_NAMES
 
     def __init__(self, section: SyntheticData) -> None:
         self._size, self._seed = section.drawn_size, section.drawing_seed
@@ -95,7 +95,7 @@ class EmbeddedMasks:
 class FolderMasks:
     """PNG files of one channel in a folder, at the paths that the images have below theirs."""
 
-    class_names = ()
+    class_names: Sequence[str] = ()
 
     def __init__(self, folder: Path, images: Path, sources: dict[Split, ImageSource]) -> None:
         """`images` is the folder of the images. Raises ConfigError if the folder holds no mask, or lacks one."""
@@ -117,7 +117,7 @@ class FolderMasks:
                 if stem in found:
                     self._files[split].append(found[stem])
                 else:
-                    lacking.append(f"{source.name(index)} has no mask {folder / printable(stem)}.png")
+                    lacking.append(f"{source.name(index)} has no mask {folder / stem}.png")
         if lacking:
             more = f" (and {len(lacking) - 1:,} other images have none)" if len(lacking) > 1 else ""
             raise ConfigError(f"{lacking[0]}{more}; add it, or leave the image out of the set")

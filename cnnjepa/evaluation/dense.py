@@ -93,7 +93,8 @@ class Dense:
 
 def dense_split(subject: Subject, split: Split, masks: MaskSource, layers: Layers, tick: Tick) -> Dense:
     """Return the maps and masks of a split."""
-    count, rows, places = subject.source(split).labels.numel(), 0, []
+    count, rows = subject.source(split).labels.numel(), 0
+    places: list[Tensor] = []
     maps: list[Tensor] = []
     shapes: list[tuple[int, int, int]] = []
     kept, size = torch.empty(0, dtype=torch.uint8), (0, 0)
@@ -211,7 +212,7 @@ def fit_heads(
             maps, truth = data.at(part, device), data.masks[part].long().to(device)
             for head in heads:
                 loss = F.cross_entropy(head.outputs(maps, size), truth, ignore_index=IGNORED, reduction="sum")
-                (loss / judged).backward()  # type: ignore[no-untyped-call]
+                (loss / judged).backward()
         optimizer.step()
     for head in heads:
         for parameter in head.parameters:

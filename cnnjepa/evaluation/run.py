@@ -149,7 +149,7 @@ def _labels_for(
         if asked:
             raise ConfigError(
                 f"task {settings.name} needs masks, and {named(place)} has none; give their folder with --set "
-                f"{settings.name}.masks=DIR, or keep images in a folder images and masks in a folder masks beside it"
+                f"{settings.name}.masks=DIR, or keep images in a folder images and masks in a folder masks next to it"
             )
         return None
     if settings.LABELS == "none" or images.labelled:
