@@ -46,7 +46,20 @@ class HeldOutTask(TaskSection):
     """Seed of that split."""
 
 
-class LinearTask(HeldOutTask):
+class LinearFit(HeldOutTask):
+    """A task that fits a linear classifier on pooled features."""
+
+    epochs: int = Field(default=90, ge=1)
+    """Epochs over the training features. Source: docs/sources.md#probe-linear."""
+
+    batch_size: int = Field(default=512, ge=2)
+    """Images per step, fixed order, last partial batch dropped. Source: docs/sources.md#probe-batch."""
+
+    lrs: tuple[PositiveFloat, ...] = Field(default=(3e-4, 1e-3, 3e-3, 1e-2, 3e-2), min_length=1)
+    """Adam's learning rates among which protocol `held_out` chooses. Source: ours, half decades around 1e-3."""
+
+
+class LinearTask(LinearFit):
     """A linear classifier on pooled features, trained with Adam, as the linear probe of a run."""
 
     name: Literal["linear"] = "linear"
@@ -56,17 +69,8 @@ class LinearTask(HeldOutTask):
     """`held_out`: epoch and learning rate are chosen on held-out training images. `published`: the best epoch on the
     validation images at one learning rate, as in the paper (optimistic)."""
 
-    epochs: int = Field(default=90, ge=1)
-    """Epochs over the training features. Source: docs/sources.md#probe-linear."""
-
-    batch_size: int = Field(default=512, ge=2)
-    """Images per step, fixed order, last partial batch dropped. Source: docs/sources.md#probe-batch."""
-
     lr: float = Field(default=1e-3, gt=0)
     """Adam's learning rate in protocol `published`. Source: docs/sources.md#probe-linear."""
-
-    lrs: tuple[PositiveFloat, ...] = Field(default=(3e-4, 1e-3, 3e-3, 1e-2, 3e-2), min_length=1)
-    """Adam's learning rates among which protocol `held_out` chooses. Source: ours, half decades around 1e-3."""
 
 
 class KnnTask(HeldOutTask):
@@ -193,6 +197,20 @@ class SegmentTask(HeldOutTask):
     """Seed of the order of images and of the part of the training cells."""
 
 
+class RobustTask(LinearFit):
+    """The linear classifier of protocol `held_out` on validation images under noise, blur, JPEG, contrast, pixelation
+    and occlusion at five severities each, which follow ImageNet-C and CIFAR-10-C (arXiv 1903.12261)."""
+
+    name: Literal["robust"] = "robust"
+    """The task that this section configures."""
+
+    most_images: int = Field(default=1_000, ge=1)
+    """Maximum number of validation images, spread evenly over classes. Each is corrupted in 30 ways. Source: ours."""
+
+    seed: int = 0
+    """Seed of the noise and of the places of the occlusions."""
+
+
 BASES["task"] = TaskSection
 
 IMPLEMENTATIONS: dict[type[TaskSection], str] = {
@@ -201,6 +219,7 @@ IMPLEMENTATIONS: dict[type[TaskSection], str] = {
     LowShotTask: "cnnjepa.evaluation.tasks.lowshot:LowShot",
     RetrieveTask: "cnnjepa.evaluation.tasks.retrieve:Retrieve",
     SegmentTask: "cnnjepa.evaluation.tasks.segment:Segment",
+    RobustTask: "cnnjepa.evaluation.tasks.robust:Robust",
 }
 """Config class of every built-in task, and the class that carries it out, imported when an evaluation needs it."""
 

@@ -20,10 +20,10 @@ def accuracy(hits: ArrayLike) -> EvaluationFigure:
     return EvaluationFigure(value=percent, low=low, high=high, kind="images")
 
 
-def mean_over_images(values: ArrayLike) -> EvaluationFigure:
-    """Return the mean of figures of single images, in percent, with Student's t interval, within 0 to 100."""
-    array = np.asarray(values, np.float64)
-    return _t_interval(array, "images", ())
+def mean_over_images(values: ArrayLike, bounded: bool = True) -> EvaluationFigure:
+    """Return the mean of figures of single images, in percent, with Student's t interval, within 0 to 100, or of at
+    least 0 if the figure has no upper bound."""
+    return _t_interval(np.asarray(values, np.float64), "images", (), 100.0 if bounded else np.inf)
 
 
 def mean_over_draws(values: Sequence[float]) -> EvaluationFigure:
@@ -31,9 +31,9 @@ def mean_over_draws(values: Sequence[float]) -> EvaluationFigure:
     return _t_interval(np.asarray(values, np.float64), "draws", tuple(values))
 
 
-def _t_interval(array: np.ndarray, kind: str, draws: tuple[float, ...]) -> EvaluationFigure:
+def _t_interval(array: np.ndarray, kind: str, draws: tuple[float, ...], most: float = 100.0) -> EvaluationFigure:
     mean, low, high = float(array.mean()), None, None
     if array.size > 1:
         half = float(stats.t.ppf(1 - _LEVEL / 2, array.size - 1) * array.std(ddof=1) / np.sqrt(array.size))
-        low, high = max(0.0, mean - half), min(100.0, mean + half)
+        low, high = max(0.0, mean - half), min(most, mean + half)
     return EvaluationFigure(value=mean, low=low, high=high, kind=kind, draws=draws)

@@ -10,7 +10,7 @@ from cnnjepa.evaluation.task import Outcome, Task
 from cnnjepa.probes.evaluate import split_rows
 from cnnjepa.probes.features import Features
 from cnnjepa.probes.linear import Classifiers, linear_curve
-from cnnjepa.schemas.evaluation import HeldOutTask, LinearTask
+from cnnjepa.schemas.evaluation import HeldOutTask, LinearFit, LinearTask
 
 
 class Linear(Task):
@@ -62,7 +62,7 @@ class _Best:
             self.epoch, self.hits = epoch, hits
 
 
-def fit_held_out(settings: LinearTask, subject: Subject, tick: Callable[[], None]) -> Fitted:
+def fit_held_out(settings: LinearFit, subject: Subject, tick: Callable[[], None]) -> Fitted:
     """Choose epoch and learning rate on held-out training images, fit on all of them, and judge on the validation
     images once."""
     train = subject.pooled("train")
