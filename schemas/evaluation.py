@@ -204,7 +204,7 @@ class RobustTask(LinearFit):
     name: Literal["robust"] = "robust"
     """The task that this section configures."""
 
-    most_images: int = Field(default=1_000, ge=1)
+    most_images: int = Field(default=2_000, ge=1)
     """Maximum number of validation images, spread evenly over classes. Each is corrupted in 30 ways. Source: ours."""
 
     seed: int = 0

@@ -24,8 +24,8 @@ from torchvision.transforms.v2 import functional as transforms
 
 from cnnjepa.randomness import generator, key, uniforms
 from cnnjepa.schemas import DataConfig
-from cnnjepa.schemas.data_section import LARGEST
 from cnnjepa.schemas.extent import height_width
+from cnnjepa.schemas.pixels import LARGEST
 
 SEVERITIES = 5
 
