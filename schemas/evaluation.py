@@ -201,6 +201,8 @@ class RobustTask(LinearFit):
     """The linear classifier of protocol `held_out` on validation images under noise, blur, JPEG, contrast, pixelation
     and occlusion at five severities each, which follow ImageNet-C and CIFAR-10-C (arXiv 1903.12261)."""
 
+    ASKED_FOR: ClassVar[bool] = True
+
     name: Literal["robust"] = "robust"
     """The task that this section configures."""
 
