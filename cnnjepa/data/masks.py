@@ -4,7 +4,7 @@ import hashlib
 import io
 from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
-from typing import Literal, Protocol
+from typing import Literal, Protocol, cast
 
 import numpy as np
 import torch
@@ -56,10 +56,10 @@ def folder_of_images(path: Path) -> Path:
 def masks_of(section: DataConfig, data: DataSet, asked: Path | None = None) -> MaskSource | None:
     """Return the masks of a set: those in the folder `asked`, or in a folder `masks` next to the images, or of the
     embedded images; None if there are none. Raises ConfigError if an image has no mask."""
-    if isinstance(section, SyntheticData):
+    if section.DRAWN:
         if asked is not None:
             raise ConfigError(f"segment.masks={asked}: the embedded images have masks of their own; leave it out")
-        return EmbeddedMasks(section)
+        return EmbeddedMasks(cast(SyntheticData, section))
     path = section.images_path
     if path is None:
         return None

@@ -49,7 +49,7 @@ class Features:
 
     def take(self, indices: Tensor) -> "Features":
         """Return the rows at `indices`, copied block by block (into a memory-mapped file if they are large)."""
-        values = storage(indices.numel(), self.values.shape[1], self.scratch)
+        values = storage(indices.numel(), self.values.shape[1], self.scratch, self.values.dtype)
         for rows, block in zip(values.split(_BLOCK), indices.split(_BLOCK), strict=True):
             rows.copy_(self.values[block])
         return Features(values, self.labels[indices], scratch=self.scratch)
