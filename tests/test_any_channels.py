@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from exports import features_by_card
 from image_sets import CPU, batches, order_of
 from numpy.typing import NDArray
 from PIL import Image
@@ -253,7 +254,9 @@ def many_channels(satellite: Path, tmp_path_factory: pytest.TempPathFactory) -> 
 @pytest.mark.medium
 @pytest.mark.filterwarnings("ignore")  # the exporters' own
 @pytest.mark.parametrize("to", ["torchvision", "timm", "safetensors", "onnx", "huggingface"])
-def test_an_encoder_of_13_channels_is_exported_and_loaded(to: str, many_channels: Path, tmp_path: Path) -> None:
+def test_an_encoder_of_13_channels_is_exported_and_loaded(
+    to: str, many_channels: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     folder, error = export_run(many_channels, to, tmp_path / "out", licence="Copernicus")
     assert error < 1e-5
     card = (folder / "README.md").read_text()
@@ -263,13 +266,8 @@ def test_an_encoder_of_13_channels_is_exported_and_loaded(to: str, many_channels
     images = torch.randn(3, 13, 64, 64, generator=torch.Generator().manual_seed(5))
     with torch.no_grad():
         expected = cnnjepa.load_encoder(many_channels)(images).mean((2, 3))
-    loading = card.split("```python\n")[1].split("```")[0].replace("hf-hub:YOU/NAME", f"local-dir:{folder}")
-    for name in ("encoder.pt", "encoder.onnx", "encoder.json", "encoder.safetensors"):
-        loading = loading.replace(f'"{name}"', repr(str(folder / name)))
-    names: dict[str, Any] = {"images": images.numpy() if to == "onnx" else images}
-    with torch.no_grad():
-        exec(loading, names)
-    assert torch.allclose(torch.as_tensor(names["features"]), expected, rtol=1e-4, atol=1e-5)
+    features = features_by_card(folder, to, images, monkeypatch)
+    assert torch.allclose(features, expected, rtol=1e-4, atol=1e-5)
 
 
 def test_a_run_of_13_channels_is_probed_again_and_drawn(many_channels: Path, satellite: Path) -> None:

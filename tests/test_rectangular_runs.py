@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from exports import features_by_card
 from image_sets import CPU
 from pixel_files import npy, tiff
 from runs import assert_same_run, in_process, small_config, train_alone, train_and_die, train_until
@@ -114,7 +115,9 @@ def test_packed_equals_masked_on_real_tiles(run: Path) -> None:
 
 @pytest.mark.filterwarnings("ignore")  # the exporters' own
 @pytest.mark.parametrize("to", ["torchvision", "timm", "safetensors", "onnx", "huggingface"])
-def test_the_encoder_is_exported_and_loaded_by_what_its_card_says(to: str, run: Path, tmp_path: Path) -> None:
+def test_the_encoder_is_exported_and_loaded_by_what_its_card_says(
+    to: str, run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     for module in {"onnx": ("onnx", "onnxscript", "onnxruntime"), "torchvision": ()}.get(to, ("timm", "safetensors")):
         pytest.importorskip(module)
     folder, error = export_run(run, to, tmp_path / "out", licence="Copernicus")
@@ -130,13 +133,8 @@ def test_the_encoder_is_exported_and_loaded_by_what_its_card_says(to: str, run: 
     images = torch.randn(2, CHANNELS, *SIZE, generator=torch.Generator().manual_seed(5))
     with torch.no_grad():
         expected = cnnjepa.load_encoder(run)(images).mean((2, 3))
-    loading = card.split("```python\n")[1].split("```")[0].replace("hf-hub:YOU/NAME", f"local-dir:{folder}")
-    for name in ("encoder.pt", "encoder.onnx", "encoder.json", "encoder.safetensors"):
-        loading = loading.replace(f'"{name}"', repr(str(folder / name)))
-    names: dict[str, Any] = {"images": images.numpy() if to == "onnx" else images}
-    with torch.no_grad():
-        exec(loading, names)
-    assert relative(torch.as_tensor(names["features"]), expected) < 1e-5
+    features = features_by_card(folder, to, images, monkeypatch)
+    assert relative(features, expected) < 1e-5
 
 
 def test_the_run_is_probed_again_and_drawn(run: Path, tmp_path: Path) -> None:

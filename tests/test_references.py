@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from exports import Hub
 from runs import small_config, train_alone, write_images
 
 from cnnjepa.encoders import build_backbone
@@ -172,20 +173,11 @@ def test_a_timm_transformer_and_a_channels_last_network_give_maps() -> None:
 
 
 def test_timm_s_pretrained_weights_are_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    timm = pytest.importorskip("timm")
-    safetensors = pytest.importorskip("safetensors.torch")
-    constants = pytest.importorskip("huggingface_hub.constants")
-    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
-    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
-    folder = tmp_path / "models--timm--resnet18.a1_in1k"
-    with pytest.raises(ConfigError, match=f"encoder timm:resnet18:pretrained: .*its files belong in {folder}"):
+    pytest.importorskip("timm")
+    hub = Hub(tmp_path, monkeypatch)
+    with pytest.raises(ConfigError, match=f"encoder timm:resnet18:pretrained: .*its files belong in {hub.folder}"):
         open_encoder("timm:resnet18:pretrained")
-    model = timm.create_model("resnet18")
-    snapshot = folder / "snapshots" / "0123"
-    snapshot.mkdir(parents=True)
-    (folder / "refs").mkdir()
-    (folder / "refs" / "main").write_text("0123", encoding="utf-8")
-    safetensors.save_file(model.state_dict(), snapshot / "model.safetensors")
+    model = hub.stored()
     found = open_encoder("timm:resnet18.a1_in1k:pretrained")
     assert found.label == "timm:resnet18.a1_in1k"
     assert torch.equal(found.network.network.conv1.weight, model.conv1.weight)  # type: ignore[union-attr]

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import torch
+from exports import Hub
 from small_encoders import small, weights
 
 from cnnjepa.schemas import ConfigError, EncoderConfig, PretrainConfig, load_config
@@ -64,20 +65,11 @@ def timm_config(name: str) -> PretrainConfig:
 
 
 def test_timm_s_weights_are_read_where_the_hub_stores_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    timm = pytest.importorskip("timm")
-    safetensors = pytest.importorskip("safetensors.torch")
-    constants = pytest.importorskip("huggingface_hub.constants")
-    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
-    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
-    folder = tmp_path / "models--timm--resnet18.a1_in1k"
-    with pytest.raises(ConfigError, match=f"its files belong in {folder}; .*`hf download timm/resnet18.a1_in1k`"):
+    pytest.importorskip("timm")
+    hub = Hub(tmp_path, monkeypatch)
+    with pytest.raises(ConfigError, match=f"its files belong in {hub.folder}; .*`hf download timm/resnet18.a1_in1k`"):
         load_initial_weights(timm_config("resnet18"))
-    model = timm.create_model("resnet18")
-    snapshot = folder / "snapshots" / "0123"
-    snapshot.mkdir(parents=True)
-    (folder / "refs").mkdir()
-    (folder / "refs" / "main").write_text("0123", encoding="utf-8")
-    safetensors.save_file(model.state_dict(), snapshot / "model.safetensors")
+    model = hub.stored()
     found = load_initial_weights(timm_config("resnet18.a1_in1k"))
     assert found.described.source == "timm's resnet18.a1_in1k"
     assert torch.equal(found.state["conv1.weight"], model.conv1.weight)
