@@ -129,6 +129,27 @@ def test_other_split_names_are_no_classes(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("kind", KINDS)
+def test_masks_next_to_images_are_no_images(tmp_path: Path, kind: str) -> None:
+    names = [f"day{number % 2}/{number}.png" for number in range(12)]
+    root = lay(tmp_path / "set", *(f"{folder}/{name}" for folder in ("images", "masks") for name in names))
+    data = opened(root, kind, labels="none")
+    assert data.train.labels.numel() + data.val.labels.numel() == 12
+    (said,) = [note for note in data.notes if note.startswith("files left out: ")]
+    assert said.startswith("files left out: 12 masks of images, in a folder next to theirs: ")
+    others = [
+        f"{folder}/{start}{number}.png" for folder, start in (("images", ""), ("masks", "x")) for number in range(9)
+    ]
+    assert set(classes_of(opened(lay(tmp_path / "odd", *others)))) == {"images", "masks"}
+
+
+def test_folders_taken_for_classes_are_named_with_the_way_out(tmp_path: Path) -> None:
+    root = lay(tmp_path, *(f"day{number % 2}/{number}.png" for number in range(40)))
+    said = "folders are taken for classes (day0, day1); if they are not, set data.labels=none"
+    assert said in opened(root).notes
+    assert said not in opened(root, labels="folders").notes
+
+
+@pytest.mark.parametrize("kind", KINDS)
 def test_images_without_labels_may_lie_anywhere(tmp_path: Path, kind: str) -> None:
     root = lay(
         tmp_path / "photos", *(f"{i}.png" for i in range(6)), *(f"2019/may/{i}.png" for i in range(6, 12)),

@@ -18,6 +18,9 @@ from cnnjepa.data.split_off import split_off, split_off_groups
 from cnnjepa.schemas import ConfigError, FolderData, HuggingFaceData
 from cnnjepa.schemas.data import DEFAULT_VAL_SPLIT
 
+FOLDERS_AS_CLASSES = "<class>/"
+"""Origin of classes that folders without splits seem to be."""
+
 # Names of folders that are splits, not classes.
 _SPLITS = {"train", "training", "val", "valid", "validation", "dev", "test", "testing"}
 # Mean number of images of a folder below which folders are not taken for classes without being told so.
@@ -180,7 +183,7 @@ def _validation_labels(
     if len(folders) > 1 or {class_of(paths[index].removeprefix(val)) for index in held} & known:
         named = {index: class_of(paths[index].removeprefix(val)) for index in held}
         whole = {index: name or paths[index].removeprefix(val).rpartition("/")[0] for index, name in named.items()}
-        return {index: name for index, name in whole.items() if name}, "<class>/"
+        return {index: name for index, name in whole.items() if name}, FOLDERS_AS_CLASSES
     by_name, file = annotated(scan.annotations, val, read)
     found = {index: by_name.get(paths[index].rsplit("/", 1)[-1].rsplit(".", 1)[0]) for index in held}
     return {index: name for index, name in found.items() if name}, f"{file}" if file else ""
@@ -206,7 +209,7 @@ def _whole_tree(scan: Scan, paths: list[str], config: FolderData, where: str) ->
     for index in loose:
         scan.left_out.add(Reason.LOOSE, paths[index])
     classes = {index: name for index in every if (name := known.of(below[index]))}
-    return Arrangement(root, list(classes), [], classes, "<class>/", lost=scan.lost)
+    return Arrangement(root, list(classes), [], classes, FOLDERS_AS_CLASSES, lost=scan.lost)
 
 
 def checked(found: Arrangement, paths: list[str], config: FolderData, where: str) -> Arrangement:

@@ -13,11 +13,12 @@ from torch import Tensor
 
 from cnnjepa.data.archive import Tar
 from cnnjepa.data.archive_advice import archives_in_an_archive, refuse_archives
-from cnnjepa.data.arrangement import Arrangement, arrange, groups_by_level, hold_out
+from cnnjepa.data.arrangement import FOLDERS_AS_CLASSES, Arrangement, arrange, groups_by_level, hold_out
 from cnnjepa.data.entries import Entries
 from cnnjepa.data.label_table import arrange_by_table
+from cnnjepa.data.mask_folders import leave_out_masks
 from cnnjepa.data.readers import Directory, Reader
-from cnnjepa.data.scan import LeftOut, Scan, printable
+from cnnjepa.data.scan import LeftOut, Scan, named, printable
 from cnnjepa.data.shards import MANIFEST, Shards
 from cnnjepa.data.tar_members import UNREADABLE
 from cnnjepa.data.tar_shards import TarShards, arrange_samples
@@ -105,6 +106,7 @@ def make_index(path: Path, config: FolderData) -> tuple[Index, Reader]:
             scan = reader.scan()
     elif isinstance(reader, Tar) and not len(scan.entries) and scan.shards:
         raise ConfigError(archives_in_an_archive(path, scan.shards))
+    leave_out_masks(scan)
     found, groups, notes = _arranged(scan, reader, config, str(path))
     paths = [entry.path for entry in scan.entries]
     if isinstance(config.groups, int):
@@ -126,6 +128,8 @@ def make_index(path: Path, config: FolderData) -> tuple[Index, Reader]:
             f"the validation images are the training images ({config.train_split} and {config.val_split} hold the same "
             "files), so no figure of this set is about unseen images",
         ]
+    if found.origin == FOLDERS_AS_CLASSES and config.labels == "auto":
+        notes = [*notes, f"folders are taken for classes ({named(names)}); if they are not, set data.labels=none"]
     index = Index(
         train,
         val,

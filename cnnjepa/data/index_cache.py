@@ -30,7 +30,7 @@ from cnnjepa.schemas.data import LABEL_WORDS
 LEAST_IMAGES = 20_000
 """Smaller sets are read anew each time, in less than a second."""
 
-_FORMAT = 2  # raised whenever a set would be arranged differently
+_FORMAT = 3  # raised whenever a set would be arranged differently
 _SAMPLE = 1000  # images whose size is compared
 # Seconds for which a folder must have been unchanged before its index is kept: file systems round times. Assumption.
 _SETTLED = 2.0

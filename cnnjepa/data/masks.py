@@ -11,6 +11,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from cnnjepa.data.mask_folders import IMAGES, MASKS
 from cnnjepa.data.open import DataSet
 from cnnjepa.data.scan import printable
 from cnnjepa.data.source import ImageSource
@@ -22,9 +23,6 @@ Split = Literal["train", "val"]
 
 IGNORED = 255
 """Value of pixels that are not judged."""
-
-IMAGES, MASKS = "images", "masks"
-"""Folders of a set that keeps its masks next to its images."""
 
 _BLOCK = 256  # embedded masks drawn at a time
 _MODES = ("1", "L", "P", "I;16", "I")  # Pillow's names of what has one channel; of a palette, the indices are read

@@ -47,6 +47,7 @@ class Reason(Enum):
     SPECIAL = "not regular (pipe, socket, device)"
     SPARSE = "stored as sparse files, which cannot be read in place"
     PACKED = "unreadable when the set was packed"
+    MASK = "masks of images, in a folder next to theirs"
     SAMPLE = "further images of a WebDataset sample, of which one is used"
     CLASSLESS = "in WebDataset samples without a label"
 
