@@ -105,7 +105,7 @@ def test_turned_crops_stay_inside_images_that_are_not_square() -> None:
 
 
 @pytest.mark.parametrize("image", [(480, 640), (640, 480), (375, 500), (33, 32), (40, 24), (7, 900)])
-@pytest.mark.parametrize("crop", [(32, 32), (320, 192), (64, 256), (40, 24)])
+@pytest.mark.parametrize("crop", [(32, 32), (320, 192), (64, 256), (40, 24), (64, 32)])
 @pytest.mark.parametrize("more", [1.0, 1.15, 2.0])
 def test_the_evaluated_image_just_covers_the_crop(image: tuple[int, int], crop: tuple[int, int], more: float) -> None:
     shorter = int(min(crop) * more)

@@ -56,10 +56,10 @@ def evaluation_batches(
     images, and keep their values. `resize` is the length of the shorter side before the centre crop; None means that of
     image_size. Close the generator when an error ends the iteration early (see `load_batches`)."""
     images = _WholeImages(source, config, resize, mask_of)
-    resident = isinstance(source, ResidentSource) and source.images.shape[2:] == height_width(config.image_size)
-    if resident and not resize and mask_of is None:
+    as_they_are = not resize and mask_of is None
+    if as_they_are and isinstance(source, ResidentSource) and source.images.shape[2:] == images.crop:
         for start in range(0, source.labels.numel(), batch_size):
-            pixels = source.images[start : start + batch_size]  # type: ignore[attr-defined]
+            pixels = source.images[start : start + batch_size]
             yield EvaluationBatch(pixels, torch.arange(start, start + pixels.shape[0]), [], [])
         return
     yield from load_batches(images, workers, batch_size=batch_size)
@@ -68,8 +68,8 @@ def evaluation_batches(
 class _WholeImages(Dataset[EvaluationBatch]):
     def __init__(self, source: ImageSource, config: DataConfig, resize: int | None, mask_of: MaskOf | None) -> None:
         self._source, self._config, self._mask_of = source, config, mask_of
-        self._crop = height_width(config.image_size)
-        self._resize = resize or min(self._crop)
+        self.crop = height_width(config.image_size)
+        self._resize = resize or min(self.crop)
 
     def __len__(self) -> int:
         return int(self._source.labels.numel())
@@ -93,17 +93,17 @@ class _WholeImages(Dataset[EvaluationBatch]):
             images.append(self._view(image))
             kept.append(index)
         kind = self._config.pixels
-        empty = torch.empty(0, kind.channels, *self._crop, dtype=torch_type(kind))
+        empty = torch.empty(0, kind.channels, *self.crop, dtype=torch_type(kind))
         pixels = torch.stack(images) if images else empty
         places = torch.tensor(kept, dtype=torch.int64)
         return EvaluationBatch(pixels, places, skipped, repaired, torch.stack(masks) if masks else None)
 
     def _view(self, image: Tensor, interpolation: InterpolationMode = InterpolationMode.BILINEAR) -> Tensor:
-        image = _without_ends(image, self._crop)
-        size = covering(image.shape[1], image.shape[2], self._crop, self._resize)
+        image = _without_ends(image, self.crop)
+        size = covering(image.shape[1], image.shape[2], self.crop, self._resize)
         if size != tuple(image.shape[1:]):
             image = resized(image, list(size), interpolation)
-        view: Tensor = transforms.center_crop(image, list(self._crop))
+        view: Tensor = transforms.center_crop(image, list(self.crop))
         return view
 
 
@@ -111,7 +111,7 @@ def covering(height: int, width: int, crop: tuple[int, int], shorter: int) -> tu
     """Return the size to which an image of `height` x `width` is resized so that it just covers the rectangle `crop`
     (height, width), enlarged until its shorter side is `shorter`. For a square this is torchvision's `resize` of the
     shorter side."""
-    tall, wide = (side if side == shorter else side * shorter // min(crop) for side in crop)
+    tall, wide = (side * shorter // min(crop) for side in crop)
     if height * crop[1] <= width * crop[0]:  # not taller than the rectangle: the height decides
         return tall, max(wide, tall * width // height)
     return max(tall, wide * height // width), wide
