@@ -1,6 +1,8 @@
 """Masks: those of the embedded images, folders of PNG files, their geometry, and what is refused."""
 
 import hashlib
+import struct
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -8,6 +10,7 @@ import pytest
 import torch
 from evaluated import CPU
 from PIL import Image
+from pixel_files import chunk
 
 from cnnjepa.data.evaluation import evaluation_batches
 from cnnjepa.data.masks import read_mask
@@ -70,8 +73,28 @@ def test_masks_of_every_kind_are_read_as_classes(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"large\.png has the value 300; classes are 0 to 254"):
         read_mask(write(tmp_path / "large.png", np.array([[300]], np.uint16)))
     (tmp_path / "cut.png").write_bytes((tmp_path / "grey.png").read_bytes()[:50])
-    with pytest.raises(ImageError, match=r"cut\.png cannot be read as a PNG mask"):
+    with pytest.raises(ImageError, match=r"cut\.png cannot be read as a PNG mask \(it is cut short\)"):
         read_mask(tmp_path / "cut.png")
+    (tmp_path / "photo.png").write_bytes(b"\xff\xd8\xff\xe0")
+    with pytest.raises(ImageError, match=r"photo\.png cannot be read as a PNG mask \(it is no PNG file\)"):
+        read_mask(tmp_path / "photo.png")
+
+
+@pytest.mark.parametrize(
+    ("bits", "row", "classes"),
+    [(1, b"\x50", [0, 1, 0, 1]), (2, b"\x1b", [0, 1, 2, 3]), (4, b"\x01\x2f", [0, 1, 2, 15])],
+)
+def test_grey_masks_of_few_bits_hold_classes_and_a_damaged_one_is_refused(
+    tmp_path: Path, bits: int, row: bytes, classes: list[int]
+) -> None:
+    header = chunk(b"IHDR", struct.pack(">IIBBBBB", 4, 1, bits, 0, 0, 0, 0))
+    encoded = b"\x89PNG\r\n\x1a\n" + header + chunk(b"IDAT", zlib.compress(b"\0" + row)) + chunk(b"IEND", b"")
+    file = tmp_path / "mask.png"
+    file.write_bytes(encoded)
+    assert read_mask(file).tolist() == [classes]
+    file.write_bytes(encoded.replace(b"IDAT\x78", b"IDAT\x79"))
+    with pytest.raises(ImageError, match="the checksum of its IDAT chunk is wrong"):
+        read_mask(file)
 
 
 @pytest.mark.parametrize("shape", [(40, 40), (64, 96), (90, 50)])

@@ -8,11 +8,12 @@ from typing import Literal, Protocol, cast
 
 import numpy as np
 import torch
-from PIL import Image
+from PIL.PngImagePlugin import PngImageFile
 from torch import Tensor
 
 from cnnjepa.data.mask_folders import IMAGES, MASKS
 from cnnjepa.data.open import DataSet
+from cnnjepa.data.png import needed_chunks
 from cnnjepa.data.scan import printable
 from cnnjepa.data.source import ImageSource
 from cnnjepa.data.synthetic import MASK_NAMES, render_masks
@@ -147,10 +148,12 @@ def read_mask(file: Path) -> Tensor:
     """Return the classes in a PNG file of one channel, uint8 [H, W]; of a palette, the indices. Raises ConfigError for
     a file that holds no classes, and ImageError for one that cannot be read."""
     try:
-        with Image.open(io.BytesIO(file.read_bytes()), formats=["PNG"]) as image:
+        encoded, _, _ = needed_chunks(file.read_bytes())
+        with PngImageFile(io.BytesIO(encoded)) as image:
             mode, values = image.mode, np.asarray(image)
     except Exception as error:  # Pillow raises a dozen kinds for damaged files
-        raise ImageError(f"{file} cannot be read as a PNG mask ({str(error).splitlines()[0].strip()})") from None
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise ImageError(f"{file} cannot be read as a PNG mask ({reason})") from None
     if mode not in _MODES:
         raise ConfigError(
             f"{file} has colours ({mode}); a mask has one channel of whole numbers, the class of every pixel"
@@ -159,4 +162,7 @@ def read_mask(file: Path) -> Tensor:
         raise ConfigError(
             f"{file} has the value {values.max()}; classes are 0 to {IGNORED - 1}, and {IGNORED} is ignored"
         )
+    bits = encoded[24]
+    if mode == "L" and bits < 8:  # Pillow stretches 2 and 4 bits to 0 to 255
+        values = values // (255 // (2**bits - 1))
     return torch.from_numpy(values.astype(np.uint8))

@@ -21,18 +21,9 @@ _ADAM7 = ((0, 0, 8, 8), (4, 0, 8, 8), (0, 4, 4, 8), (2, 0, 4, 4), (0, 2, 2, 4), 
 
 
 def decode_png(encoded: bytes, kind: PixelKind) -> Tensor:
-    """Decode the chunks of a PNG that hold pixels and orientation. Other chunks are dropped: comments (Pillow refuses
-    large ones) and the further frames of an animation. 8 bits and fewer are decoded by Pillow. 16 bits are decoded by
-    torchvision, because Pillow keeps 8 of them in colour."""
-    kept, data, names = bytearray(encoded[:8]), bytearray(), set()
-    for name, chunk in _chunks(encoded):
-        if name in _KEPT:
-            kept += chunk
-            names.add(name)
-        if name == b"IDAT":
-            data += chunk[8:-4]
-    if kept[12:16] != b"IHDR" or b"IDAT" not in names:
-        raise ValueError("it holds no image data")
+    """Decode the pixels of a PNG. 8 bits and fewer are decoded by Pillow. 16 bits are decoded by torchvision, because
+    Pillow keeps 8 of them in colour."""
+    kept, data, names = needed_chunks(encoded)
     if kept[24] != 16:
         return from_pillow(PngImageFile(io.BytesIO(kept)), kind)
     if b"tRNS" in names:
@@ -44,6 +35,24 @@ def decode_png(encoded: bytes, kind: PixelKind) -> Tensor:
     if b"eXIf" in names:
         pixels = turned(pixels, PngImageFile(io.BytesIO(kept)))
     return fitted(pixels.permute(1, 2, 0).numpy(), kind, alpha=kept[25] in (4, 6))
+
+
+def needed_chunks(encoded: bytes) -> tuple[bytearray, bytearray, set[bytes]]:
+    """Return a PNG of the chunks that hold pixels and orientation, its compressed data, and the kinds of its chunks.
+    Other chunks are dropped: comments (Pillow refuses large ones) and the further frames of an animation. Raises
+    ValueError for a file that is no PNG, holds no pixels, or has a damaged chunk."""
+    if not encoded.startswith(b"\x89PNG"):
+        raise ValueError("it is no PNG file")
+    kept, data, names = bytearray(encoded[:8]), bytearray(), set[bytes]()
+    for name, chunk in _chunks(encoded):
+        if name in _KEPT:
+            kept += chunk
+            names.add(name)
+        if name == b"IDAT":
+            data += chunk[8:-4]
+    if kept[12:16] != b"IHDR" or b"IDAT" not in names:
+        raise ValueError("it holds no image data")
+    return kept, data, names
 
 
 def _verify(encoded: bytearray, data: bytes) -> None:
