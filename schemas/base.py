@@ -35,7 +35,7 @@ class Section(BaseModel):
         for name in (name for name in cls.model_fields if name in given):
             annotation: Any = cls.model_fields[name].annotation
             value = given[name]
-            for place, reason in _other_kinds(value, leaf_types(annotation)):
+            for place, reason in _other_kinds(value, leaf_types(annotation), _lengths(annotation)):
                 error = PydanticCustomError("wrong_kind", "{reason}", {"reason": reason})
                 wrong.append(InitErrorDetails(type=error, loc=(name, *place), input=value))
             if takes_a_list(annotation) and isinstance(value, str | int | float):
@@ -45,14 +45,17 @@ class Section(BaseModel):
         return values
 
 
-def _other_kinds(value: Any, wanted: frozenset[Any]) -> Iterator[tuple[tuple[int, ...], str]]:
+def _other_kinds(
+    value: Any, wanted: frozenset[Any], lengths: tuple[int, ...] = ()
+) -> Iterator[tuple[tuple[int, ...], str]]:
     """Yield (index in a list, reason) for every scalar of a kind that the field does not accept. Pydantic checks all
-    other values."""
+    other values. `lengths` are those of the lists that may stand in place of a scalar."""
     if isinstance(value, list | tuple):
         for number, item in enumerate(value):
             yield from (((number, *place), reason) for place, reason in _other_kinds(item, wanted))
         return
     wish, shown = "a whole number" if wanted == {int} else "a number", str(value).lower()
+    wish += "".join(f", or [{', '.join('…' * length)}]" for length in lengths)
     if isinstance(value, str) and wanted == {bool}:
         yield (), f"{value!r} is text; write true or false"
     elif isinstance(value, str) and wanted <= {int, float}:
@@ -77,6 +80,18 @@ def leaf_types(annotation: Any) -> frozenset[Any]:
         inner = (part for part in get_args(annotation) if part not in (Ellipsis, type(None)))
         return frozenset().union(*map(leaf_types, inner))
     return frozenset({origin or annotation})
+
+
+@cache
+def _lengths(annotation: Any) -> tuple[int, ...]:
+    """Return the lengths of the lists that a field accepts in place of a scalar."""
+    if get_origin(annotation) is typing.Annotated:
+        return _lengths(get_args(annotation)[0])
+    if get_origin(annotation) not in (Union, types.UnionType):
+        return ()
+    parts = get_args(annotation)
+    nested = [length for part in parts for length in _lengths(part)]
+    return (*nested, *(len(get_args(part)) for part in parts if get_origin(part) is tuple))
 
 
 @cache

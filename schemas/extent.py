@@ -42,7 +42,7 @@ def at_least(least: int, most: int | None = None) -> BeforeValidator:
 
     def validate(value: Any) -> Any:
         sides = value if isinstance(value, list | tuple) else [value]
-        whole = [isinstance(one, int | float) and not isinstance(one, bool) and one == int(one) for one in sides]
+        whole = [isinstance(one, int | float) and not isinstance(one, bool) and one % 1 == 0 for one in sides]
         if len(sides) != (2 if isinstance(value, list | tuple) else 1) or not all(whole):
             raise ValueError(
                 f"{value!r} is not valid; must be one whole number of pixels for a square, or [height, width]"

@@ -69,7 +69,9 @@ def test_a_size_is_kept_by_a_file(tmp_path: Path) -> None:
         ("[320,200]", "the nearest valid value is 192 or 224"),
         ("[16,320]", "its side 16 is not divisible by the encoder's total stride 32"),
         ("[tall,wide]", "'tall' is text; write a whole number"),
-        ("320x192", "'320x192' is text; write a whole number"),
+        ("320x192", "'320x192' is text; write a whole number, or […, …]"),
+        (".inf", "inf is not valid; must be one whole number of pixels"),
+        ("[32,.inf]", "[32, inf] is not valid; must be one whole number of pixels"),
         ("[32,32]", "gives a grid of one cell at total stride 32"),
     ],
 )
