@@ -1,4 +1,4 @@
-"""Tables of labels: a CSV, TSV or Parquet file with the columns `path` and, if wanted, `label`, `split` and a column of
+"""Tables of labels: a CSV, TSV or Parquet file with the columns `path` and optionally `label`, `split` and a column of
 groups, or COCO's JSON."""
 
 import csv
@@ -121,7 +121,7 @@ def _refuse_columns(file: Path, rows: Sequence[dict[str, str]], group: str | Non
             asked = f" (data.groups={group})" if wanted == group else ""
             raise ConfigError(
                 f"data.labels {file} has no column {wanted!r}{asked}; it has {', '.join(rows[0])}. Columns are path, "
-                "and if wanted label, split (train or val) and one of groups"
+                "and optionally label, split (train or val) and one of groups"
             )
 
 
