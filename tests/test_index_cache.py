@@ -210,6 +210,19 @@ def test_a_damaged_index_is_replaced(tmp_path: Path, indexes: Path, scans: list[
     assert facts(config_of(root)) == first and len(scans) == 2
 
 
+@pytest.mark.parametrize("place", [8, 15, 20, 30, b'"<i8"', b'"class_names"'])
+def test_an_index_with_a_damaged_head_is_replaced(
+    tmp_path: Path, indexes: Path, scans: list[Path], place: int | bytes
+) -> None:
+    root = settled(write_set(tmp_path / "set"))
+    first = facts(config_of(root))
+    (file,) = indexes.iterdir()
+    content = bytearray(file.read_bytes())
+    content[place if isinstance(place, int) else content.index(place) + 2] ^= 0x10
+    file.write_bytes(content)
+    assert facts(config_of(root)) == first and len(scans) == 2
+
+
 def test_an_index_that_cannot_be_written_is_said(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, indexes: Path
 ) -> None:

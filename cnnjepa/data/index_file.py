@@ -2,6 +2,7 @@
 
     8 bytes    MAGIC
     8 bytes    length of the JSON that follows, little endian
+    8 bytes    its CRC-32, little endian
     JSON       facts, and type, length and position of every array
     arrays     each at a multiple of 64 bytes
 
@@ -11,6 +12,7 @@ machine share its pages.
 
 import json
 import mmap
+import zlib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -20,8 +22,9 @@ from numpy.typing import NDArray
 
 from cnnjepa.storage.atomic_files import AtomicFile
 
-MAGIC = b"cnnjepa2"
+MAGIC = b"cnnjepa3"
 
+_HEAD = len(MAGIC) + 16
 _ALIGNED = 64
 
 
@@ -34,8 +37,8 @@ def write_index(path: Path, facts: Mapping[str, Any], arrays: Mapping[str, NDArr
     sizes = {name: [array.dtype.str, array.size] for name, array in arrays.items()}
     header = json.dumps({"facts": facts, "arrays": sizes}).encode()
     with AtomicFile(path) as file:
-        file.write(MAGIC + len(header).to_bytes(8, "little") + header)
-        end = len(MAGIC) + 8 + len(header)
+        file.write(MAGIC + len(header).to_bytes(8, "little") + zlib.crc32(header).to_bytes(8, "little") + header)
+        end = _HEAD + len(header)
         for array in arrays.values():
             content = np.ascontiguousarray(array)
             start = _aligned(end)
@@ -51,14 +54,14 @@ def read_index(path: Path) -> tuple[Any, dict[str, NDArray[Any]]]:
     with open(path, "rb") as file:
         if file.read(len(MAGIC)) != MAGIC:
             raise DamagedIndexError(f"{path} is no index of this version")
-        length = int.from_bytes(file.read(8), "little")
-        try:
-            header = json.loads(file.read(length))
-        except ValueError as error:
-            raise DamagedIndexError(f"{path} is damaged ({error})") from None
         memory = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY)
+    length, checksum = (int.from_bytes(memory[place : place + 8], "little") for place in (len(MAGIC), len(MAGIC) + 8))
+    content = memory[_HEAD : _HEAD + length]
+    if zlib.crc32(content) != checksum:
+        raise DamagedIndexError(f"{path} is damaged")
+    header = json.loads(content)
     arrays: dict[str, NDArray[Any]] = {}
-    end = len(MAGIC) + 8 + length
+    end = _HEAD + length
     for name, (kind, size) in header["arrays"].items():
         start = _aligned(end)
         end = start + np.dtype(kind).itemsize * size
