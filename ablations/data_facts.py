@@ -6,7 +6,7 @@ from typing import NamedTuple
 import torch
 
 from cnnjepa.data import open_data
-from cnnjepa.data.held_out import Grouped, grouped, refuse_unlabelled, trained_images
+from cnnjepa.data.held_out import GroupedLabels, grouped_labels, refuse_unlabelled, trained_images
 from cnnjepa.data.open import refuse_part_of_a_batch
 from cnnjepa.schemas import AnyEncoderConfig, ConfigError, PretrainConfig
 from cnnjepa.schemas.pixels import UNMEASURED, Measured
@@ -24,7 +24,7 @@ class SetSize(NamedTuple):
     """0 without labels."""
     per_class: tuple[int, ...] = ()
     """Training images of every class; empty if unknown, and then the classes are assumed to be equally large."""
-    grouped: Grouped | None = None
+    grouped: GroupedLabels | None = None
     """Labels and groups of the training images; None without `data.groups`."""
 
     def trained(self, config: PretrainConfig) -> int:
@@ -106,7 +106,7 @@ class Resolver:
             data = open_data(config.data)
             labels = data.train.labels
             per_class = tuple(torch.bincount(labels, minlength=data.classes).tolist())
-            size = SetSize(labels.numel(), data.val.labels.numel(), data.classes, per_class, grouped(data))
+            size = SetSize(labels.numel(), data.val.labels.numel(), data.classes, per_class, grouped_labels(data))
             self._facts[section] = DataFacts(
                 data.name, data.fingerprint, data.resident, size, data.measured, data.groups_fingerprint
             )

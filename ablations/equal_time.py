@@ -8,7 +8,7 @@ from cnnjepa.ablations.method_study import changes_of
 from cnnjepa.ablations.step_cost_file import MADE_BY, read_step_costs, step_cost_path
 from cnnjepa.commands import command
 from cnnjepa.schemas import ConfigError, load_config
-from cnnjepa.schemas.extent import written
+from cnnjepa.schemas.extent import as_yaml
 
 
 def equal_time_epochs(
@@ -37,7 +37,7 @@ def equal_time_epochs(
     ]
     if different:
         pixels = base.data.image_size
-        square = ["--image-size", pixels] if isinstance(pixels, int) else ["--set", f"image_size={written(pixels)}"]
+        square = ["--image-size", pixels] if isinstance(pixels, int) else ["--set", f"image_size={as_yaml(pixels)}"]
         size = ["--batch", asked["batch"], *square]
         images = [] if data is None else ["--data", data]
         root = next((root for root in costs.parents if step_cost_path(root) == costs), None)
@@ -60,4 +60,4 @@ def equal_time_epochs(
 
 
 def _shown(value: Any) -> str:
-    return written(value) if isinstance(value, tuple) else str(value)
+    return as_yaml(value) if isinstance(value, tuple) else str(value)

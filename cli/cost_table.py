@@ -15,7 +15,7 @@ from cnnjepa.commands import quoted
 from cnnjepa.cpus import usable_cpus
 from cnnjepa.measuring.step_costs import StepCost, step_costs
 from cnnjepa.schemas import ConfigError, PretrainConfig
-from cnnjepa.schemas.extent import written
+from cnnjepa.schemas.extent import as_yaml
 from cnnjepa.schemas.load import explain
 from cnnjepa.schemas.numbers import quantity
 from cnnjepa.schemas.overrides import merge, nested, parse_overrides
@@ -51,7 +51,7 @@ def measure(
     first = configs[REFERENCE]
     device = pick_device(first.runtime.device)
     where = f"{device.type}, {threads or cores} threads, {first.runtime.precision}"
-    title = f"a training step at batch {batch}, {written(first.data.image_size)} px, preset {preset} ({where})"
+    title = f"a training step at batch {batch}, {as_yaml(first.data.image_size)} px, preset {preset} ({where})"
     console().print(_table(found, title))
     path = step_cost_path(options.root)
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -11,7 +11,7 @@ from functools import cache
 from itertools import pairwise
 from typing import NamedTuple
 
-from cnnjepa.schemas.extent import Extent, area, by, height_width
+from cnnjepa.schemas.extent import Extent, area, as_text, height_width
 
 Range = tuple[float, float]
 
@@ -78,7 +78,7 @@ def block_size_of(draw: float, grid: Extent, scale: Range, aspect: Range, min_ke
     u with such blocks. Raises ValueError if there is none."""
     pieces = _pieces(grid, scale, aspect, min_keep)
     if not pieces:
-        raise ValueError(f"no block of scale {list(scale)} on a {by(grid)} grid has more than {min_keep} cells")
+        raise ValueError(f"no block of scale {list(scale)} on a {as_text(grid)} grid has more than {min_keep} cells")
     left = draw * sum(piece.high - piece.low for piece in pieces)
     for piece in pieces:
         if left < piece.high - piece.low:

@@ -7,7 +7,7 @@ from pydantic import Field, model_validator
 from cnnjepa.schemas.base import Section
 from cnnjepa.schemas.data import DataConfig, SyntheticData
 from cnnjepa.schemas.encoder import AnyEncoderConfig, EncoderConfig
-from cnnjepa.schemas.extent import Extent, area, by, extent_of, height_width, written
+from cnnjepa.schemas.extent import Extent, area, as_text, as_yaml, extent_of, height_width
 from cnnjepa.schemas.method import CNNJEPAConfig, MethodConfig
 from cnnjepa.schemas.optimization import AdamWConfig, OptimizerConfig, ScheduleConfig
 from cnnjepa.schemas.probe import ProbeConfig
@@ -94,12 +94,12 @@ class PretrainConfig(Section):
                 valid = f"{lower} or {upper}" if lower >= least else f"{max(upper, least)}"
                 which = "" if isinstance(size, int) else f": its side {side}"
                 raise ValueError(
-                    f"data.image_size {written(size)}{which} is not divisible by the encoder's total stride {stride} "
+                    f"data.image_size {as_yaml(size)}{which} is not divisible by the encoder's total stride {stride} "
                     f"({self.encoder.stride_in_words}); the nearest valid value is {valid}"
                 )
         if area(size) < 2 * stride**2:
             raise ValueError(
-                f"data.image_size {written(size)} gives a grid of one cell at total stride {stride}; use at least "
+                f"data.image_size {as_yaml(size)} gives a grid of one cell at total stride {stride}; use at least "
                 f"{2 * stride}, or a {self.encoder.smaller_stride}"
             )
         return self
@@ -132,8 +132,8 @@ class PretrainConfig(Section):
             if isinstance(self.grid, int):
                 raise
             raise ValueError(
-                f"masking {masks.strategy} does not take the {by(self.grid)} grid of data.image_size "
-                f"{written(self.data.image_size)} ({error}); a grid that is not square is passed as (rows, columns), "
+                f"masking {masks.strategy} does not take the {as_text(self.grid)} grid of data.image_size "
+                f"{as_yaml(self.data.image_size)} ({error}); a grid that is not square is passed as (rows, columns), "
                 "and cnnjepa.extend.height_width gives both sides of any grid"
             ) from error
         return self
@@ -153,7 +153,7 @@ class PretrainConfig(Section):
         if self.probe.resize is not None and self.probe.resize < shorter:
             side = "" if isinstance(self.data.image_size, int) else f" (its shorter side is {shorter})"
             raise ValueError(
-                f"probe.resize {self.probe.resize} is below data.image_size {written(self.data.image_size)}{side}, so "
+                f"probe.resize {self.probe.resize} is below data.image_size {as_yaml(self.data.image_size)}{side}, so "
                 f"the centre crop would be padded; must be null or at least {shorter}"
             )
         return self
@@ -194,9 +194,9 @@ class PretrainConfig(Section):
             return []
         size, stride = self.data.image_size, self.encoder.total_stride
         return [
-            f"data.image_size {written(size)} at the encoder's total stride {stride} is a grid of {by(self.grid)} "
-            "cells, where the presets have 7x7 or 8x8, and a step takes time for each cell; data.image_size="
-            f"{8 * stride} gives 8x8, and so does a preset for larger images"
+            f"data.image_size {as_yaml(size)} at the encoder's total stride {stride} is a grid of "
+            f"{as_text(self.grid)} cells, where the presets have 7x7 or 8x8, and a step takes time for each cell; "
+            f"data.image_size={8 * stride} gives 8x8, and so does a preset for larger images"
         ]
 
     def _stretched_crops(self) -> list[str]:
@@ -206,7 +206,7 @@ class PretrainConfig(Section):
         if height == width or narrow <= aspect <= wide or not self.method.TRAINS:
             return []
         return [
-            f"data.image_size {written(self.data.image_size)} has the aspect (width/height) {aspect:.3g} and "
+            f"data.image_size {as_yaml(self.data.image_size)} has the aspect (width/height) {aspect:.3g} and "
             f"data.augmentation.crop_ratio is [{narrow:.3g}, {wide:.3g}], so every training crop is stretched; "
             f"data.augmentation.crop_ratio=[{0.75 * aspect:.3g}, {aspect / 0.75:.3g}] stretches by at most 4/3, as the "
             "default does for squares"

@@ -24,12 +24,12 @@ def area(extent: Extent) -> int:
     return height * width
 
 
-def written(extent: Extent) -> str:
+def as_yaml(extent: Extent) -> str:
     """Return an extent as config files have it: `224` or `[320, 192]`."""
     return str(extent if isinstance(extent, int) else list(extent))
 
 
-def by(extent: Extent) -> str:
+def as_text(extent: Extent) -> str:
     """Return an extent as `320x192`, height first, for messages and tables."""
     height, width = height_width(extent)
     return f"{height}x{width}"

@@ -8,7 +8,7 @@ from cnnjepa.schemas.bounds import Bounds, share_of
 from cnnjepa.schemas.data import DataConfig
 from cnnjepa.schemas.ema import StepwiseEMAConfig
 from cnnjepa.schemas.encoder import AnyEncoderConfig
-from cnnjepa.schemas.extent import Extent, PixelExtent, extent_of, height_width, written
+from cnnjepa.schemas.extent import Extent, PixelExtent, as_yaml, extent_of, height_width
 from cnnjepa.schemas.method_section import MethodSection
 from cnnjepa.schemas.views import BYOLFirstView, BYOLSecondView, LeJEPAView, SimCLRView, VICRegView, View, ViewConfig
 
@@ -228,7 +228,7 @@ class LeJEPAConfig(_TwoViews):
             valid = f"{lower} or {lower + stride}" if stride <= lower and lower + stride <= largest else str(lower)
             which = "" if isinstance(local, int) else f": its side {size}"
             raise ValueError(
-                f"method.local_size {written(local)}{which} must be a multiple of the encoder's total stride {stride} "
-                f"({encoder.stride_in_words}) of at most data.image_size {written(data.image_size)}; the nearest valid "
+                f"method.local_size {as_yaml(local)}{which} must be a multiple of the encoder's total stride {stride} "
+                f"({encoder.stride_in_words}) of at most data.image_size {as_yaml(data.image_size)}; the nearest valid "
                 f"value is {valid}"
             )

@@ -8,7 +8,7 @@ from cnnjepa.schemas.block_sizes import block_sizes, expected_targets, target_ra
 from cnnjepa.schemas.bounds import Bounds, share_of
 from cnnjepa.schemas.errors import ConfigError
 from cnnjepa.schemas.extension import BASES, ExtensibleSection, Kind, extensible
-from cnnjepa.schemas.extent import Extent, area, by
+from cnnjepa.schemas.extent import Extent, area, as_text
 
 Sampler = Literal["faithful", "unbiased"]
 
@@ -66,7 +66,7 @@ class RandomMasking(MaskingSection):
         kept, cells = self.kept(grid), area(grid)
         if not 1 <= kept <= cells - 1:
             raise ValueError(
-                f"masking.ratio {self.ratio:g} leaves {kept} of {cells} cells visible on the {by(grid)} "
+                f"masking.ratio {self.ratio:g} leaves {kept} of {cells} cells visible on the {as_text(grid)} "
                 f"grid; must be between {0.5 / cells:.3g} and {1 - 0.5 / cells:.3g}, which leaves at least "
                 "one context and one target cell"
             )
@@ -114,7 +114,7 @@ class BlockSection(MaskingSection):
             largest = int(area(grid) * self.scale[1])
             raise ValueError(
                 f"masking.scale {list(self.scale)} gives blocks of at most about {largest} cells on the "
-                f"{by(grid)} grid, never more than masking.min_keep {self.min_keep}; use a finer grid (larger "
+                f"{as_text(grid)} grid, never more than masking.min_keep {self.min_keep}; use a finer grid (larger "
                 "data.image_size, encoder.stem small), larger blocks or a smaller min_keep"
             )
         for size in sizes:
@@ -123,7 +123,7 @@ class BlockSection(MaskingSection):
             if most <= self.min_keep or context < self.min_keep + _LEAST_CHANCE * (most - self.min_keep):
                 raise ValueError(
                     f"{self.blocks} block(s) of {size.height}x{size.width} cells leave about {context:.1f} of "
-                    f"{area(grid)} cells as context on the {by(grid)} grid, too rarely more than masking.min_keep "
+                    f"{area(grid)} cells as context on the {as_text(grid)} grid, too rarely more than masking.min_keep "
                     f"{self.min_keep}; use fewer or smaller blocks (masking.scale, masking.num_blocks) or a smaller "
                     "min_keep"
                 )
@@ -191,7 +191,7 @@ class IJEPAMasking(BlockSection):
         if not block_sizes(grid, self.context_scale, (1.0, 1.0), self.min_keep):
             raise ValueError(
                 f"masking.context_scale {list(self.context_scale)} gives no context block of more than "
-                f"masking.min_keep {self.min_keep} cells on the {by(grid)} grid; use a larger context_scale, a "
+                f"masking.min_keep {self.min_keep} cells on the {as_text(grid)} grid; use a larger context_scale, a "
                 "finer grid or a smaller min_keep"
             )
 

@@ -8,7 +8,7 @@ from cnnjepa.schemas.base import Section
 from cnnjepa.schemas.ema import EMAConfig
 from cnnjepa.schemas.encoder import AnyEncoderConfig, EncoderKind
 from cnnjepa.schemas.extension import extensible
-from cnnjepa.schemas.extent import Extent, by, height_width
+from cnnjepa.schemas.extent import Extent, as_text, height_width
 from cnnjepa.schemas.joint_embedding import BYOLConfig, LeJEPAConfig, SimCLRConfig, VICRegConfig
 from cnnjepa.schemas.masked_modelling import IJEPAConfig, SparKConfig
 from cnnjepa.schemas.masking import MaskingConfig, MixedMasking
@@ -65,7 +65,7 @@ class CNNJEPAConfig(MethodSection):
         longer = max(height_width(grid))
         if kernel > 2 * longer - 1:
             found.append(
-                f"predictor.kernel_size {kernel} reaches past the {by(grid)} grid from every cell; "
+                f"predictor.kernel_size {kernel} reaches past the {as_text(grid)} grid from every cell; "
                 f"weights beyond {2 * longer - 1} only ever see padding"
             )
         if signed := self._signed_targets(encoder):

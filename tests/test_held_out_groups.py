@@ -9,7 +9,7 @@ from test_unlabelled_runs import config_for
 
 from cnnjepa.ablations.data_facts import Resolver
 from cnnjepa.data import DataSet, open_data
-from cnnjepa.data.held_out import grouped, held_out_split, trained_images, training_set
+from cnnjepa.data.held_out import grouped_labels, held_out_split, trained_images, training_set
 from cnnjepa.data.source import groups_of
 from cnnjepa.data.split_off import split_off
 from cnnjepa.probes.assessment import _some_of_both_parts
@@ -80,7 +80,7 @@ def test_a_supervised_run_learns_from_no_image_of_a_held_out_patient(patients: P
     held = held_out_split(data.train.labels, 0.1, config.probe.split_seed, groups_of(data.train))[1]
     learned = patients_of(kept, torch.arange(kept.train.labels.numel()))
     assert len(learned) == 36 and not learned & patients_of(data, held)
-    assert trained_images(config, [100, 100], grouped(data)) == kept.train.labels.numel() == 180
+    assert trained_images(config, [100, 100], grouped_labels(data)) == kept.train.labels.numel() == 180
 
 
 def test_groups_are_in_the_probe_hash_and_in_the_name_of_a_supervised_run_only(patients: Path) -> None:

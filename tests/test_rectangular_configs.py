@@ -17,16 +17,14 @@ from cnnjepa.encoders import build_backbone
 from cnnjepa.measuring.cost import method_cost
 from cnnjepa.methods import StepDraw, build_method
 from cnnjepa.schemas import ConfigError, load_config, pretrain_hash
-from cnnjepa.schemas.extent import area, by, extent_of, height_width, written
+from cnnjepa.schemas.extent import area, as_text, as_yaml, extent_of, height_width
 
 
 def test_a_size_is_one_number_or_two() -> None:
     assert height_width(7) == (7, 7) and height_width((10, 6)) == (10, 6)
     assert extent_of(7, 7) == 7 and extent_of(10, 6) == (10, 6)
     assert area(7) == 49 and area((10, 6)) == 60
-    assert (
-        written(224) == "224" and written((320, 192)) == "[320, 192]" and by((320, 192)) == "320x192" == by((320, 192))
-    )
+    assert as_yaml(224) == "224" and as_yaml((320, 192)) == "[320, 192]" and as_text((320, 192)) == "320x192"
 
 
 def test_height_comes_first_and_the_grid_follows() -> None:

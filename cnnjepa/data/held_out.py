@@ -13,7 +13,7 @@ from cnnjepa.data.split_off import part_of, split_off, split_off_groups
 from cnnjepa.schemas import ConfigError, PretrainConfig
 
 
-class Grouped(NamedTuple):
+class GroupedLabels(NamedTuple):
     """Labels and groups of training images."""
 
     labels: Tensor
@@ -22,10 +22,10 @@ class Grouped(NamedTuple):
     """int64 [N]."""
 
 
-def grouped(data: DataSet) -> Grouped | None:
+def grouped_labels(data: DataSet) -> GroupedLabels | None:
     """Return labels and groups of the training images; None without groups."""
     groups = groups_of(data.train)
-    return None if groups is None else Grouped(data.train.labels, groups)
+    return None if groups is None else GroupedLabels(data.train.labels, groups)
 
 
 def held_out_split(
@@ -41,7 +41,8 @@ def held_out_split(
     except ValueError as error:
         raise ConfigError(
             f"data.groups: the probes hold out whole groups of training images, and {error}. Give more groups, or "
-            "leave data.groups out; with probe.protocols=[published] and probe.every_epochs=0 nothing is held out"
+            "leave data.groups out; with probe.protocols=[published] and probe.every_epochs=0 only supervised training "
+            "holds images out"
         ) from None
 
 
@@ -86,7 +87,7 @@ def training_set(config: PretrainConfig, data: DataSet) -> DataSet:
     return dataclasses.replace(data, train=subset(data.train, fit))
 
 
-def trained_images(config: PretrainConfig, per_class: Iterable[int], grouped: Grouped | None = None) -> int:
+def trained_images(config: PretrainConfig, per_class: Iterable[int], grouped: GroupedLabels | None = None) -> int:
     """Return the size of `training_set`, given the number of training images of every class, or the labels and groups
     of a set with `data.groups`."""
     if grouped and config.method.LEARNS_FROM_LABELS:

@@ -12,7 +12,7 @@ from cnnjepa.randomness import key
 from cnnjepa.schemas import ConfigError, CustomEncoderConfig
 from cnnjepa.schemas.encoder import OwnEncoderSection
 from cnnjepa.schemas.extension import extension_of
-from cnnjepa.schemas.extent import Extent, height_width, written
+from cnnjepa.schemas.extent import Extent, as_yaml, height_width
 
 
 class CustomBackbone(nn.Module):
@@ -103,6 +103,6 @@ def refuse_other_grid(backbone: CustomBackbone, size: Extent, named: str, channe
     if not isinstance(features, Tensor) or list(features.shape[2:]) != wanted:
         shape = list(features.shape) if isinstance(features, Tensor) else type(features).__name__
         raise ConfigError(
-            f"encoder {named}: images of data.image_size={written(size)} must give features [1, C, {wanted[0]}, "
+            f"encoder {named}: images of data.image_size={as_yaml(size)} must give features [1, C, {wanted[0]}, "
             f"{wanted[1]}]; they give {shape}. An encoder of rectangles keeps rows and columns apart"
         )

@@ -6,7 +6,7 @@ from cnnjepa import __version__
 from cnnjepa.export.exported_encoder import ExportedEncoder
 from cnnjepa.names import markdown_text
 from cnnjepa.schemas import ConfigError, Diagnostics, PretrainConfig, ProbeFigures, TrialResult
-from cnnjepa.schemas.extent import Extent, by
+from cnnjepa.schemas.extent import Extent, as_text
 from cnnjepa.schemas.yaml_text import write_yaml
 
 
@@ -79,7 +79,7 @@ def _start(result: TrialResult | None) -> str:
 
 def _size(size: Extent) -> str:
     """Return the size of a crop in words."""
-    return f"{size} px" if isinstance(size, int) else f"{by(size)} px (height x width)"
+    return f"{size} px" if isinstance(size, int) else f"{as_text(size)} px (height x width)"
 
 
 def _plain(value: float) -> str:

@@ -7,7 +7,7 @@ import torch
 from cnnjepa.clock import now
 from cnnjepa.data import DataSet, open_data
 from cnnjepa.data.augmentation_check import refuse_unfit_augmentations
-from cnnjepa.data.held_out import grouped, refuse_undividable, refuse_unlabelled, trained_images
+from cnnjepa.data.held_out import grouped_labels, refuse_undividable, refuse_unlabelled, trained_images
 from cnnjepa.data.open import refuse_part_of_a_batch
 from cnnjepa.errors import Stopped
 from cnnjepa.measuring.cost import method_cost
@@ -84,7 +84,7 @@ def _opened(config: PretrainConfig, folder: RunFolder, resume: bool, processes: 
     refuse_unfit_augmentations(config.views, config.data.channels)
     data = open_data(config.data, config.runtime.batch_size, processes.world_size)
     refuse_unlabelled(config, data.labelled, data.name)
-    training = trained_images(config, torch.bincount(data.train.labels).tolist(), grouped(data))
+    training = trained_images(config, torch.bincount(data.train.labels).tolist(), grouped_labels(data))
     refuse_part_of_a_batch(data.name, training, config.runtime.batch_size, processes.world_size)
     data.probe_sets = open_probe_sets(config)
     refuse_undividable(config, data)

@@ -9,7 +9,7 @@ from torch import nn
 
 from cnnjepa.data import DataSet, open_data
 from cnnjepa.data.batches import Order
-from cnnjepa.data.held_out import grouped, refuse_undividable, trained_images
+from cnnjepa.data.held_out import grouped_labels, refuse_undividable, trained_images
 from cnnjepa.measuring.cost import method_cost
 from cnnjepa.methods import Method, build_method
 from cnnjepa.places import refuse_no_run
@@ -160,7 +160,7 @@ def _images_of_an_epoch(config: PretrainConfig, data: DataSet, settings: dict[st
     checkpoints name no split, learned from all images."""
     labels = data.train.labels
     return (
-        trained_images(config, torch.bincount(labels).tolist(), grouped(data))
+        trained_images(config, torch.bincount(labels).tolist(), grouped_labels(data))
         if "probe" in settings
         else labels.numel()
     )

@@ -16,7 +16,7 @@ from cnnjepa.data.synthetic import LARGEST, SMALLEST, render
 from cnnjepa.masks import sample_masks
 from cnnjepa.matplotlib_cache import ensure_matplotlib_cache
 from cnnjepa.schemas import ConfigError, PretrainConfig
-from cnnjepa.schemas.extent import Extent, area, by, height_width
+from cnnjepa.schemas.extent import Extent, area, as_text, height_width
 from cnnjepa.schemas.masking import MaskingSection
 
 _SAMPLES = 8
@@ -30,7 +30,7 @@ def draw_picture(config: PretrainConfig, out: Path, batches: int) -> dict[str, s
     context_rate, target_rate, targets = cell_rates(config, batches)
     grid = config.grid
     facts = {
-        "grid": f"{by(grid)} ({_pixels(config.data.image_size)}, stride {config.encoder.total_stride})",
+        "grid": f"{as_text(grid)} ({_pixels(config.data.image_size)}, stride {config.encoder.total_stride})",
         "strategy": masking.strategy,
         "target cells per sample": f"{targets.double().mean():.2f} of {area(grid)} over {batches} batches",
         "visible share": f"{config.visible_share:.4f} expected, {context_rate.mean():.4f} counted",
@@ -41,7 +41,7 @@ def draw_picture(config: PretrainConfig, out: Path, batches: int) -> dict[str, s
 
 
 def _pixels(size: Extent) -> str:
-    return f"{size} px" if isinstance(size, int) else f"{by(size)} px"
+    return f"{size} px" if isinstance(size, int) else f"{as_text(size)} px"
 
 
 def masking_of(config: PretrainConfig) -> MaskingSection:

@@ -5,7 +5,7 @@ from cnnjepa.ablations.report.figures.style import Picture, canvas, picture
 from cnnjepa.ablations.report.figures.text import figure_text
 from cnnjepa.ablations.report.reading import StudyData
 from cnnjepa.schemas import PretrainConfig
-from cnnjepa.schemas.extent import by
+from cnnjepa.schemas.extent import as_text
 
 _BATCHES = 50  # of 64 samples: the error of a rate is about 0.9 points, less than its colour shows
 _MOST = 6
@@ -17,7 +17,7 @@ def maskings(study: StudyData) -> dict[str, PretrainConfig]:
     for arm in study.arms:
         masking = arm.config.method.masks
         if masking is not None and masking.DRAWS_CELLS:
-            key = f"{by(arm.config.grid)} {masking.model_dump_json()}"
+            key = f"{as_text(arm.config.grid)} {masking.model_dump_json()}"
             found.setdefault(key, (arm.label, arm.config))
     return dict(found.values())
 
