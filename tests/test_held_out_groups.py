@@ -108,6 +108,12 @@ def test_groups_that_cannot_be_divided_are_refused_before_training(patients: Pat
     assert not (tmp_path / "run").exists()
 
 
+def test_one_group_is_refused_with_advice_that_also_holds_for_supervised_training() -> None:
+    labels, groups = torch.tensor([0, 1] * 4), torch.full((8,), 5)
+    with pytest.raises(ConfigError, match=r"these are of 1 group\(s\), .* only supervised training holds images out"):
+        held_out_split(labels, 0.1, 0, groups)
+
+
 @pytest.mark.medium
 def test_a_run_with_groups_says_so_in_its_config_and_result(patients: Path, tmp_path: Path) -> None:
     result = pretrain(config_with(patients, "patient", "floors=false", "probe.every_epochs=1"), tmp_path / "run")

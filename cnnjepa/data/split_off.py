@@ -36,7 +36,7 @@ def split_off_groups(
     groups_N = groups_N.unique(return_inverse=True)[1]
     count = int(groups_N.max()) + 1 if groups_N.numel() else 0
     if count < 2:
-        raise ValueError(f"{count} group(s) cannot be divided into two parts")
+        raise ValueError(f"these are of {count} group(s), which cannot be divided into two parts")
     classes = int(labels_N.max()) + 1
     table_GC = torch.zeros(count, classes, dtype=torch.int64)
     table_GC.index_put_((groups_N, labels_N), torch.ones_like(groups_N), accumulate=True)
