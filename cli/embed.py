@@ -83,7 +83,7 @@ def embed(
     from cnnjepa.cli.image_progress import ImageProgress
     from cnnjepa.cli.terminal import console, say
     from cnnjepa.commands import command
-    from cnnjepa.embedding import embed as write
+    from cnnjepa.embedding.embed import embed as write
     from cnnjepa.schemas.numbers import counted
 
     with ImageProgress("embedding", shown=rank == 0) as progress:

@@ -99,7 +99,7 @@ def evaluate(
     from cnnjepa.cli.evaluation_table import plan_sheet, print_results
     from cnnjepa.cli.terminal import console, say
     from cnnjepa.evaluation.run import planned_tasks, run_tasks
-    from cnnjepa.references import open_encoder
+    from cnnjepa.references.open import open_encoder
     from cnnjepa.training.distributed import pick_device
     from cnnjepa.training.stopping import StopRequest
 

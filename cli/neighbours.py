@@ -58,7 +58,7 @@ def neighbours(
     if out is not None and not out.absolute().parent.is_dir():
         raise ConfigError(f"--out {out}: the folder {out.parent} does not exist; make it first")
     from cnnjepa.cli.terminal import console, say
-    from cnnjepa.embedding import open_features
+    from cnnjepa.embedding.feature_file import open_features
     from cnnjepa.names import visible
     from cnnjepa.schemas.numbers import counted
 

@@ -23,7 +23,8 @@ from typer.testing import CliRunner
 
 from cnnjepa.cli.app import app
 from cnnjepa.data.examples import write_examples
-from cnnjepa.embedding import EmbedRequest, embed
+from cnnjepa.embedding.embed import embed
+from cnnjepa.embedding.request import EmbedRequest
 from cnnjepa.export import export_run
 from cnnjepa.pretrained import load_encoder
 from cnnjepa.schemas.study import Study

@@ -21,10 +21,12 @@ from cnnjepa.cli.app import app
 from cnnjepa.data.batches import Normalizer
 from cnnjepa.data.evaluation import evaluation_batches
 from cnnjepa.data.open import open_sources
-from cnnjepa.embedding import EmbedRequest, embed, open_features
+from cnnjepa.embedding.embed import embed
+from cnnjepa.embedding.feature_file import open_features
+from cnnjepa.embedding.request import EmbedRequest
 from cnnjepa.errors import ImageError, RunError, Stopped
 from cnnjepa.pretrained import load_encoder
-from cnnjepa.references import PreprocessingOverrides
+from cnnjepa.references.preprocessing import PreprocessingOverrides
 from cnnjepa.schemas import ConfigError, load_config, read_config
 
 pytestmark = pytest.mark.medium

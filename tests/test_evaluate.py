@@ -20,7 +20,7 @@ from cnnjepa.evaluation import run, sets
 from cnnjepa.evaluation.run import Evaluated, planned_tasks, run_tasks
 from cnnjepa.evaluation.subject import Subject
 from cnnjepa.evaluation.task import Outcome, Task
-from cnnjepa.references import open_encoder
+from cnnjepa.references.open import open_encoder
 from cnnjepa.schemas import ConfigError
 from cnnjepa.schemas.evaluation import requested_tasks
 from cnnjepa.schemas.evaluation_result import EvaluationFigure
@@ -177,6 +177,34 @@ def test_what_cannot_be_evaluated_is_refused(tmp_path: Path) -> None:
     assert refusal("knn", on=["embedded", "embedded"]) == "--on names the same images twice; give every set once"
     with pytest.raises(ConfigError, match="random:smoke and random:smoke:0 are the same encoder"):
         planned_tasks([encoder, open_encoder("random:smoke:0")], [], requested_tasks(["knn"]), None, tmp_path, FEW)
+
+
+def test_a_part_of_a_set_and_other_groups_have_results_of_their_own(image_folder: Path, tmp_path: Path) -> None:
+    encoder, knn = open_encoder("random:smoke"), requested_tasks(["knn"])
+
+    def result_of(*flags: str) -> tuple[Path, str]:
+        (planned,) = planned_tasks([encoder], [str(image_folder)], knn, ["knn"], tmp_path, flags)
+        return planned.path, sets.identity_of(planned.section, planned.images)
+
+    table = ["path,label,who"]
+    for file in sorted(image_folder.rglob("*.*")):
+        table.append(f"{file.relative_to(image_folder)},{file.parent.name},{file.parent.parent.name} {file.stem}")
+    (tmp_path / "labels.csv").write_text("\n".join(table))
+    labels = f"data.labels={tmp_path / 'labels.csv'}"
+    whole, *parts = [
+        result_of(labels, *flags)
+        for flags in ((), ("data.train_images=6",), ("data.val_images=6",), ("data.groups=who",))
+    ]
+    assert len({path for path, _ in (whole, *parts)}) == 4
+    assert len({identity for _, identity in (whole, *parts)}) == 4
+
+
+@pytest.mark.parametrize("on", ["embedded", None])
+def test_the_encoder_decides_how_its_images_are_normalised(on: str | None, tmp_path: Path) -> None:
+    encoder = open_encoder("random:smoke")
+    for flag in ("data.mean=[0,0,0]", "data.image_size=64"):
+        with pytest.raises(ConfigError, match=r"--set data\.\w+: it does not apply here"):
+            planned_tasks([encoder], [on] if on else [], requested_tasks(["knn"]), None, tmp_path, [flag])
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,7 @@ from cnnjepa.evaluation.dense import Dense, Head, enlarged, fit_heads
 from cnnjepa.evaluation.overlap import class_ious, mean_iou, overlaps, resampled
 from cnnjepa.evaluation.run import planned_tasks, run_tasks
 from cnnjepa.evaluation.tasks.segment import Bank, cell_classes
-from cnnjepa.references import open_encoder
+from cnnjepa.references.open import open_encoder
 from cnnjepa.schemas.evaluation import SegmentTask, requested_tasks
 
 FEW = ["data.train_images=64", "data.val_images=32"]

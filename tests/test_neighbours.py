@@ -13,8 +13,10 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from cnnjepa.cli.app import app
-from cnnjepa.embedding import EmbedRequest, FeatureFile, embed, open_features
+from cnnjepa.embedding.embed import embed
+from cnnjepa.embedding.feature_file import FeatureFile, open_features
 from cnnjepa.embedding.queries import images_of, queries
+from cnnjepa.embedding.request import EmbedRequest
 from cnnjepa.embedding.search import near_pairs, neighbours
 from cnnjepa.schemas import ConfigError
 

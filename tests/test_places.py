@@ -55,6 +55,10 @@ MISSING = [
     ("status --root nope", "nope/studies holds no study"),
     ("config show --config nope.yaml", "config file nope.yaml does not exist"),
     ("config diff nope.yaml demo", "config file nope.yaml does not exist"),
+    ("evaluate nope", "encoder 'nope' does not exist"),
+    ("evaluate random:smoke --on nope", "--on nope does not exist"),
+    ("embed nope --data there --out f.npy", "encoder 'nope' does not exist"),
+    ("embed random:smoke --data nope --out f.npy", "--data nope does not exist"),
 ]
 
 # Runs command lines in one process, and notes after each how it ended and whether torch was imported.

@@ -11,7 +11,9 @@ from runs import small_config, train_alone, write_images
 from cnnjepa.encoders import build_backbone
 from cnnjepa.export import export_run
 from cnnjepa.pretrained import load_encoder
-from cnnjepa.references import PreprocessingOverrides, images_config, open_encoder, stage_maps
+from cnnjepa.references.encoder import stage_maps
+from cnnjepa.references.open import open_encoder
+from cnnjepa.references.preprocessing import PreprocessingOverrides, images_config
 from cnnjepa.schemas import ConfigError, load_config, read_config
 
 pytestmark = pytest.mark.medium

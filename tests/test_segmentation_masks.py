@@ -18,7 +18,7 @@ from cnnjepa.data.resident import ResidentSource
 from cnnjepa.data.synthetic import render, render_masks
 from cnnjepa.errors import ImageError
 from cnnjepa.evaluation.run import planned_tasks, run_tasks
-from cnnjepa.references import open_encoder
+from cnnjepa.references.open import open_encoder
 from cnnjepa.schemas import ConfigError, FolderData
 from cnnjepa.schemas.evaluation import requested_tasks
 

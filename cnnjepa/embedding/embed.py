@@ -14,15 +14,17 @@ from torch import Tensor
 from cnnjepa import __version__, signals
 from cnnjepa.data.evaluation import evaluation_batches
 from cnnjepa.data.source import Subset
-from cnnjepa.embedding.feature_file import facts_of
+from cnnjepa.embedding.feature_file import facts_of, open_features
 from cnnjepa.embedding.formats import WRITERS, Header, Rows
 from cnnjepa.embedding.image_list import ImageList, list_images
 from cnnjepa.embedding.parts import Part, Parts
 from cnnjepa.embedding.request import EmbedRequest
 from cnnjepa.errors import InUseError, RunError, Stopped
 from cnnjepa.launcher import launched
-from cnnjepa.references import ReferencedEncoder, images_config, open_encoder
+from cnnjepa.references.encoder import ReferencedEncoder
 from cnnjepa.references.feature_maps import feature_maps
+from cnnjepa.references.open import open_encoder
+from cnnjepa.references.preprocessing import images_config
 from cnnjepa.schemas import ConfigError, DataConfig, RuntimeConfig
 from cnnjepa.storage.locks import locked
 from cnnjepa.training.distributed import prepared_device
@@ -179,8 +181,6 @@ def _finished(job: Job) -> Embedded:
     if found != job.facts:
         differing = "" if found is None else f" ({', '.join(k for k in job.facts if found.get(k) != job.facts[k])})"
         raise ConfigError(f"--out {out} exists with other content{differing}; delete it, or give another name")
-    from cnnjepa.embedding.feature_file import open_features
-
     rows = len(open_features(out).names)
     return Embedded(out, rows, job.parts.images - rows, True, existed=True)
 
@@ -189,7 +189,7 @@ def _data_config(request: EmbedRequest, encoder: ReferencedEncoder) -> DataConfi
     if request.data is not None:
         return images_config(encoder.preprocessing, request.data, request.sets)
     assert encoder.config is not None
-    return encoder.config.data
+    return images_config(encoder.preprocessing, encoder.config.data.model_dump(mode="json"))
 
 
 def _facts(job: Job) -> dict[str, Any]:

@@ -11,9 +11,10 @@ from cnnjepa.data.decoding import decode
 from cnnjepa.data.evaluation import evaluation_batches
 from cnnjepa.embedding.feature_file import FeatureFile
 from cnnjepa.embedding.image_list import ImageList, list_images
-from cnnjepa.references import PreprocessingOverrides, ReferencedEncoder, open_encoder
+from cnnjepa.references.encoder import ReferencedEncoder
 from cnnjepa.references.feature_maps import feature_maps
-from cnnjepa.references.preprocessing import section_config
+from cnnjepa.references.open import open_encoder
+from cnnjepa.references.preprocessing import PreprocessingOverrides, section_config
 from cnnjepa.schemas import ConfigError
 from cnnjepa.schemas.pixels import PixelKind
 

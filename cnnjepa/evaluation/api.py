@@ -4,7 +4,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from cnnjepa.evaluation.run import Say, planned_tasks, run_tasks
-from cnnjepa.references import NO_OVERRIDES, PreprocessingOverrides, open_encoder
+from cnnjepa.references.open import open_encoder
+from cnnjepa.references.preprocessing import NO_OVERRIDES, PreprocessingOverrides
 from cnnjepa.schemas.evaluation import requested_tasks, usual_tasks
 from cnnjepa.schemas.evaluation_result import EvaluationResult
 from cnnjepa.training.distributed import pick_device

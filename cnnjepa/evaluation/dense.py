@@ -20,7 +20,7 @@ from cnnjepa.errors import RunError
 from cnnjepa.evaluation.subject import Split, Subject
 from cnnjepa.probes.features import storage
 from cnnjepa.randomness import generator
-from cnnjepa.references import stage_maps
+from cnnjepa.references.encoder import stage_maps
 from cnnjepa.schemas import ConfigError
 from cnnjepa.schemas.evaluation import SegmentTask
 

@@ -17,14 +17,14 @@ from cnnjepa.clock import now
 from cnnjepa.data import DataSet
 from cnnjepa.data.masks import masks_of
 from cnnjepa.errors import RunError
-from cnnjepa.evaluation.sets import images_of, named, opened
+from cnnjepa.evaluation.sets import identity_of, images_of, named, opened
 from cnnjepa.evaluation.store import EvaluationStore, evaluation_hash
 from cnnjepa.evaluation.subject import Subject
 from cnnjepa.evaluation.task import Outcome, task_of
 from cnnjepa.names import file_name
 from cnnjepa.probes.features import scratch_folder
 from cnnjepa.randomness import layer_randomness, seed_layers
-from cnnjepa.references import ReferencedEncoder
+from cnnjepa.references.encoder import ReferencedEncoder
 from cnnjepa.schemas import ConfigError, DataConfig
 from cnnjepa.schemas.evaluation import TaskSection
 from cnnjepa.schemas.evaluation_result import EvaluationResult
@@ -145,7 +145,7 @@ def _labels_for(
     if settings.LABELS == "masks":
         masks = masks_of(section, images, getattr(settings, "masks", None))
         if masks is not None:
-            return hashlib.sha256(f"{images.fingerprint} {masks.fingerprint()}".encode()).hexdigest()
+            return hashlib.sha256(f"{identity_of(section, images)} {masks.fingerprint()}".encode()).hexdigest()
         if asked:
             raise ConfigError(
                 f"task {settings.name} needs masks, and {named(place)} has none; give their folder with --set "
@@ -153,7 +153,7 @@ def _labels_for(
             )
         return None
     if settings.LABELS == "none" or images.labelled:
-        return images.fingerprint
+        return identity_of(section, images)
     if asked:
         raise ConfigError(
             f"task {settings.name} needs labels, and {named(place)} has none ({images.found or images.name}); give "
@@ -212,7 +212,7 @@ def _result(
         encoder=one.encoder.label,
         encoder_fingerprint=one.encoder.fingerprint,
         dataset=images.name,
-        dataset_fingerprint=images.fingerprint,
+        dataset_fingerprint=identity_of(one.section, images),
         task=one.settings.name,
         settings=one.settings.model_dump(mode="json"),
         figures=outcome.figures,

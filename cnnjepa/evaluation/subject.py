@@ -15,7 +15,7 @@ from cnnjepa.data.source import ImageSource
 from cnnjepa.errors import RunError
 from cnnjepa.probes.features import Embed, Features, extract_from
 from cnnjepa.probes.floors import calibrate_on
-from cnnjepa.references import ReferencedEncoder
+from cnnjepa.references.encoder import ReferencedEncoder
 from cnnjepa.references.feature_maps import feature_maps
 from cnnjepa.schemas import DataConfig
 

@@ -1,5 +1,6 @@
 """How images become the inputs of an encoder. torch is not imported here."""
 
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any, Literal
@@ -11,7 +12,7 @@ from cnnjepa.schemas.data import DataConfig, FolderData, SyntheticData
 from cnnjepa.schemas.errors import ConfigError
 from cnnjepa.schemas.extent import extent_of, height_width
 from cnnjepa.schemas.load import data_at, explain
-from cnnjepa.schemas.overrides import merge, nested, parse_overrides
+from cnnjepa.schemas.overrides import merge, nested, parse_overrides, selectors_first
 from cnnjepa.schemas.pixels import LARGEST, Depth
 
 
@@ -123,14 +124,19 @@ class _Images(Section):
     data: DataConfig = SyntheticData()
 
 
-def images_config(preprocessing: Preprocessing, path: Path, overrides: list[str] | tuple[str, ...] = ()) -> DataConfig:
-    """Return the data section of the images at `path`, prepared for an encoder. `overrides` are `--set` flags for
-    fields of the section that do not belong to the encoder. Raises ConfigError for others, and for invalid values."""
-    parsed = parse_overrides(overrides)
-    tree: dict[str, Any] = {"data": {**preprocessing.section, **data_at(path, dict(parsed).get("data.source"))}}
-    for name, value in parsed:
-        section, _, field = name.partition(".")
-        if section != "data" or field in (*preprocessing.section, "path") or field.startswith("augmentation"):
+def images_config(
+    preprocessing: Preprocessing, images: Path | Mapping[str, Any], overrides: list[str] | tuple[str, ...] = ()
+) -> DataConfig:
+    """Return the data section of images, prepared for an encoder. `images` is their path, or a data section of which
+    the fields that belong to the encoder are replaced. `overrides` are `--set` flags for the other fields. Raises
+    ConfigError for fields of the encoder, and for invalid values."""
+    parsed, placed = parse_overrides(overrides), isinstance(images, Path)
+    section = data_at(images, dict(parsed).get("data.source")) if isinstance(images, Path) else dict(images)
+    tree: dict[str, Any] = {"data": {**section, **preprocessing.section}}
+    fixed = (*preprocessing.section, *(("path",) if placed else ()))
+    for name, value in selectors_first(parsed):
+        of, _, field = name.partition(".")
+        if of != "data" or field in fixed or field.startswith("augmentation"):
             raise ConfigError(
                 f"--set {name}: it does not apply here; give a field of data that says where the images are or how "
                 "they are read, such as data.val_split, data.labels or data.on_error"
