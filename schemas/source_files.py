@@ -28,6 +28,12 @@ def fingerprint(module: str, file: str) -> str:
     return hashlib.sha256(lines.encode()).hexdigest()
 
 
+def module_fingerprint(module: str) -> str | None:
+    """Return the fingerprint of an imported module; None if it is not imported or has no file."""
+    file = getattr(sys.modules.get(module), "__file__", None)
+    return fingerprint(module, file) if file else None
+
+
 def source_files(module: str, file: str) -> dict[str, Path]:
     """Return the module and every module that it imports from its folder or package: full name → file."""
     path = Path(file)

@@ -135,7 +135,7 @@ def test_an_untrained_encoder_is_calibrated_on_the_training_images(tmp_path: Pat
     encoder = open_encoder("random:smoke")
     (planned,) = planned_tasks([encoder], [], requested_tasks(["knn"]), None, tmp_path, FEW)
     subject = Subject(encoder, planned.images, planned.section, CPU, tmp_path)
-    norm = next(m for m in subject.network.modules() if isinstance(m, torch.nn.BatchNorm2d))
+    norm = next(m for m in subject.frozen.network.modules() if isinstance(m, torch.nn.BatchNorm2d))
     assert norm.running_mean is not None and norm.running_mean.abs().max() > 0
     assert encoder.untrained
 

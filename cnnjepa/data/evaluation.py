@@ -13,7 +13,7 @@ from cnnjepa.data.jpeg_damage import repaired_images
 from cnnjepa.data.pixels import torch_type
 from cnnjepa.data.resample import resized
 from cnnjepa.data.resident import ResidentSource
-from cnnjepa.data.source import ImageSource
+from cnnjepa.data.source import Images
 from cnnjepa.data.workers import load_batches
 from cnnjepa.errors import ImageError, RunError
 from cnnjepa.schemas import ConfigError, DataConfig
@@ -45,7 +45,7 @@ image, and ImageError for one that cannot be read."""
 
 
 def evaluation_batches(
-    source: ImageSource,
+    source: Images,
     config: DataConfig,
     resize: int | None,
     batch_size: int,
@@ -66,7 +66,7 @@ def evaluation_batches(
 
 
 class _WholeImages(Dataset[EvaluationBatch]):
-    def __init__(self, source: ImageSource, config: DataConfig, resize: int | None, mask_of: MaskOf | None) -> None:
+    def __init__(self, source: Images, config: DataConfig, resize: int | None, mask_of: MaskOf | None) -> None:
         self._source, self._config, self._mask_of = source, config, mask_of
         self.crop = height_width(config.image_size)
         self._resize = resize or min(self.crop)

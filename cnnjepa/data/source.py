@@ -11,18 +11,22 @@ from cnnjepa.data.scan import LeftOut
 from cnnjepa.schemas.pixels import PixelKind
 
 
-class ImageSource(Protocol):
-    """Images of one split, addressed by index. Safe to use from several processes after a fork."""
+class Images(Protocol):
+    """Images addressed by index. Safe to use from several processes after a fork."""
 
     labels: Tensor
-    """int64 [N], classes numbered in the order of `class_names`; all 0 without labels."""
-
-    class_names: Sequence[str]
-    """Names of the classes; empty without labels."""
+    """int64 [N], classes numbered from 0; all 0 without labels."""
 
     def load(self, index: int) -> Tensor:
         """Load the image as [channels, H, W] of the type that `data.channels` and `data.dtype` say. Raises ImageError,
         which names the image, if it cannot be read."""
+
+
+class ImageSource(Images, Protocol):
+    """Images of one split, with what identifies them. Classes are numbered in the order of `class_names`."""
+
+    class_names: Sequence[str]
+    """Names of the classes; empty without labels."""
 
     def name(self, index: int) -> str:
         """Return a name by which a user can find the image."""

@@ -22,7 +22,7 @@ from cnnjepa.embedding.request import EmbedRequest
 from cnnjepa.errors import InUseError, RunError, Stopped
 from cnnjepa.launcher import launched
 from cnnjepa.references.encoder import ReferencedEncoder
-from cnnjepa.references.feature_maps import feature_maps
+from cnnjepa.references.frozen import frozen_encoder
 from cnnjepa.references.open import open_encoder
 from cnnjepa.references.preprocessing import images_config
 from cnnjepa.schemas import ConfigError, DataConfig, RuntimeConfig
@@ -77,7 +77,7 @@ class Job:
         if not wanted:
             return
         device = prepared_device(RuntimeConfig(device=self.request.device), local_rank)
-        maps = feature_maps(self.encoder, device)
+        frozen = frozen_encoder(self.encoder, device)
         indices = torch.cat([self.parts.indices(number) for number in wanted])
         workers = self.request.workers
         if workers is None:
@@ -93,7 +93,7 @@ class Job:
                     batch = next(batches)
                     places.append(indices[batch.places])
                     if batch.places.numel():
-                        values.append(self._numbers(maps(batch.pixels), places[-1]))
+                        values.append(self._numbers(frozen.maps(batch.pixels), places[-1]))
                     done += batch.places.numel() + len(batch.skipped)
                     tick(done, total)
                     if (name := signals.received()) is not None:

@@ -1,6 +1,5 @@
 """Images for which neighbours are searched: rows of a file of features, or files that its encoder embeds."""
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -12,7 +11,7 @@ from cnnjepa.data.evaluation import evaluation_batches
 from cnnjepa.embedding.feature_file import FeatureFile
 from cnnjepa.embedding.image_list import ImageList, list_images
 from cnnjepa.references.encoder import ReferencedEncoder
-from cnnjepa.references.feature_maps import feature_maps
+from cnnjepa.references.frozen import frozen_encoder
 from cnnjepa.references.open import open_encoder
 from cnnjepa.references.preprocessing import PreprocessingOverrides, section_config
 from cnnjepa.schemas import ConfigError
@@ -32,21 +31,15 @@ class Query(NamedTuple):
 
 
 class Files:
-    """Image files, as a source without labels."""
+    """Image files that belong to no set."""
 
     def __init__(self, files: list[Path], pixels: PixelKind) -> None:
-        self._files, self.pixels = files, pixels
+        self._files, self._pixels = files, pixels
         self.labels = torch.zeros(len(files), dtype=torch.int64)
-        self.class_names: Sequence[str] = ()
 
     def load(self, index: int) -> Tensor:
-        return decode(self._files[index].read_bytes(), self.name(index), self.pixels)
-
-    def name(self, index: int) -> str:
-        return str(self._files[index])
-
-    def fingerprint(self) -> str:
-        raise NotImplementedError("files that are queries belong to no run")
+        file = self._files[index]
+        return decode(file.read_bytes(), str(file), self._pixels)
 
 
 def queries(features: FeatureFile, given: list[str]) -> list[Query]:
@@ -84,10 +77,10 @@ def _embedded(features: FeatureFile, files: list[Path]) -> list[Tensor]:
     if not files:
         return []
     encoder = _encoder(features)
-    maps = feature_maps(encoder, torch.device("cpu"))
+    frozen = frozen_encoder(encoder, torch.device("cpu"))
     config = encoder.preprocessing.config
     batches = evaluation_batches(Files(files, config.pixels), config, encoder.preprocessing.resize, 16)
-    return [vector for batch in batches for vector in maps(batch.pixels).mean((2, 3)).unbind()]
+    return [vector for batch in batches for vector in frozen.pooled(batch.pixels).unbind()]
 
 
 def _encoder(features: FeatureFile) -> ReferencedEncoder:

@@ -20,7 +20,6 @@ from cnnjepa.errors import RunError
 from cnnjepa.evaluation.subject import Split, Subject
 from cnnjepa.probes.features import storage
 from cnnjepa.randomness import generator
-from cnnjepa.references.encoder import stage_maps
 from cnnjepa.schemas import ConfigError
 from cnnjepa.schemas.evaluation import SegmentTask
 
@@ -46,7 +45,7 @@ def dense_batches(
     subject: Subject, split: Split, masks: MaskSource, layers: Layers, tick: Tick
 ) -> Iterator[DenseBatch]:
     """Yield the maps and masks of all images of a split. Raises RunError if a feature is not finite."""
-    _ = subject.network  # calibrated, if it is untrained
+    _ = subject.frozen  # calibrated before the time is taken
     loaded = evaluation_batches(
         subject.source(split), subject.section, subject.encoder.preprocessing.resize, subject.batch_size,
         subject.workers, functools.partial(masks.mask, split),
@@ -55,22 +54,15 @@ def dense_batches(
     with contextlib.closing(loaded) as batches:
         for batch in batches:
             tick()
-            subject.skipped += [line for line in batch.skipped if line not in subject.skipped]
+            subject.note_skipped(batch.skipped)
             if batch.masks is None:
                 continue
-            maps = [subject.maps_of(batch.pixels)] if layers == "last" else _stages(subject, batch.pixels)
+            maps = [subject.maps_of(batch.pixels)] if layers == "last" else subject.stage_maps_of(batch.pixels)
             if not all(bool(one.isfinite().all()) for one in maps):
                 raise RunError(f"{subject.encoder.label}: features of {subject.data.name} are not finite")
             subject.extraction_seconds += time.monotonic() - started
             yield DenseBatch(maps, batch.masks, batch.places)
             started = time.monotonic()
-
-
-@torch.inference_mode()
-def _stages(subject: Subject, pixels: Tensor) -> list[Tensor]:
-    with torch.autocast(subject.device.type, enabled=False):
-        maps = stage_maps(subject.encoder, subject.normalize(pixels.to(subject.device)))
-    return [one.float() for one in maps]
 
 
 @dataclass

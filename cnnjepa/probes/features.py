@@ -15,6 +15,7 @@ from cnnjepa.data.batches import Normalizer
 from cnnjepa.data.evaluation import evaluation_batches
 from cnnjepa.data.source import ImageSource, groups_of
 from cnnjepa.errors import RunError
+from cnnjepa.probes.frozen import FrozenEncoder
 from cnnjepa.schemas import DataConfig, PretrainConfig
 
 # Features above this many bytes go to a memory-mapped file, so that memory stays bounded (1.28 M x 2048 float32 are
@@ -60,26 +61,9 @@ class Features:
 
 
 def encoder_embed(network: nn.Module, config: PretrainConfig, device: torch.device) -> Embed:
-    """Return a function that computes the encoder's features in eval mode, globally average-pooled. The network's mode
-    is restored afterwards.
-
-    Features are always float32, whatever `runtime.precision` the run trains with: the released code's probes run
-    outside autocast.
-    """
-    normalize = Normalizer(config.data, device, config.runtime.channels_last)
-
-    @torch.inference_mode()
-    def embed(pixels: Tensor) -> Tensor:
-        training = network.training
-        network.eval()
-        try:
-            with torch.autocast(device.type, enabled=False):
-                features = network(normalize(pixels.to(device)))
-        finally:
-            network.train(training)
-        return features.float().mean((2, 3)).cpu()
-
-    return embed
+    """Return a function that computes the features of a run's encoder, globally average-pooled; see
+    `FrozenEncoder`."""
+    return FrozenEncoder(network, Normalizer(config.data, device, config.runtime.channels_last), device).pooled
 
 
 def pixel_embed(config: PretrainConfig) -> Embed:

@@ -37,13 +37,9 @@ class ReferencedEncoder:
     """Run folder or exported folder; None for other encoders."""
     config: PretrainConfig | None = None
     """Config of the run; None for other encoders."""
-
-    @property
-    def untrained(self) -> bool:
-        """True for the random weights of `random:PRESET` and `timm:NAME`, whose batch-norm statistics are those with
-        which torch begins."""
-        kind, _, rest = self.reference.partition(":")
-        return kind == "random" or (kind == "timm" and not rest.endswith(":pretrained"))
+    untrained: bool = False
+    """True for the random weights of `random:PRESET` and `timm:NAME`, whose batch-norm statistics are those with which
+    torch begins."""
 
 
 @dataclass(frozen=True)
@@ -57,6 +53,7 @@ class Opened:
     """Facts about the computation that the weights do not hold, as JSON values."""
     folder: Path | None = None
     config: PretrainConfig | None = None
+    untrained: bool = False
 
 
 def tried(opened: Opened, reference: str) -> ReferencedEncoder:
@@ -83,7 +80,7 @@ def tried(opened: Opened, reference: str) -> ReferencedEncoder:
         )
     return ReferencedEncoder(
         reference, opened.label, network, int(features.shape[1]), (int(features.shape[2]), int(features.shape[3])),
-        opened.preprocessing, _fingerprint(opened), opened.folder, opened.config,
+        opened.preprocessing, _fingerprint(opened), opened.folder, opened.config, opened.untrained,
     )  # fmt: skip
 
 

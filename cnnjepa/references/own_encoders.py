@@ -51,7 +51,7 @@ def open_random(request: EncoderRequest, overrides: PreprocessingOverrides) -> O
     preprocessing = resolved(for_channels(_of_config(config), overrides), overrides, f"encoder {request.reference}")
     network = build_backbone(config.encoder, seed, preprocessing.channels)
     label = f"random:{request.name}" + (f":{seed}" if seed else "")
-    return Opened(network, preprocessing, label, _kind(config.encoder))
+    return Opened(network, preprocessing, label, _kind(config.encoder), untrained=True)
 
 
 def open_export(request: EncoderRequest, overrides: PreprocessingOverrides) -> Opened:

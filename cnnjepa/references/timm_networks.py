@@ -66,7 +66,8 @@ def open_timm(request: EncoderRequest, overrides: PreprocessingOverrides) -> Ope
         label = f"timm:{described.architecture}.{described.tag}" if described.tag else f"timm:{name}:pretrained"
     else:
         network, label = _untrained(name, arguments), f"timm:{name} (untrained)"
-    return Opened(TimmMaps(network), preprocessing, label, {"timm": name.partition(".")[0]})
+    facts = {"timm": name.partition(".")[0]}
+    return Opened(TimmMaps(network), preprocessing, label, facts, untrained=not pretrained)
 
 
 def _of_description(described: Any) -> dict[str, Any]:

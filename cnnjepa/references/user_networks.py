@@ -1,6 +1,5 @@
 """Networks that the user defines, named `package.module:Class`."""
 
-import sys
 from collections.abc import Mapping
 from dataclasses import fields
 
@@ -13,7 +12,7 @@ from cnnjepa.references.encoder import Opened
 from cnnjepa.references.preprocessing import Preprocessing, PreprocessingOverrides, for_channels, resolved
 from cnnjepa.references.request import FORMS, EncoderRequest
 from cnnjepa.schemas import ConfigError
-from cnnjepa.schemas.source_files import fingerprint
+from cnnjepa.schemas.source_files import module_fingerprint
 
 
 def open_user_network(request: EncoderRequest, overrides: PreprocessingOverrides) -> Opened:
@@ -29,7 +28,8 @@ def open_user_network(request: EncoderRequest, overrides: PreprocessingOverrides
     if not isinstance(stated, Mapping) or not set(stated) <= set(allowed):
         raise ConfigError(f"{named}: its attribute `preprocessing` must be a dict with keys among {', '.join(allowed)}")
     preprocessing = resolved(for_channels(dict(stated), overrides), overrides, named)
-    return Opened(network, preprocessing, request.name, {"own": request.name, "source": _source(request.name)})
+    source = module_fingerprint(request.name.partition(":")[0])
+    return Opened(network, preprocessing, request.name, {"own": request.name, "source": source})
 
 
 def _made(name: str) -> nn.Module:
@@ -43,9 +43,3 @@ def _made(name: str) -> nn.Module:
                 f"be {FORMS}"
             ) from None
         raise
-
-
-def _source(name: str) -> str | None:
-    module = name.partition(":")[0]
-    file = getattr(sys.modules.get(module), "__file__", None)
-    return fingerprint(module, file) if file else None

@@ -7,7 +7,6 @@ is the same for every trial with the same encoder and seed. Measuring them takes
 import contextlib
 import hashlib
 import json
-import sys
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -19,7 +18,7 @@ from cnnjepa.probes.assessment import FloorFigures, Measure
 from cnnjepa.schemas import PretrainConfig, Probes
 from cnnjepa.schemas.hashing import NEWER
 from cnnjepa.schemas.probe import FloorName
-from cnnjepa.schemas.source_files import fingerprint
+from cnnjepa.schemas.source_files import module_fingerprint
 from cnnjepa.storage.atomic_files import write_atomically
 
 T = TypeVar("T")
@@ -90,14 +89,8 @@ def floor_settings(floor: FloorName, config: PretrainConfig) -> dict[str, Any]:
         settings["encoder"] = {name: value for name, value in dump["encoder"].items() if name not in others}
         settings["start"] = [None if warm else dump["runtime"]["seed"], dump["runtime"]["channels_last"]]
         if named := config.encoder.own_network:
-            settings["encoder"]["source"] = _source(named.partition(":")[0])
+            settings["encoder"]["source"] = module_fingerprint(named.partition(":")[0])
     return settings
-
-
-def _source(module: str) -> str | None:
-    """Return the fingerprint of a module's source; None if the module is not imported or has no file."""
-    file = getattr(sys.modules.get(module), "__file__", None)
-    return fingerprint(module, file) if file else None
 
 
 def _name(settings: dict[str, Any], config: PretrainConfig, fingerprint: str) -> str:

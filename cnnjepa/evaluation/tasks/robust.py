@@ -21,8 +21,6 @@ from cnnjepa.evaluation.tasks.linear import Fitted, fit_held_out
 from cnnjepa.schemas.evaluation import RobustTask
 from cnnjepa.tensor_ops.matmul import linear
 
-_BATCH = 64  # images at a time on a CPU: measured on two cores, a third faster than 256 at 32 px
-
 
 class Robust(Task):
     """See `RobustTask`."""
@@ -52,10 +50,10 @@ def corrupted_hits(
     rows of the pooled validation features. Every image is read once."""
     labels, places = subject.pooled("val").labels[rows], subject.pooled("val").whole_set[1][rows]
     hits = {name: torch.zeros(SEVERITIES, rows.numel(), dtype=torch.bool) for name in corruptions.names}
-    size = min(_BATCH, subject.batch_size) if subject.device.type == "cpu" else subject.batch_size
     loaded = evaluation_batches(
-        Subset(subject.data.val, places), subject.section, subject.encoder.preprocessing.resize, size, subject.workers
-    )
+        Subset(subject.data.val, places), subject.section, subject.encoder.preprocessing.resize, subject.batch_size,
+        subject.workers,
+    )  # fmt: skip
     with contextlib.closing(loaded) as batches:
         for batch in batches:
             if batch.skipped:
