@@ -21,7 +21,7 @@ from cnnjepa.schemas import DataConfig
 
 Split = Literal["train", "val"]
 
-# Images at a time. On two cores of a CPU, 64 are 1.6 x as fast as 256 (measured at 32 px).
+# Images at a time. On two cores of a CPU, 64 are 1.3 to 1.6 x as fast as 256 (measured at 32 px).
 _ON_CPU, _ON_GPU = 64, 256
 
 
