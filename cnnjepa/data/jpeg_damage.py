@@ -51,7 +51,10 @@ def noting_repairs(decode: Callable[[], T], name: str) -> T:
     image, warning = _listening.listen(decode)
     if warning:
         told = f"{name} is damaged and was repaired while reading ({warning})"
-        found.append(told) if found is not None else print(told, file=sys.stderr)
+        if found is None:
+            print(told, file=sys.stderr)
+        else:
+            found.append(told)
     return image
 
 
