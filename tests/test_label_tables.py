@@ -47,6 +47,13 @@ def test_numbers_are_ordered_as_numbers_and_names_may_stand_for_paths(root: Path
     assert sorted(data.val.labels.tolist()) == [0, 1, 2, 3, 4, 5]  # one image of each class
 
 
+def test_full_paths_name_the_images_of_a_set_at_a_relative_path(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    labels = table(root, "path,label", *(f"{root}/img/{i}.png,{i % 2}" for i in range(12)))
+    monkeypatch.chdir(root.parent)
+    data = open_data(config_of(Path(root.name), labels=labels))
+    assert data.classes == 2 and data.train.labels.numel() + data.val.labels.numel() == 12 and data.notes == []
+
+
 def test_a_column_of_groups_keeps_them_on_one_side(root: Path) -> None:
     rows = [f"img/{i}.png,{i % 2},p{i // 4}" for i in range(12)]
     labels = table(root, "path,label,patient", *rows)
@@ -94,6 +101,9 @@ def test_a_table_that_cannot_be_used_says_why(root: Path) -> None:
     assert "a row has more cells than the head" in message("path,label", "img/0.png,a,b")
     assert "none.csv does not exist; give auto" in refused(config_of(root, labels=str(root / "none.csv")))
     assert "no row is of split 'train'; the column has test" in message("path,label,split", "img/0.png,a,test")
+    assert "no row is of split 'train'; the column has val" in message("path,label,split", "img/0.png,a,val")
+    unknown = message("path,label,split", "img/0.png,a,train", "img/1.png,b,train", "img/2.png,c,val")
+    assert unknown == f"{root}: val has classes that train lacks: c (img/2.png); every class must have a training image"
     assert "may be a/1.png or b/1.png" in refused(
         config_of(lay(root.with_name("two"), "a/1.png", "b/1.png"), labels=table(root, "path,label", "1.png,x"))
     )

@@ -221,9 +221,12 @@ def checked(found: Arrangement, paths: list[str], config: FolderData, where: str
     unknown = {name: example for name, example in sorted(unknown.items()) if name not in known}
     if unknown:
         example = printable(next(iter(unknown.values())))
+        place, all_have = f"{where}: ", "every class must have a training image"
+        if found.split_folders:
+            place, all_have = f"{where}/{found.root}", "the folders of both must have the same names"
         raise ConfigError(
-            f"{where}/{found.root}{config.val_split} has classes that {config.train_split} lacks: "
-            f"{printable(', '.join(list(unknown)[:5]))} ({example}); the folders of both must have the same names"
+            f"{place}{config.val_split} has classes that {config.train_split} lacks: "
+            f"{printable(', '.join(list(unknown)[:5]))} ({example}); {all_have}"
         )
     return found
 

@@ -2,12 +2,13 @@
 groups, or COCO's JSON."""
 
 import csv
+import os
 from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from cnnjepa.data.arrangement import Arrangement
+from cnnjepa.data.arrangement import Arrangement, checked
 from cnnjepa.data.class_folders import common_folder
 from cnnjepa.data.coco import read_coco
 from cnnjepa.data.scan import Reason, Scan, named, printable
@@ -62,6 +63,7 @@ def arrange_by_table(scan: Scan, config: FolderData, where: str) -> Listed:
         f"the table {file.name}",
         lost=scan.lost,
     )
+    checked(arrangement, paths, config, where)
     groups = {index: rows[found[index]][column] for index in used} if column else None
     notes = [f"{len(missing):,} row(s) of {file} name no image of this set: {named(missing)}"] if missing else []
     return Listed(arrangement, groups, [*said, *notes])
@@ -138,7 +140,7 @@ def _rows_of(
     missing: list[str] = []
     for number, row in enumerate(rows):
         given = row["path"].replace("\\", "/")
-        name = given.removeprefix(f"{where}/").removeprefix("./").strip("/")
+        name = given.removeprefix(f"{where}/").removeprefix(f"{os.path.abspath(where)}/").removeprefix("./").strip("/")
         at = exact.get(name, exact.get(f"{root}{name}"))
         if at is None:
             ending = [i for i in by_name.get(name.rsplit("/", 1)[-1], ()) if f"/{paths[i]}".endswith(f"/{name}")]
@@ -171,11 +173,10 @@ def _splits(
     names = {config.train_split: "train", config.val_split: "val", "train": "train", "val": "val"}
     if "split" in rows[0]:
         given = {index: rows[number]["split"] for index, number in found.items()}
-        unknown = sorted({name for name in given.values() if name and name not in names})
-        if unknown and not any(names.get(name) == "train" or not name for name in given.values()):
+        if not any(names.get(name or "train") == "train" for name in given.values()):
             raise ConfigError(
                 f"data.labels {config.labels}: no row is of split {config.train_split!r}; the column has "
-                f"{', '.join(unknown[:5])}. Name them with data.train_split and data.val_split"
+                f"{', '.join(sorted(set(given.values()))[:5])}. Name them with data.train_split and data.val_split"
             )
         return {index: names.get(name or "train", "") for index, name in given.items() if not name or name in names}
     root = common_folder(paths)
