@@ -96,6 +96,8 @@ def test_classes_without_splits_are_held_out_stratified(tmp_path: Path, kind: st
     assert data.fingerprint == opened(root).fingerprint
     assert opened(root, val_seed=1).fingerprint != data.fingerprint
     assert len(classes_of(opened(root, val_fraction=0.5), "val")) == 16
+    nearly_all = opened(root, val_fraction=0.99)  # every class keeps a training image
+    assert nearly_all.train.labels.tolist() == list(range(nearly_all.classes))
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -19,9 +19,9 @@ def split_off(labels_N: Tensor, fraction: float, seed: int, purpose: str) -> tup
 
 
 def part_of(members: int, fraction: float) -> int:
-    """Return how many of a class's images are split off: `fraction` of them, rounded, and at least one if the class has
-    two or more."""
-    return max(round(members * fraction), 1) if members > 1 else 0
+    """Return how many of a class's images are split off: `fraction` of them, rounded. Of a class with two images or
+    more, at least one is split off and one is kept."""
+    return min(max(round(members * fraction), 1), members - 1) if members > 1 else 0
 
 
 def split_off_groups(
