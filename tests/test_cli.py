@@ -91,7 +91,7 @@ WRONG = [
     (["--preset", "smoke", "--set", "image_size=34"], ["not divisible", "the nearest valid value is 32 or 36"]),
     (
         ["--preset", "smoke", "--set", "train_images=32", "--set", "runtime.batch_size=64"],
-        ["fewer than a global batch of 64", "legal for runtime.batch_size are 2 to 32"],
+        ["fewer than a global batch of 64", "runtime.batch_size must be at most 32"],
     ),
     (["--preset", "smoke", "--set", "device=cuda"], ["no usable CUDA GPU", "it must be cpu or auto here"]),
     (["--preset", "smoke", "--data", "no/such/place"], ["data.path no/such/place does not exist"]),

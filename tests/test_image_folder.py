@@ -10,11 +10,9 @@ from hypothesis import strategies as st
 from image_sets import TRAIN, VAL, archive, config_of, picture, refused, write_set
 
 from cnnjepa.data import open_data
-from cnnjepa.data.open import open_sources
+from cnnjepa.data.open import open_sources, refuse_part_of_a_batch
 from cnnjepa.data.source import stratified
-from cnnjepa.schemas import (
-    FolderData,
-)
+from cnnjepa.schemas import ConfigError, FolderData
 
 
 def test_images_are_uint8_rgb_as_written(image_folder: Path) -> None:
@@ -83,10 +81,14 @@ def test_one_class_is_no_label_and_refused_as_one(tmp_path: Path) -> None:
 def test_fewer_images_than_a_batch_are_refused(image_folder: Path) -> None:
     message = refused(config_of(image_folder), 16)
     assert "15 training images are fewer than a global batch of 16 (runtime.batch_size 16 on 1 process)" in message
-    assert "a partial batch is dropped; legal for runtime.batch_size are 2 to 15" in message
+    assert "a partial batch is dropped; runtime.batch_size must be at most 15" in message
     message = refused(config_of(image_folder), 4, 4)
-    assert "a global batch of 16 (runtime.batch_size 4 on 4 processes)" in message and message.endswith("2 to 3")
-    assert refused(config_of(image_folder), 2, 8).endswith("are none with 8 processes, so use at most 7")
+    assert "a global batch of 16 (runtime.batch_size 4 on 4 processes)" in message and message.endswith(
+        "must be at most 3"
+    )
+    assert refused(config_of(image_folder), 2, 8).endswith("use at most 7 of 8 processes")
+    with pytest.raises(ConfigError, match=r"one: 1 training image is fewer than .* dropped; give more images$"):
+        refuse_part_of_a_batch("one", 1, 2, 1)
     open_data(config_of(image_folder), 15)
     open_data(config_of(image_folder), 3, 5)
 

@@ -177,11 +177,15 @@ def refuse_part_of_a_batch(name: str, images: int, batch_size: int, processes: i
     if images >= batch_size * processes:
         return
     most = images // processes
-    legal = f"2 to {most}" if most >= 2 else f"none with {processes} processes, so use at most {images // 2}"
+    remedy = "give more images"
+    if most >= 2:
+        remedy = f"runtime.batch_size must be at most {most}"
+    elif images >= 2:
+        remedy = f"each process needs two images, so use at most {images // 2} of {processes} processes"
     raise ConfigError(
-        f"{name}: {images} training images are fewer than a global batch of {batch_size * processes} "
-        f"(runtime.batch_size {batch_size} on {processes} process{'es' if processes > 1 else ''}), and a partial batch "
-        f"is dropped; legal for runtime.batch_size are {legal}"
+        f"{name}: {images} training image{'s are' if images != 1 else ' is'} fewer than a global batch of "
+        f"{batch_size * processes} (runtime.batch_size {batch_size} on {processes} "
+        f"process{'es' if processes > 1 else ''}), and a partial batch is dropped; {remedy}"
     )
 
 
