@@ -5,9 +5,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
-from scipy import stats
 
-from cnnjepa.ablations.report.statistics import LEVEL, Difference, Verdict, corrected
+from cnnjepa.ablations.report.statistics import Difference, corrected, paired_difference, verdict_of
 from cnnjepa.evaluation.overlap import counted, gap_of_draws
 from cnnjepa.evaluation.run import Evaluated
 from cnnjepa.schemas.evaluation_result import EvaluationFigure
@@ -102,21 +101,11 @@ def paired(one: Evaluated, first: Evaluated, name: str) -> Difference:
         if all(np.array_equal(a, b) for a, b in zip(*counts, strict=True)):
             return Difference("indistinguishable", images, mean)
         low, high, p = gap_of_draws(*counts)
-        return Difference(_verdict(p, mean), images, mean, low, high, p)
+        return Difference(verdict_of(p, mean), images, mean, low, high, p)
     pairs = _pairs(one, first, name)
     if pairs is None:
         return Difference("no test", 0, mean)
-    gap = pairs[0] - pairs[1]
-    if np.ptp(gap) <= 1e-9:
-        equal = abs(gap).max() <= 1e-9
-        return Difference("indistinguishable" if equal else "no spread", gap.size, mean)
-    test = stats.ttest_rel(*pairs)
-    interval, p = test.confidence_interval(1 - LEVEL), float(test.pvalue)
-    return Difference(_verdict(p, mean), gap.size, mean, float(interval.low), float(interval.high), p)
-
-
-def _verdict(p: float, mean: float) -> Verdict:
-    return "indistinguishable" if p >= LEVEL else "better" if mean > 0 else "worse"
+    return replace(paired_difference(*pairs), mean=mean)
 
 
 def _counts(one: Evaluated, first: Evaluated, name: str) -> tuple[_Counts, _Counts] | None:

@@ -104,10 +104,13 @@ def _nearest(file: "FeatureFile", images: list[str], k: int) -> "Found":
 
 def _pairs(file: "FeatureFile", least: float, most: int) -> tuple["Found", int]:
     """Return every pair as a query with one neighbour, and the number of all pairs."""
-    from cnnjepa.embedding.queries import Query
-    from cnnjepa.embedding.search import Neighbour, near_pairs
+    from torch.nn.functional import normalize
 
-    pairs, count = near_pairs(file.vectors, least, most)
+    from cnnjepa.embedding.queries import Query
+    from cnnjepa.embedding.search import Neighbour
+    from cnnjepa.tensor_ops.similar_pairs import similar_pairs
+
+    pairs, count = similar_pairs(normalize(file.vectors, dim=1), least, most)
     return [
         (
             Query(file.names[pair.first], file.vectors[pair.first], pair.first, None),

@@ -13,7 +13,7 @@ from cnnjepa.ablations.encoder_comparison import paired
 from cnnjepa.evaluation.dense import Dense, Head, enlarged, fit_heads
 from cnnjepa.evaluation.overlap import class_ious, mean_iou, overlaps, resampled
 from cnnjepa.evaluation.run import planned_tasks, run_tasks
-from cnnjepa.evaluation.tasks.segment import Bank, cell_classes
+from cnnjepa.evaluation.tasks.segment import LINEAR, Bank, cell_classes, outcome_of
 from cnnjepa.references.open import open_encoder
 from cnnjepa.schemas.evaluation import SegmentTask, requested_tasks
 
@@ -47,6 +47,14 @@ def test_intersections_and_unions_are_counted_per_image() -> None:
         for c in range(4):
             truth, guess = (masks[image] == c) & judged, (guesses[image] == c) & judged
             assert (both[image, c], either[image, c]) == ((truth & guess).sum(), (truth | guess).sum())
+
+
+def test_images_without_a_judged_pixel_are_not_drawn_for_the_interval() -> None:
+    """Every eighth draw of three images would consist of them only, and have no figure."""
+    both, either = torch.tensor([[3, 1], [0, 0], [2, 2]]), torch.tensor([[4, 2], [0, 0], [2, 3]])
+    found = outcome_of({LINEAR: [(both, either)]}, ["a", "b"], {})
+    assert found.figures[LINEAR] == mean_iou(both[[0, 2]].double().numpy(), either[[0, 2]].double().numpy())
+    assert found.per_image[f"{LINEAR}, unions"].tolist() == [[4, 2], [2, 3]]
 
 
 def test_the_interval_of_a_mean_iou_covers_what_other_images_give() -> None:

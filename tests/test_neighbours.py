@@ -17,8 +17,9 @@ from cnnjepa.embedding.embed import embed
 from cnnjepa.embedding.feature_file import FeatureFile, open_features
 from cnnjepa.embedding.queries import images_of, queries
 from cnnjepa.embedding.request import EmbedRequest
-from cnnjepa.embedding.search import near_pairs, neighbours
+from cnnjepa.embedding.search import neighbours
 from cnnjepa.schemas import ConfigError
+from cnnjepa.tensor_ops.similar_pairs import similar_pairs
 
 
 @pytest.fixture(scope="module")
@@ -77,18 +78,25 @@ def test_faiss_is_used_if_it_is_installed(monkeypatch: pytest.MonkeyPatch) -> No
 
 
 @pytest.mark.parametrize("block", [7, 2048])
-def test_near_pairs_are_all_pairs_above_the_threshold(block: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("cnnjepa.embedding.search._BLOCK", block)
-    bank = torch.randn(30, 4)
-    bank[20] = 2 * bank[3]
-    similar = torch.nn.functional.normalize(bank.double(), dim=1)
-    similar = similar @ similar.T
+def test_similar_pairs_are_all_pairs_above_the_threshold(block: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("cnnjepa.tensor_ops.similar_pairs._BLOCK", block)
+    rows = torch.nn.functional.normalize(torch.randn(30, 4), dim=1)
+    rows[20] = rows[3]
+    similar = rows.double() @ rows.double().T
     expected = {(i, j) for i in range(30) for j in range(i + 1, 30) if similar[i, j] >= 0.8}
-    found, count = near_pairs(bank, 0.8, 1000)
+    found, count = similar_pairs(rows, 0.8, 1000)
     assert {(pair.first, pair.second) for pair in found} == expected and count == len(expected) > 3
     assert (found[0].first, found[0].second) == (3, 20)
-    few, count = near_pairs(bank, 0.8, 2)
-    assert (few, count) == (found[:2], len(expected))
+    assert similar_pairs(rows, 0.8, 2) == (found[:2], len(expected))
+    assert similar_pairs(rows, 0.8, 0) == ([], len(expected))
+
+
+@pytest.mark.parametrize("block", [3, 2048])
+def test_equally_similar_pairs_come_in_the_order_of_the_rows(block: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("cnnjepa.tensor_ops.similar_pairs._BLOCK", block)
+    found, count = similar_pairs(torch.eye(2)[[0, 1, 0, 1, 0, 0, 1]], 1.0, 5)
+    assert count == 9
+    assert [pair[:2] for pair in found] == [(0, 2), (0, 4), (0, 5), (1, 3), (1, 6)]
 
 
 def test_an_image_is_named_by_row_or_path_or_embedded(features: Path, tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ from probe_features import CPU, brute_force, clouds
 from runs import small_config
 from scipy.stats import binomtest
 
-from cnnjepa.probes import evaluate, linear
+from cnnjepa.probes import knn, linear
 from cnnjepa.probes.evaluate import held_out_split, judge, selection_knn
 from cnnjepa.probes.features import Features
 from cnnjepa.probes.interval import wilson
@@ -119,7 +119,7 @@ def test_held_out_chooses_on_the_tenth_and_refits_on_everything() -> None:
 def test_held_out_touches_the_validation_set_once(monkeypatch: pytest.MonkeyPatch) -> None:
     train, val = clouds(400), clouds(100, seed=1)
     linear_uses, knn_uses = [], []
-    linear_judge, knn_vote = linear._judge, evaluate.knn_accuracies
+    linear_judge, knn_vote = linear._judge, knn.knn_hits
 
     def counting_judge(judging: Features, *rest: Any) -> Any:
         linear_uses.append(judging is val)
@@ -130,7 +130,7 @@ def test_held_out_touches_the_validation_set_once(monkeypatch: pytest.MonkeyPatc
         return knn_vote(bank, queries, classes, ks, *rest)
 
     monkeypatch.setattr(linear, "_judge", counting_judge)
-    monkeypatch.setattr(evaluate, "knn_accuracies", counting_vote)
+    monkeypatch.setattr(knn, "knn_hits", counting_vote)
     judge(train, val, 8, probe_config(protocols=("held_out",)), CPU)
     assert linear_uses == [False] * 6 + [True]
     assert knn_uses == [False] * 3 + [True]

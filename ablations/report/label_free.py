@@ -12,7 +12,8 @@ import numpy as np
 
 from cnnjepa.ablations.report.comparison import METRICS, Metric
 from cnnjepa.ablations.report.reading import PROTOCOLS, ReportedTrial, StudyData
-from cnnjepa.ablations.report.statistics import LEAST_FOR_BOOTSTRAP, LEVEL
+from cnnjepa.ablations.report.statistics import LEAST_FOR_BOOTSTRAP
+from cnnjepa.probes.interval import LEVEL
 from cnnjepa.schemas import Diagnostics
 from cnnjepa.schemas.probe import Protocol
 

@@ -12,10 +12,7 @@ from typing import Literal
 import numpy as np
 from scipy import optimize, stats
 
-from cnnjepa.probes.interval import wilson
-
-LEVEL = 0.05
-"""Allowed probability of any false verdict in a table, and one minus the coverage of its intervals."""
+from cnnjepa.probes.interval import LEVEL, t_half_width, wilson
 
 LEAST_FOR_BOOTSTRAP = 8
 """Resampling fewer values with replacement gives intervals that are too narrow: with 3, one resample in 9 repeats one
@@ -94,7 +91,7 @@ def estimate(values: Sequence[float], images: int | None) -> AccuracyEstimate | 
         assert images
         return AccuracyEstimate(values[0], None, 1, *wilson(values[0], images), "wilson")
     mean, sd = float(np.mean(values)), float(np.std(values, ddof=1))
-    half = float(stats.t.ppf(1 - LEVEL / 2, n - 1)) * sd / math.sqrt(n)
+    half = t_half_width(sd, n)
     return AccuracyEstimate(mean, sd, n, max(0.0, mean - half), min(100.0, mean + half), "t")
 
 
@@ -106,16 +103,21 @@ def difference(arm: Mapping[int, float], baseline: Mapping[int, float]) -> Diffe
     ours, theirs = (np.array([side[seed] for seed in seeds]) for side in (arm, baseline))
     if n < 2:
         return Difference("no test", n, float(ours[0] - theirs[0]) if n else None)
-    by_seed = ours - theirs
-    mean = float(by_seed.mean())
-    if np.ptp(by_seed) <= 1e-9:  # accuracies are percentages: a difference this small is rounding
-        return Difference("no spread" if abs(mean) > 1e-9 else "indistinguishable", n, mean)
+    found = paired_difference(ours, theirs)
+    return found if found.p is None else replace(found, bootstrap=_bootstrap(ours - theirs))
+
+
+def paired_difference(ours: np.ndarray, theirs: np.ndarray) -> Difference:
+    """Return the difference of two or more pairs of percentages, with the paired t test. The verdict is not
+    corrected."""
+    each = ours - theirs
+    mean = float(each.mean())
+    if np.ptp(each) <= 1e-9:  # a difference of percentages this small is rounding
+        return Difference("no spread" if abs(mean) > 1e-9 else "indistinguishable", each.size, mean)
     test = stats.ttest_rel(ours, theirs)
     interval = test.confidence_interval(1 - LEVEL)
     p = float(test.pvalue)
-    return Difference(
-        _verdict(p, mean), n, mean, float(interval.low), float(interval.high), p, bootstrap=_bootstrap(by_seed)
-    )
+    return Difference(verdict_of(p, mean), each.size, mean, float(interval.low), float(interval.high), p)
 
 
 def corrected(differences: Sequence[Difference]) -> list[Difference]:
@@ -127,7 +129,7 @@ def corrected(differences: Sequence[Difference]) -> list[Difference]:
     result = list(differences)
     for place, p in zip(tested, adjusted, strict=True):
         one = differences[place]
-        result[place] = replace(one, p_holm=p, verdict=_verdict(p, one.mean or 0.0))
+        result[place] = replace(one, p_holm=p, verdict=verdict_of(p, one.mean or 0.0))
     return result
 
 
@@ -153,7 +155,7 @@ def mean_ratio(ratios: Sequence[float]) -> tuple[float, float | None, float | No
     mean = float(logs.mean())
     if logs.size < 2:
         return math.exp(mean), None, None
-    half = float(stats.t.ppf(1 - LEVEL / 2, logs.size - 1)) * float(logs.std(ddof=1)) / math.sqrt(logs.size)
+    half = t_half_width(float(logs.std(ddof=1)), logs.size)
     return math.exp(mean), math.exp(mean - half), math.exp(mean + half)
 
 
@@ -187,7 +189,8 @@ def spread_of(one: Difference) -> float | None:
     return (one.high - one.low) / 2 / float(stats.t.ppf(1 - LEVEL / 2, one.n - 1)) * math.sqrt(one.n)
 
 
-def _verdict(p: float, mean: float) -> Verdict:
+def verdict_of(p: float, mean: float) -> Verdict:
+    """Return the verdict of a test with this p-value on a difference."""
     if p >= LEVEL:
         return "indistinguishable"
     return "better" if mean > 0 else "worse"

@@ -3,7 +3,6 @@ part, and several processes write different parts."""
 
 import io
 import json
-import os
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,7 +15,7 @@ from torch import Tensor
 
 from cnnjepa.errors import RunError
 from cnnjepa.schemas import ConfigError
-from cnnjepa.storage.atomic_files import sync_folder, write_atomically
+from cnnjepa.storage.atomic_files import put_in_place, write_atomically
 
 # Memory of a part. Assumption.
 _BYTES = 64 * 2**20
@@ -116,9 +115,6 @@ class Parts:
         for suffix in suffixes:
             place = self.out if suffix == suffixes[-1] else self.out.with_suffix(suffix)
             try:
-                with open(self.aside(suffix), "rb") as file:
-                    os.fsync(file.fileno())
-                os.replace(self.aside(suffix), place)
-                sync_folder(place.absolute().parent)
+                put_in_place(self.aside(suffix), place)
             except OSError as error:
                 raise RunError(f"cannot write {place} ({error.strerror})") from None

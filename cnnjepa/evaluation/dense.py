@@ -135,14 +135,16 @@ def enlarged(maps: Tensor, size: Sequence[int]) -> Tensor:
     return torch.matmul(torch.matmul(down, maps), across.T)
 
 
+Scale = tuple[Tensor, Tensor]
+"""Mean and standard deviation of a layer's channels, float32 [C] on the device."""
+
+
 class Head:
     """A linear head: for every layer a 1x1 convolution of standardised channels, enlarged to the mask and added."""
 
-    def __init__(self, data: Dense, rows: Tensor, classes: int, device: torch.device) -> None:
-        """Channels are standardised with their mean and deviation over the maps at `rows`."""
-        self.classes, self.device = classes, device
-        self.scales = [_standard(data, layer, rows, device) for layer in range(len(data.maps))]
-        self.weights = [torch.zeros(classes, shape[0], device=device) for shape in data.shapes]
+    def __init__(self, scales: list[Scale], classes: int, device: torch.device) -> None:
+        self.classes, self.device, self.scales = classes, device, scales
+        self.weights = [torch.zeros(classes, mean.numel(), device=device) for mean, _ in scales]
         self.bias = torch.zeros(classes, device=device)
 
     @property
@@ -166,7 +168,8 @@ class Head:
         return torch.cat([self.outputs(list(part), size).argmax(1).cpu() for part in parts])
 
 
-def _standard(data: Dense, layer: int, rows: Tensor, device: torch.device) -> tuple[Tensor, Tensor]:
+def _scale(data: Dense, layer: int, rows: Tensor, device: torch.device) -> Scale:
+    """Return mean and deviation over the maps at `rows`."""
     channels, cells = data.shapes[layer][0], data.shapes[layer][1] * data.shapes[layer][2]
     sums = torch.zeros(2, channels, dtype=torch.float64)
     for block in rows.split(_BLOCK):
@@ -183,8 +186,8 @@ def fit_heads(
     tick: Tick,
 ) -> list[Head]:  # fmt: skip
     """Fit one head for every learning rate on the images at `rows`, with AdamW and a rate that falls linearly to 0."""
-    heads = [Head(data, rows, classes, device)]
-    heads += [_alike(heads[0]) for _ in lrs[1:]]
+    scales = [_scale(data, layer, rows, device) for layer in range(len(data.maps))]
+    heads = [Head(scales, classes, device) for _ in lrs]
     for head in heads:
         for parameter in head.parameters:
             parameter.requires_grad_()
@@ -210,13 +213,6 @@ def fit_heads(
         for parameter in head.parameters:
             parameter.requires_grad_(False)
     return heads
-
-
-def _alike(head: Head) -> Head:
-    other = Head.__new__(Head)
-    other.classes, other.device, other.scales = head.classes, head.device, head.scales
-    other.weights, other.bias = [one.clone() for one in head.weights], head.bias.clone()
-    return other
 
 
 def _order(rows: Tensor, settings: SegmentTask) -> Iterator[Tensor]:

@@ -4,12 +4,9 @@ from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import ArrayLike
-from scipy import stats
 
-from cnnjepa.probes.interval import wilson
+from cnnjepa.probes.interval import t_half_width, wilson
 from cnnjepa.schemas.evaluation_result import EvaluationFigure
-
-_LEVEL = 0.05
 
 
 def accuracy(hits: ArrayLike) -> EvaluationFigure:
@@ -34,6 +31,6 @@ def mean_over_draws(values: Sequence[float]) -> EvaluationFigure:
 def _t_interval(array: np.ndarray, kind: str, draws: tuple[float, ...], most: float = 100.0) -> EvaluationFigure:
     mean, low, high = float(array.mean()), None, None
     if array.size > 1:
-        half = float(stats.t.ppf(1 - _LEVEL / 2, array.size - 1) * array.std(ddof=1) / np.sqrt(array.size))
+        half = t_half_width(float(array.std(ddof=1)), array.size)
         low, high = max(0.0, mean - half), min(most, mean + half)
     return EvaluationFigure(value=mean, low=low, high=high, kind=kind, draws=draws)

@@ -9,13 +9,13 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from cnnjepa.data.masks import IGNORED
+from cnnjepa.probes.interval import LEVEL
 from cnnjepa.schemas.evaluation_result import EvaluationFigure
 
 Floats = NDArray[np.float64]
 
 _DRAWS, _SEED = 1000, 0
 _BLOCK = 100  # draws at a time: 40 MB of weights at 50,000 images
-_LEVEL = 0.05
 
 
 def overlaps(predicted_BHW: Tensor, masks_BHW: Tensor, classes: int) -> tuple[Tensor, Tensor]:
@@ -51,7 +51,7 @@ def mean_iou(intersections_MK: Floats, unions_MK: Floats) -> EvaluationFigure:
     of 1,000 draws of images with replacement."""
     value = float(np.nanmean(class_ious(intersections_MK.sum(0), unions_MK.sum(0))))
     draws = resampled(intersections_MK, unions_MK)
-    low, high = np.percentile(draws, [50 * _LEVEL, 100 - 50 * _LEVEL])
+    low, high = np.percentile(draws, [50 * LEVEL, 100 - 50 * LEVEL])
     return EvaluationFigure(value=value, low=min(float(low), value), high=max(float(high), value), kind="images")
 
 
@@ -71,7 +71,7 @@ def gap_of_draws(ours: tuple[Floats, Floats], theirs: tuple[Floats, Floats]) -> 
     the same images: the 95 % interval of its values over draws of images, and the two-sided p-value, twice the share of
     draws on the rarer side of 0."""
     gap = resampled(*ours) - resampled(*theirs)
-    low, high = np.percentile(gap, [50 * _LEVEL, 100 - 50 * _LEVEL])
+    low, high = np.percentile(gap, [50 * LEVEL, 100 - 50 * LEVEL])
     rarer = min(int((gap <= 0).sum()), int((gap >= 0).sum()))
     return float(low), float(high), min(1.0, 2 * (rarer + 1) / (gap.size + 1))
 

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from cnnjepa.data.held_out import held_out_split
 from cnnjepa.probes.features import Features
-from cnnjepa.probes.knn import knn_accuracies, usable_k
+from cnnjepa.probes.knn import chosen_k, knn_accuracies, usable_k
 from cnnjepa.probes.linear import linear_curve
 from cnnjepa.schemas import ProbeConfig, ProbeFigures, Probes, Selection
 from cnnjepa.schemas.evaluation import HeldOutTask
@@ -77,8 +77,7 @@ def _held_out(
     )
     epoch, rate = curve.best()
     tick()
-    ks, knn = _held_out_knn(fit, held, classes, config, device)
-    k_place = max(range(len(ks)), key=lambda place: (knn[place][0], -place))
+    k, knn_held_out = chosen_k(fit, held, classes, config.held_out_ks, config.knn_temperature, device)
     refit = linear_curve(
         train,
         val,
@@ -90,29 +89,22 @@ def _held_out(
         last_only=True,
         tick=tick,
     )
-    ((knn1, knn5),) = knn_accuracies(train, val, classes, [ks[k_place]], config.knn_temperature, device)
+    ((knn1, knn5),) = knn_accuracies(train, val, classes, [k], config.knn_temperature, device)
     linear1, linear5 = refit.accuracies[-1][0]
     figures = ProbeFigures(linear_top1=linear1, linear_top5=linear5, knn_top1=knn1, knn_top5=knn5)
     selection = Selection(
         linear_top1=curve.accuracies[epoch][rate][0],
         linear_lr=config.held_out_lrs[rate],
         linear_epoch=epoch + 1,
-        knn_top1=knn[k_place][0],
-        knn_k=ks[k_place],
+        knn_top1=knn_held_out,
+        knn_k=k,
     )
     return figures, selection
-
-
-def _held_out_knn(
-    fit: Features, held: Features, classes: int, config: ProbeConfig, device: torch.device
-) -> tuple[list[int], list[tuple[float, float]]]:
-    ks = sorted({usable_k(k, fit.labels.numel()) for k in config.held_out_ks})
-    return ks, knn_accuracies(fit, held, classes, ks, config.knn_temperature, device)
 
 
 def selection_knn(train: Features, classes: int, config: ProbeConfig, device: torch.device) -> float:
     """Return the best k-NN top-1 accuracy, in percent, on the held-out part of `train`. This figure is monitored during
     training."""
     fit_index, held_index = split_rows(train, config)
-    _, accuracies = _held_out_knn(train.take(fit_index), train.take(held_index), classes, config, device)
-    return max(top1 for top1, _ in accuracies)
+    fit, held = train.take(fit_index), train.take(held_index)
+    return chosen_k(fit, held, classes, config.held_out_ks, config.knn_temperature, device)[1]

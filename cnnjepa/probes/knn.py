@@ -78,3 +78,14 @@ def percent(hits_Q2: Tensor) -> tuple[float, float]:
 def usable_k(k: int, bank_size: int) -> int:
     """Return k, limited to a tenth of the bank and at least 1."""
     return max(1, min(k, bank_size // 10))
+
+
+def chosen_k(
+    fit: Features, held: Features, classes: int, ks: Sequence[int], temperature: float, device: torch.device
+) -> tuple[int, float]:
+    """Return the k with the highest top-1 accuracy on held-out features, the smallest of equals, and that accuracy in
+    percent. Every k of `ks` is limited by `usable_k`."""
+    usable = sorted({usable_k(k, fit.labels.numel()) for k in ks})
+    found = knn_accuracies(fit, held, classes, usable, temperature, device)
+    place = max(range(len(usable)), key=lambda at: (found[at][0], -at))
+    return usable[place], found[place][0]

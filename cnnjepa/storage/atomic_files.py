@@ -38,9 +38,7 @@ class AtomicFile:
             if kind is None:
                 with self._refusals():
                     self._file.flush()
-                    os.fsync(self._file.fileno())
-                    os.replace(self._aside, self._path)
-                    sync_folder(self._path.parent)
+                    put_in_place(self._aside, self._path)
         finally:
             with contextlib.suppress(OSError):  # closing writes the rest of the buffer: a full disk fails once more
                 self._file.close()
@@ -74,11 +72,19 @@ def keep_as(path: Path, name: str) -> None:
             os.link(path, aside)
         except OSError:
             shutil.copyfile(path, aside)
-        os.replace(aside, wanted)
-        sync_folder(path.parent)
+        put_in_place(aside, wanted)
     except OSError as error:
         aside.unlink(missing_ok=True)
         raise RunError(f"cannot write {wanted} ({error.strerror or error})") from None
+
+
+def put_in_place(aside: Path, path: Path) -> None:
+    """Give a finished file its name, atomically and durably: it is synced, renamed, and the folder is synced. Raises
+    OSError."""
+    with open(aside, "rb") as file:
+        os.fsync(file.fileno())
+    os.replace(aside, path)
+    sync_folder(path.parent)
 
 
 def sync_folder(folder: Path) -> None:

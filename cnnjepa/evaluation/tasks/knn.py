@@ -5,7 +5,7 @@ from collections.abc import Callable
 from cnnjepa.evaluation.subject import Subject
 from cnnjepa.evaluation.task import Outcome, Task
 from cnnjepa.evaluation.tasks.linear import held_out_parts, hits_outcome
-from cnnjepa.probes.knn import knn_accuracies, knn_hits, usable_k
+from cnnjepa.probes.knn import chosen_k, knn_hits, usable_k
 from cnnjepa.schemas.evaluation import KnnTask
 
 
@@ -18,11 +18,9 @@ class Knn(Task):
         settings, train = self.settings, subject.pooled("train")
         if settings.protocol == "held_out":
             fit, held = held_out_parts(train, settings)
-            ks = sorted({usable_k(k, fit.labels.numel()) for k in settings.ks})
             tick()
-            found = knn_accuracies(fit, held, subject.classes, ks, settings.temperature, subject.device)
-            place = max(range(len(ks)), key=lambda at: (found[at][0], -at))
-            chosen = {"k": float(ks[place]), "held_out_top1": found[place][0]}
+            k, top1 = chosen_k(fit, held, subject.classes, settings.ks, settings.temperature, subject.device)
+            chosen = {"k": float(k), "held_out_top1": top1}
         else:
             chosen = {"k": float(usable_k(settings.k, train.labels.numel()))}
         tick()

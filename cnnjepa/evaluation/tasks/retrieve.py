@@ -5,7 +5,6 @@ evaluation of DINO (arXiv 2104.14294, section 4.2.1).
 """
 
 from collections.abc import Callable
-from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -18,6 +17,7 @@ from cnnjepa.evaluation.task import Outcome, Task
 from cnnjepa.schemas import ConfigError
 from cnnjepa.schemas.evaluation import RetrieveTask
 from cnnjepa.tensor_ops.matmul import linear
+from cnnjepa.tensor_ops.similar_pairs import similar_pairs
 
 _QUERIES = 256  # queries ranked at a time: 50 MB of similarities and 100 MB of places at 50,000 images
 
@@ -51,7 +51,7 @@ class Retrieve(Task):
                 f"{total:,} pairs of validation images have a cosine similarity of at least "
                 f"{settings.duplicate_similarity:g}"
             )
-        return Outcome(figures, per_image, notes=notes, details={"near_duplicates": [pair._asdict() for pair in pairs]})
+        return Outcome(figures, per_image, notes=notes, details={"near_duplicates": pairs})
 
     def _queries(self, labels: Tensor, name: str) -> tuple[Tensor, list[str]]:
         """Return the indices of the queries, and a note about images whose class has no other image."""
@@ -66,22 +66,21 @@ class Retrieve(Task):
         left_out = int(alone.sum())
         return able, [f"{left_out} images are no queries: they are alone in their class"] if left_out else []
 
-    def _duplicates(self, rows: Tensor, subject: Subject, tick: Callable[[], None]) -> tuple[int, list["Pair"]]:
+    def _duplicates(
+        self, rows: Tensor, subject: Subject, tick: Callable[[], None]
+    ) -> tuple[int, list[dict[str, float | str]]]:
         """Return the number of near-duplicate pairs of validation images, and the most similar of them."""
-        total, best = close_pairs(rows, self.settings.duplicate_similarity, self.settings.most_duplicates, tick)
+        settings = self.settings
+        best, total = similar_pairs(rows, settings.duplicate_similarity, settings.most_duplicates, tick)
         places, name = subject.pooled("val").whole_set[1], subject.data.val.name
         return total, [
-            Pair(round(similarity, 6), name(int(places[first])), name(int(places[second])))
+            {
+                "similarity": round(similarity, 6),
+                "first": name(int(places[first])),
+                "second": name(int(places[second])),
+            }
             for first, second, similarity in best
         ]
-
-
-class Pair(NamedTuple):
-    """Two images that are almost equal for the encoder."""
-
-    similarity: float
-    first: str
-    second: str
 
 
 def ranked(rows: Tensor, labels: Tensor, queries: Tensor) -> tuple[Tensor, Tensor]:
@@ -95,23 +94,3 @@ def ranked(rows: Tensor, labels: Tensor, queries: Tensor) -> tuple[Tensor, Tenso
     ranks = torch.arange(1, hit.shape[1] + 1, device=rows.device, dtype=torch.float64)
     precision_at = hit.cumsum(1, dtype=torch.float64) / ranks
     return (precision_at * hit).sum(1) / hit.sum(1), hit.int().argmax(1)
-
-
-def close_pairs(
-    rows: Tensor, least: float, most: int, tick: Callable[[], None] = lambda: None
-) -> tuple[int, list[tuple[int, int, float]]]:
-    """Return (number of pairs of rows [M, D] of unit length with at least this cosine similarity, the `most` most
-    similar of them as (row, later row, similarity)). Equal similarities keep the order of the rows."""
-    total = 0
-    best = rows.new_empty(0)
-    where = torch.empty(0, 2, dtype=torch.int64, device=rows.device)
-    for start in range(0, rows.shape[0], _QUERIES):
-        tick()
-        similarity = linear(rows[start : start + _QUERIES], rows[start:])
-        found = (similarity >= least).triu(1).nonzero()
-        total += found.shape[0]
-        best = torch.cat([best, similarity[found[:, 0], found[:, 1]]])
-        where = torch.cat([where, found + start])
-        order = best.argsort(descending=True, stable=True)[:most]
-        best, where = best[order], where[order]
-    return total, [(first, second, float(value)) for (first, second), value in zip(where.tolist(), best, strict=True)]

@@ -55,7 +55,7 @@ class Segment(Task):
             found = bank.classified(batch.maps[-1], size, int(chosen["k"]), settings.temperature, tick)
             counts[NEAREST].append(overlaps(found, batch.masks, classes))
         names = masks.class_names if len(masks.class_names) == classes else [f"class {c}" for c in range(classes)]
-        return _outcome(counts, list(names), chosen)
+        return outcome_of(counts, list(names), chosen)
 
     def _classes(self, train: Dense, masks: MaskSource) -> int:
         """Return the number of classes. Raises ConfigError if there are fewer than two, or a mask has a larger one."""
@@ -164,13 +164,17 @@ def _held_out_iou(head: Head, train: Dense, rows: Tensor, classes: int) -> float
     return float(np.nanmean(ious)) if not np.isnan(ious).all() else 0.0
 
 
-def _outcome(counts: dict[str, list[tuple[Tensor, Tensor]]], names: list[str], chosen: dict[str, float]) -> Outcome:
+def outcome_of(counts: dict[str, list[tuple[Tensor, Tensor]]], names: list[str], chosen: dict[str, float]) -> Outcome:
+    """Return the outcome of (intersections, unions) [b, K] of parts of the images, by figure. `names` are the classes'.
+    Images without a judged pixel are left out. Raises ConfigError if there are no others."""
     figures, per_image = {}, {}
     details: dict[str, Any] = {}
     for figure, parts in counts.items():
         both, either = (torch.cat([part[side] for part in parts]).double().numpy() for side in (0, 1))
-        if not either.any():
+        judged = either.any(1)
+        if not judged.any():
             raise ConfigError(f"all pixels of the validation masks are {IGNORED}, which means that they are not judged")
+        both, either = both[judged], either[judged]
         figures[figure] = mean_iou(both, either)
         for name, values in zip(counted(figure), (both, either), strict=True):
             per_image[name] = values.astype(np.float32)
