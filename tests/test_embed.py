@@ -123,6 +123,28 @@ def _killed_after(request: EmbedRequest, images: int) -> None:
     embed(request, tick)
 
 
+def test_parts_that_a_kill_left_behind_a_finished_file_are_deleted(photos: Path, tmp_path: Path) -> None:
+    request = asked(tmp_path / "f.npy", photos)
+    embed(request)
+    left = tmp_path / "f.npy.parts"
+    left.mkdir()
+    (left / "00000000.npz").write_bytes(b"a part")
+    found = embed(request)
+    assert found.existed and found.rows == 26 and not left.exists()
+
+
+@pytest.mark.parametrize("name", ["f.parquet", "f.npy", "f.h5"])
+def test_a_file_is_read_some_rows_at_a_time(
+    name: str, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("cnnjepa.embedding.feature_file._ROWS", 7)
+    embed(asked(tmp_path / name, photos))
+    file = open_features(tmp_path / name)
+    sizes = [len(block) for block in file._blocks()]
+    assert sum(sizes) == 26 and max(sizes) <= 8
+    assert torch.equal(file.vectors, torch.from_numpy(np.concatenate(list(file._blocks()))))
+
+
 @pytest.mark.kills
 @pytest.mark.parametrize("name", ["f.parquet", "f.npy", "f.h5"])
 def test_a_killed_embedding_continues_and_has_the_same_bytes(name: str, photos: Path, tmp_path: Path) -> None:

@@ -120,7 +120,9 @@ def test_an_encoder_or_images_that_changed_are_refused(features: Path, tmp_path:
     file = open_features(features)
     (tmp_path / "new.png").write_bytes(encoded(picture(1, 40, 40)))
     changed = {**file.facts, "encoder": {**file.facts["encoder"], "fingerprint": "0"}}
-    other = FeatureFile(file.path, changed, {"name": file.names, "index": file.index}, file.vectors.numpy())
+    other = FeatureFile(
+        file.path, changed, {"name": file.names, "index": file.index}, lambda: iter([file.vectors.numpy()])
+    )
     with pytest.raises(ConfigError, match=r"encoder random:smoke is not the one that wrote .*f.npy any more"):
         queries(other, [str(tmp_path / "new.png")])
     with pytest.raises(ConfigError, match=r"have changed since it was written; .*--data PATH"):

@@ -181,6 +181,7 @@ def _finished(job: Job) -> Embedded:
     if found != job.facts:
         differing = "" if found is None else f" ({', '.join(k for k in job.facts if found.get(k) != job.facts[k])})"
         raise ConfigError(f"--out {out} exists with other content{differing}; delete it, or give another name")
+    job.parts.remove()  # of a process that was killed after it had written the file
     rows = len(open_features(out).names)
     return Embedded(out, rows, job.parts.images - rows, True, existed=True)
 

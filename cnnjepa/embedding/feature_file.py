@@ -2,7 +2,7 @@
 
 import csv
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -17,15 +17,18 @@ from cnnjepa.embedding.request import ENDINGS
 from cnnjepa.optional import needed
 from cnnjepa.schemas import ConfigError
 
-_ROWS = 4096  # rows of maps that are averaged at a time
+_ROWS = 4096  # rows of features that are read at a time
+
+Array = np.ndarray[Any, Any]
+Blocks = Callable[[], Iterator[Array]]
+"""Function that reads the features [n, C] or [n, C, h, w] of some rows at a time, in their order."""
 
 
 class FeatureFile:
     """Names, labels and features of a set of images."""
 
-    def __init__(self, path: Path, facts: dict[str, Any], columns: dict[str, list[Any]], values: Any) -> None:
-        """`values` is an array [N, C] or [N, C, h, w], perhaps on the disk."""
-        self.path, self.facts, self._columns, self._values = path, facts, columns, values
+    def __init__(self, path: Path, facts: dict[str, Any], columns: dict[str, list[Any]], blocks: Blocks) -> None:
+        self.path, self.facts, self._blocks = path, facts, blocks
         self.names: list[str] = columns["name"]
         """Names of the images, in the order of the rows."""
         self.labels: list[str] | None = columns.get("label")
@@ -36,10 +39,13 @@ class FeatureFile:
     @cached_property
     def vectors(self) -> Tensor:
         """The features averaged over positions, float32 [N, C]."""
-        found = torch.empty(len(self.names), self._values.shape[1])
-        for first in range(0, len(self.names), _ROWS):
-            block = torch.from_numpy(np.array(self._values[first : first + _ROWS])).float()
-            found[first : first + _ROWS] = block.mean((2, 3)) if block.dim() == 4 else block
+        found, first = torch.empty(0), 0
+        for values in self._blocks():
+            block = torch.from_numpy(values).float()
+            if not first:
+                found = torch.empty(len(self.names), block.shape[1])
+            found[first : first + len(block)] = block.mean((2, 3)) if block.dim() == 4 else block
+            first += len(block)
         return found
 
     def caption(self, row: int) -> str:
@@ -63,8 +69,7 @@ def open_features(path: Path) -> FeatureFile:
     facts = facts_of(path)
     if facts is None:
         raise ConfigError(f"{path} was not written by `cnnjepa embed`: it has no settings of ours")
-    columns, values = _READERS[path.suffix](path)
-    return FeatureFile(path, facts, columns, values)
+    return FeatureFile(path, facts, *_READERS[path.suffix](path))
 
 
 def facts_of(path: Path) -> dict[str, Any] | None:
@@ -86,28 +91,19 @@ def facts_of(path: Path) -> dict[str, Any] | None:
     return found if isinstance(found, dict) and "encoder" in found else None
 
 
-def _read_parquet(path: Path) -> tuple[dict[str, list[Any]], Any]:
+def _read_parquet(path: Path) -> tuple[dict[str, list[Any]], Blocks]:
     file = needed("pyarrow.parquet", "datasets", str(path)).ParquetFile(path)
     names = [name for name in file.schema_arrow.names if name != "features"]
-    columns = file.read(columns=names).to_pydict()
-    width = file.schema_arrow.field("features").type.list_size
-    number = file.schema_arrow.field("features").type.value_type.to_pandas_dtype()
-    values = np.empty((file.metadata.num_rows, width), number)
-    for first, block in _row_groups(file):
-        values[first : first + len(block)] = block.reshape(-1, width)
-    return columns, values
+
+    def blocks() -> Iterator[Array]:
+        for group in range(file.num_row_groups):
+            column = file.read_row_group(group, columns=["features"]).column("features").combine_chunks()
+            yield np.array(column.flatten()).reshape(len(column), -1)
+
+    return file.read(columns=names).to_pydict(), blocks
 
 
-def _row_groups(file: Any) -> Iterator[tuple[int, np.ndarray[Any, Any]]]:
-    first = 0
-    for group in range(file.num_row_groups):
-        column = file.read_row_group(group, columns=["features"]).column("features").combine_chunks()
-        block = np.asarray(column.flatten()).reshape(len(column), -1)
-        yield first, block
-        first += len(block)
-
-
-def _read_npy(path: Path) -> tuple[dict[str, list[Any]], Any]:
+def _read_npy(path: Path) -> tuple[dict[str, list[Any]], Blocks]:
     table = path.with_suffix(".csv")
     try:
         with open(table, newline="", encoding="utf-8") as file:
@@ -118,13 +114,25 @@ def _read_npy(path: Path) -> tuple[dict[str, list[Any]], Any]:
     if len(rows) != len(values):
         raise ConfigError(f"{path} has {len(values)} rows and its table {table.name} has {len(rows)}")
     columns: dict[str, list[Any]] = {name: [row[name] for row in rows] for name in (rows[0] if rows else ())}
-    return {**columns, "index": [int(value) for value in columns["index"]]}, values
+    return {**columns, "index": [int(value) for value in columns["index"]]}, lambda: _pieces(values)
 
 
-def _read_hdf5(path: Path) -> tuple[dict[str, list[Any]], Any]:
-    file = h5py.File(path, "r")
-    columns = {name: file[name].asstr()[:].tolist() for name in ("name", "split", "label") if name in file}
-    return {**columns, "index": file["index"][:].tolist()}, file["features"]
+def _read_hdf5(path: Path) -> tuple[dict[str, list[Any]], Blocks]:
+    with h5py.File(path, "r") as file:
+        columns = {name: file[name].asstr()[:].tolist() for name in ("name", "split", "label") if name in file}
+        columns["index"] = file["index"][:].tolist()
+
+    def blocks() -> Iterator[Array]:
+        with h5py.File(path, "r") as opened:
+            yield from _pieces(opened["features"])
+
+    return columns, blocks
+
+
+def _pieces(values: Any) -> Iterator[Array]:
+    """Read an array that is on the disk."""
+    for first in range(0, len(values), _ROWS):
+        yield np.array(values[first : first + _ROWS])
 
 
 _READERS = {".parquet": _read_parquet, ".npy": _read_npy, ".h5": _read_hdf5, ".hdf5": _read_hdf5}

@@ -42,4 +42,5 @@ def similar_pairs(
             by_row = (places[:, 0] * total + places[:, 1]).argsort()
             order = by_row[values[by_row].argsort(descending=True, stable=True)[:most]]
             values, places = values[order], places[order]
-    return [Pair(*rows, value) for rows, value in zip(places.tolist(), values.tolist(), strict=True)], count
+    every = zip(places.tolist(), values.tolist(), strict=True)
+    return [Pair(first, second, value) for (first, second), value in every], count
