@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 import torch
-from image_sets import CLASSES, TRAIN, VAL, config_of, picture
+from image_sets import CLASSES, TRAIN, VAL, config_of, encoded, picture
 from PIL import Image
 from pixel_files import png16
 
@@ -242,8 +242,10 @@ def test_an_archive_per_class_is_the_folder_from_which_it_was_made(image_folder:
 
 def test_imagenets_archives_are_classes_and_numbered_ones_are_parts(image_folder: Path, tmp_path: Path) -> None:
     wnids = ("n01440764", "n01443537", "n01484850")
-    assert are_classes([f"train/{name}.tar" for name in wnids]) and are_classes(["cat.tar", "dog.tar"])
-    assert not are_classes(["part-0.tar", "part-1.tar"]) and not are_classes(["train-0.tar", "val-0.tar"])
+    for names in ([f"train/{name}.tar" for name in wnids], ["cat.tar", "dog.tar"]):
+        assert are_classes(names, "train", "val")
+    for names in (["part-0.tar", "part-1.tar"], ["train-0.tar", "val-0.tar"]):
+        assert not are_classes(names, "train", "val")
     archives_per_class(image_folder, tmp_path / "imagenet", wnids)
     (tmp_path / "imagenet" / "val").rename(tmp_path / "elsewhere")
     sources = open_sources(config_of(tmp_path / "imagenet" / "train"))
@@ -253,6 +255,19 @@ def test_imagenets_archives_are_classes_and_numbered_ones_are_parts(image_folder
     assert not open_sources(config_of(numbered))["train"].class_names
     assert list(open_sources(config_of(numbered, labels="folders"))["train"].class_names) == ["0", "1", "2"]
     assert not open_sources(config_of(tmp_path / "imagenet" / "train", labels="none"))["train"].class_names
+
+
+def test_archives_that_are_called_as_the_splits_of_the_config_are_no_classes(tmp_path: Path) -> None:
+    for name in ("north-a", "north-b", "south-a"):
+        with tarfile.open(tmp_path / f"{name}.tar", "w") as tar:
+            for number in range(4):
+                content = encoded(picture(number, 20, 20))
+                member = tarfile.TarInfo(f"{name}{number}.png")
+                member.size = len(content)
+                tar.addfile(member, io.BytesIO(content))
+    sources = open_sources(config_of(tmp_path, train_split="north", val_split="south"))
+    assert not sources["train"].class_names
+    assert [sources[split].labels.numel() for split in ("train", "val")] == [8, 4]
 
 
 def test_class_archives_next_to_files_are_refused_with_the_command_that_joins_them(

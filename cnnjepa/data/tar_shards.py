@@ -44,18 +44,18 @@ def class_of(shard: str) -> str:
     return PurePosixPath(shard).stem
 
 
-def are_classes(shards: Sequence[str]) -> bool:
+def are_classes(shards: Sequence[str], train: str, val: str) -> bool:
     """Return whether the names of archives are those of classes: ImageNet's (`n01440764.tar`), or names that are not
     numbered alike, as parts of a set are (`part-0.tar`, `part-1.tar`). An archive that is called as a split is does not
     count."""
-    names = {class_of(shard) for shard in shards if not _is_split(shard)}
+    names = {class_of(shard) for shard in shards if not _is_split(shard, train, val)}
     if len(names) > 1 and all(re.fullmatch(r"n[0-9]{8}", name) for name in names):
         return True
     return len({re.sub(r"[0-9]+", "#", name) for name in names}) > 1
 
 
-def _is_split(shard: str) -> bool:
-    return split_of(class_of(shard), "train", "val") != ""
+def _is_split(shard: str, train: str, val: str) -> bool:
+    return split_of(class_of(shard), train, val) != ""
 
 
 class _Opened:
@@ -99,8 +99,8 @@ class TarShards:
             return scanning.done()
         parts = [Tar(self._root / shard).scan() for shard in self.shards]
         whole = zip(self.shards, parts, strict=True)
-        flat = len(parts) > 1 and not any(part.folders for shard, part in whole if not _is_split(shard))
-        by_class = flat and (are_classes(self.shards) if self._by_archive is None else self._by_archive)
+        flat = len(parts) > 1 and not any(part.folders for shard, part in whole if not _is_split(shard, *self._splits))
+        by_class = flat and (are_classes(self.shards, *self._splits) if self._by_archive is None else self._by_archive)
         for number, (shard, part) in enumerate(zip(self.shards, parts, strict=True)):
             self._record(number, shard, part, by_class, scanning)
         return scanning.done()
@@ -116,7 +116,7 @@ class TarShards:
         split = split_of(shard, *self._splits)
         named = split and not any(f"/{split}/" in f"/{folder}/" for folder in part.folders)
         prefix = f"{split}/" if named else ""
-        if by_class and not _is_split(shard):
+        if by_class and not _is_split(shard, *self._splits):
             prefix += f"{class_of(shard)}/"
             scanning.folders.add(prefix.removesuffix("/"))
         for entry in (*part.entries, *part.annotations.values()):
