@@ -8,12 +8,14 @@ import typer
 from cnnjepa.cli.encoder_options import (
     ChannelsOption,
     CheckpointOption,
+    DeviceOption,
     EncoderArgument,
     EncoderRootOption,
     ImageSizeOption,
     MeanOption,
     StdOption,
     WhichOption,
+    WorkersOption,
     preprocessing_overrides,
 )
 from cnnjepa.cli.options import DataOption, SetOption, at_home
@@ -46,11 +48,8 @@ def embed(
     processes: Annotated[
         int, typer.Option("--processes", help="Processes on this machine, each with its own GPU if any.", min=1)
     ] = 1,
-    workers: Annotated[
-        int | None,
-        typer.Option("--workers", help="Loader processes of each process; 0 on a CPU, 4 on a GPU.", min=0),
-    ] = None,
-    device: Annotated[Literal["auto", "cpu", "cuda"], typer.Option("--device", help="Device.")] = "auto",
+    workers: WorkersOption = None,
+    device: DeviceOption = "auto",
     which: WhichOption = None,
     checkpoint: CheckpointOption = "last.pt",
     image_size: ImageSizeOption = None,

@@ -26,6 +26,13 @@ WhichOption = Annotated[
 CheckpointOption = Annotated[
     str, typer.Option("--checkpoint", help="File in RUN/checkpoints/, for a run.", metavar="NAME")
 ]
+DeviceOption = Annotated[
+    Literal["auto", "cpu", "cuda"], typer.Option("--device", help="Device; by default a GPU if there is one.")
+]
+WorkersOption = Annotated[
+    int | None,
+    typer.Option("--workers", help="Processes that read images; by default 0 on a CPU, 4 on a GPU.", min=0),
+]
 ImageSizeOption = Annotated[
     str | None,
     typer.Option("--image-size", help="Size of the inputs in pixels; the encoder's own by default.", metavar="N|HxW"),

@@ -1,17 +1,19 @@
 """`cnnjepa evaluate`."""
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
 import typer
 
 from cnnjepa.cli.encoder_options import (
     ChannelsOption,
     CheckpointOption,
+    DeviceOption,
     ImageSizeOption,
     MeanOption,
     StdOption,
     WhichOption,
+    WorkersOption,
     preprocessing_overrides,
 )
 from cnnjepa.cli.options import RootOption, at_home
@@ -63,10 +65,8 @@ def evaluate(
     mean: MeanOption = None,
     std: StdOption = None,
     channels: ChannelsOption = None,
-    device: Annotated[
-        Literal["auto", "cpu", "cuda"], typer.Option("--device", help="Device; a GPU if there is one by default.")
-    ] = "auto",
-    workers: Annotated[int, typer.Option("--workers", help="Processes that read images.", min=0, metavar="N")] = 0,
+    device: DeviceOption = "auto",
+    workers: WorkersOption = None,
     plan: Annotated[bool, typer.Option("--plan", help="List the tasks and what is done already; run nothing.")] = False,
     root: RootOption = Path(),
 ) -> None:
@@ -89,6 +89,8 @@ def evaluate(
     data_sets = [flag for flag in sets or [] if flag.startswith("data.")]
     task_sets = [flag for flag in sets or [] if not flag.startswith("data.")]
     asked = None if tasks is None else [name.strip() for name in tasks.split(",")]
+    if asked is not None and "" in asked:
+        raise ConfigError(f"--tasks {tasks!r}: a name is missing; write names with commas between them")
     sections = requested_tasks(asked if asked is not None else usual_tasks(), task_sets)
     for place in on or []:
         if place != "embedded" and not Path(place).exists():

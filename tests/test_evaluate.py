@@ -15,7 +15,7 @@ from typer.testing import CliRunner
 
 from cnnjepa.ablations.encoder_comparison import set_tables
 from cnnjepa.cli.app import app
-from cnnjepa.errors import RunError, Stopped
+from cnnjepa.errors import ImageError, RunError, Stopped
 from cnnjepa.evaluation import run, sets
 from cnnjepa.evaluation.run import Evaluated, planned_tasks, run_tasks
 from cnnjepa.evaluation.subject import Subject
@@ -53,7 +53,7 @@ def evaluated(
     flags = [flag for flag in QUICK if flag.partition(".")[0] in names]
     sections = requested_tasks(names, flags)
     encoders = [open_encoder(reference, root=root) for reference in references]
-    plan = planned_tasks(encoders, on or [], sections, tasks, root, FEW)
+    plan = planned_tasks(encoders, on or [], sections, tasks, root, [] if on else FEW)
     return list(run_tasks(plan, CPU, **more))
 
 
@@ -170,7 +170,7 @@ def test_what_cannot_be_evaluated_is_refused(tmp_path: Path) -> None:
             planned_tasks([encoder], on, requested_tasks(names), list(names) if asked else None, tmp_path, few)
         return str(refused.value)
 
-    assert refusal("knn", on=[str(flat)]).startswith(f"task knn needs labels, and --on {flat} has none (")
+    assert refusal("knn", on=[str(flat)]).startswith(f"task knn needs labels, and there are none for --on {flat} (")
     assert "none of the tasks linear, knn can be done on images without labels" in refusal(
         "linear", "knn", on=[str(flat)], asked=False
     )
@@ -246,3 +246,15 @@ def test_the_command_prints_intervals_and_differences(tmp_path: Path) -> None:
     assert "lowshot, 1 per class" in found.output and "retrieve, recall at 10" in found.output
     assert all(len(line) <= 80 for line in found.output.splitlines() if not line.startswith("Files:"))
     assert CliRunner().invoke(app, [*words, "--plan"]).output.count("done") == 4
+
+
+def test_images_that_do_not_fit_the_encoder_are_refused_with_what_it_takes(tmp_path: Path) -> None:
+    for number in range(8):
+        folder = tmp_path / "tiles" / "ab"[number % 2]
+        folder.mkdir(parents=True, exist_ok=True)
+        np.save(folder / f"{number}.npy", np.zeros((4, 32, 32), np.uint8))
+    with pytest.raises(ImageError, match="cannot be decoded") as refused:
+        evaluated(tmp_path, "random:smoke", tasks=["knn"], on=[str(tmp_path / "tiles")])
+    assert refused.value.__notes__ == [
+        "random:smoke takes images with 3 channels of uint8; other images need another encoder"
+    ]

@@ -13,7 +13,7 @@ from cnnjepa.ablations.encoder_comparison import paired
 from cnnjepa.evaluation.dense import Dense, Head, enlarged, fit_heads
 from cnnjepa.evaluation.overlap import class_ious, mean_iou, overlaps, resampled
 from cnnjepa.evaluation.run import planned_tasks, run_tasks
-from cnnjepa.evaluation.tasks.segment import LINEAR, Bank, cell_classes, outcome_of
+from cnnjepa.evaluation.tasks.segment import LINEAR, Bank, absent_classes, cell_classes, outcome_of
 from cnnjepa.references.open import open_encoder
 from cnnjepa.schemas.evaluation import SegmentTask, requested_tasks
 
@@ -177,3 +177,10 @@ def test_a_set_of_images_and_masks_is_segmented(tmp_path: Path) -> None:
     named = requested_tasks(["segment"], ["segment.steps=300", f"segment.masks={elsewhere}"])
     (moved,) = planned_tasks([open_encoder("random:smoke")], [f"{cells}/images"], named, ["segment"], tmp_path)
     assert moved.path == planned.path  # the place of the masks is not part of the name
+
+
+def test_classes_that_no_training_mask_has_are_noted() -> None:
+    masks = torch.tensor([[[0, 1, 255], [1, 0, 77]]], dtype=torch.uint8)
+    note = "75 of 78 classes are in no training mask: 2, 3, 4, 5, 6, …; is 77 a stray value?"
+    assert absent_classes(masks, 78) == [note]
+    assert absent_classes(masks, 2) == []

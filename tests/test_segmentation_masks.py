@@ -160,7 +160,9 @@ def test_a_class_that_only_a_validation_mask_has_is_refused(tmp_path: Path) -> N
 def test_a_set_without_masks_is_refused_if_the_task_is_asked_for_and_left_out_otherwise(tmp_path: Path) -> None:
     root = cells(tmp_path / "set")
     (root / "masks").rename(tmp_path / "away")
-    assert refusal(root / "images").startswith(f"task segment needs masks, and --on {root}/images has none; give their")
+    assert refusal(root / "images").startswith(
+        f"task segment needs masks, and there are none for --on {root}/images; give their"
+    )
     assert refusal(root / "images", f"segment.masks={tmp_path}/none").endswith("give the folder that holds the masks")
     (tmp_path / "empty").mkdir()
     assert "holds no masks" in refusal(root / "images", f"segment.masks={tmp_path}/empty")

@@ -22,7 +22,7 @@ from cnnjepa.embedding.request import EmbedRequest
 from cnnjepa.errors import InUseError, RunError, Stopped
 from cnnjepa.launcher import launched
 from cnnjepa.references.encoder import ReferencedEncoder
-from cnnjepa.references.frozen import frozen_encoder
+from cnnjepa.references.frozen import frozen_encoder, reading_processes
 from cnnjepa.references.open import open_encoder
 from cnnjepa.references.preprocessing import images_config
 from cnnjepa.schemas import ConfigError, DataConfig, RuntimeConfig
@@ -31,8 +31,6 @@ from cnnjepa.training.distributed import prepared_device
 
 Tick = Callable[[int, int], None]
 """Called with the numbers of finished images and of all images."""
-
-_WORKERS_ON_GPU = 4  # measured nowhere: decoding is slower than most networks on a GPU
 
 
 class Embedded(NamedTuple):
@@ -79,9 +77,7 @@ class Job:
         device = prepared_device(RuntimeConfig(device=self.request.device), local_rank)
         frozen = frozen_encoder(self.encoder, device)
         indices = torch.cat([self.parts.indices(number) for number in wanted])
-        workers = self.request.workers
-        if workers is None:
-            workers = _WORKERS_ON_GPU if device.type == "cuda" else 0
+        workers = reading_processes(self.request.workers, device)
         config = self.encoder.preprocessing.config.model_copy(update={"on_error": self.data.on_error})
         loaded = evaluation_batches(
             Subset(self.images, indices), config, self.encoder.preprocessing.resize, self.request.batch_size, workers

@@ -20,7 +20,7 @@ def evaluate(
     *,
     root: Path = Path(),
     device: str = "auto",
-    workers: int = 0,
+    workers: int | None = None,
     overrides: PreprocessingOverrides = NO_OVERRIDES,
     say: Say = lambda text: None,
 ) -> list[EvaluationResult]:

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from cnnjepa.clock import now
 from cnnjepa.data import DataSet
 from cnnjepa.data.masks import masks_of
-from cnnjepa.errors import RunError
+from cnnjepa.errors import ImageError, RunError
 from cnnjepa.evaluation.sets import identity_of, images_of, named, opened
 from cnnjepa.evaluation.store import EvaluationStore, evaluation_hash
 from cnnjepa.evaluation.subject import Subject
@@ -25,9 +25,11 @@ from cnnjepa.names import file_name
 from cnnjepa.probes.features import scratch_folder
 from cnnjepa.randomness import layer_randomness, seed_layers
 from cnnjepa.references.encoder import ReferencedEncoder
+from cnnjepa.references.frozen import reading_processes
 from cnnjepa.schemas import ConfigError, DataConfig
 from cnnjepa.schemas.evaluation import TaskSection
 from cnnjepa.schemas.evaluation_result import EvaluationResult
+from cnnjepa.schemas.numbers import counted
 from cnnjepa.storage.locks import locked
 from cnnjepa.training.distributed import Processes
 from cnnjepa.training.environment import environment
@@ -105,7 +107,8 @@ def planned_tasks(
             section = images_of(place, encoder.preprocessing, data_overrides, first_run)
             reading = section.model_dump_json()
             if reading not in cache:
-                cache[reading] = opened(section, place)
+                with _naming_its_inputs(encoder):
+                    cache[reading] = opened(section, place)
             images = cache[reading]
             store = EvaluationStore(home_of(encoder, root))
             for settings in tasks:
@@ -124,6 +127,18 @@ def planned_tasks(
             "labelled set with --on, or labels with --set data.labels=FILE"
         )
     return plan
+
+
+@contextlib.contextmanager
+def _naming_its_inputs(encoder: ReferencedEncoder) -> Iterator[None]:
+    """Add the kind of images that the encoder takes to the error of an image that cannot be read."""
+    try:
+        yield
+    except ImageError as error:
+        inputs = encoder.preprocessing
+        kind = f"{counted(inputs.channels, 'channel')} of {inputs.dtype}"
+        error.add_note(f"{encoder.label} takes images with {kind}; other images need another encoder")
+        raise
 
 
 def _refuse_equal(encoders: Sequence[ReferencedEncoder]) -> None:
@@ -148,16 +163,17 @@ def _labels_for(
             return hashlib.sha256(f"{identity_of(section, images)} {masks.fingerprint()}".encode()).hexdigest()
         if asked:
             raise ConfigError(
-                f"task {settings.name} needs masks, and {named(place)} has none; give their folder with --set "
-                f"{settings.name}.masks=DIR, or keep images in a folder images and masks in a folder masks next to it"
+                f"task {settings.name} needs masks, and there are none for {named(place)}; give their folder with "
+                f"--set {settings.name}.masks=DIR, or put images into a folder images and masks into masks next to it"
             )
         return None
     if settings.LABELS == "none" or images.labelled:
         return identity_of(section, images)
     if asked:
         raise ConfigError(
-            f"task {settings.name} needs labels, and {named(place)} has none ({images.found or images.name}); give "
-            "them with --set data.labels=FILE (a table of path and label) or folders named by class"
+            f"task {settings.name} needs labels, and there are none for {named(place)} "
+            f"({images.found or images.name}); give them with --set data.labels=FILE (a table of path and label) or "
+            "folders named by class"
         )
     return None
 
@@ -167,11 +183,12 @@ def run_tasks(
     device: torch.device,
     tick: Tick = lambda: None,
     say: Say = lambda text: None,
-    workers: int = 0,
+    workers: int | None = None,
 ) -> Iterator[Evaluated]:
     """Run the planned tasks that have no result yet, and yield every result as soon as it is there. Features are
     extracted once per encoder and set. Raises Stopped when `tick` does; what was finished is kept."""
     software = environment(Processes(0, 1, device))
+    readers = reading_processes(workers, device)
     for _, group in itertools.groupby(plan, key=lambda one: (id(one.encoder), id(one.images))):
         with contextlib.ExitStack() as until_done:
             subject: Subject | None = None
@@ -185,7 +202,7 @@ def run_tasks(
                         continue
                     if subject is None:
                         scratch = until_done.enter_context(scratch_folder(one.store.folder))
-                        subject = Subject(one.encoder, one.images, one.section, device, scratch, tick, workers)
+                        subject = Subject(one.encoder, one.images, one.section, device, scratch, tick, readers)
                     say(one.label)
                     done = _run(one, subject, tick, software)
                 yield done
@@ -195,7 +212,8 @@ def _run(one: PlannedTask, subject: Subject, tick: Tick, software: dict[str, Any
     started, extracting = time.monotonic(), subject.extraction_seconds
     with layer_randomness(subject.device):
         seed_layers(0, "evaluation")
-        outcome = task_of(one.settings).evaluate(subject, tick)
+        with _naming_its_inputs(one.encoder):
+            outcome = task_of(one.settings).evaluate(subject, tick)
     if not outcome.figures:
         raise RunError(f"task {one.settings.name} gave no figure")
     seconds = time.monotonic() - started - (subject.extraction_seconds - extracting)

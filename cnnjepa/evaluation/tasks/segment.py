@@ -42,6 +42,7 @@ class Segment(Task):
             raise ConfigError(f"task segment needs masks, and {subject.data.name} has none")
         train = dense_split(subject, "train", masks, settings.layers, tick)
         classes = self._classes(train, masks)
+        absent = absent_classes(train.masks, classes) if settings.classes is None else []
         head, chosen = self._fitted(train, classes, subject, tick)
         bank = Bank.of(train, classes, settings)
         chosen["k"] = float(usable_k(settings.k, bank.labels.numel()))
@@ -55,7 +56,9 @@ class Segment(Task):
             found = bank.classified(batch.maps[-1], size, int(chosen["k"]), settings.temperature, tick)
             counts[NEAREST].append(overlaps(found, batch.masks, classes))
         names = masks.class_names if len(masks.class_names) == classes else [f"class {c}" for c in range(classes)]
-        return outcome_of(counts, list(names), chosen)
+        outcome = outcome_of(counts, list(names), chosen)
+        outcome.notes += absent
+        return outcome
 
     def _classes(self, train: Dense, masks: MaskSource) -> int:
         """Return the number of classes. Raises ConfigError if there are fewer than two, or a mask has a larger one."""
@@ -143,6 +146,18 @@ def cell_classes(masks: Tensor, classes: int, cells: tuple[int, int]) -> Tensor:
         shares = F.adaptive_avg_pool2d(hot.permute(0, 3, 1, 2).float(), cells)
         found.append(torch.where(shares.amax(1) > 0, shares.argmax(1), IGNORED))
     return torch.cat(found)
+
+
+def absent_classes(masks: Tensor, classes: int) -> list[str]:
+    """Return a note about classes below the largest one that no training mask has: a stray value may be the cause."""
+    seen = torch.zeros(IGNORED + 1, dtype=torch.bool)
+    for block in masks.split(_BLOCK):
+        seen[block.unique().long()] = True
+    missing = (~seen[:classes]).nonzero()[:, 0].tolist()
+    if not missing:
+        return []
+    which = ", ".join(map(str, missing[:5])) + (", …" if len(missing) > 5 else "")
+    return [f"{len(missing)} of {classes} classes are in no training mask: {which}; is {classes - 1} a stray value?"]
 
 
 def _judged(masks: Tensor) -> list[Tensor]:
