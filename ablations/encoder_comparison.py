@@ -1,6 +1,7 @@
 """Comparison of encoders on the tasks of `cnnjepa evaluate`: one table per set, with differences from the first
 encoder, paired over validation images or over draws of labelled images."""
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
@@ -81,12 +82,11 @@ def _table(found: list[Evaluated]) -> SetTable:
 
 def _labels(found: list[Evaluated]) -> dict[str, str]:
     """Return the encoders' names by fingerprint. Equal names are numbered."""
-    labels: dict[str, str] = {}
-    for one in found:
-        label, fingerprint = one.result.encoder, one.result.encoder_fingerprint
-        if fingerprint not in labels:
-            same = sum(other.partition(" (")[0] == label for other in labels.values())
-            labels[fingerprint] = f"{label} ({same + 1})" if same else label
+    names = {one.result.encoder_fingerprint: one.result.encoder for one in found}
+    seen, labels = Counter[str](), dict[str, str]()
+    for fingerprint, name in names.items():
+        seen[name] += 1
+        labels[fingerprint] = f"{name} ({seen[name]})" if seen[name] > 1 else name
     return labels
 
 

@@ -21,6 +21,9 @@ from cnnjepa.schemas.pixels import (
     ValueRange,
 )
 
+INPUT_FIELDS = ("image_size", "channels", "dtype", "range", "mean", "std")
+"""Fields with which an encoder is trained and which it needs for any image."""
+
 
 class DataSection(ExtensibleSection):
     """The config of a source of images: the fields that all sources share."""

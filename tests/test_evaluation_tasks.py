@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 from evaluated import CPU, clusters, subject_of
 
+from cnnjepa.errors import RunError
 from cnnjepa.evaluation.logistic import fit_path
 from cnnjepa.evaluation.task import task_of
 from cnnjepa.evaluation.tasks.lowshot import drawn
@@ -49,6 +50,13 @@ def test_a_path_of_penalties_gives_the_solutions_of_each_alone_in_the_asked_orde
     for c, found in zip([10.0, 0.1, 1.0], together, strict=True):
         (alone,) = fit_path(few.values, few.labels, CLASSES, [c])
         assert torch.allclose(found.weight, alone.weight, atol=1e-3)
+
+
+def test_a_fit_that_does_not_converge_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    few = clusters(60, CLASSES, 16, 0)
+    monkeypatch.setattr("cnnjepa.evaluation.logistic._MOST_STEPS", 2)
+    with pytest.raises(RunError, match=r"logistic regression with C 100 has not converged in 2 steps"):
+        fit_path(few.values, few.labels, CLASSES, [100.0])
 
 
 def test_low_shot_is_the_mean_over_draws_of_scikit_learns_accuracy(tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ from cnnjepa.references.request import encoder_request
 from cnnjepa.schemas.errors import ConfigError
 
 Split = Literal["all", "train", "val"]
-Number = Literal["float32", "float16"]
+FeatureType = Literal["float32", "float16"]
 
 ENDINGS = (".parquet", ".npy", ".h5", ".hdf5")
 """Endings of a file of features."""
@@ -31,7 +31,7 @@ class EmbedRequest:
     """The images of one split, or all: first those of `train`, then those of `val`."""
     dense: bool = False
     """Write the map [C, h, w] of every image instead of its mean over positions [C]."""
-    dtype: Number = "float32"
+    dtype: FeatureType = "float32"
     """Type of the features in the file. They are computed in float32."""
     batch_size: int = 64
     """Images per batch."""

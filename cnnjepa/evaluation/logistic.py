@@ -14,6 +14,8 @@ import torch
 from scipy.optimize import minimize
 from torch import Tensor
 
+from cnnjepa.errors import RunError
+
 _MOST_STEPS = 1000
 # Largest component of the gradient of the mean loss in scaled coordinates, where the curvature is about 1.
 _TOLERANCE = 1e-6
@@ -36,7 +38,8 @@ class Logistic(NamedTuple):
 
 def fit_path(rows: Tensor, labels: Tensor, classes: int, cs: Sequence[float]) -> list[Logistic]:
     """Return the classifiers for all values of `cs`, in their order, fitted on rows [N, D] with labels int64 [N]. Each
-    starts from the solution of the next smaller C. Computed on the device of `rows`."""
+    starts from the solution of the next smaller C. Computed on the device of `rows`. Raises RunError if one does not
+    converge."""
     x = rows.double()
     centre = x.mean(0)
     left, size, axes = torch.linalg.svd(x - centre, full_matrices=False)
@@ -74,4 +77,9 @@ def _fitted(x: Tensor, labels: Tensor, c: float, size: Tensor, start: Tensor) ->
         objective, (start / scale).cpu().numpy().ravel(), jac=True, method="L-BFGS-B",
         options={"maxiter": _MOST_STEPS, "gtol": _TOLERANCE, "ftol": 1e-15, "maxls": 50, "maxcor": 20},
     )  # fmt: skip
+    if found.status == 1:  # the limit of steps
+        raise RunError(
+            f"logistic regression with C {c:g} has not converged in {_MOST_STEPS:,} steps; give smaller values with "
+            "--set lowshot.cs=[...]"
+        )
     return torch.from_numpy(found.x).to(x.device).view(start.shape) * scale

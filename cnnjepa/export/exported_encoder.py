@@ -74,16 +74,8 @@ class ExportedEncoder:
         return PooledEncoder(self.network)(self.images())
 
     def compare(self, theirs: Tensor, where: str) -> float:
-        """Return the largest relative difference of the features of `images`. Raises RunError if it exceeds the
-        tolerance."""
-        return self.compare_with(self.features(), theirs, where)
-
-    def compare_with(self, ours: Tensor, theirs: Tensor, where: str) -> float:
-        """Return the largest relative difference between two tensors, as `compare`."""
-        error = float((ours - theirs).abs().max() / ours.abs().max())
-        if not error <= TOLERANCE:
-            raise RunError(f"the exported encoder gives different features in {where}: relative error {error:.1e}")
-        return error
+        """Return the largest relative difference of the features of `images`; see `relative_error`."""
+        return relative_error(self.features(), theirs, where)
 
     def preprocessing(self) -> dict[str, Any]:
         """Return how images are converted to inputs. An image is resized until it covers the input size, enlarged so
@@ -99,3 +91,12 @@ class ExportedEncoder:
             "std": list(data.std),
             "interpolation": "bilinear",
         }
+
+
+def relative_error(ours: Tensor, theirs: Tensor, where: str) -> float:
+    """Return the largest relative difference of two outputs of the encoder. Raises RunError if it exceeds the
+    tolerance. `where` names the program that gave `theirs`."""
+    error = float((ours - theirs).abs().max() / ours.abs().max())
+    if not error <= TOLERANCE:
+        raise RunError(f"the exported encoder gives different features in {where}: relative error {error:.1e}")
+    return error

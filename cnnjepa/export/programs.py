@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from cnnjepa.export.exported_encoder import ExportedEncoder
+from cnnjepa.export.exported_encoder import ExportedEncoder, relative_error
 from cnnjepa.optional import needed
 
 
@@ -104,9 +104,9 @@ def _compared(exported: ExportedEncoder, program: Any, where: str) -> Tensor:
     where the program takes them. Raises RunError if one differs."""
     images = exported.images()
     features, maps = program(images)
-    exported.compare_with(exported.network(images), maps, where)
+    relative_error(exported.network(images), maps, where)
     if any_size(exported):
         stride = exported.config.encoder.total_stride
         larger = nn.functional.pad(images[:1], (0, stride, 0, 2 * stride))
-        exported.compare_with(exported.network(larger), program(larger)[1], f"{where} at another size")
+        relative_error(exported.network(larger), program(larger)[1], f"{where} at another size")
     return features

@@ -14,6 +14,7 @@ from cnnjepa.references.encoder import Opened
 from cnnjepa.references.preprocessing import PreprocessingOverrides, for_channels, resolved
 from cnnjepa.references.request import EncoderRequest
 from cnnjepa.schemas import AnyEncoderConfig, ConfigError, PretrainConfig, load_config, read_config
+from cnnjepa.schemas.data_section import INPUT_FIELDS
 from cnnjepa.schemas.encoder import EncoderSection
 from cnnjepa.warm_start.matching import fitted
 from cnnjepa.warm_start.sources import WEIGHT_FILES, tensors_in
@@ -103,7 +104,7 @@ def _kind(encoder: EncoderSection) -> dict[str, Any]:
 
 def _of_config(config: PretrainConfig) -> dict[str, Any]:
     data = config.data
-    known = {name: getattr(data, name) for name in ("image_size", "channels", "dtype", "range", "mean", "std")}
+    known = {name: getattr(data, name) for name in INPUT_FIELDS}
     unmeasured = {"range": "dtype", "mean": None, "std": None}
     return {**known, **{name: unmeasured[name] for name in data.unmeasured}, "resize": config.probe.resize}
 

@@ -1,7 +1,7 @@
 """How images become the inputs of an encoder. torch is not imported here."""
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, Literal
 
@@ -9,6 +9,7 @@ from pydantic import ValidationError
 
 from cnnjepa.schemas.base import Section
 from cnnjepa.schemas.data import DataConfig, FolderData, SyntheticData
+from cnnjepa.schemas.data_section import INPUT_FIELDS
 from cnnjepa.schemas.errors import ConfigError
 from cnnjepa.schemas.extent import extent_of, height_width
 from cnnjepa.schemas.load import data_at, explain
@@ -38,8 +39,7 @@ class Preprocessing:
     @property
     def section(self) -> dict[str, Any]:
         """The fields of a data section that describe the inputs."""
-        values = {name: value for name, value in asdict(self).items() if name != "resize"}
-        return {**values, "image_size": extent_of(*self.image_size)}
+        return {name: getattr(self, name) for name in INPUT_FIELDS} | {"image_size": extent_of(*self.image_size)}
 
     @property
     def bounds(self) -> tuple[float, float]:

@@ -6,6 +6,7 @@ from typing import Any
 from cnnjepa.data.open import DataSet, fingerprint_of, open_data, open_sources
 from cnnjepa.errors import RunError
 from cnnjepa.schemas import ConfigError, DataConfig, PretrainConfig, with_sections
+from cnnjepa.schemas.data_section import INPUT_FIELDS
 from cnnjepa.schemas.load import data_at, refuse_two_places
 from cnnjepa.schemas.overrides import parse_override, parse_overrides
 
@@ -19,8 +20,6 @@ _WHICH = (
     "data.train_images", "data.val_images", "data.labels", "data.val_fraction", "data.val_seed", "data.groups",
     "data.dtype", "data.range", "data.hub", "data.subset", "data.image_column", "data.label_column",
 )  # fmt: skip
-# Settings with which an encoder was trained and which it needs for any image.
-_OF_THE_ENCODER = ("image_size", "channels", "dtype", "range", "mean", "std")
 
 
 def probe_config(
@@ -52,7 +51,7 @@ def probe_config(
         if own:
             section |= {name: value for name, value in data_at(data, section["source"]).items() if name != "source"}
         else:
-            section = {name: section[name] for name in _OF_THE_ENCODER} | data_at(data, parsed.get("data.source"))
+            section = {name: section[name] for name in INPUT_FIELDS} | data_at(data, parsed.get("data.source"))
     sections = {"data": section}
     if not own:  # they are what is probed
         sections["probe"] = {
@@ -74,7 +73,7 @@ def open_probe_sets(config: PretrainConfig) -> dict[str, DataSet]:
     for one in config.probe.sets:
         path = one.path
         # Not resident: a probe reads every image a few times.
-        inherited = {name: dump[name] for name in (*_OF_THE_ENCODER, "on_error")}
+        inherited = {name: dump[name] for name in (*INPUT_FIELDS, "on_error")}
         section = inherited | data_at(path) | one.settings | {"resident": "never"}
         try:
             # They are normalised with the numbers of the training images.
